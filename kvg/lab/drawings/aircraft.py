@@ -17,7 +17,7 @@ def draw(s: Sketch) -> None:
     half = _HALF_HEIGHT[s.traits.build] * rng.uniform(0.95, 1.05)
     left, right = 0.09, 0.86 + rng.uniform(-0.02, 0.02)
     cy = {"T-tail": 0.60, "skis": 0.46}.get(part, 0.48) + rng.uniform(-0.015, 0.015)
-    dark = shade(s.main, 0.78)
+    dark = shade(s.main, 0.86)
     _tail(s, right, cy - half, dark)
 
     def silhouette(pen: ImageDraw.ImageDraw, u: float) -> None:
@@ -44,8 +44,8 @@ def _tail(s: Sketch, right: float, top: float, fill: Colour) -> None:
     if s.traits.part == "T-tail":
         s.polygon([(right - 0.19, top + 0.03), (right - 0.05, top - 0.25), (right + 0.06, top - 0.25),
                    (right, top + 0.03)], fill)
-        s.polygon([(right - 0.19, top - 0.245), (right - 0.13, top - 0.31), (right + 0.08, top - 0.31),
-                   (right + 0.08, top - 0.245)], fill)
+        s.polygon([(right - 0.19, top - 0.245), (right - 0.13, top - 0.31), (right + 0.06, top - 0.31),
+                   (right + 0.06, top - 0.245)], fill)
     else:
         s.polygon([(right - 0.15, top + 0.03), (right - 0.04, top - 0.12), (right + 0.05, top - 0.12),
                    (right, top + 0.03)], fill)

@@ -20,10 +20,10 @@ def draw(s: Sketch) -> None:
     low = 0.76 - (0.12 if part == "big wheels" else 0.0)
     cabin = 0.42 * height
     waist = low - height + cabin
-    left, right, lean = 0.08, 0.90, rng.uniform(-0.015, 0.015)
+    left, right, lean = 0.08, 0.89, rng.uniform(-0.015, 0.015)
     if part == "open roof":
         waist -= 0.25 * cabin
-    dark = shade(s.main, 0.78)
+    dark = shade(s.main, 0.86)
     if part == "fins":
         _fins(s, right, waist, dark)
     elif part == "spoiler":
@@ -70,8 +70,8 @@ def _cockpit(s: Sketch, waist: float, lean: float) -> None:
 def _fins(s: Sketch, right: float, waist: float, fill: Colour) -> None:
     """A tail fin that sweeps up and back to a sharp point, with a second one behind it."""
     for dx, fin in ((-0.09, shade(fill, 0.8)), (0.0, fill)):
-        s.polygon([(right - 0.27 + dx, waist + 0.03), (right + 0.04 + dx, waist - 0.25), (right + 0.01 + dx, waist + 0.05)],
-                  fin)
+        tip = (right + 0.03 + dx, waist - 0.25)
+        s.polygon([(right - 0.27 + dx, waist + 0.03), tip, (right + 0.01 + dx, waist + 0.05)], fin)
 
 
 def _spoiler(s: Sketch, right: float, waist: float, cabin: float, fill: Colour) -> None:
@@ -79,8 +79,8 @@ def _spoiler(s: Sketch, right: float, waist: float, cabin: float, fill: Colour) 
     top = waist - 0.16
     for x in (right - 0.09, right - 0.02):
         s.line([(x, waist + 0.03), (x + 0.01, top)], s.ink, 0.03)
-    s.polygon([(right - 0.16, top - 0.005), (right - 0.14, top - 0.06), (right + 0.06, top - 0.085), (right + 0.06, top)],
-              fill)
+    tip = right + 0.035
+    s.polygon([(right - 0.16, top), (right - 0.14, top - 0.06), (tip, top - 0.085), (tip, top)], fill)
 
 
 def _rack(s: Sketch, roof: float, lean: float) -> None:

@@ -17,7 +17,7 @@ def draw(s: Sketch) -> None:
     top, low = {"spire": (0.43, 0.88), "dome": (0.42, 0.88), "columns": (0.24, 0.62), "steps": (0.17, 0.66),
                 "arch": (0.25, 0.83)}[part]
     top += rng.uniform(-0.015, 0.015)
-    cx, dark = 0.5 + rng.uniform(-0.01, 0.01), shade(s.main, 0.78)
+    cx, dark = 0.5 + rng.uniform(-0.01, 0.01), shade(s.main, 0.86)
     if part == "spire":
         _spire(s, cx, top, half, dark)
     elif part == "dome":
@@ -61,7 +61,7 @@ def _dome(s: Sketch, cx: float, top: float, half: float, fill: Colour) -> None:
 
 def _steps(s: Sketch, cx: float, low: float, half: float, fill: Colour) -> None:
     for k in range(4):
-        x, y = half + 0.055 * (k + 0.6), low + 0.062 * k
+        x, y = half + 0.032 * (k + 0.7), low + 0.062 * k
         s.polygon([(cx - x, y - 0.01), (cx + x, y - 0.01), (cx + x, y + 0.065), (cx - x, y + 0.065)], fill)
 
 
