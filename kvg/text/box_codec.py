@@ -1,0 +1,192 @@
+"""How a backbone writes a box in words, and how its words are read back.
+
+Shards keep boxes in pixels of the stored image. Each family of models has its own convention, and mixing them up is the
+commonest way to a reward that stays at zero, so a backbone owns exactly one codec and nobody else formats a coordinate.
+Reading is more lenient than writing: special tokens may have been stripped, numbers may carry decimals and spaces, and
+the bracket form is accepted from every family; but four numbers must be marked as a box by parentheses or brackets.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Final
+
+from kvg.types import Box
+
+BOX_START: Final = "<|box_start|>"
+BOX_END: Final = "<|box_end|>"
+GRID: Final = 1000  # relative coordinates run from 0 to this
+
+_NUMBER = r"\s*(-?\d+(?:\.\d+)?)\s*"
+_CORNERS = re.compile(rf"\({_NUMBER},{_NUMBER}\)\s*,\s*\({_NUMBER},{_NUMBER}\)")
+_LIST = re.compile(rf"[\[(]{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}[\])]")
+_CANONICAL_CORNERS = re.compile(
+    rf"\s*(?:<\|object_ref_start\|>[^<]*<\|object_ref_end\|>)?(?:{re.escape(BOX_START)})?"
+    rf"\(\d+,\d+\),\(\d+,\d+\)(?:{re.escape(BOX_END)})?\s*"
+)
+
+
+@dataclass(frozen=True)
+class ImageSize:
+    """Both sizes of one image, in pixels: as stored (boxes of shards), and as resized for the model."""
+
+    width: int
+    height: int
+    resized_width: int
+    resized_height: int
+
+
+def to_norm(box_px: Box, size: ImageSize) -> Box:
+    """A box of the stored image on the relative grid, not rounded.
+
+    >>> to_norm((10.0, 20.0, 50.0, 100.0), ImageSize(100, 200, 112, 224))
+    (100.0, 100.0, 500.0, 500.0)
+    """
+    x1, y1, x2, y2 = box_px
+    return (x1 * GRID / size.width, y1 * GRID / size.height, x2 * GRID / size.width, y2 * GRID / size.height)
+
+
+def _round_pair(low: float, high: float, limit: int) -> tuple[int, int]:
+    """Rounds and clamps one axis, keeping an extent of at least 1: a true box must never become degenerate."""
+    first, last = (min(max(round(value), 0), limit) for value in (low, high))
+    if last > first:
+        return first, last
+    first = min(first, limit - 1)
+    return first, first + 1
+
+
+def _clamp(value: float, limit: int) -> float:
+    return min(max(value, 0.0), float(limit))
+
+
+def _last_box(text: str) -> tuple[float, float, float, float] | None:
+    """Numbers of the last box in a text; the corner form is preferred, as in the published evaluation."""
+    for pattern in (_CORNERS, _LIST):
+        found = pattern.findall(text)
+        if found:
+            x1, y1, x2, y2 = (float(number) for number in found[-1])
+            return x1, y1, x2, y2
+    return None
+
+
+class BoxCodec(ABC):
+    """A box convention. Stateless and picklable."""
+
+    @abstractmethod
+    def encode(self, box_px: Box, size: ImageSize) -> str:
+        """Writes a box the way the backbone was taught to.
+
+        Args:
+            box_px: in pixels of the stored image; what sticks out is cut off.
+            size: sizes of that image.
+        """
+
+    @abstractmethod
+    def decode(self, text: str, size: ImageSize) -> Box | None:
+        """Reads the last box in a text.
+
+        Args:
+            text: an answer, or any text.
+            size: sizes of the image it speaks of.
+
+        Returns:
+            The box in pixels of the stored image, clamped to it, corners in the order given (``x2 <= x1`` is left as
+            it is and counts as a miss); None where no box can be read.
+        """
+
+    @abstractmethod
+    def is_canonical(self, text: str) -> bool:
+        """Whether a text is one box and nothing else, spelt exactly as ``encode`` spells it.
+
+        Special tokens are optional, since rollouts are often decoded without them.
+        """
+
+
+class RelativeCodec(BoxCodec):
+    """Qwen2-VL and Qwen3-VL: integers on a grid of 0-1000 over the image, whatever its size.
+
+    Args:
+        as_json: write ``{"bbox_2d": [x1, y1, x2, y2]}`` (the habit of Qwen3-VL) instead of the corner form.
+
+    >>> size = ImageSize(200, 100, 224, 112)
+    >>> RelativeCodec().encode((20.0, 10.0, 100.0, 99.0), size)
+    '<|box_start|>(100,100),(500,990)<|box_end|>'
+    >>> RelativeCodec().decode("(100,100),(500,990)", size)
+    (20.0, 10.0, 100.0, 99.0)
+    """
+
+    def __init__(self, as_json: bool = False) -> None:
+        self.as_json = as_json
+
+    def encode(self, box_px: Box, size: ImageSize) -> str:
+        """See ``BoxCodec.encode``; coordinates are rounded to the nearest integer."""
+        norm = to_norm(box_px, size)
+        x1, x2 = _round_pair(norm[0], norm[2], GRID)
+        y1, y2 = _round_pair(norm[1], norm[3], GRID)
+        return _write_json(x1, y1, x2, y2) if self.as_json else f"{BOX_START}({x1},{y1}),({x2},{y2}){BOX_END}"
+
+    def decode(self, text: str, size: ImageSize) -> Box | None:
+        """See ``BoxCodec.decode``; coordinates beyond 0-1000 are clamped."""
+        found = _last_box(text)
+        if found is None:
+            return None
+        x1, y1, x2, y2 = (_clamp(value, GRID) for value in found)
+        return (x1 * size.width / GRID, y1 * size.height / GRID, x2 * size.width / GRID, y2 * size.height / GRID)
+
+    def is_canonical(self, text: str) -> bool:
+        """See ``BoxCodec.is_canonical``."""
+        return _is_json_box(text) if self.as_json else _CANONICAL_CORNERS.fullmatch(text) is not None
+
+
+class AbsoluteCodec(BoxCodec):
+    """Qwen2.5-VL: integer pixels of the resized image, as JSON.
+
+    >>> size = ImageSize(200, 100, 224, 112)
+    >>> AbsoluteCodec().encode((20.0, 10.0, 100.0, 50.0), size)
+    '{"bbox_2d": [22, 11, 112, 56]}'
+    >>> AbsoluteCodec().decode('[{"bbox_2d": [56, 28, 112, 56], "label": "Merlin"}]', size)
+    (50.0, 25.0, 100.0, 50.0)
+    """
+
+    def encode(self, box_px: Box, size: ImageSize) -> str:
+        """See ``BoxCodec.encode``; coordinates are rounded to the nearest pixel of the resized image."""
+        factor_x, factor_y = size.resized_width / size.width, size.resized_height / size.height
+        x1, x2 = _round_pair(box_px[0] * factor_x, box_px[2] * factor_x, size.resized_width)
+        y1, y2 = _round_pair(box_px[1] * factor_y, box_px[3] * factor_y, size.resized_height)
+        return _write_json(x1, y1, x2, y2)
+
+    def decode(self, text: str, size: ImageSize) -> Box | None:
+        """See ``BoxCodec.decode``; coordinates beyond the resized image are clamped."""
+        found = _last_box(text)
+        if found is None:
+            return None
+        x1, x2 = (_clamp(value, size.resized_width) * size.width / size.resized_width for value in found[::2])
+        y1, y2 = (_clamp(value, size.resized_height) * size.height / size.resized_height for value in found[1::2])
+        return (x1, y1, x2, y2)
+
+    def is_canonical(self, text: str) -> bool:
+        """See ``BoxCodec.is_canonical``; an added ``label`` and a fenced code block are the family's own habit."""
+        return _is_json_box(text)
+
+
+def _write_json(x1: int, y1: int, x2: int, y2: int) -> str:
+    return json.dumps({"bbox_2d": [x1, y1, x2, y2]})
+
+
+def _is_json_box(text: str) -> bool:
+    stripped = text.strip()
+    if stripped.startswith("```json") and stripped.endswith("```"):
+        stripped = stripped[len("```json") : -len("```")]
+    try:
+        value = json.loads(stripped)
+    except (ValueError, RecursionError):
+        return False
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if not isinstance(value, dict):
+        return False
+    box = value.get("bbox_2d")
+    return isinstance(box, list) and len(box) == 4 and all(type(number) is int for number in box)

@@ -1,0 +1,82 @@
+"""What the model is asked: the question, and the ways of asking it.
+
+The wording is the published one (v2 and v3 train and evaluate with ``think``; the others are the baselines' prompts).
+``think`` keeps the two spaces between question and request, since a different prompt is a different model input.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from kvg.errors import ConfigError, DataError
+
+REF_START: Final = "<|object_ref_start|>"
+REF_END: Final = "<|object_ref_end|>"
+
+THINK_REQUEST: Final = (
+    "Output the thinking process in <think> </think> and final answer (bounding box) in <answer> </answer> tags."
+)
+
+PROMPTS: Final[dict[str, str]] = {
+    "think": "{question}  " + THINK_REQUEST,
+    "direct": "{question}",
+    "cot": "{question}. Let's think step by step",
+    "json": "{question}, output its bbox coordinates using JSON format.",
+}
+
+_PLACEHOLDER = re.compile(r"<box:(\d+)>")
+
+
+def question(name: str) -> str:
+    """The sentence that names the entity.
+
+    >>> question("Boeing 737")
+    'Find and give the bounding box of <|object_ref_start|>Boeing 737<|object_ref_end|>'
+    """
+    return f"Find and give the bounding box of {REF_START}{name}{REF_END}"
+
+
+def prompt(name: str, mode: str) -> str:
+    """The whole text of the user's turn, image aside.
+
+    Args:
+        name: entity that is asked for.
+        mode: a key of ``PROMPTS``.
+
+    Raises:
+        ConfigError: ``mode`` is unknown.
+
+    >>> prompt("Merlin", "cot")
+    "Find and give the bounding box of <|object_ref_start|>Merlin<|object_ref_end|>. Let's think step by step"
+    """
+    if mode not in PROMPTS:
+        raise ConfigError("mode", f"'{mode}' is not a prompt; choose one of {', '.join(PROMPTS)}")
+    # Not str.format: an entity's name may hold braces.
+    return PROMPTS[mode].replace("{question}", question(name))
+
+
+def fill_boxes(rationale: str, box_texts: Sequence[str]) -> str:
+    """Writes the boxes of the objects into a rationale.
+
+    Args:
+        rationale: text in which ``<box:N>`` stands for the box of object N, counted from 0.
+        box_texts: the objects' boxes, as the backbone's codec writes them.
+
+    Raises:
+        DataError: the rationale speaks of an object that is not on the image.
+
+    >>> fill_boxes("1 <box:0> red; 2 <box:1> blue.", ["(0,0),(500,1000)", "(500,0),(1000,1000)"])
+    '1 (0,0),(500,1000) red; 2 (500,0),(1000,1000) blue.'
+    """
+
+    def box_of(match: re.Match[str]) -> str:
+        index = int(match[1])
+        if index >= len(box_texts):
+            raise DataError(
+                "rationale", match[0], f"the image holds {len(box_texts)} objects, counted from 0; correct the number"
+            )
+        return box_texts[index]
+
+    return _PLACEHOLDER.sub(box_of, rationale)
