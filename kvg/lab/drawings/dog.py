@@ -7,7 +7,7 @@ from PIL import ImageDraw
 from kvg.lab.sketch import Colour, Sketch, shade
 
 _HEIGHT = {"slim": 0.085, "medium": 0.135, "broad": 0.195}
-_LEGS = {"slim": 0.24, "medium": 0.2, "broad": 0.15}
+_LEGS = {"slim": 0.24, "medium": 0.2, "broad": 0.14}
 _NOSE: Colour = (40, 36, 40)
 _RX = 0.26
 
@@ -17,9 +17,9 @@ def draw(s: Sketch) -> None:
     part, rng = s.traits.part, s.rng
     ry = _HEIGHT[s.traits.build] * rng.uniform(0.96, 1.04)
     leg = _LEGS[s.traits.build]
-    cx = {"long tail": 0.5, "short tail": 0.55}.get(part, 0.58)
+    cx = {"long tail": 0.552, "short tail": 0.57}.get(part, 0.58)
     cy = 0.9 - leg - ry
-    hx, hy = cx - _RX - 0.01, cy - ry - 0.07 + rng.uniform(-0.015, 0.015)
+    hx, hy = cx - _RX - 0.01, cy - 0.9 * ry - 0.06 + rng.uniform(-0.015, 0.015)
     _tail(s, cx + _RX, cy - ry, part, rng.uniform(-0.02, 0.02))
     stride = rng.uniform(-0.015, 0.015)
     for dx, factor in ((-0.11, 0.65), (0.13, 0.65), (-0.19, 0.88), (0.2, 0.88)):
@@ -55,7 +55,7 @@ def draw(s: Sketch) -> None:
 
 
 def _pointed(s: Sketch, x: float, y: float, factor: float) -> None:
-    s.polygon([(x - 0.055, y - 0.06), (x + 0.01, y - 0.29), (x + 0.085, y - 0.04)], shade(s.main, factor))
+    s.polygon([(x - 0.055, y - 0.06), (x + 0.01, y - 0.25), (x + 0.085, y - 0.04)], shade(s.main, factor))
 
 
 def _beard(s: Sketch, hx: float, hy: float) -> None:
@@ -68,7 +68,7 @@ def _tail(s: Sketch, x: float, y: float, part: str, sway: float) -> None:
     """No tail at all unless the traits speak of one, so that the short one is a feature too."""
     fill = shade(s.main, 0.85)
     if part == "long tail":
-        s.limb([(x - 0.06, y + 0.06), (x + 0.05, y + 0.02), (x + 0.12 + sway, y - 0.08), (x + 0.12 + sway, y - 0.2),
-                (x + 0.05 + sway, y - 0.27)], fill, 0.065)
+        s.limb([(x - 0.06, y + 0.06), (x + 0.02, y + 0.02), (x + 0.065 + sway, y - 0.08), (x + 0.065 + sway, y - 0.2),
+                (x + 0.01 + sway, y - 0.25)], fill, 0.065)
     elif part == "short tail":
-        s.limb([(x - 0.06, y + 0.06), (x + 0.03 + sway, y - 0.07)], fill, 0.085)
+        s.limb([(x - 0.06, y + 0.06), (x + 0.03 + sway, y - 0.03)], fill, 0.095)

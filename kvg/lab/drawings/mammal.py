@@ -18,9 +18,9 @@ def draw(s: Sketch) -> None:
     part, rng = s.traits.part, s.rng
     ry = _HEIGHT[s.traits.build] * rng.uniform(0.96, 1.04)
     leg = _LEGS[s.traits.build]
-    cx = {"long tail": 0.5, "long nose": 0.62}.get(part, 0.58)
+    cx = {"long tail": 0.53, "long nose": 0.66}.get(part, 0.58)
     cy = 0.91 - leg - ry
-    neck = 0.31 if part == "long neck" else 0.03
+    neck = 0.34 - 0.45 * ry if part == "long neck" else 0.03
     hx, hy = cx - _RX - 0.02, cy - 0.7 * ry - neck + rng.uniform(-0.015, 0.015)
     if part == "long tail":
         _tail(s, cx + _RX, cy - 0.5 * ry, rng.uniform(-0.02, 0.02))
@@ -59,7 +59,7 @@ def draw(s: Sketch) -> None:
 
 
 def _horn(s: Sketch, x: float, y: float) -> None:
-    s.limb([(x, y - 0.08), (x + 0.02, y - 0.17), (x + 0.0, y - 0.24), (x - 0.05, y - 0.3)], _HORN, 0.042)
+    s.limb([(x, y - 0.08), (x + 0.02, y - 0.17), (x + 0.0, y - 0.24), (x - 0.05, y - 0.28)], _HORN, 0.042)
 
 
 def _trunk(s: Sketch, x: float, y: float, sway: float) -> None:
@@ -68,6 +68,6 @@ def _trunk(s: Sketch, x: float, y: float, sway: float) -> None:
 
 
 def _tail(s: Sketch, x: float, y: float, sway: float) -> None:
-    s.limb([(x - 0.05, y + 0.03), (x + 0.06, y - 0.02), (x + 0.13 + sway, y - 0.12), (x + 0.12 + sway, y - 0.25),
-            (x + 0.05 + sway, y - 0.31)], shade(s.main, 0.85), 0.055)
-    s.ellipse(x + 0.04 + sway, y - 0.32, 0.055, 0.055, shade(s.main, 0.6))
+    s.limb([(x - 0.05, y + 0.03), (x + 0.03, y - 0.02), (x + 0.08 + sway, y - 0.12), (x + 0.08 + sway, y - 0.25),
+            (x + 0.01 + sway, y - 0.31)], shade(s.main, 0.85), 0.055)
+    s.ellipse(x + 0.0 + sway, y - 0.32, 0.055, 0.055, shade(s.main, 0.6))
