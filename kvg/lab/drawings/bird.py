@@ -19,7 +19,7 @@ def draw(s: Sketch) -> None:
     neck = 0.25 if part == "long neck" else 0.06
     leg = 0.28 if part == "long legs" else 0.10
     beak = 0.21 if part == "big beak" else 0.075
-    tail = 0.245 if part == "long tail" else 0.08
+    tail = 0.23 if part == "long tail" else 0.08
     crest = 0.14 if part == "crest" else 0.0
     # Every part moves the bird so that the whole of it is centred in the square.
     rise = 0.8 * ry + neck

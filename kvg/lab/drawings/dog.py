@@ -17,7 +17,7 @@ def draw(s: Sketch) -> None:
     part, rng = s.traits.part, s.rng
     ry = _HEIGHT[s.traits.build] * rng.uniform(0.96, 1.04)
     leg = _LEGS[s.traits.build]
-    cx = {"long tail": 0.552, "short tail": 0.57}.get(part, 0.58)
+    cx = {"long tail": 0.56, "short tail": 0.57}.get(part, 0.58)
     cy = 0.9 - leg - ry
     hx, hy = cx - _RX - 0.01, cy - 0.9 * ry - 0.06 + rng.uniform(-0.015, 0.015)
     _tail(s, cx + _RX, cy - ry, part, rng.uniform(-0.02, 0.02))
@@ -68,7 +68,7 @@ def _tail(s: Sketch, x: float, y: float, part: str, sway: float) -> None:
     """No tail at all unless the traits speak of one, so that the short one is a feature too."""
     fill = shade(s.main, 0.85)
     if part == "long tail":
-        s.limb([(x - 0.06, y + 0.06), (x + 0.02, y + 0.02), (x + 0.065 + sway, y - 0.08), (x + 0.065 + sway, y - 0.2),
+        s.limb([(x - 0.06, y + 0.06), (x + 0.02, y + 0.02), (x + 0.05 + sway, y - 0.08), (x + 0.05 + sway, y - 0.2),
                 (x + 0.01 + sway, y - 0.25)], fill, 0.065)
     elif part == "short tail":
         s.limb([(x - 0.06, y + 0.06), (x + 0.03 + sway, y - 0.03)], fill, 0.095)

@@ -56,7 +56,7 @@ def _tail(s: Sketch, x: float, cy: float, ry: float, part: str, lift: float) -> 
     if part == "short tail":  # a fat knob
         s.ellipse(x + 0.02, cy, 0.065, 0.065, fill)
     elif part == "long tail":  # up and back over the body in a big hook
-        s.limb(_arc((x - 0.02, cy - 0.19 + lift), 0.16, 100, -150), fill, 0.062)
+        s.limb(_arc((x - 0.03, cy - 0.18 + lift), 0.152, 100, -150), fill, 0.062)
         s.polygon([(x - 0.12, cy - w), (x + 0.03, cy - 0.02), (x + 0.03, cy + 0.03), (x - 0.12, cy + w)], fill, False)
     else:
         s.polygon([(x - 0.1, cy - w), (x + 0.155, cy + 0.06 + lift), (x - 0.1, cy + w)], fill)
