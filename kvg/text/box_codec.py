@@ -110,6 +110,8 @@ class RelativeCodec(BoxCodec):
 
     Args:
         as_json: write ``{"bbox_2d": [x1, y1, x2, y2]}`` (the habit of Qwen3-VL) instead of the corner form.
+        published_unit_boxes: read four numbers whose sum is below 4 as shares of the image, as the published
+            evaluation does for baselines that answer in 0-1.
 
     >>> size = ImageSize(200, 100, 224, 112)
     >>> RelativeCodec().encode((20.0, 10.0, 100.0, 99.0), size)
@@ -118,8 +120,8 @@ class RelativeCodec(BoxCodec):
     (20.0, 10.0, 100.0, 99.0)
     """
 
-    def __init__(self, as_json: bool = False) -> None:
-        self.as_json = as_json
+    def __init__(self, as_json: bool = False, published_unit_boxes: bool = False) -> None:
+        self.as_json, self.published_unit_boxes = as_json, published_unit_boxes
 
     def encode(self, box_px: Box, size: ImageSize) -> str:
         """See ``BoxCodec.encode``; coordinates are rounded to the nearest integer."""
@@ -133,7 +135,8 @@ class RelativeCodec(BoxCodec):
         found = _last_box(text)
         if found is None:
             return None
-        x1, y1, x2, y2 = (_clamp(value, GRID) for value in found)
+        unit = GRID if self.published_unit_boxes and sum(found) < 4 else 1
+        x1, y1, x2, y2 = (_clamp(value * unit, GRID) for value in found)
         return (x1 * size.width / GRID, y1 * size.height / GRID, x2 * size.width / GRID, y2 * size.height / GRID)
 
     def is_canonical(self, text: str) -> bool:

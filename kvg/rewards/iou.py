@@ -1,0 +1,60 @@
+"""Reward for the box: its overlap with the truth, paid only above a gate (section 4.2; section 6 of the appendix code).
+
+Published values of the gate are 0.8 (v2; the released checkpoint may have used 0.85) and 0.65 (v3), always compared with
+a strict ``>`` in the code although the text writes a ``>=``. Each run names its own gate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from kvg.boxes import MISSING_BOX, iou
+from kvg.errors import ConfigError
+from kvg.rewards.base import Reward, check_lengths
+from kvg.text.box_codec import BoxCodec, ImageSize
+from kvg.text.completion import parse_completion
+from kvg.types import Sample
+
+
+class IoUReward(Reward):
+    """The IoU where it exceeds the gate, else 0.
+
+    Only the first answer block is read, and in it the last box. A completion without a closed answer block earns 0,
+    however good a box it mentions elsewhere: otherwise the rationale, which quotes every box, would be paid.
+
+    Args:
+        iou_gate: tau in 0-1; the IoU must be strictly greater.
+        binary: pay 1 instead of the IoU.
+        require_tags: False for policies that answer without tags (prompt ``direct``): a text that holds none of the
+            four tags is then read as an answer.
+
+    Raises:
+        ConfigError: the gate is outside 0-1.
+    """
+
+    def __init__(self, iou_gate: float = 0.5, binary: bool = False, require_tags: bool = True) -> None:
+        if not 0.0 <= iou_gate < 1.0:
+            raise ConfigError("iou_gate", f"{iou_gate} would pay everything or nothing; choose a value in [0, 1)")
+        self.iou_gate, self.binary, self.require_tags = iou_gate, binary, require_tags
+
+    def __call__(
+        self, texts: Sequence[str], samples: Sequence[Sample], codec: BoxCodec, sizes: Sequence[ImageSize]
+    ) -> Tensor:
+        """See ``Reward.__call__``; ``[N]`` in 0-1."""
+        check_lengths(texts, samples, sizes)
+        preds = [self._read(text, codec, size) for text, size in zip(texts, sizes, strict=True)]
+        overlap = iou(
+            torch.tensor(preds, dtype=torch.float32).reshape(-1, 4),
+            torch.tensor([sample.box_px for sample in samples], dtype=torch.float32).reshape(-1, 4),
+        )
+        paid = torch.ones_like(overlap) if self.binary else overlap
+        return torch.where(overlap > self.iou_gate, paid, torch.zeros_like(overlap))
+
+    def _read(self, text: str, codec: BoxCodec, size: ImageSize) -> tuple[float, float, float, float]:
+        parsed = parse_completion(text)
+        if self.require_tags and not parsed.tagged:
+            return MISSING_BOX
+        return codec.decode(parsed.answer, size) or MISSING_BOX
