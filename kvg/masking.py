@@ -1,7 +1,7 @@
 """Sums and means over the tokens that count.
 
-One convention everywhere: a mask is ``bool`` and True means "counts". Values under False are never read, so a NaN in the
-padding cannot reach a loss.
+One convention everywhere: a mask is ``bool`` and True means "counts". Values under False are never read, so a NaN in
+the padding cannot reach a loss.
 """
 
 from __future__ import annotations

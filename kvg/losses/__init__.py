@@ -1,0 +1,1 @@
+"""Loss functions on plain tensors."""

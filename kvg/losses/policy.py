@@ -49,8 +49,8 @@ def grpo_loss(
 
         -min(r * A, clip(r, 1 - clip_eps, 1 + clip_eps_high) * A) + beta * k3
 
-    Published: v2 has beta 0.04, one update per batch (so r = 1 and clipping is idle) and ``sequence``; v3 has beta 0.02,
-    clip 0.2 and ``token``.
+    Published: v2 has beta 0.04, one update per batch (so r = 1 and clipping is idle) and ``sequence``; v3 has beta
+    0.02, clip 0.2 and ``token``.
 
     Args:
         logprobs: ``[N, T]`` of the policy with gradient, in nats.
@@ -70,6 +70,7 @@ def grpo_loss(
 
     Raises:
         ValueError: shapes disagree, beta > 0 without a reference, or ``normalise`` is unknown.
+        TypeError: the mask is not bool.
     """
     _check_shapes(logprobs, old_logprobs, ref_logprobs, advantages, completion_mask)
     if ref_logprobs is None and beta:
@@ -116,3 +117,5 @@ def _check_shapes(
             raise ValueError(f"{name} is {tuple(shape)} where logprobs is {tuple(logprobs.shape)}")
     if advantages.shape != logprobs.shape[:1]:
         raise ValueError(f"advantages is {tuple(advantages.shape)}, expected one for each of {logprobs.shape[0]} rows")
+    if completion_mask.dtype != torch.bool:
+        raise TypeError(f"completion_mask is bool with True = counts, got {completion_mask.dtype}")

@@ -1,0 +1,1 @@
+"""Benchmark scores and their uncertainty."""

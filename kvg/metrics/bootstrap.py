@@ -9,9 +9,7 @@ import torch
 _CHUNK = 4_000_000  # resampled values held at once: 32 MB
 
 
-def bootstrap_interval(
-    values: Sequence[float], seed: int, num: int = 2000, level: float = 0.95
-) -> tuple[float, float]:
+def bootstrap_interval(values: Sequence[float], seed: int, num: int = 2000, level: float = 0.95) -> tuple[float, float]:
     """Percentile bootstrap interval of a mean.
 
     Args:

@@ -1,13 +1,13 @@
 """Acc@0.5 and mean IoU, overall and by group, with states that sum across processes.
 
-The benchmark's accuracy is the share of cases with IoU >= 0.5 (section 5.1), and its averages over categories are weighted
-by instance count, which is what a plain mean over cases gives. An answer that cannot be read is wrong, not absent.
+The benchmark's accuracy is the share of cases with IoU >= 0.5 (section 5.1), and its averages over categories are
+weighted by instance count, which is what a plain mean over cases gives. An answer that cannot be read is wrong, not
+absent.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,7 +26,8 @@ class IoUAccuracy(Metric):
         threshold: smallest IoU that counts as right (``>=``).
 
     >>> metric = IoUAccuracy({"split": ("seen", "unseen")})
-    >>> metric.update([(0.0, 0.0, 2.0, 2.0), None], [(0.0, 0.0, 2.0, 2.0)] * 2, [{"split": "seen"}, {"split": "unseen"}])
+    >>> box = (0.0, 0.0, 2.0, 2.0)
+    >>> metric.update([box, None], [box, box], [{"split": "seen"}, {"split": "unseen"}])
     >>> result = metric.compute()
     >>> result["acc"].item(), result["unparsed"].item(), result["acc/split=unseen"].item()
     (0.5, 0.5, 0.0)
@@ -41,10 +42,8 @@ class IoUAccuracy(Metric):
     unparsed: Tensor
     count: Tensor
 
-    def __init__(
-        self, groups: Mapping[str, Sequence[str]] | None = None, threshold: float = 0.5, **kwargs: Any
-    ) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, groups: Mapping[str, Sequence[str]] | None = None, threshold: float = 0.5) -> None:
+        super().__init__()
         self.threshold = threshold
         names = [f"{group}={value}" for group, values in (groups or {}).items() for value in values]
         self._rows = {name: row for row, name in enumerate(names, start=1)}  # row 0 counts everything
@@ -74,21 +73,19 @@ class IoUAccuracy(Metric):
         if not preds:
             return
         overlap = iou(
-            torch.tensor([MISSING_BOX if box is None else box for box in preds], dtype=torch.float32),
-            torch.tensor(target, dtype=torch.float32),
+            torch.tensor([MISSING_BOX if box is None else box for box in preds], dtype=torch.float64),
+            torch.tensor(target, dtype=torch.float64),
         )
         absent = torch.tensor([box is None for box in preds])
         member = torch.zeros(len(preds), self.count.numel())  # [N, rows]
         member[:, 0] = 1
         for case, mapping in enumerate(groups or ()):
             member[case, self._rows_of(mapping)] = 1
-        for state, values in (
-            (self.hits, overlap >= self.threshold),
-            (self.iou_sum, overlap),
-            (self.unparsed, absent),
-            (self.count, torch.ones_like(overlap)),
-        ):
-            state += (values.to(member) @ member).to(state)
+        # Sums are made where the boxes are (the host), and only then moved to the device of the states.
+        self.hits = self.hits + ((overlap >= self.threshold).to(member) @ member).to(self.hits)
+        self.iou_sum = self.iou_sum + (overlap.to(member) @ member).to(self.iou_sum)
+        self.unparsed = self.unparsed + (absent.to(member) @ member).to(self.unparsed)
+        self.count = self.count + member.sum(dim=0).to(self.count)
 
     def _rows_of(self, mapping: Mapping[str, str]) -> list[int]:
         rows = []

@@ -1,0 +1,1 @@
+"""Rewards of stage 2: small setting objects that score completions."""

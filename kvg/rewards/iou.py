@@ -1,7 +1,7 @@
-"""Reward for the box: its overlap with the truth, paid only above a gate (section 4.2; section 6 of the appendix code).
+"""Reward for the box: its overlap with the truth, paid only above a gate (stage 2).
 
-Published values of the gate are 0.8 (v2; the released checkpoint may have used 0.85) and 0.65 (v3), always compared with
-a strict ``>`` in the code although the text writes a ``>=``. Each run names its own gate.
+The published code gates at 0.8 (v2) and 0.65 (v3) with a strict ``>``; the text of v3 writes ``>=`` and gives no value.
+The comparison here is strict, and each run names its own gate.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ class IoUReward(Reward):
         check_lengths(texts, samples, sizes)
         preds = [self._read(text, codec, size) for text, size in zip(texts, sizes, strict=True)]
         overlap = iou(
-            torch.tensor(preds, dtype=torch.float32).reshape(-1, 4),
-            torch.tensor([sample.box_px for sample in samples], dtype=torch.float32).reshape(-1, 4),
+            torch.tensor(preds, dtype=torch.float64).reshape(-1, 4),
+            torch.tensor([sample.box_px for sample in samples], dtype=torch.float64).reshape(-1, 4),
         )
         paid = torch.ones_like(overlap) if self.binary else overlap
-        return torch.where(overlap > self.iou_gate, paid, torch.zeros_like(overlap))
+        return torch.where(overlap > self.iou_gate, paid, torch.zeros_like(overlap)).float()
 
     def _read(self, text: str, codec: BoxCodec, size: ImageSize) -> tuple[float, float, float, float]:
         parsed = parse_completion(text)

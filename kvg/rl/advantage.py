@@ -16,8 +16,8 @@ def group_advantage(
 ) -> Tensor:
     """Reward minus the mean of its group, divided by a standard deviation.
 
-    With ``group_std`` (published), one right of four earns 1.5 and the others -0.5, whatever the size of the reward; so a
-    per-entity scale on the reward all but cancels. ``batch_std`` and ``none`` keep such a scale.
+    With ``group_std`` (published), one right of four earns 1.5 and the others -0.5, whatever the size of the reward; so
+    a per-entity scale on the reward all but cancels. ``batch_std`` and ``none`` keep such a scale.
 
     Args:
         rewards: ``[N]``, the rows of a group next to each other, N = prompts * group_size.

@@ -1,0 +1,1 @@
+"""What is said to the model and by it: prompts, box conventions, completions."""

@@ -21,11 +21,12 @@ BOX_END: Final = "<|box_end|>"
 GRID: Final = 1000  # relative coordinates run from 0 to this
 
 _NUMBER = r"\s*(-?\d+(?:\.\d+)?)\s*"
-_CORNERS = re.compile(rf"\({_NUMBER},{_NUMBER}\)\s*,\s*\({_NUMBER},{_NUMBER}\)")
-_LIST = re.compile(rf"[\[(]{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}[\])]")
+_CORNERS = re.compile(rf"\({_NUMBER},{_NUMBER}\)\s*,\s*\({_NUMBER},{_NUMBER}\)", re.ASCII)
+_LIST = re.compile(rf"[\[(]{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}[\])]", re.ASCII)
 _CANONICAL_CORNERS = re.compile(
     rf"\s*(?:<\|object_ref_start\|>[^<]*<\|object_ref_end\|>)?(?:{re.escape(BOX_START)})?"
-    rf"\(\d+,\d+\),\(\d+,\d+\)(?:{re.escape(BOX_END)})?\s*"
+    rf"\(\d+,\d+\),\(\d+,\d+\)(?:{re.escape(BOX_END)})?\s*",
+    re.ASCII,
 )
 
 

@@ -6,10 +6,8 @@ import re
 from dataclasses import dataclass
 
 _TAGS = ("<think>", "</think>", "<answer>", "</answer>")
-_END = re.compile(r"(?:\s|<\|im_end\|>|<\|endoftext\|>)+\Z")
+_ENDINGS = ("<|im_end|>", "<|endoftext|>")
 _WHOLE = re.compile(r"\s*<think>(.*?)</think>\s*<answer>(.*?)</answer>\Z", re.DOTALL)
-_THINK = re.compile(r"<think>(.*?)</think>", re.DOTALL)
-_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -53,15 +51,29 @@ def parse_completion(text: str) -> Parsed:
     >>> parse_completion("(1,2),(3,4)")
     Parsed(rationale='', answer='(1,2),(3,4)', well_formed=False, tagged=False)
     """
-    text = _END.sub("", text)
-    whole = _WHOLE.match(text)
-    once = all(text.count(tag) == 1 for tag in _TAGS)
-    well_formed = bool(whole and once and whole[1].strip() and whole[2].strip())
-    think, answer = _THINK.search(text), _ANSWER.search(text)
-    untagged = "" if any(tag in text for tag in _TAGS) else text.strip()
+    text = _without_ending(text)
+    counts = [text.count(tag) for tag in _TAGS]
+    whole = _WHOLE.match(text) if counts == [1, 1, 1, 1] else None
+    answer = _between(text, "<answer>", "</answer>")
+    untagged = "" if any(counts) else text.strip()
     return Parsed(
-        rationale=think[1].strip() if think else "",
-        answer=answer[1].strip() if answer else untagged,
-        well_formed=well_formed,
+        rationale=(_between(text, "<think>", "</think>") or "").strip(),
+        answer=untagged if answer is None else answer.strip(),
+        well_formed=bool(whole and whole[1].strip() and whole[2].strip()),
         tagged=answer is not None,
     )
+
+
+def _between(text: str, opening: str, closing: str) -> str | None:
+    """Text of the first block. Not a lazy pattern: that takes quadratic time on a policy that only repeats a tag."""
+    start = text.find(opening)
+    end = text.find(closing, start + len(opening)) if start >= 0 else -1
+    return text[start + len(opening) : end] if end >= 0 else None
+
+
+def _without_ending(text: str) -> str:
+    text = text.rstrip()
+    while text.endswith(_ENDINGS):
+        for ending in _ENDINGS:
+            text = text.removesuffix(ending).rstrip()
+    return text
