@@ -21,6 +21,8 @@ class FormatReward(Reward):
     """0.5 for ``<think>..</think><answer>..</answer>``, and 0.5 for a canonical box in the first answer block.
 
     The two halves are independent, as published: a canonical box in an answer block earns its half without a rationale.
+    Stricter than published: the answer must be the box and nothing else (the published check also pays an answer with
+    words or a second box around it, and v3 pays decimals).
 
     Args:
         box_half: pay the half for the box; without it the tags earn 0.5 and nothing else does.
