@@ -10,8 +10,8 @@ from kvg.lab.sketch import Colour, Point, Sketch, shade
 
 _HEIGHT = {"slim": 0.40, "medium": 0.64, "broad": 0.92}  # head height over head width
 _STEM: Colour = (86, 98, 80)
-_LENGTH = {"long neck": 0.40, "leaf": 0.2}
-_WIDTH = {"long neck": 0.275, "bell": 0.32, "spines": 0.32}
+_LENGTH = {"long neck": 0.37, "leaf": 0.17}
+_WIDTH = {"long neck": 0.255, "leaf": 0.335, "bell": 0.31, "spines": 0.30}
 
 
 def _petals(cx: float, cy: float, rx: float, ry: float, turn: float) -> list[tuple[float, float, float, float]]:
@@ -43,7 +43,7 @@ def _spines(s: Sketch, cx: float, cy: float, rx: float, ry: float, turn: float) 
         angle = turn + (k + 0.5) * math.tau / 9
         across = (-math.sin(angle) * 0.045, math.cos(angle) * 0.045)
         root = (cx + 0.7 * rx * math.cos(angle), cy + 0.7 * ry * math.sin(angle))
-        tip = (cx + (rx + 0.13) * math.cos(angle), cy + (ry + 0.12) * math.sin(angle))
+        tip = (cx + (rx + 0.11) * math.cos(angle), cy + (ry + 0.11) * math.sin(angle))
         s.polygon([(root[0] - across[0], root[1] - across[1]), tip, (root[0] + across[0], root[1] + across[1])],
                   shade(s.main, 0.75))
 
@@ -56,7 +56,7 @@ def draw(s: Sketch) -> None:
     turn, lean = rng.uniform(0.0, math.tau), rng.uniform(-0.04, 0.04)
     length = _LENGTH.get(part, 0.13)
     cx = 0.46 if part == "bell" else 0.5
-    cy = 0.5 if part == "bell" else 0.5 - 0.5 * length
+    cy = {"bell": 0.5, "spines": 0.48}[part] if part in ("bell", "spines") else 0.485 - 0.5 * length
     foot = cy + ry + length
     if part == "bell":
         top = cy - ry

@@ -8,7 +8,7 @@ from PIL import ImageDraw
 
 from kvg.lab.sketch import Point, Sketch, shade
 
-_HEIGHT = {"slim": 0.135, "medium": 0.215, "broad": 0.30}
+_HEIGHT = {"slim": 0.125, "medium": 0.20, "broad": 0.29}
 _WOOD = (206, 178, 140)
 _CHINA = (98, 96, 108)
 _ABOVE = {"cherry": 0.24, "leaf": 0.20}
@@ -57,7 +57,7 @@ def draw(s: Sketch) -> None:
     cx, cy = 0.5, 0.5 + 0.5 * (_ABOVE.get(part, 0.0) - _BELOW.get(part, 0.0))
     if part == "stick":
         lean = rng.uniform(-0.04, 0.04)
-        s.limb([(cx, cy), (cx + lean, cy + ry + 0.27)], _WOOD, 0.065)
+        s.limb([(cx, cy), (cx + lean, cy + ry + 0.22)], _WOOD, 0.065)
     elif part == "cherry":
         _cherry(s, cx + rng.uniform(-0.03, 0.03), cy - ry)
     elif part == "leaf":
@@ -71,4 +71,4 @@ def draw(s: Sketch) -> None:
 
     s.body(silhouette)
     if part == "bowl":
-        _bowl(s, cx, cy + 0.8 * ry, rx + 0.04, 0.2 * ry + 0.11)
+        _bowl(s, cx, cy + 0.8 * ry, rx + 0.02, 0.2 * ry + 0.11)

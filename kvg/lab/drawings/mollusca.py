@@ -45,7 +45,7 @@ def _spiral(s: Sketch, cx: float, cy: float, rx: float, ry: float, line: Colour)
 def _head(s: Sketch, x: float, y: float, horns: bool, sway: float) -> None:
     skin = shade(s.main, 0.85)
     if horns:
-        for dx, height in ((-0.1, 0.30), (0.05, 0.36)):
+        for dx, height in ((-0.05, 0.30), (0.07, 0.36)):
             tip = (x + dx + sway, y - height)
             s.limb([(x, y), (x + dx * 0.8, y - height * 0.5), tip], skin, 0.04)
             s.ellipse(*tip, 0.045, 0.045, skin)
@@ -58,8 +58,9 @@ def draw(s: Sketch) -> None:
     """Draws the mollusc of ``s.traits``, facing left."""
     part, rng = s.traits.part, s.rng
     ry = _HEIGHT[s.traits.build] * rng.uniform(0.96, 1.04)
-    rx = 0.31 if part == "fins" else 0.34
-    cx, cy = 0.54 if part != "fins" else 0.50, 0.5 + 0.5 * _ABOVE.get(part, 0.0)
+    rx = 0.31 if part in ("fins", "horns") else 0.34
+    cx = {"fins": 0.50, "horns": 0.56}.get(part, 0.53)
+    cy = 0.5 + 0.5 * _ABOVE.get(part, 0.0)
     line: Colour = (158, 152, 158) if s.traits.colour == "black" else s.ink
     foot = cy + 0.78 * ry
     if part == "spines":
