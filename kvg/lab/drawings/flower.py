@@ -56,7 +56,7 @@ def draw(s: Sketch) -> None:
     turn, lean = rng.uniform(0.0, math.tau), rng.uniform(-0.04, 0.04)
     length = _LENGTH.get(part, 0.13)
     cx = 0.46 if part == "bell" else 0.5
-    cy = {"bell": 0.5, "spines": 0.48}[part] if part in ("bell", "spines") else 0.485 - 0.5 * length
+    cy = {"bell": 0.5, "spines": 0.48}.get(part, 0.485 - 0.5 * length)
     foot = cy + ry + length
     if part == "bell":
         top = cy - ry

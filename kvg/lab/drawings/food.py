@@ -16,7 +16,7 @@ _BELOW = {"stick": 0.27, "bowl": 0.12}
 
 
 def _bun(cx: float, cy: float, rx: float, ry: float) -> list[Point]:
-    """A rounded outline, domed above and flatter below."""
+    """Outline of a rounded bun, domed above and flatter below."""
     points = []
     for k in range(48):
         angle = k * math.tau / 48
