@@ -1,0 +1,1 @@
+"""The data engine: composites and the rationales that go with them."""

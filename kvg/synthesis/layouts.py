@@ -1,0 +1,109 @@
+"""The four ways of placing tiles on a canvas: horizontal, vertical, grid, random (paper v3, appendix B.1)."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
+
+Cell = tuple[int, int, int, int]  # x1, y1, x2, y2 in pixels of the canvas
+Rectangle = TypeVar("Rectangle", bound=tuple[float, float, float, float])
+Layout = Callable[[int, tuple[int, int], int, random.Random], list[Cell]]
+
+_RANDOM_TRIES: Final = 60
+
+
+def horizontal(num_tiles: int, canvas: tuple[int, int], gap: int, rng: random.Random) -> list[Cell]:
+    """One row.
+
+    Args:
+        num_tiles: how many cells.
+        canvas: width, height in pixels.
+        gap: pixels between cells, and between cells and the rim.
+        rng: unused here; all layouts have one signature.
+
+    Returns:
+        Cells that do not overlap, in reading order (rows from the top, each from the left).
+
+    >>> horizontal(2, (100, 50), 10, random.Random(0))
+    [(10, 10, 45, 40), (55, 10, 90, 40)]
+    """
+    return _regular(num_tiles, 1, canvas, gap)
+
+
+def vertical(num_tiles: int, canvas: tuple[int, int], gap: int, rng: random.Random) -> list[Cell]:
+    """One column. See ``horizontal``.
+
+    >>> vertical(2, (50, 100), 0, random.Random(0))
+    [(0, 0, 50, 50), (0, 50, 50, 100)]
+    """
+    return _regular(1, num_tiles, canvas, gap)
+
+
+def grid(num_tiles: int, canvas: tuple[int, int], gap: int, rng: random.Random) -> list[Cell]:
+    """Rows and columns as square as possible; where cells are left over, ``rng`` says which stay empty."""
+    long = math.ceil(math.sqrt(num_tiles))
+    short = math.ceil(num_tiles / long)
+    columns, rows = (long, short) if canvas[0] >= canvas[1] else (short, long)
+    cells = _regular(columns, rows, canvas, gap)
+    return [cells[i] for i in sorted(rng.sample(range(len(cells)), num_tiles))]
+
+
+def scattered(num_tiles: int, canvas: tuple[int, int], gap: int, rng: random.Random) -> list[Cell]:
+    """Random places and sizes without overlap; where the dice find no room, a grid."""
+    width, height = canvas[0] - gap, canvas[1] - gap
+    side = 1.25 * math.sqrt(width * height / num_tiles)
+    for attempt in range(_RANDOM_TRIES):
+        scale = side * 0.97**attempt  # slowly smaller, so that a crowded canvas is still found a place for
+        cells: list[Cell] = []
+        for _ in range(num_tiles):
+            w, h = (min(int(scale * rng.uniform(0.75, 1.0)), room - gap) for room in (width, height))
+            x, y = rng.randint(gap, canvas[0] - gap - w), rng.randint(gap, canvas[1] - gap - h)
+            cell = (x, y, x + w, y + h)
+            if any(_nearer_than(gap, cell, other) for other in cells):
+                break
+            cells.append(cell)
+        if len(cells) == num_tiles:
+            return reading_order(cells)
+    return grid(num_tiles, canvas, gap, rng)
+
+
+LAYOUTS: Final[dict[str, Layout]] = {
+    "horizontal": horizontal,
+    "vertical": vertical,
+    "grid": grid,
+    "random": scattered,
+}
+
+
+def reading_order(cells: Sequence[Rectangle]) -> list[Rectangle]:
+    """Sorts cells or boxes into rows from the top, each from the left.
+
+    One belongs to a row when its centre lies above the lower edge of that row's highest.
+
+    >>> reading_order([(60, 40, 90, 70), (50, 0, 80, 30), (0, 10, 30, 40)])
+    [(0, 10, 30, 40), (50, 0, 80, 30), (60, 40, 90, 70)]
+    """
+    rows: list[list[Rectangle]] = []
+    for cell in sorted(cells, key=lambda c: (c[1], c[0])):
+        if rows and (cell[1] + cell[3]) / 2 < rows[-1][0][3]:
+            rows[-1].append(cell)
+        else:
+            rows.append([cell])
+    return [cell for row in rows for cell in sorted(row)]
+
+
+def _regular(columns: int, rows: int, canvas: tuple[int, int], gap: int) -> list[Cell]:
+    xs = _spans(columns, canvas[0], gap)
+    ys = _spans(rows, canvas[1], gap)
+    return [(x1, y1, x2, y2) for y1, y2 in ys for x1, x2 in xs]
+
+
+def _spans(parts: int, length: int, gap: int) -> list[tuple[int, int]]:
+    room = length - gap * (parts + 1)
+    return [(gap + i * gap + i * room // parts, gap + i * gap + (i + 1) * room // parts) for i in range(parts)]
+
+
+def _nearer_than(gap: int, a: Cell, b: Cell) -> bool:
+    return a[0] < b[2] + gap and b[0] < a[2] + gap and a[1] < b[3] + gap and b[1] < a[3] + gap

@@ -1,0 +1,67 @@
+"""Rationales in the paper's four parts: planning, visual analysis, comparison, conclusion (paper v3 figure 6)."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from kvg.errors import DataError
+from kvg.types import Sample
+
+
+class RationaleWriter(Protocol):
+    """Writes the reasoning that leads to the entity asked for."""
+
+    def write(self, sample: Sample) -> str:
+        """Writes a rationale.
+
+        Args:
+            sample: its ``rationale`` is not looked at.
+
+        Returns:
+            A template: ``<box:N>`` stands for the box of object N, counted from 0.
+
+        Raises:
+            DataError: nothing in the sample tells the objects apart.
+        """
+
+
+class CardWriter:
+    """Writes from what is known of the entities, without a teacher model.
+
+    Where every object has a note (its looks, comma separated), the entity is recalled by its looks and compared with
+    the others in the first trait that differs. Otherwise objects are told apart by their names. Objects are numbered
+    from 1, in the order of the sample.
+
+    >>> from kvg.types import SceneObject
+    >>> stilt = SceneObject("Stilt", (0, 0, 9, 9), "white, plain")
+    >>> avocet = SceneObject("Avocet", (9, 0, 18, 9), "white, spots")
+    >>> CardWriter().write(Sample("k", b"", 18, 9, "bird", "seen", (stilt, avocet), 1))
+    'Plan: the Avocet is white, spots. Look: 1 <box:0> white, plain; 2 <box:1> white, spots. \
+Compare: 1 no, plain; 2 yes. Conclusion: object 2.'
+    """
+
+    def write(self, sample: Sample) -> str:
+        """See ``RationaleWriter``."""
+        described = all(scene_object.note for scene_object in sample.objects)
+        looks = [o.note if described else o.entity for o in sample.objects]
+        wanted = looks[sample.target]
+        plan = f"the {sample.entity} is {wanted}" if described else f"find the {wanted} among {len(looks)}"
+        look = "; ".join(f"{i} <box:{i - 1}> {words}" for i, words in enumerate(looks, 1))
+        verdicts = []
+        for i, words in enumerate(looks):
+            if i == sample.target:
+                verdicts.append(f"{i + 1} yes")
+            else:
+                difference = _first_difference(words, wanted) if described else words
+                if not difference or words == wanted:
+                    remedy = f"object {i + 1} is described like the {sample.entity}; tell them apart"
+                    raise DataError(f"sample {sample.key}", "note", remedy)
+                verdicts.append(f"{i + 1} no, {difference}")
+        compare = "; ".join(verdicts)
+        return f"Plan: {plan}. Look: {look}. Compare: {compare}. Conclusion: object {sample.target + 1}."
+
+
+def _first_difference(words: str, wanted: str) -> str:
+    own, other = (text.split(", ") for text in (words, wanted))
+    differing = [trait for i, trait in enumerate(own) if i >= len(other) or trait != other[i]]
+    return differing[0] if differing else ""
