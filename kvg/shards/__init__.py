@@ -1,0 +1,1 @@
+"""WebDataset shards: their schema, how they are written, and how they are read in spite of damage."""

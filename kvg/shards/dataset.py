@@ -1,0 +1,118 @@
+"""Streams samples in a seeded order that any run can take up again at any sample."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import torch.distributed as dist
+from torch.utils.data import IterableDataset, get_worker_info
+
+from kvg.errors import DataError
+from kvg.shards.reader import SamplePart, SampleStore, Tally
+from kvg.types import Sample
+
+
+def rank_and_world() -> tuple[int, int]:
+    """This process among those that train together: (0, 1) without ``torch.distributed``."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
+class ShardDataset(IterableDataset[Sample]):
+    """Samples of a store, split among slots (a slot is one worker of one process).
+
+    Each epoch draws a new order of the parts from the seed and deals them out to the slots; where there are fewer parts
+    than slots, single samples are dealt out instead. Inside a slot a buffer mixes neighbouring samples.
+
+    Args:
+        store: what to read.
+        seed: of all shuffling.
+        shuffle_buffer: samples held for mixing; 0 keeps the stored order, of the parts too.
+    """
+
+    def __init__(self, store: SampleStore, seed: int = 0, shuffle_buffer: int = 1000) -> None:
+        self.store, self.seed, self.shuffle_buffer = store, seed, shuffle_buffer
+        self.parts = store.parts()
+        self.num_samples = sum(part.num_samples for part in self.parts)
+        self.epoch, self._consumed = 0, 0
+        self.tally = Tally()
+
+    def stream(self, epoch: int, slot: int = 0, num_slots: int = 1, lap: int = 0) -> Iterator[Sample]:
+        """One lap through the samples of a slot.
+
+        Args:
+            epoch: decides which parts a slot gets, and their order.
+            slot: 0 to ``num_slots`` - 1.
+            num_slots: processes times workers.
+            lap: further laps have the same samples in another order.
+        """
+        yield from self._mix(self._read(epoch, slot, num_slots), random.Random(f"{self.seed}/{epoch}/{slot}/{lap}"))
+
+    def endless(self, epoch: int, slot: int = 0, num_slots: int = 1) -> Iterator[Sample]:
+        """Lap after lap, so that processes with unequal shares, or with bad samples, stay in step.
+
+        Raises:
+            DataError: a lap found no good sample.
+        """
+        lap = 0
+        while True:
+            empty = True
+            for sample in self.stream(epoch, slot, num_slots, lap):
+                empty = False
+                yield sample
+            if empty:
+                problem = self.tally.problems[0] if self.tally.problems else "there are fewer samples than slots"
+                raise DataError(f"slot {slot} of {num_slots}", "samples", f"none can be read ({problem})")
+            lap += 1
+
+    def __iter__(self) -> Iterator[Sample]:
+        """One lap of the current epoch, from where ``load_state_dict`` said."""
+        rank, world = rank_and_world()
+        worker = get_worker_info()
+        worker_id, num_workers = (worker.id, worker.num_workers) if worker else (0, 1)
+        skip, self._consumed = self._consumed, 0
+        for sample in self.stream(self.epoch, rank * num_workers + worker_id, world * num_workers):
+            self._consumed += 1
+            if self._consumed > skip:
+                yield sample
+        self.epoch, self._consumed = self.epoch + 1, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Epoch and number of samples taken from it."""
+        return {"epoch": self.epoch, "consumed": self._consumed}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Makes the next ``iter`` go on after the samples already taken."""
+        self.epoch, self._consumed = int(state["epoch"]), int(state["consumed"])
+
+    def _read(self, epoch: int, slot: int, num_slots: int) -> Iterator[Sample]:
+        order: list[SamplePart] = list(self.parts)
+        if self.shuffle_buffer:
+            random.Random(f"{self.seed}/{epoch}").shuffle(order)
+        if self.shuffle_buffer and len(order) >= num_slots:
+            for part in order[slot::num_slots]:
+                yield from (sample for _, sample in part.read(self.tally))
+            return
+        offset = 0
+        for part in order:
+            for position, sample in part.read(self.tally):
+                if (offset + position) % num_slots == slot:
+                    yield sample
+            offset += part.num_samples
+
+    def _mix(self, samples: Iterator[Sample], rng: random.Random) -> Iterator[Sample]:
+        held: list[Sample] = []
+        for sample in samples:
+            if len(held) < self.shuffle_buffer:
+                held.append(sample)
+            elif self.shuffle_buffer:
+                i = rng.randrange(len(held))
+                held[i], sample = sample, held[i]
+                yield sample
+            else:
+                yield sample
+        rng.shuffle(held)
+        yield from held

@@ -1,0 +1,102 @@
+"""``manifest.json``: what a set of shards holds. It is written last, so its presence says that the set is complete."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from kvg.errors import DataError
+from kvg.shards.schema import SCHEMA_VERSION
+
+MANIFEST: Final = "manifest.json"
+
+
+@dataclass(frozen=True)
+class ShardEntry:
+    """One tar of a set.
+
+    Attributes:
+        file: its name inside the folder.
+        num_samples: samples in it.
+        num_bytes: its size.
+        sha256: of the whole file, in hexadecimal.
+    """
+
+    file: str
+    num_samples: int
+    num_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A set of shards.
+
+    Attributes:
+        shards: the tars, in order.
+        counts: samples by value of ``category``, ``split``, ``knowledge``, ``num_objects`` and ``rationale``.
+        seed: of the set, None where it was not made from one.
+        config: how the set was made; free.
+        schema_version: of its records.
+    """
+
+    shards: tuple[ShardEntry, ...]
+    counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    seed: int | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def num_samples(self) -> int:
+        """Samples in the set."""
+        return sum(shard.num_samples for shard in self.shards)
+
+    def save(self, folder: Path) -> None:
+        """Writes the manifest so that a reader sees all of it or nothing."""
+        record = {"num_samples": self.num_samples, **asdict(self)}
+        partial = folder / f"{MANIFEST}.partial"
+        partial.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        os.replace(partial, folder / MANIFEST)
+
+
+def load_manifest(folder: str | Path) -> Manifest:
+    """Reads the manifest of a folder of shards.
+
+    Raises:
+        DataError: the folder, the manifest or a shard is missing, or the manifest is damaged.
+    """
+    folder = Path(folder)
+    path = folder / MANIFEST
+    if not folder.is_dir():
+        raise DataError(str(folder), "folder", "does not exist; make the shards first, or correct the path")
+    if not path.is_file():
+        raise DataError(str(folder), MANIFEST, "is missing: writing was not finished; make the shards again")
+    try:
+        record = json.loads(path.read_text("utf-8"))
+        version = int(record["schema_version"])
+        shards = tuple(ShardEntry(**entry) for entry in record["shards"])
+        manifest = Manifest(shards, record["counts"], record["seed"], record["config"], version)
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(str(path), "manifest", f"cannot be read ({error!r}); make the shards again") from error
+    if version != SCHEMA_VERSION:
+        raise DataError(str(path), "schema_version", f"is {version}, this program reads {SCHEMA_VERSION}; convert it")
+    for shard in shards:
+        if not (folder / shard.file).is_file():
+            raise DataError(str(path), shard.file, "is listed but missing; copy the whole folder again")
+    if not manifest.num_samples:
+        raise DataError(str(path), "num_samples", "is 0; make a set that holds something")
+    return manifest
+
+
+def sha256_of(path: Path) -> str:
+    """Checksum of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()

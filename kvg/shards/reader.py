@@ -1,0 +1,144 @@
+"""Reads shards in spite of damage: what is bad is counted, named in the log and passed over."""
+
+from __future__ import annotations
+
+import logging
+import tarfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Protocol
+
+from kvg.errors import DataError
+from kvg.shards.manifest import load_manifest
+from kvg.shards.schema import decode_record
+from kvg.types import Sample
+
+log = logging.getLogger(__name__)
+
+_MAX_LOGGED: Final = 20
+
+
+@dataclass
+class Tally:
+    """What a reader met.
+
+    Attributes:
+        num_read: good samples.
+        num_bad: samples that could not be used.
+        num_cut: files that end too early.
+        problems: the first messages.
+    """
+
+    num_read: int = 0
+    num_bad: int = 0
+    num_cut: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    def note(self, error: DataError, *, cut: bool = False) -> None:
+        """Counts a problem and logs it; after the first few, silently."""
+        self.num_cut += cut
+        self.num_bad += not cut
+        if len(self.problems) < _MAX_LOGGED:
+            self.problems.append(str(error))
+            log.warning("passed over: %s", error)
+        elif self.num_bad + self.num_cut == _MAX_LOGGED + 1:
+            log.warning("more bad samples follow; `kvg-data verify` lists them all")
+
+
+class SamplePart(Protocol):
+    """A stretch of samples that is read from its start: a tar, or a part of a published file."""
+
+    @property
+    def num_samples(self) -> int:
+        """Samples it should hold."""
+
+    def read(self, tally: Tally | None = None) -> Iterator[tuple[int, Sample]]:
+        """Good samples, each with its position in the part; bad ones are noted in ``tally``."""
+
+
+class SampleStore(Protocol):
+    """A set of samples in parts. Picklable, since workers open it on their own."""
+
+    def parts(self) -> Sequence[SamplePart]:
+        """The parts, always in the same order."""
+
+
+def read_shard(path: str | Path, tally: Tally | None = None) -> Iterator[Sample]:
+    """Reads one tar.
+
+    Args:
+        path: a WebDataset tar of this schema.
+        tally: where to count; a new one by default.
+
+    Yields:
+        The good samples. A bad one, or the end of a tar that was cut off, is noted in ``tally``.
+    """
+    for _, sample in Shard(Path(path)).read(tally):
+        yield sample
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A tar as a ``SamplePart``."""
+
+    path: Path
+    num_samples: int = 0
+
+    def read(self, tally: Tally | None = None) -> Iterator[tuple[int, Sample]]:
+        """See ``SamplePart``."""
+        tally = Tally() if tally is None else tally
+        position = -1
+        for position, (key, members) in enumerate(self._groups(tally)):
+            try:
+                sample = decode_record(str(self.path), key, members)
+            except DataError as error:
+                tally.note(error)
+                continue
+            tally.num_read += 1
+            yield position, sample
+        if position + 1 < self.num_samples and not tally.num_cut:
+            remedy = f"holds {position + 1} of {self.num_samples} samples; copy it again"
+            tally.note(DataError(str(self.path), "tar", remedy), cut=True)
+
+    def _groups(self, tally: Tally) -> Iterator[tuple[str, dict[str, bytes]]]:
+        key = ""
+        members: dict[str, bytes] = {}
+        try:
+            with tarfile.open(self.path, "r|") as tar:
+                for member in tar:
+                    content = tar.extractfile(member)
+                    if content is None:
+                        continue
+                    stem, _, extension = Path(member.name).name.partition(".")
+                    if stem != key:
+                        if members:
+                            yield key, members
+                        key, members = stem, {}
+                    members[extension.lower()] = content.read()
+        except (tarfile.TarError, EOFError, OSError) as error:
+            where = f"{self.path} after sample {key}" if key else str(self.path)
+            tally.note(DataError(where, "tar", f"is cut off or damaged ({error}); copy it again"), cut=True)
+            if len(members) < 2:  # the file ended between record and image, or inside one of them
+                return
+        if members:
+            yield key, members
+
+
+class ShardFolder:
+    """A folder of shards with its manifest, as a ``SampleStore``.
+
+    Args:
+        folder: as ``ShardWriter`` left it.
+
+    Raises:
+        DataError: it is missing, unfinished or incomplete.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.manifest = load_manifest(self.folder)
+
+    def parts(self) -> Sequence[Shard]:
+        """See ``SampleStore``."""
+        return [Shard(self.folder / entry.file, entry.num_samples) for entry in self.manifest.shards]

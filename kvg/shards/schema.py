@@ -1,0 +1,207 @@
+"""The record of a shard, version 1: a sample is ``KEY.json`` and ``KEY.jpg`` or ``KEY.png``.
+
+``KEY.json`` holds::
+
+    schema_version  1
+    key             unique within the set; no dot, no slash, since WebDataset splits member names at the first dot
+    width, height   of the image, in pixels
+    category        such as "bird"
+    split           "seen" or "unseen"
+    knowledge       "known", "unknown" or ""
+    entity          the entity asked for; the same as objects[target].entity, for readers of the plain JSON
+    target          index into objects
+    objects         [{"entity", "box_px": [x1, y1, x2, y2] in pixels of the image, "note"}], in reading order
+    rationale       template, "<box:N>" stands for the box of object N; "" where none is written yet
+    provenance      free: seed, index, layout, source ...
+
+Adding an optional field keeps the version; changing the meaning of one raises it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from PIL import Image
+
+from kvg.errors import DataError
+from kvg.types import Box, Sample, SceneObject
+
+SCHEMA_VERSION: Final = 1
+SPLITS: Final = ("seen", "unseen")
+KNOWLEDGE: Final = ("known", "unknown", "")
+
+_JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
+_KEY = re.compile(r"[^./\\\s]+")
+_PLACEHOLDER = re.compile(r"<box:(\d+)>")
+_TYPE_NAMES: Final[dict[Any, str]] = {str: "text", int: "a whole number", list: "a list", dict: "an object"}
+
+
+def encode_record(sample: Sample) -> dict[str, bytes]:
+    """Turns a sample into the members of a tar.
+
+    Returns:
+        ``{"json": ..., "jpg" or "png": ...}`` by extension.
+
+    Raises:
+        DataError: the sample breaks the schema.
+    """
+    check_sample(sample, "sample")
+    record = {
+        "schema_version": SCHEMA_VERSION,
+        "key": sample.key,
+        "width": sample.width,
+        "height": sample.height,
+        "category": sample.category,
+        "split": sample.split,
+        "knowledge": sample.knowledge,
+        "entity": sample.entity,
+        "target": sample.target,
+        "objects": [{"entity": o.entity, "box_px": list(o.box_px), "note": o.note} for o in sample.objects],
+        "rationale": sample.rationale,
+        "provenance": dict(sample.provenance),
+    }
+    text = json.dumps(record, ensure_ascii=False, sort_keys=True)
+    return {"json": text.encode(), image_extension(sample.image): sample.image}
+
+
+def decode_record(where: str, key: str, members: Mapping[str, bytes]) -> Sample:
+    """Turns the members of a tar into a sample.
+
+    Args:
+        where: name of the shard, for messages.
+        key: name of the members before the first dot.
+        members: contents by extension.
+
+    Raises:
+        DataError: a member or field is missing or wrong, or the image is cut off.
+    """
+    where = f"{where} sample {key}"
+    if "json" not in members:
+        raise DataError(where, "json", "is missing; write the shard again")
+    image = next((members[ext] for ext in ("jpg", "png", "jpeg") if ext in members), None)
+    if image is None:
+        raise DataError(where, "image", "has neither .jpg nor .png; write the shard again")
+    try:
+        record = json.loads(members["json"])
+    except ValueError as error:
+        raise DataError(where, "json", f"cannot be read ({error}); write the shard again") from error
+    if not isinstance(record, dict):
+        raise DataError(where, "json", "must be an object")
+    version = _field(where, record, "schema_version", int)
+    if version != SCHEMA_VERSION:
+        raise DataError(where, "schema_version", f"is {version}, this program reads {SCHEMA_VERSION}; convert the set")
+    objects = [_object(where, i, raw) for i, raw in enumerate(_field(where, record, "objects", list))]
+    sample = Sample(
+        key=_field(where, record, "key", str),
+        image=image,
+        width=_field(where, record, "width", int),
+        height=_field(where, record, "height", int),
+        category=_field(where, record, "category", str),
+        split=_field(where, record, "split", str),
+        objects=tuple(objects),
+        target=_field(where, record, "target", int),
+        rationale=_field(where, record, "rationale", str),
+        knowledge=_field(where, record, "knowledge", str),
+        provenance=_field(where, record, "provenance", dict),
+    )
+    check_sample(sample, where)
+    return sample
+
+
+def check_sample(sample: Sample, where: str) -> None:
+    """Checks everything that can be checked without decoding the pixels.
+
+    Raises:
+        DataError: naming the field and what would be right.
+    """
+    where = where if sample.key in where else f"{where} {sample.key}"
+    _require(_KEY.fullmatch(sample.key), where, "key", f"{sample.key!r} must have no dot, slash or space")
+    _require(sample.category, where, "category", "is empty; name the category")
+    _require(sample.split in SPLITS, where, "split", f"{sample.split!r} is none of {SPLITS}")
+    _require(sample.knowledge in KNOWLEDGE, where, "knowledge", f"{sample.knowledge!r} is none of {KNOWLEDGE}")
+    _require(sample.objects, where, "objects", "is empty; a sample needs at least the entity asked for")
+    inside = 0 <= sample.target < len(sample.objects)
+    _require(inside, where, "target", f"{sample.target} is not an index into {len(sample.objects)} objects")
+    _require(sample.entity, where, "entity", "of the target is empty; name it")
+    for i, scene_object in enumerate(sample.objects):
+        check_box(scene_object.box_px, sample.width, sample.height, where, f"objects[{i}].box_px")
+    for match in _PLACEHOLDER.finditer(sample.rationale):
+        known = int(match[1]) < len(sample.objects)
+        _require(known, where, "rationale", f"{match[0]} stands for no object; there are {len(sample.objects)}")
+    check_image(sample, where)
+
+
+def check_box(box_px: Box, width: int, height: int, where: str, field: str) -> None:
+    """Checks that a box lies inside its image and is not degenerate.
+
+    Raises:
+        DataError: naming the field.
+    """
+    x1, y1, x2, y2 = box_px
+    if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
+        remedy = f"{list(box_px)} does not lie inside the {width}x{height} image; give x1 < x2, y1 < y2 in its pixels"
+        raise DataError(where, field, remedy)
+
+
+def check_image(sample: Sample, where: str, *, decode: bool = False) -> None:
+    """Checks format, size and the end mark of an image, without decoding it unless asked to.
+
+    Raises:
+        DataError: it is no JPEG or PNG, is cut off, or has another size than the record says.
+    """
+    extension = image_extension(sample.image, where)
+    # Decoders stop at the end mark, so trailing bytes are harmless; a missing mark means a file cut off.
+    ending = b"\xff\xd9" if extension == "jpg" else b"IEND"
+    if ending not in sample.image[-64:]:
+        raise DataError(where, "image", f"the {extension} is cut off after {len(sample.image)} bytes; replace it")
+    try:
+        with Image.open(io.BytesIO(sample.image)) as image:
+            size = image.size
+            if decode:
+                image.load()
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(where, "image", f"cannot be decoded ({error}); replace it") from error
+    if size != (sample.width, sample.height):
+        raise DataError(where, "width", f"the image is {size[0]}x{size[1]}, not {sample.width}x{sample.height}")
+
+
+def image_extension(image: bytes, where: str = "sample") -> str:
+    """``jpg`` or ``png``, by the first bytes.
+
+    Raises:
+        DataError: it is neither.
+    """
+    if image.startswith(_JPEG):
+        return "jpg"
+    if image.startswith(_PNG):
+        return "png"
+    raise DataError(where, "image", "is neither JPEG nor PNG; convert it")
+
+
+def _object(where: str, index: int, raw: Any) -> SceneObject:
+    if not isinstance(raw, dict):
+        raise DataError(where, f"objects[{index}]", "must be an object with entity, box_px and note")
+    box = _field(where, raw, "box_px", list, f"objects[{index}].")
+    if len(box) != 4 or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in box):
+        raise DataError(where, f"objects[{index}].box_px", f"{box} is not four numbers x1, y1, x2, y2")
+    x1, y1, x2, y2 = map(float, box)
+    entity = _field(where, raw, "entity", str, f"objects[{index}].")
+    return SceneObject(entity, (x1, y1, x2, y2), _field(where, raw, "note", str, f"objects[{index}]."))
+
+
+def _field(where: str, record: Mapping[str, Any], name: str, kind: type, prefix: str = "") -> Any:
+    if name not in record:
+        raise DataError(where, prefix + name, "is missing; add it, or write the shard again")
+    value = record[name]
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise DataError(where, prefix + name, f"{value!r} must be {_TYPE_NAMES[kind]}")
+    return value
+
+
+def _require(condition: object, where: str, field: str, remedy: str) -> None:
+    if not condition:
+        raise DataError(where, field, remedy)
