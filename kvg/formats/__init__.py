@@ -1,0 +1,1 @@
+"""The published file formats, read as samples and written from them."""

@@ -1,0 +1,108 @@
+"""Stage 2 as published: v2's ``grpo-*.parquet`` and v3's ``verl-grpo-*.parquet``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from kvg.errors import DataError
+from kvg.formats.parquet import ParquetPart, columns_of, parts_of, write_rows
+from kvg.formats.published import answer_text, category_of_file, make_sample, raw_image, safe_key
+from kvg.text.prompts import prompt
+from kvg.types import Sample
+
+V2_COLUMNS: Final = ("image", "problem", "solution")
+VERL_COLUMNS: Final = ("prompt", "images", "reward_model")
+
+
+class GRPOParquet:
+    """A GRPO parquet as a store of one part a row group.
+
+    v2 has the columns ``image``, ``problem``, ``solution``; v3 has verl's ``prompt`` (turns), ``images`` (bytes),
+    ``data_source``, ``reward_model.ground_truth`` and ``extra_info``.
+
+    Args:
+        path: the file.
+        category: of all samples; by default the part of the file name after ``grpo-`` or ``verl-grpo-``.
+
+    Raises:
+        DataError: the file is missing, damaged, empty, or has other columns.
+    """
+
+    def __init__(self, path: str | Path, category: str | None = None) -> None:
+        self.path = Path(path)
+        self.category = category or category_of_file(self.path, "verl-grpo-", "grpo-")
+        columns, self._rows = columns_of(self.path)
+        self.is_verl = set(VERL_COLUMNS) <= set(columns)
+        if not self.is_verl and not set(V2_COLUMNS) <= set(columns):
+            raise DataError(str(self.path), "columns", f"{columns} hold neither {V2_COLUMNS} nor {VERL_COLUMNS}")
+
+    def parts(self) -> Sequence[ParquetPart]:
+        """See ``SampleStore``."""
+        return parts_of(self.path, self._rows, self.sample)
+
+    def sample(self, position: int, row: Mapping[str, Any]) -> Sample:
+        """Makes a sample of one row.
+
+        Raises:
+            DataError: a column is empty or wrong.
+        """
+        where = f"{self.path} row {position}"
+        question, answer, image = (_verl if self.is_verl else _v2)(where, row)
+        key = f"{safe_key(self.path.stem)}-{position:06d}"
+        provenance = {"file": self.path.name, "row": position}
+        return make_sample(where, key, self.category, image, question, answer, provenance)
+
+
+def write_grpo_parquet(samples: Iterable[Sample], path: str | Path, *, verl: bool = False, mode: str = "think") -> int:
+    """Writes a GRPO parquet.
+
+    Args:
+        samples: rationales are left out.
+        path: the file.
+        verl: v3's columns instead of v2's.
+        mode: prompt of the question.
+
+    Returns:
+        Number of rows.
+    """
+    return write_rows(path, [(_verl_row if verl else _v2_row)(sample, mode) for sample in samples])
+
+
+def _v2_row(sample: Sample, mode: str) -> dict[str, Any]:
+    image = {"bytes": sample.image, "path": None}
+    return {
+        "image": image,
+        "problem": prompt(sample.entity, mode),
+        "solution": f"<answer>{answer_text(sample)}</answer>",
+    }
+
+
+def _verl_row(sample: Sample, mode: str) -> dict[str, Any]:
+    return {
+        "prompt": [{"role": "user", "content": f"<image>{prompt(sample.entity, mode)}"}],
+        "images": [{"bytes": sample.image}],
+        "data_source": "kvg",
+        "reward_model": {"style": "rule", "ground_truth": answer_text(sample)},
+        "extra_info": {"category": sample.category, "key": sample.key},
+    }
+
+
+def _v2(where: str, row: Mapping[str, Any]) -> tuple[str, str, bytes]:
+    for name in ("problem", "solution"):
+        if not isinstance(row[name], str):
+            raise DataError(where, name, f"{row[name]!r} must be text")
+    return row["problem"], row["solution"], raw_image(where, row["image"])
+
+
+def _verl(where: str, row: Mapping[str, Any]) -> tuple[str, str, bytes]:
+    truth = row["reward_model"].get("ground_truth") if isinstance(row["reward_model"], Mapping) else None
+    if not isinstance(truth, str):
+        raise DataError(where, "reward_model.ground_truth", "is missing; write reference tags and a box there")
+    if not row["images"]:
+        raise DataError(where, "images", "is empty; embed one image")
+    turns = [turn["content"] for turn in row["prompt"] or [] if turn["role"] == "user"]
+    if not turns:
+        raise DataError(where, "prompt", "no user turn; add it")
+    return str(turns[-1]), truth, raw_image(where, row["images"][0])

@@ -1,0 +1,70 @@
+"""KVG-Bench as published: one ``kvg-bench.parquet`` of 1,336 cases (paper v3, section 3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from kvg.errors import DataError
+from kvg.formats.parquet import ParquetPart, columns_of, parts_of, write_rows
+from kvg.formats.published import answer_text, make_sample, raw_image, safe_key
+from kvg.text.prompts import question
+from kvg.types import Sample
+
+COLUMNS: Final = ("question_id", "category", "question", "answer", "image")
+
+
+class KVGBench:
+    """The benchmark as a store of one part a row group; ``split`` follows from the category.
+
+    Args:
+        path: the parquet file.
+
+    Raises:
+        DataError: the file is missing, damaged, empty, or lacks a column.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        columns, self._rows = columns_of(self.path)
+        for name in COLUMNS:
+            if name not in columns:
+                raise DataError(str(self.path), name, f"no such column among {columns}; give KVG-Bench's parquet")
+
+    def parts(self) -> Sequence[ParquetPart]:
+        """See ``SampleStore``."""
+        return parts_of(self.path, self._rows, self.sample)
+
+    def sample(self, number: int, row: Mapping[str, Any]) -> Sample:
+        """Makes a sample of one row.
+
+        Args:
+            number: of the row in the file.
+            row: its columns.
+
+        Raises:
+            DataError: a column is empty or wrong.
+        """
+        where = f"{self.path} row {number}"
+        for name in COLUMNS[:4]:
+            if not isinstance(row[name], str) or not row[name]:
+                raise DataError(where, name, f"{row[name]!r} must be text")
+        key, provenance = safe_key(row["question_id"]), {"question_id": row["question_id"]}
+        image = raw_image(where, row["image"])
+        return make_sample(where, key, row["category"], image, row["question"], row["answer"], provenance)
+
+
+def write_kvg_bench(samples: Iterable[Sample], path: str | Path) -> int:
+    """Writes samples in the benchmark's format; returns the number of rows."""
+    rows = [
+        {
+            "question_id": f"{sample.category}/{sample.key}",
+            "category": sample.category,
+            "question": question(sample.entity),
+            "answer": answer_text(sample),
+            "image": {"bytes": sample.image},
+        }
+        for sample in samples
+    ]
+    return write_rows(path, rows)
