@@ -7,7 +7,7 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Protocol
 
 from kvg.errors import DataError
 from kvg.shards.manifest import load_manifest
@@ -15,8 +15,6 @@ from kvg.shards.schema import decode_record
 from kvg.types import Sample
 
 log = logging.getLogger(__name__)
-
-_MAX_LOGGED: Final = 20
 
 
 @dataclass
@@ -28,22 +26,28 @@ class Tally:
         num_bad: samples that could not be used.
         num_cut: files that end too early.
         problems: the first messages.
+        max_problems: how many messages are kept and logged.
+        log_problems: whether they go to the log.
     """
 
     num_read: int = 0
     num_bad: int = 0
     num_cut: int = 0
     problems: list[str] = field(default_factory=list)
+    max_problems: int = 20
+    log_problems: bool = True
 
     def note(self, error: DataError, *, cut: bool = False) -> None:
         """Counts a problem and logs it; after the first few, silently."""
         self.num_cut += cut
         self.num_bad += not cut
-        if len(self.problems) < _MAX_LOGGED:
+        if len(self.problems) < self.max_problems:
             self.problems.append(str(error))
-            log.warning("passed over: %s", error)
-        elif self.num_bad + self.num_cut == _MAX_LOGGED + 1:
-            log.warning("more bad samples follow; `kvg-data verify` lists them all")
+        elif self.num_bad + self.num_cut > self.max_problems + 1:
+            return
+        if self.log_problems:
+            more = len(self.problems) < self.num_bad + self.num_cut
+            log.warning("passed over: %s", "more follow; `kvg-data verify` lists them all" if more else error)
 
 
 class SamplePart(Protocol):

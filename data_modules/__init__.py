@@ -1,0 +1,10 @@
+"""Lightning data modules: samples in, batches for a backbone out."""
+
+from __future__ import annotations
+
+from data_modules.base import CompositeDataModule
+from data_modules.cot_sft import CoTSFTDataModule
+from data_modules.evaluation import EvaluationDataModule
+from data_modules.grpo import GRPODataModule
+
+__all__ = ["CoTSFTDataModule", "CompositeDataModule", "EvaluationDataModule", "GRPODataModule"]

@@ -1,0 +1,96 @@
+"""What all data modules share: the processor comes from the backbone, batches move to the device, stores are opened."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import lightning as L
+import torch
+
+from data_modules.loader import StreamLoader
+from data_modules.recipe import Recipe, ReplayText
+from kvg.errors import ConfigError, DataError
+from kvg.formats.stores import open_store
+from kvg.shards.dataset import ShardDataset
+from kvg.shards.reader import SampleStore, ShardFolder
+from kvg.types import Batch, Processor
+
+
+class HasProcessor(Protocol):
+    """All that a data module needs of a backbone."""
+
+    @property
+    def processor(self) -> Processor:
+        """Tokenises samples in the backbone's own way."""
+
+
+class CompositeDataModule(L.LightningDataModule):
+    """Base of the data modules. ``connect`` must be called before a loader is asked for.
+
+    Args:
+        batch_size: examples a batch and process.
+        num_workers: processes that make batches.
+        seed: of all shuffling.
+    """
+
+    def __init__(self, batch_size: int = 8, num_workers: int = 0, seed: int = 0) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise ConfigError("data.batch_size", f"{batch_size} must be at least 1")
+        self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
+        self.processor: Processor | None = None
+        self._stores: dict[str, SampleStore] = {}
+
+    def connect(self, backbone: HasProcessor) -> None:
+        """Takes the processor, and with it image budget, prompt format and box convention, from a backbone."""
+        self.processor = backbone.processor
+
+    def store(self, path: str) -> SampleStore:
+        """Opens a folder of shards or a published file, once.
+
+        Raises:
+            DataError: it cannot be used.
+        """
+        if path not in self._stores:
+            self._stores[path] = open_store(path)
+        return self._stores[path]
+
+    def train_loader(
+        self, path: str, recipe: Recipe, shuffle_buffer: int, replay: list[ReplayText] | None = None
+    ) -> StreamLoader:
+        """Shuffled batches without end; see ``StreamLoader``.
+
+        Raises:
+            ConfigError: ``connect`` has not been called.
+            DataError: rationales are asked for, and the set has none.
+        """
+        store = self.store(path)
+        if recipe.target == "rationale" and isinstance(store, ShardFolder):
+            counts = store.manifest.counts.get("rationale", {})
+            if counts and not counts.get("yes"):
+                raise DataError(path, "rationale", "none is written; run `kvg-data rationalize`, or set target: answer")
+        dataset = ShardDataset(store, self.seed, max(1, shuffle_buffer))
+        return StreamLoader(dataset, self._connected(), recipe, self.num_workers, replay or (), endless=True)
+
+    def prompt_loader(self, path: str, mode: str) -> StreamLoader:
+        """Every sample once, in stored order, as prompts to be continued.
+
+        Raises:
+            ConfigError: ``connect`` has not been called.
+        """
+        recipe = Recipe(self.batch_size, mode, target=None, pad_left=True)
+        dataset = ShardDataset(self.store(path), self.seed, shuffle_buffer=0)
+        return StreamLoader(dataset, self._connected(), recipe, self.num_workers, endless=False)
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Moves the tensors; samples stay, since Lightning would copy them and cannot copy frozen dataclasses."""
+        return {key: _moved(value, device) for key, value in batch.items()}
+
+    def _connected(self) -> Processor:
+        if self.processor is None:
+            raise ConfigError("data.processor", "call connect(backbone) before asking for a loader; the CLI does")
+        return self.processor
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    return value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value

@@ -1,0 +1,69 @@
+"""Data of stage 1: composites with rationales, and cards replayed as text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from data_modules.base import CompositeDataModule
+from data_modules.loader import StreamLoader
+from data_modules.recipe import Recipe, ReplayText, load_replay
+from kvg.errors import ConfigError
+
+
+class CoTSFTDataModule(CompositeDataModule):
+    """Samples with their answers for training, prompts for validation (paper section 4.1).
+
+    Args:
+        train: folder of shards, or a ShareGPT JSON.
+        val: folder of shards or a published file; None for no validation.
+        target: ``rationale`` (think, then answer) or ``answer`` (direct SFT; use ``mode: direct``).
+        mode: prompt mode.
+        batch_size: examples a batch and process, replayed text included.
+        num_workers: processes that make batches.
+        seed: of all shuffling.
+        shuffle_buffer: samples held for mixing.
+        max_tokens: longer samples are passed over, never cut; 4096 in the paper, None for no limit.
+        replay: file of text-only examples, a JSON object a line; None for none.
+        replay_ratio: share of examples that are replayed text.
+
+    Raises:
+        ConfigError: ``replay`` and ``replay_ratio`` do not fit together, or a number is out of range.
+    """
+
+    def __init__(
+        self,
+        train: str,
+        val: str | None = None,
+        target: str = "rationale",
+        mode: str = "think",
+        batch_size: int = 8,
+        num_workers: int = 0,
+        seed: int = 0,
+        shuffle_buffer: int = 1000,
+        max_tokens: int | None = None,
+        replay: str | None = None,
+        replay_ratio: float = 0.0,
+    ) -> None:
+        super().__init__(batch_size, num_workers, seed)
+        if (replay is None) != (replay_ratio == 0):
+            raise ConfigError("data.replay_ratio", "set both replay and replay_ratio, or neither")
+        self.train, self.val, self.mode, self.replay = train, val, mode, replay
+        self.shuffle_buffer = shuffle_buffer
+        self.recipe = Recipe(batch_size, mode, target, max_tokens=max_tokens, replay_ratio=replay_ratio)
+        self._texts: list[ReplayText] = []
+
+    def setup(self, stage: str) -> None:
+        """Opens everything, so that a wrong path fails before training starts."""
+        if stage == "fit":
+            self.store(self.train)
+            self._texts = load_replay(self.replay) if self.replay else []
+        if self.val:
+            self.store(self.val)
+
+    def train_dataloader(self) -> StreamLoader:
+        """Batches with labels."""
+        return self.train_loader(self.train, self.recipe, self.shuffle_buffer, self._texts)
+
+    def val_dataloader(self) -> Any:
+        """Prompts, padded on the left."""
+        return self.prompt_loader(self.val, self.mode) if self.val else []

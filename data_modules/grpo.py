@@ -1,0 +1,54 @@
+"""Data of stage 2: prompts only; what is learnt from is what the policy says to them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from data_modules.base import CompositeDataModule
+from data_modules.loader import StreamLoader
+from data_modules.recipe import Recipe
+
+
+class GRPODataModule(CompositeDataModule):
+    """Prompts, padded on the left (paper section 4.2).
+
+    Args:
+        train: folder of shards, usually filtered by difficulty, or a GRPO parquet.
+        val: folder of shards or a published file; None for no validation.
+        mode: prompt mode.
+        batch_size: prompts a batch and process; each is answered ``group_size`` times.
+        num_workers: processes that make batches.
+        seed: of all shuffling.
+        shuffle_buffer: samples held for mixing.
+        max_tokens: longer prompts are passed over, never cut; 1024 in the paper (v2), None for no limit.
+    """
+
+    def __init__(
+        self,
+        train: str,
+        val: str | None = None,
+        mode: str = "think",
+        batch_size: int = 8,
+        num_workers: int = 0,
+        seed: int = 0,
+        shuffle_buffer: int = 1000,
+        max_tokens: int | None = None,
+    ) -> None:
+        super().__init__(batch_size, num_workers, seed)
+        self.train, self.val, self.mode, self.shuffle_buffer = train, val, mode, shuffle_buffer
+        self.recipe = Recipe(batch_size, mode, target=None, pad_left=True, max_tokens=max_tokens)
+
+    def setup(self, stage: str) -> None:
+        """Opens everything, so that a wrong path fails before training starts."""
+        if stage == "fit":
+            self.store(self.train)
+        if self.val:
+            self.store(self.val)
+
+    def train_dataloader(self) -> StreamLoader:
+        """Prompts in a seeded order."""
+        return self.train_loader(self.train, self.recipe, self.shuffle_buffer)
+
+    def val_dataloader(self) -> Any:
+        """Prompts in stored order."""
+        return self.prompt_loader(self.val, self.mode) if self.val else []

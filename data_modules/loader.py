@@ -1,0 +1,232 @@
+"""A loader that knows where it is, so that a run stopped in mid-epoch goes on with the very next sample.
+
+Lightning restarts the data of a plain DataLoader on resume, and skips a batch of a loader without ``__len__``; a loader
+with ``state_dict`` and ``__len__`` it takes up again exactly. The position is kept per worker as a number of samples,
+bad ones included, because a batch may have passed over any number of those.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from data_modules.recipe import Recipe, ReplayText, TextProcessor
+from kvg.errors import DataError
+from kvg.shards.dataset import ShardDataset, rank_and_world
+from kvg.types import Batch, Processor, Sample
+
+log = logging.getLogger(__name__)
+
+_MAX_BAD_IN_A_ROW = 1000
+
+
+@dataclass
+class Position:
+    """How far an epoch has been read.
+
+    Attributes:
+        epoch: counted from 0.
+        num_batches: batches given out by this process.
+        consumed: samples taken from the stream of each worker, bad ones included.
+    """
+
+    epoch: int
+    num_batches: int = 0
+    consumed: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A batch on its way out of a worker, with what the position needs to know of it."""
+
+    batch: Batch
+    worker: int
+    consumed: int
+    num_bad: int
+
+
+class BatchStream(IterableDataset[Delivery]):
+    """Batches of one epoch from a position on, made in as many workers as the loader has.
+
+    Worker ``w`` makes the batches ``w``, ``w + workers``, ... of the epoch. After a resume the first batch is made by
+    whichever process comes first, so the roles are turned by the number of batches already given out.
+    """
+
+    def __init__(
+        self,
+        dataset: ShardDataset,
+        processor: Processor,
+        recipe: Recipe,
+        position: Position,
+        replay: Sequence[ReplayText] = (),
+        *,
+        endless: bool,
+    ) -> None:
+        self.dataset, self.processor, self.recipe, self.position = dataset, processor, recipe, position
+        self.replay, self.endless = replay, endless
+        self.rank, self.world = rank_and_world()
+
+    def __iter__(self) -> Iterator[Delivery]:
+        """See the class."""
+        info, workers = get_worker_info(), len(self.position.consumed)
+        role = ((info.id if info else 0) + self.position.num_batches) % workers
+        slot, num_slots = self.rank * workers + role, self.world * workers
+        read = self.dataset.endless if self.endless else self.dataset.stream
+        samples = read(self.position.epoch, slot, num_slots)
+        consumed = self.position.consumed[role]
+        for _ in range(consumed):
+            next(samples, None)
+        index = len(range(role, self.position.num_batches, workers))  # batches that this role has made
+        while True:
+            num_texts = self.recipe.num_texts(index)
+            taken, kept, examples, num_bad = self._take(samples, self.recipe.batch_size - num_texts)
+            if not examples:
+                return
+            consumed += taken
+            if num_texts:
+                rng = random.Random(f"replay/{self.dataset.seed}/{self.position.epoch}/{slot}/{index}")
+                text_processor = cast(TextProcessor, self.processor)
+                texts = [rng.choice(self.replay) for _ in range(num_texts)]
+                examples += [text_processor.encode_text(text.prompt, text.completion) for text in texts]
+            yield Delivery(self.recipe.collate(self.processor, examples, kept), role, consumed, num_bad)
+            index += 1
+
+    def _take(self, samples: Iterator[Sample], wanted: int) -> tuple[int, list[Sample], list[Any], int]:
+        kept: list[Sample] = []
+        examples: list[Any] = []
+        taken, in_a_row, before = 0, 0, self.dataset.tally.num_bad
+        for sample in samples:
+            taken += 1
+            try:
+                examples.append(self.recipe.encode(self.processor, sample))
+            except DataError as error:
+                self.dataset.tally.note(error)
+                in_a_row += 1
+                if in_a_row >= min(_MAX_BAD_IN_A_ROW, self.dataset.num_samples):
+                    raise
+                continue
+            kept.append(sample)
+            in_a_row = 0
+            if len(kept) == wanted:
+                break
+        return taken, kept, examples, self.dataset.tally.num_bad - before
+
+
+class StreamLoader:
+    """Iterates over the batches of one epoch at a time; its position can be saved and loaded.
+
+    Args:
+        dataset: samples.
+        processor: tokenises them.
+        recipe: what a batch is made of.
+        num_workers: processes that make batches; 0 makes them in this one.
+        replay: text-only examples to mix in.
+        endless: for training: every process gives out the same number of full batches an epoch, going round again where
+            its share is short. Otherwise each sample comes once, and a process with fewer batches than another
+            repeats its last one, marked with ``batch["padding"] = True``, so that all stay in step.
+    """
+
+    def __init__(
+        self,
+        dataset: ShardDataset,
+        processor: Processor,
+        recipe: Recipe,
+        num_workers: int = 0,
+        replay: Sequence[ReplayText] = (),
+        *,
+        endless: bool,
+    ) -> None:
+        self.dataset, self.processor, self.recipe, self.num_workers = dataset, processor, recipe, num_workers
+        self.replay, self.endless = replay, endless
+        self.num_bad = 0
+        self._position: Position | None = None
+        self._resume: Position | None = None
+        self._next_epoch = 0
+
+    @property
+    def batch_size(self) -> int:
+        """Examples in a batch; Lightning reads it for its logs."""
+        return self.recipe.batch_size
+
+    def __len__(self) -> int:
+        """Batches of one epoch, the same on every process."""
+        world, slots = rank_and_world()[1], max(1, self.num_workers)
+        total = self.dataset.num_samples
+        if self.endless:
+            images = self.recipe.batch_size * (1 - self.recipe.replay_ratio)
+            return max(1, int(total / world / images + 1e-9))
+        shares = [len(range(slot, total, slots * world)) for slot in range(slots)]  # rank 0 has the largest
+        return sum(-(-share // self.recipe.batch_size) for share in shares)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches of the next epoch, or the rest of the one that was loaded."""
+        position = self._resume or Position(self._next_epoch, 0, [0] * max(1, self.num_workers))
+        self._resume, self._position = None, position
+        self._next_epoch = position.epoch + 1
+        length = len(self)
+        batch: Batch | None = None
+        for delivery in self._deliveries(position):
+            if position.num_batches >= length:
+                return
+            position.num_batches += 1
+            position.consumed[delivery.worker] = delivery.consumed
+            self.num_bad += delivery.num_bad
+            batch = delivery.batch
+            if position.num_batches == length and self.num_bad:
+                log.warning("%d bad samples passed over so far", self.num_bad)
+            yield batch
+            if position.num_batches >= length:
+                return
+        while batch is not None and rank_and_world()[1] > 1 and position.num_batches < length:
+            position.num_batches += 1
+            yield {**batch, "padding": True}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the loader is: after the last batch that was given out."""
+        position = self._resume or self._position or Position(self._next_epoch)
+        rank, world = rank_and_world()
+        return {
+            "epoch": position.epoch,
+            "num_batches": position.num_batches,
+            "consumed": list(position.consumed),
+            "layout": [world, self.num_workers, self.recipe.batch_size],
+            "rank": rank,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Makes the next ``iter`` go on where the saved loader was.
+
+        A checkpoint holds the position of one process. Another process takes the same number of batches from it, and
+        counts its own samples as if none had been bad.
+        """
+        slots, (rank, world) = max(1, self.num_workers), rank_and_world()
+        position = Position(int(state["epoch"]), int(state["num_batches"]), list(state["consumed"]))
+        if position.num_batches >= len(self):
+            self._next_epoch, self._resume = position.epoch + 1, None
+            return
+        same_layout = state["layout"] == [world, self.num_workers, self.recipe.batch_size]
+        if not same_layout:
+            log.warning(
+                "the run is resumed with other processes, workers or batch size (%s, was %s): "
+                "some samples of this epoch may come twice, others not at all",
+                [world, self.num_workers, self.recipe.batch_size],
+                state["layout"],
+            )
+        if not same_layout or state["rank"] != rank or len(position.consumed) != slots:
+            made = [len(range(role, position.num_batches, slots)) for role in range(slots)]
+            size = self.recipe.batch_size
+            position.consumed = [sum(size - self.recipe.num_texts(i) for i in range(num)) for num in made]
+        self._resume = position
+
+    def _deliveries(self, position: Position) -> Iterator[Delivery]:
+        stream = BatchStream(self.dataset, self.processor, self.recipe, position, self.replay, endless=self.endless)
+        if not self.num_workers:
+            yield from stream
+            return
+        # A copy of the position goes to each worker, so the counting here does not disturb them.
+        yield from DataLoader(stream, batch_size=None, num_workers=self.num_workers, prefetch_factor=2)
