@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import pytest
+
+from kvg.errors import DataError
+from kvg.synthesis.rationale import CardWriter
+from kvg.types import Sample, SceneObject
+
+
+def sample(target, *objects):
+    scene = tuple(SceneObject(name, (0, 0, 1, 1), note) for name, note in objects)
+    return Sample("k", b"", 9, 9, "bird", "seen", scene, target)
+
+
+def test_four_parts_from_the_cards():
+    scene = sample(
+        1,
+        ("Snowy Egret", "white, plain, long neck, slim"),
+        ("Flamingo", "pink, plain, long neck, slim"),
+        ("Spoonbill", "pink, plain, big beak, broad"),
+    )
+    assert CardWriter().write(scene) == (
+        "Plan: the Flamingo is pink, plain, long neck, slim. "
+        "Look: 1 <box:0> white, plain, long neck, slim; 2 <box:1> pink, plain, long neck, slim; "
+        "3 <box:2> pink, plain, big beak, broad. "
+        "Compare: 1 no, white; 2 yes; 3 no, big beak. "
+        "Conclusion: object 2."
+    )
+
+
+def test_without_notes_names_tell_them_apart():
+    scene = sample(0, ("Boeing 737", ""), ("Boeing 747", "white, four engines"))
+    assert CardWriter().write(scene) == (
+        "Plan: find the Boeing 737 among 2. Look: 1 <box:0> Boeing 737; 2 <box:1> Boeing 747. "
+        "Compare: 1 yes; 2 no, Boeing 747. Conclusion: object 1."
+    )
+
+
+def test_objects_described_alike_are_refused():
+    with pytest.raises(DataError, match="sample k: note: object 2 is described like the A"):
+        CardWriter().write(sample(0, ("A", "red, plain"), ("B", "red, plain")))
+
+
+def test_a_trait_more_is_a_difference():
+    scene = sample(0, ("A", "red"), ("B", "red, spots"))
+    assert "2 no, spots" in CardWriter().write(scene)

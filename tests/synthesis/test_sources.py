@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+from PIL import Image
+
+from kvg.errors import DataError
+from kvg.synthesis.compositor import Compositor, CompositorConfig
+from kvg.synthesis.sources import FolderSource
+
+
+def cut_out(path, size=(60, 40), box=(10, 5, 50, 35)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.new("RGBA", size, (0, 0, 0, 0))
+    image.paste((200, 30, 30, 255), box)
+    image.save(path)
+
+
+def photo(path, size=(80, 60)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (90, 120, 90)).save(path)
+
+
+def test_folder_per_entity(tmp_path):
+    for name in ("Red_Kite/a.png", "Red_Kite/b.png", "Merlin/a.png"):
+        cut_out(tmp_path / "bird" / name)
+    cut_out(tmp_path / "food/Banana/1.png")
+    source = FolderSource(tmp_path, unseen=["food"], knowledge={"Merlin": "known"})
+    assert source.categories() == ("bird", "food")
+    assert source.entities("bird") == ("Merlin", "Red Kite")
+    assert (source.info("Merlin").split, source.info("Merlin").knowledge) == ("seen", "known")
+    assert (source.info("Banana").split, source.info("Banana").category) == ("unseen", "food")
+    assert {source.tile("Red Kite", random.Random(i)).info["path"] for i in range(20)} == {
+        "bird/Red_Kite/a.png",
+        "bird/Red_Kite/b.png",
+    }
+
+
+def test_name_on_line_one_beside_a_picture(tmp_path):
+    cut_out(tmp_path / "animals/birds/owl.png")
+    (tmp_path / "animals/birds/owl.txt").write_text("A barn owl.\nbg.utf8=...\n", "utf-8")
+    cut_out(tmp_path / "animals/birds/duck.png")
+    (tmp_path / "animals/birds/names.json").write_text('{"duck.png": "Mallard"}')
+    source = FolderSource(tmp_path, categories={"animals/birds": "bird"})
+    assert source.entities("bird") == ("Mallard", "A barn owl")
+
+
+def test_root_of_pictures_is_one_category(tmp_path):
+    cut_out(tmp_path / "bird" / "red_kite.png")
+    assert FolderSource(tmp_path / "bird").entities("bird") == ("red kite",)
+
+
+def test_boxes_json_and_mirror(tmp_path):
+    photo(tmp_path / "landmark/Eiffel_Tower/1.jpg")
+    (tmp_path / "boxes.json").write_text(json.dumps({"landmark/Eiffel_Tower/1.jpg": [10, 5, 30, 55]}))
+    source = FolderSource(tmp_path)
+    boxes = {source.tile("Eiffel Tower", random.Random(i)).info["box"] for i in range(20)}
+    assert boxes == {(10.0, 5.0, 30.0, 55.0), (50.0, 5.0, 70.0, 55.0)}
+
+
+def test_small_pictures_are_left_out(tmp_path):
+    cut_out(tmp_path / "bird/A/1.png", (60, 40))
+    cut_out(tmp_path / "bird/B/1.png", (200, 160), (20, 20, 180, 140))
+    assert FolderSource(tmp_path, min_side=100).entities("bird") == ("B",)
+
+
+def test_composites_of_photographs(tmp_path):
+    for name in ("A", "B", "C"):
+        cut_out(tmp_path / f"bird/{name}/1.png")
+    sample = Compositor(FolderSource(tmp_path), CompositorConfig(k_weights={3: 1})).sample(0)
+    assert len(sample.objects) == 3
+    assert sample.provenance["source"] == "FolderSource"
+    assert sorted(sample.provenance["tiles"]) == ["bird/A/1.png", "bird/B/1.png", "bird/C/1.png"]
+
+
+def test_missing_root(tmp_path):
+    with pytest.raises(DataError, match="root: is not a folder"):
+        FolderSource(tmp_path / "nowhere")
+
+
+def test_empty_category(tmp_path):
+    cut_out(tmp_path / "bird/A/1.png")
+    (tmp_path / "food").mkdir()
+    with pytest.raises(DataError, match="food: category: 'food' holds no usable picture"):
+        FolderSource(tmp_path)
+
+
+@pytest.mark.parametrize("box", [[10, 5, 81, 55], [30, 5, 10, 55], [-1, 0, 5, 5]])
+def test_box_outside_its_image(tmp_path, box):
+    photo(tmp_path / "landmark/X/1.jpg")
+    (tmp_path / "boxes.json").write_text(json.dumps({"landmark/X/1.jpg": box}))
+    with pytest.raises(DataError, match=r"1\.jpg: box: .* does not lie inside its 80x60 image"):
+        FolderSource(tmp_path)
+
+
+def test_box_of_wrong_shape(tmp_path):
+    photo(tmp_path / "landmark/X/1.jpg")
+    (tmp_path / "boxes.json").write_text(json.dumps({"landmark/X/1.jpg": [1, 2, 3]}))
+    with pytest.raises(DataError, match=r"box: \[1, 2, 3\] is not"):
+        FolderSource(tmp_path)
+
+
+def test_photograph_without_box(tmp_path):
+    photo(tmp_path / "landmark/X/1.jpg")
+    with pytest.raises(DataError, match="box: has neither alpha nor a box"):
+        FolderSource(tmp_path)
+
+
+def test_one_name_in_two_categories(tmp_path):
+    cut_out(tmp_path / "bird/Robin/1.png")
+    cut_out(tmp_path / "car/Robin/1.png")
+    with pytest.raises(DataError, match="'Robin' is in bird too"):
+        FolderSource(tmp_path)
+
+
+def test_truncated_photograph_is_named(tmp_path):
+    photo(tmp_path / "landmark/X/1.jpg", (400, 300))
+    (tmp_path / "boxes.json").write_text(json.dumps({"landmark/X/1.jpg": [1, 2, 30, 40]}))
+    path = tmp_path / "landmark/X/1.jpg"
+    path.write_bytes(path.read_bytes()[:-400])
+    with pytest.raises(DataError, match=r"1\.jpg: image: cannot be decoded"):
+        FolderSource(tmp_path).tile("X", random.Random(0))
+
+
+def test_a_text_file_named_png(tmp_path):
+    (tmp_path / "bird/A").mkdir(parents=True)
+    (tmp_path / "bird/A/1.png").write_text("not a picture")
+    with pytest.raises(DataError, match=r"1\.png: image: cannot be read"):
+        FolderSource(tmp_path)
+
+
+def test_transparent_cut_out_is_named(tmp_path):
+    for name in ("A", "B"):
+        (tmp_path / f"bird/{name}").mkdir(parents=True)
+        Image.new("RGBA", (50, 50), (0, 0, 0, 0)).save(tmp_path / f"bird/{name}/1.png")
+    with pytest.raises(DataError, match=r"1\.png: alpha: is empty"):
+        Compositor(FolderSource(tmp_path)).sample(0)
