@@ -52,7 +52,7 @@ def test_a_long_list_is_cut_short(tmp_path, make_sample, caplog):
 def test_tar_cut_off_anywhere(write_set, share, caplog):
     folder = write_set(8, per_shard=8)
     path = folder / "shard-000000.tar"
-    whole = path.read_bytes()
+    whole = path.read_bytes().rstrip(b"\0")  # a tar is padded with zeros, whose loss nobody would notice
     path.write_bytes(whole[: int(len(whole) * share)])
     tally = Tally()
     keys = [s.key for _, s in ShardFolder(folder).parts()[0].read(tally)]
