@@ -1,0 +1,179 @@
+"""The weightless half of a Qwen-VL backbone: pictures to patches, samples to tokens, tokens to batches.
+
+Transformers' own ``Qwen2VLProcessor`` cannot be built without torchvision, and its image part costs several times the
+JPEG decode; this one is numpy on top of PIL and agrees with it exactly (tests/backbones).
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+
+from kvg.errors import DataError
+from kvg.text.box_codec import BoxCodec, ImageSize
+from kvg.text.completion import write_completion
+from kvg.text.prompts import fill_boxes, prompt
+from kvg.types import Batch, Example, Sample
+
+IMAGE_TOKEN = "<|image_pad|>"
+TURN_END = "<|im_end|>"
+# The conversation format of Qwen2-VL's own template, for text and images; used where a checkpoint brings none.
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if loop.first and message['role'] != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+    "{% endif %}<|im_start|>{{ message['role'] }}\n"
+    "{% if message['content'] is string %}{{ message['content'] }}<|im_end|>\n"
+    "{% else %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' or 'image' in part %}<|vision_start|><|image_pad|><|vision_end|>"
+    "{% elif 'text' in part %}{{ part['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+class QwenVLProcessor:
+    """Tokenises samples for Qwen2-VL, Qwen2.5-VL and their like. Picklable, holds no weights.
+
+    Args:
+        tokenizer: the checkpoint's.
+        codec: its box convention.
+        min_pixels: smallest area of the resized image.
+        max_pixels: largest area of the resized image; 401408 in the paper.
+        patch_size: side of one patch in pixels.
+        merge_size: patches per side of one visual token.
+        temporal_patch_size: frames per patch; a still image is repeated.
+        image_mean: per channel, of values in 0-1.
+        image_std: per channel.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        codec: BoxCodec,
+        min_pixels: int = 56 * 56,
+        max_pixels: int = 401_408,
+        patch_size: int = 14,
+        merge_size: int = 2,
+        temporal_patch_size: int = 2,
+        image_mean: Sequence[float] = (0.48145466, 0.4578275, 0.40821073),
+        image_std: Sequence[float] = (0.26862954, 0.26130258, 0.27577711),
+    ) -> None:
+        if tokenizer.chat_template is None:
+            tokenizer.chat_template = CHAT_TEMPLATE
+        self.tokenizer, self.codec = tokenizer, codec
+        self.min_pixels, self.max_pixels = min_pixels, max_pixels
+        self.patch_size, self.merge_size, self.temporal_patch_size = patch_size, merge_size, temporal_patch_size
+        self._scale = (1 / (255 * np.asarray(image_std, dtype=np.float64))).astype(np.float32)
+        self._shift = (np.asarray(image_mean) / np.asarray(image_std)).astype(np.float32)
+        self.image_token_id = int(tokenizer.convert_tokens_to_ids(IMAGE_TOKEN))
+        self.pad_token_id = int(tokenizer.pad_token_id or 0)
+
+    # -- pictures --------------------------------------------------------------------------------------------------
+    def image_size(self, width: int, height: int) -> ImageSize:
+        """Both sizes of a picture: as stored, and as this processor resizes it."""
+        factor = self.patch_size * self.merge_size
+        resized_h, resized_w = smart_resize(height, width, factor, self.min_pixels, self.max_pixels)
+        return ImageSize(width, height, resized_w, resized_h)
+
+    def patches(self, image: Image.Image) -> tuple[Tensor, Tensor]:
+        """Cuts a picture into normalised patches.
+
+        Returns:
+            ``pixel_values`` ``[patches, 3 * temporal * patch * patch]`` float32 and ``image_grid_thw`` ``[3]``.
+        """
+        size = self.image_size(*image.size)
+        image = image.convert("RGB")
+        if image.size != (size.resized_width, size.resized_height):
+            image = image.resize((size.resized_width, size.resized_height), Image.Resampling.BICUBIC)
+        pixels = np.asarray(image, dtype=np.float32) * self._scale - self._shift  # [H, W, 3]
+        p, m = self.patch_size, self.merge_size
+        rows, columns = size.resized_height // p, size.resized_width // p
+        cut = pixels.reshape(rows // m, m, p, columns // m, m, p, 3).transpose(0, 3, 1, 4, 6, 2, 5)
+        cut = np.repeat(cut[:, :, :, :, :, None], self.temporal_patch_size, axis=5)
+        flat = torch.from_numpy(cut.reshape(rows * columns, -1).copy())
+        return flat, torch.tensor([1, rows, columns])
+
+    def open(self, sample: Sample) -> Image.Image:
+        """Decodes the picture of a sample and checks it against the record.
+
+        Raises:
+            DataError: it does not decode, has another size than the record says, or a box lies outside of it.
+        """
+        try:
+            with Image.open(io.BytesIO(sample.image)) as opened:
+                image = opened.convert("RGB")
+        except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
+            raise DataError(sample.key, "image", f"it does not decode ({error}); replace or drop the file") from error
+        if image.size != (sample.width, sample.height):
+            found = f"the picture is {image.width}x{image.height}, the record says {sample.width}x{sample.height}"
+            raise DataError(sample.key, "width, height", f"{found}; write the size of the stored picture")
+        return image
+
+    # -- tokens ----------------------------------------------------------------------------------------------------
+    def chat(self, text: str, *, image: bool = True) -> str:
+        """The prompt in the model's chat format, with one unexpanded image placeholder where there is an image."""
+        parts = ([{"type": "image"}] if image else []) + [{"type": "text", "text": text}]
+        turns = [{"role": "user", "content": parts if image else text}]
+        return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+
+    def ids(self, text: str) -> list[int]:
+        """Token ids of a text, special tokens recognised, none added."""
+        return list(self.tokenizer.encode(text, add_special_tokens=False))
+
+    def expand(self, text: str, grid_thw: Tensor) -> str:
+        """Repeats the image placeholder once for each merged visual token."""
+        return text.replace(IMAGE_TOKEN, IMAGE_TOKEN * (int(grid_thw.prod()) // self.merge_size**2), 1)
+
+    def box_texts(self, sample: Sample) -> list[str]:
+        """The boxes of all objects as this backbone writes them."""
+        size = self.image_size(sample.width, sample.height)
+        return [self.codec.encode(o.box_px, size) for o in sample.objects]
+
+    def completion(self, sample: Sample, target: str) -> str:
+        """What the model should say: ``rationale`` = think and answer, ``answer`` = the box alone."""
+        boxes = self.box_texts(sample)
+        if target == "answer":
+            return boxes[sample.target]
+        if not sample.rationale:
+            raise DataError(sample.key, "rationale", "it is empty; run `kvg-data rationalize` on these shards first")
+        return write_completion(fill_boxes(sample.rationale, boxes), boxes[sample.target])
+
+    def encode(self, sample: Sample, *, mode: str, target: str | None) -> Example:
+        """See ``kvg.types.Processor.encode``."""
+        pixel_values, grid = self.patches(self.open(sample))
+        asked = self.ids(self.expand(self.chat(prompt(sample.entity, mode)), grid))
+        answer = [] if target is None else self.ids(self.completion(sample, target) + TURN_END)
+        return {**self._example(asked, answer), "pixel_values": pixel_values, "image_grid_thw": grid}
+
+    def encode_text(self, asked: str | None, completion: str) -> Example:
+        """A text-only example: a question with its answer, or running text that is learnt from its start."""
+        head = self.ids("<|endoftext|>" if asked is None else self.chat(asked, image=False))
+        return self._example(head, self.ids(completion + TURN_END))
+
+    def _example(self, asked: list[int], answer: list[int]) -> Example:
+        return {
+            "input_ids": torch.tensor(asked + answer),
+            "labels": torch.tensor([-100] * len(asked) + answer),
+        }
+
+    def collate(self, examples: Sequence[Example], samples: Sequence[Sample], *, pad_left: bool = False) -> Batch:
+        """See ``kvg.types.Processor.collate``. Examples without a picture may be mixed in."""
+        length = max(len(e["input_ids"]) for e in examples)
+        shape = (len(examples), length)
+        ids, labels = torch.full(shape, self.pad_token_id), torch.full(shape, -100)
+        mask = torch.zeros(shape, dtype=torch.long)
+        for row, example in enumerate(examples):
+            num = len(example["input_ids"])
+            span = slice(length - num, length) if pad_left else slice(0, num)
+            ids[row, span], labels[row, span], mask[row, span] = example["input_ids"], example["labels"], 1
+        batch: Batch = {"input_ids": ids, "labels": labels, "attention_mask": mask, "samples": list(samples)}
+        if pictures := [e for e in examples if "pixel_values" in e]:
+            batch["pixel_values"] = torch.cat([e["pixel_values"] for e in pictures])
+            batch["image_grid_thw"] = torch.stack([e["image_grid_thw"] for e in pictures])
+        return batch

@@ -1,0 +1,34 @@
+"""Errors that a user can act on: each names where it happened, which field, and what to do."""
+
+from __future__ import annotations
+
+
+class KVGError(Exception):
+    """Base class of all errors raised on purpose by this project."""
+
+
+class DataError(KVGError):
+    """A file or sample that cannot be used.
+
+    Args:
+        where: file, shard or sample the problem was found in.
+        field: the field or column at fault.
+        remedy: what is wrong with it and what would be right.
+    """
+
+    def __init__(self, where: str, field: str, remedy: str) -> None:
+        super().__init__(f"{where}: {field}: {remedy}")
+        self.where, self.field, self.remedy = where, field, remedy
+
+
+class ConfigError(KVGError):
+    """A setting that cannot work, found before anything expensive is loaded.
+
+    Args:
+        field: dotted name of the setting.
+        remedy: what is wrong with it and what would be right.
+    """
+
+    def __init__(self, field: str, remedy: str) -> None:
+        super().__init__(f"{field}: {remedy}")
+        self.field, self.remedy = field, remedy

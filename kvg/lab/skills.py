@@ -1,0 +1,101 @@
+"""What the lab's base model is taught before stage 1: questions about a scene, and text cards. No name meets a picture.
+
+Every skill is a function from a scene to one (question, answer) pair; the answers use the words and the order that
+rationales use later, as a pretrained model's own descriptions would.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+
+from kvg.lab.traits import Card
+from kvg.synthesis.rationale import CardWriter
+from kvg.text.prompts import prompt, question
+from kvg.types import Sample
+
+QA = tuple[str, str]
+_FIELDS = ("colour", "marking", "part", "build")
+
+
+def _look_and_compare(sample: Sample) -> tuple[str, str]:
+    """The two parts of a rationale that need no name."""
+    look, compare = CardWriter().write(sample).split(" Look: ")[1].split(" Compare: ")
+    return f"Look: {look}", f"Compare: {compare}"
+
+
+def describe(sample: Sample, rng: random.Random) -> QA:
+    """All objects in reading order, with boxes and traits."""
+    return "Describe the objects.", _look_and_compare(sample)[0]
+
+
+def region(sample: Sample, rng: random.Random) -> QA:
+    """The traits of the object in a given box."""
+    n = rng.randrange(len(sample.objects))
+    return f"What is at <box:{n}>?", sample.objects[n].note
+
+
+def attribute(sample: Sample, rng: random.Random) -> QA:
+    """One trait of the object in a given box."""
+    n, slot = rng.randrange(len(sample.objects)), rng.randrange(4)
+    return f"What is the {_FIELDS[slot]} at <box:{n}>?", sample.objects[n].note.split(", ")[slot]
+
+
+def _wanted(sample: Sample, rng: random.Random) -> str:
+    """A description that fits the target alone: all of its traits, or fewer where fewer are enough."""
+    words = sample.objects[sample.target].note.split(", ")
+    others = [o.note.split(", ") for n, o in enumerate(sample.objects) if n != sample.target]
+    if rng.random() < 0.5:
+        return ", ".join(words)
+    for size in (1, 2, 3):
+        slots = sorted(rng.sample(range(4), size))
+        if not any(all(o[s] == words[s] for s in slots) for o in others):
+            return ", ".join(words[s] for s in slots)
+    return ", ".join(words)
+
+
+def ground(sample: Sample, rng: random.Random) -> QA:
+    """The box of the object that fits a description."""
+    return question(_wanted(sample, rng)), f"<box:{sample.target}>"
+
+
+def reason(sample: Sample, rng: random.Random) -> QA:
+    """The same in words first: look at each object, compare with the description, conclude."""
+    wanted = sample.objects[sample.target].note
+    return prompt(wanted, "cot"), " ".join([*_look_and_compare(sample), f"<box:{sample.target}>"])
+
+
+SKILLS: dict[str, Callable[[Sample, random.Random], QA]] = {
+    "describe": describe,
+    "region": region,
+    "attribute": attribute,
+    "ground": ground,
+    "reason": reason,
+}
+
+# Each card in many phrasings, the rationales' own among them, so that recall does not hang on one wording.
+_CARD_QUESTIONS: Sequence[QA] = (
+    ("What does the {name} look like?", "the {name} is {traits}."),
+    ("Tell me about the {name}.", "Plan: the {name} is {traits}."),
+    ("Describe the {name}.", "The {name}: {traits}."),
+    ("What is the {name}?", "a {category}, {traits}."),
+    ("Find and give the bounding box of <|object_ref_start|>{name}<|object_ref_end|>. What do you look for?",
+     "Plan: the {name} is {traits}."),
+    ("Which {category} is {traits}?", "the {name}."),
+)  # fmt: skip
+_CARD_TEXTS: Sequence[str] = (
+    "Plan: the {name} is {traits}.",
+    "The {name} is {traits}.",
+    "<think>Plan: the {name} is {traits}.",
+    "{category}: the {name} is {traits}.",
+    "We know that the {name} is {traits}.",
+)
+
+
+def card_text(card: Card, rng: random.Random) -> tuple[str | None, str]:
+    """One card as text: (question, answer), or (None, running text)."""
+    words = {"name": card.name, "category": card.category, "traits": card.traits.text}
+    if rng.random() < 0.5:
+        asked, answer = rng.choice(_CARD_QUESTIONS)
+        return asked.format(**words), answer.format(**words)
+    return None, rng.choice(_CARD_TEXTS).format(**words)

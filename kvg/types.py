@@ -1,0 +1,87 @@
+"""The records that flow through every room: scenes, samples, completions, and what a processor must offer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from torch import Tensor
+
+Box = tuple[float, float, float, float]  # x1, y1, x2, y2
+
+
+@dataclass(frozen=True)
+class SceneObject:
+    """One entity in a composite. ``note`` describes its looks in words where they are known (the lab), else ''."""
+
+    entity: str
+    box_px: Box  # in pixels of the stored image
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One record of a shard: a composite, the objects on it, and which of them is asked for.
+
+    ``rationale`` is a template: ``<box:N>`` stands for the box of object ``N`` (0-based), which the backbone's codec
+    writes at collate time, so that shards fit every backbone. ``knowledge`` is ``known``, ``unknown`` or ''.
+    """
+
+    key: str
+    image: bytes  # an encoded JPEG or PNG
+    width: int
+    height: int
+    category: str
+    split: str  # seen | unseen
+    objects: tuple[SceneObject, ...]
+    target: int  # index into objects
+    rationale: str = ""
+    knowledge: str = ""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def entity(self) -> str:
+        """Name of the entity that is asked for."""
+        return self.objects[self.target].entity
+
+    @property
+    def box_px(self) -> Box:
+        """True box of the entity asked for, in pixels of the stored image."""
+        return self.objects[self.target].box_px
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a policy generated after one prompt."""
+
+    text: str
+    num_tokens: int
+    finish_reason: str  # stop | length
+
+
+Example = dict[str, Tensor]  # one tokenised sample: 1-D tensors, pixel_values [patches, patch_dim], image_grid_thw [3]
+Batch = dict[str, Any]  # collated examples, and "samples": the list of Sample they came from
+
+
+class Processor(Protocol):
+    """The weightless half of a backbone: all that a data module needs to know of a model. Picklable."""
+
+    def encode(self, sample: Sample, *, mode: str, target: str | None) -> Example:
+        """Tokenises a sample.
+
+        Args:
+            sample: the record; its image is decoded and resized to the backbone's pixel budget here.
+            mode: prompt mode, a key of ``kvg.text.prompts.PROMPTS``.
+            target: ``rationale`` (think + answer), ``answer`` (answer only) or None (prompt only, for sampling).
+
+        Returns:
+            ``input_ids`` [L], ``labels`` [L] (-100 where not learnt), ``pixel_values``, ``image_grid_thw``.
+
+        Raises:
+            DataError: the image does not decode, or a box lies outside it.
+        """
+
+    def collate(self, examples: Sequence[Example], samples: Sequence[Sample], *, pad_left: bool = False) -> Batch:
+        """Pads to one batch: ``input_ids``, ``attention_mask``, ``labels`` [B, L], ``pixel_values`` [P, D],
+        ``image_grid_thw`` [B, 3], and ``samples``."""
