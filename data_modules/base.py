@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, Protocol
 
 import lightning as L
@@ -71,6 +72,14 @@ class CompositeDataModule(L.LightningDataModule):
                 raise DataError(path, "rationale", "none is written; run `kvg-data rationalize`, or set target: answer")
         dataset = ShardDataset(store, self.seed, max(1, shuffle_buffer))
         return StreamLoader(dataset, self._connected(), recipe, self.num_workers, replay or (), endless=True)
+
+    def validation_loaders(self, path: str | None, mode: str) -> list[StreamLoader]:
+        """``prompt_loader`` in a list, or none where there is nothing to validate on."""
+        if path:
+            return [self.prompt_loader(path, mode)]
+        # No validation was asked for, so Lightning's question whether that was meant is noise.
+        warnings.filterwarnings("ignore", r"Total length of `list` across ranks is zero")
+        return []
 
     def prompt_loader(self, path: str, mode: str) -> StreamLoader:
         """Every sample once, in stored order, as prompts to be continued.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from data_modules.base import CompositeDataModule
 from data_modules.loader import StreamLoader
 from data_modules.recipe import Recipe, ReplayText, load_replay
@@ -64,6 +62,6 @@ class CoTSFTDataModule(CompositeDataModule):
         """Batches with labels."""
         return self.train_loader(self.train, self.recipe, self.shuffle_buffer, self._texts)
 
-    def val_dataloader(self) -> Any:
+    def val_dataloader(self) -> list[StreamLoader]:
         """Prompts, padded on the left."""
-        return self.prompt_loader(self.val, self.mode) if self.val else []
+        return self.validation_loaders(self.val, self.mode)

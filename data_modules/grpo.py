@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from data_modules.base import CompositeDataModule
 from data_modules.loader import StreamLoader
 from data_modules.recipe import Recipe
@@ -49,6 +47,6 @@ class GRPODataModule(CompositeDataModule):
         """Prompts in a seeded order."""
         return self.train_loader(self.train, self.recipe, self.shuffle_buffer)
 
-    def val_dataloader(self) -> Any:
+    def val_dataloader(self) -> list[StreamLoader]:
         """Prompts in stored order."""
-        return self.prompt_loader(self.val, self.mode) if self.val else []
+        return self.validation_loaders(self.val, self.mode)

@@ -141,7 +141,7 @@ class StreamLoader:
         *,
         endless: bool,
     ) -> None:
-        self.dataset, self.processor, self.recipe, self.num_workers = dataset, processor, recipe, num_workers
+        self.samples, self.processor, self.recipe, self.num_workers = dataset, processor, recipe, num_workers
         self.replay, self.endless = replay, endless
         self.num_bad = 0
         self._position: Position | None = None
@@ -156,7 +156,7 @@ class StreamLoader:
     def __len__(self) -> int:
         """Batches of one epoch, the same on every process."""
         world, slots = rank_and_world()[1], max(1, self.num_workers)
-        total = self.dataset.num_samples
+        total = self.samples.num_samples
         if self.endless:
             images = self.recipe.batch_size * (1 - self.recipe.replay_ratio)
             return max(1, int(total / world / images + 1e-9))
@@ -224,7 +224,7 @@ class StreamLoader:
         self._resume = position
 
     def _deliveries(self, position: Position) -> Iterator[Delivery]:
-        stream = BatchStream(self.dataset, self.processor, self.recipe, position, self.replay, endless=self.endless)
+        stream = BatchStream(self.samples, self.processor, self.recipe, position, self.replay, endless=self.endless)
         if not self.num_workers:
             yield from stream
             return

@@ -72,9 +72,7 @@ class Recipe:
         example = processor.encode(sample, mode=self.mode, target=self.target)
         length = len(example["input_ids"])
         if self.max_tokens is not None and length > self.max_tokens:
-            raise DataError(
-                f"sample {sample.key}", "tokens", f"{length} are over max_tokens={self.max_tokens}; raise it"
-            )
+            raise DataError(sample.key, "tokens", f"{length} exceed max_tokens={self.max_tokens}; raise it")
         return example
 
     def collate(self, processor: Processor, examples: list[Example], samples: list[Sample]) -> Batch:

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import io
+import random
+import socket
+from collections.abc import Sequence
+from types import SimpleNamespace
+
+import pytest
+import torch
+from PIL import Image
+
+from kvg.errors import DataError
+from kvg.shards.writer import ShardWriter
+from kvg.types import Batch, Example, Sample, SceneObject
+
+
+class LetterProcessor:
+    """One token a letter; the picture becomes its mean colour. Small, but it really decodes and really pads."""
+
+    def encode(self, sample: Sample, *, mode: str, target: str | None) -> Example:
+        try:
+            image = Image.open(io.BytesIO(sample.image)).convert("RGB").resize((1, 1))
+        except OSError as error:
+            raise DataError(sample.key, "image", str(error)) from error
+        asked = f"{mode}: {sample.entity}?"
+        if target == "rationale" and not sample.rationale:
+            raise DataError(sample.key, "rationale", "is empty")
+        told = {"rationale": sample.rationale, "answer": str(sample.box_px), None: ""}[target]
+        ids, labels = self._ids(asked, told)
+        pixels = torch.tensor(image.getpixel((0, 0))).float()[None]
+        return {"input_ids": ids, "labels": labels, "pixel_values": pixels, "image_grid_thw": torch.tensor([1, 1, 1])}
+
+    def encode_text(self, asked: str | None, completion: str) -> Example:
+        ids, labels = self._ids(asked or "", completion)
+        return {"input_ids": ids, "labels": labels}
+
+    def collate(self, examples: Sequence[Example], samples: Sequence[Sample], *, pad_left: bool = False) -> Batch:
+        length = max(len(e["input_ids"]) for e in examples)
+        batch: Batch = {"samples": list(samples)}
+        for name, fill in (("input_ids", 0), ("labels", -100)):
+            rows = [torch.full((length,), fill) for _ in examples]
+            for row, example in zip(rows, examples, strict=True):
+                num = len(example[name])
+                row[length - num if pad_left else 0 :][:num] = example[name]
+            batch[name] = torch.stack(rows)
+        batch["attention_mask"] = (batch["input_ids"] > 0).long()
+        pictures = [e for e in examples if "pixel_values" in e]
+        batch["pixel_values"] = torch.cat([e["pixel_values"] for e in pictures])
+        batch["image_grid_thw"] = torch.stack([e["image_grid_thw"] for e in pictures])
+        return batch
+
+    def _ids(self, asked: str, told: str) -> tuple[torch.Tensor, torch.Tensor]:
+        ids = torch.tensor([ord(c) for c in asked + told])
+        return ids, torch.tensor([-100] * len(asked) + [ord(c) for c in told])
+
+
+def build(number: int, **changes) -> Sample:
+    buffer = io.BytesIO()
+    noise = random.Random(number).randbytes(32 * 24 * 3)
+    Image.frombytes("RGB", (32, 24), noise).save(buffer, "JPEG")
+    fields = {
+        "key": f"k{number:04d}",
+        "image": buffer.getvalue(),
+        "width": 32,
+        "height": 24,
+        "category": "bird",
+        "split": "seen",
+        "objects": (SceneObject("Merlin", (1, 2, 9, 20)), SceneObject("Osprey", (12, 2, 30, 20))),
+        "target": number % 2,
+        "rationale": "Look: 1 <box:0>; 2 <box:1>.",
+    }
+    return Sample(**{**fields, **changes})
+
+
+@pytest.fixture
+def backbone():
+    return SimpleNamespace(processor=LetterProcessor())
+
+
+@pytest.fixture
+def write_set(tmp_path):
+    def write(num: int, per_shard: int = 5, name: str = "set", **changes) -> str:
+        with ShardWriter(tmp_path / name, per_shard) as writer:
+            for number in range(num):
+                writer.write(build(number, **changes))
+        return str(tmp_path / name)
+
+    return write
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
