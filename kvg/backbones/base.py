@@ -1,18 +1,56 @@
-"""What every backbone offers to the stages: a processor, features, hidden states, log-probabilities and sampling."""
+"""The one wrapper of a Qwen-VL model: features, log-probabilities, sampling, freezing, sharding and export.
+
+Stages see a model only through this class; a family is a subclass that names its Hugging Face class and its box
+convention. All methods that run the model are plain calls of its parts with explicit M-RoPE positions: the positions
+that the model remembers between calls belong to the last call, which need not be the same batch.
+"""
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from transformers import AutoTokenizer, DynamicCache, PreTrainedTokenizerBase
 
+from kvg.backbones.lora import LoRASettings, add_lora, lora_disabled, merged_state
 from kvg.backbones.processor import QwenVLProcessor
+from kvg.errors import ConfigError
+from kvg.rl.logprobs import token_logprobs
 from kvg.text.box_codec import BoxCodec
+
+RUN_METHODS = ("prefill", "decode", "completion_logprobs", "label_loss")  # entry points that run the model
+
+
+@dataclass
+class DecodeState:
+    """What is kept between two generated tokens: keys and values, which of them count, and the next position."""
+
+    cache: DynamicCache
+    mask: Tensor  # [N, S] bool
+    position: Tensor  # [N]
 
 
 class Backbone(nn.Module, ABC):
     """A vision-language model with its processor and its box convention.
+
+    Args:
+        checkpoint: a local folder, a hub name, or a name the family knows (see the subclass).
+        dtype: ``auto`` = as stored, ``float32``, ``bfloat16``.
+        min_pixels: smallest area of a resized picture; None = the checkpoint's.
+        max_pixels: largest area; 401408 in the paper. None = the checkpoint's.
+        freeze_vision: leave the vision tower as it is (stage 1 of the paper).
+        freeze_projector: leave the projector as it is (stage 1 of the paper).
+        lora: adapters on the language model instead of full training; None = full.
+        attn: attention implementation of transformers.
+        gradient_checkpointing: recompute activations in the backward pass.
 
     Attributes:
         model: the Hugging Face model.
@@ -20,19 +58,294 @@ class Backbone(nn.Module, ABC):
         codec: the box convention; the same object as ``processor.codec``.
     """
 
-    model: Any
-    processor: QwenVLProcessor
-    codec: BoxCodec
+    hf_class: type[Any]
+    model_type: str
+
+    def __init__(
+        self,
+        checkpoint: str,
+        dtype: str = "auto",
+        min_pixels: int | None = None,
+        max_pixels: int | None = 401_408,
+        freeze_vision: bool = True,
+        freeze_projector: bool = True,
+        lora: LoRASettings | None = None,
+        attn: str = "sdpa",
+        gradient_checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        if dtype not in ("auto", "float32", "bfloat16"):
+            raise ConfigError("backbone.dtype", f"'{dtype}' is not one of auto, float32, bfloat16")
+        self.checkpoint, self.codec = checkpoint, self.make_codec()
+        self.model, tokenizer, picture = self.load(checkpoint, dtype, attn)
+        self.processor = QwenVLProcessor(
+            tokenizer,
+            self.codec,
+            min_pixels=min_pixels or picture["min_pixels"],
+            max_pixels=max_pixels or picture["max_pixels"],
+            patch_size=picture["patch_size"],
+            merge_size=picture["merge_size"],
+            temporal_patch_size=picture["temporal_patch_size"],
+        )
+        end = self.model.generation_config.eos_token_id
+        self.end_token_ids: tuple[int, ...] = tuple(end) if isinstance(end, list) else (int(end),)
+        self.pad_token_id = self.processor.pad_token_id
+        self.sharded = False
+        self._freeze(freeze_vision, freeze_projector)
+        self.lora = lora
+        if lora is not None:
+            add_lora(self.model, lora)
+        if gradient_checkpointing:
+            self.model.gradient_checkpointing_enable({"use_reentrant": False})
+            self.model.enable_input_require_grads()
+
+    # -- made by the family ----------------------------------------------------------------------------------------
+    @abstractmethod
+    def make_codec(self) -> BoxCodec:
+        """The family's box convention."""
+
+    def load(self, checkpoint: str, dtype: str, attn: str) -> tuple[Any, PreTrainedTokenizerBase, dict[str, int]]:
+        """Model, tokenizer and picture settings of a folder or a hub name. Runs no code from the checkpoint.
+
+        Raises:
+            ConfigError: it is not there, or of another architecture.
+        """
+        config = self._read_config(checkpoint)
+        if config.get("model_type") != self.model_type:
+            remedy = f"'{checkpoint}' holds a {config.get('model_type')} model, not {self.model_type}"
+            raise ConfigError("backbone.checkpoint", f"{remedy}; choose the backbone class of that family")
+        model = self.hf_class.from_pretrained(checkpoint, dtype=dtype, attn_implementation=attn, use_safetensors=True)
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+        return model, tokenizer, self._picture_settings(checkpoint)
+
+    def _read_config(self, checkpoint: str) -> dict[str, Any]:
+        from transformers import AutoConfig
+
+        folder = Path(checkpoint)
+        if folder.is_dir() and not (folder / "config.json").is_file():
+            raise ConfigError("backbone.checkpoint", f"'{checkpoint}' has no config.json; give a Hugging Face folder")
+        try:
+            return dict(AutoConfig.from_pretrained(checkpoint).to_dict())
+        except (OSError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise ConfigError("backbone.checkpoint", f"'{checkpoint}' cannot be read ({reason})") from error
+
+    def _picture_settings(self, checkpoint: str) -> dict[str, int]:
+        from transformers import AutoImageProcessor
+
+        found = AutoImageProcessor.from_pretrained(checkpoint, backend="pil")
+        size = found.size
+        return {
+            "min_pixels": int(size["shortest_edge"]),
+            "max_pixels": int(size["longest_edge"]),
+            "patch_size": int(found.patch_size),
+            "merge_size": int(found.merge_size),
+            "temporal_patch_size": int(found.temporal_patch_size),
+        }
+
+    def _freeze(self, vision: bool, projector: bool) -> None:
+        for name, parameter in self.model.model.visual.named_parameters():
+            if projector if name.startswith("merger.") else vision:
+                parameter.requires_grad_(False)
 
     @property
-    @abstractmethod
     def hidden_size(self) -> int:
         """Width of the language model."""
+        return int(self.model.config.text_config.hidden_size)
 
-    @abstractmethod
+    @property
+    def device(self) -> torch.device:
+        """Where the model lies."""
+        return next(self.model.parameters()).device
+
+    # -- parts of a forward pass -----------------------------------------------------------------------------------
     def image_features(self, pixel_values: Tensor, image_grid_thw: Tensor) -> Tensor:
         """Projected visual tokens of all pictures, ``[tokens, hidden]``, in the order of the placeholders."""
+        visual = self.model.model.visual
+        frozen = not any(p.requires_grad for p in visual.parameters())
+        with torch.no_grad() if frozen else nullcontext():
+            out = visual(pixel_values.to(visual.dtype), grid_thw=image_grid_thw)
+        features: Tensor = getattr(out, "pooler_output", out)
+        return features
 
-    @abstractmethod
     def embed(self, input_ids: Tensor, features: Tensor | None) -> Tensor:
         """Token embeddings ``[B, L, hidden]`` with the visual tokens put in place of their placeholders."""
+        embeds: Tensor = self.model.get_input_embeddings()(input_ids)
+        if features is None:
+            return embeds
+        places = (input_ids == self.processor.image_token_id)[..., None].expand_as(embeds)
+        return embeds.masked_scatter(places, features.to(embeds.dtype))
+
+    def positions(self, input_ids: Tensor, attention_mask: Tensor, image_grid_thw: Tensor | None) -> Tensor:
+        """M-RoPE positions ``[3, B, L]``; rows without a picture count plainly."""
+        plain = (attention_mask.cumsum(-1) - 1).clamp(min=0).expand(3, *input_ids.shape)
+        pictured = (input_ids == self.processor.image_token_id).any(-1)
+        if image_grid_thw is None or not bool(pictured.any()):
+            return plain
+        kinds = (input_ids[pictured] == self.processor.image_token_id).int()
+        found, _ = self.model.model.get_rope_index(
+            input_ids[pictured], kinds, image_grid_thw=image_grid_thw, attention_mask=attention_mask[pictured]
+        )
+        out = plain.clone()
+        out[:, pictured] = found.to(out.dtype)
+        return out
+
+    def hidden(self, batch: Mapping[str, Any]) -> Tensor:
+        """Last hidden states ``[B, L, hidden]`` of a padded batch."""
+        pixels, grid = batch.get("pixel_values"), batch.get("image_grid_thw")
+        features = None if pixels is None or grid is None else self.image_features(pixels, grid)
+        out = self.model.model.language_model(
+            inputs_embeds=self.embed(batch["input_ids"], features),
+            position_ids=self.positions(batch["input_ids"], batch["attention_mask"], grid),
+            attention_mask=batch["attention_mask"],
+            use_cache=False,
+        )
+        states: Tensor = out.last_hidden_state
+        return states
+
+    def logits(self, batch: Mapping[str, Any]) -> Tensor:
+        """Logits ``[B, L, V]`` of a padded batch; for tests and small models."""
+        out: Tensor = self.model.lm_head(self.hidden(batch))
+        return out
+
+    # -- what stages call ------------------------------------------------------------------------------------------
+    def label_loss(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+        """Mean negative log-likelihood of the labelled tokens in nats, and their number."""
+        states, labels = self.hidden(batch)[:, :-1], batch["labels"][:, 1:]
+        learnt = labels != -100
+        logprobs, _ = token_logprobs(self.model.lm_head, states[learnt], labels[learnt])
+        return -logprobs.sum() / learnt.sum().clamp(min=1), learnt.sum()
+
+    def completion_logprobs(
+        self, batch: Mapping[str, Any], tokens: Tensor, completion_mask: Tensor, temperature: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """Scores completions of a prompt batch; each picture is encoded once for its whole group.
+
+        Args:
+            batch: B left-padded prompts.
+            tokens: ``[N, T]``, N = B * G, the rows of a group side by side.
+            completion_mask: ``[N, T]`` bool.
+            temperature: that they were sampled at.
+
+        Returns:
+            Log-probabilities and entropies, ``[N, T]``, 0 where the mask is False.
+        """
+        group = len(tokens) // len(batch["input_ids"])
+        grid, prompt_len = batch.get("image_grid_thw"), batch["input_ids"].shape[1]
+        embeds, positions, mask = self._prompt(batch, group)
+        steps = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)
+        tail = positions[:, :, -1:] + steps
+        safe = tokens.masked_fill(~completion_mask, self.pad_token_id)
+        del grid
+        out = self.model.model.language_model(
+            inputs_embeds=torch.cat([embeds, self.model.get_input_embeddings()(safe)], 1),
+            position_ids=torch.cat([positions, tail], -1),
+            attention_mask=torch.cat([mask, completion_mask.to(mask.dtype)], -1),
+            use_cache=False,
+        ).last_hidden_state[:, prompt_len - 1 : -1]
+        scores, entropies = token_logprobs(
+            self.model.lm_head, out[completion_mask], tokens[completion_mask], temperature
+        )
+        empty = torch.zeros(tokens.shape, device=scores.device, dtype=scores.dtype)
+        return empty.masked_scatter(completion_mask, scores), empty.masked_scatter(completion_mask, entropies)
+
+    def _prompt(self, batch: Mapping[str, Any], repeats: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Embeddings ``[N, L, hidden]``, positions ``[3, N, L]`` and mask ``[N, L]`` of prompts, each repeated."""
+        pixels, grid, ids = batch.get("pixel_values"), batch.get("image_grid_thw"), batch["input_ids"]
+        features = None if pixels is None or grid is None else self.image_features(pixels, grid)
+        positions = self.positions(ids, batch["attention_mask"], grid)
+        return (
+            self.embed(ids, features).repeat_interleave(repeats, 0),
+            positions.repeat_interleave(repeats, 1),
+            batch["attention_mask"].repeat_interleave(repeats, 0),
+        )
+
+    def prefill(self, batch: Mapping[str, Any], repeats: int = 1) -> tuple[Tensor, DecodeState]:
+        """See ``kvg.rl.rollout.Policy.prefill``: one vision pass and one pass over each prompt, whatever the group."""
+        embeds, positions, mask = self._prompt(batch, 1)
+        out = self.model.model.language_model(
+            inputs_embeds=embeds,
+            position_ids=positions,
+            attention_mask=mask,
+            past_key_values=DynamicCache(),
+            use_cache=True,
+        )
+        logits = self.model.lm_head(out.last_hidden_state[:, -1])
+        cache = out.past_key_values
+        if repeats > 1:
+            cache.batch_repeat_interleave(repeats)
+        state = DecodeState(cache, mask.bool().repeat_interleave(repeats, 0), positions[0, :, -1].repeat_interleave(repeats, 0) + 1)
+        return logits.repeat_interleave(repeats, 0), state
+
+    def decode(self, tokens: Tensor, state: DecodeState) -> Tensor:
+        """See ``kvg.rl.rollout.Policy.decode``."""
+        state.mask = torch.cat([state.mask, state.mask.new_ones(len(tokens), 1)], -1)
+        out = self.model.model.language_model(
+            inputs_embeds=self.model.get_input_embeddings()(tokens[:, None]),
+            position_ids=state.position.view(1, -1, 1).expand(3, -1, 1),
+            attention_mask=state.mask[:, None, None],
+            past_key_values=state.cache,
+            use_cache=True,
+        )
+        state.position = state.position + 1
+        logits: Tensor = self.model.lm_head(out.last_hidden_state[:, -1])
+        return logits
+
+    def select(self, state: DecodeState, rows: Tensor) -> None:
+        """See ``kvg.rl.rollout.Policy.select``."""
+        state.cache.batch_select_indices(rows)
+        state.mask, state.position = state.mask[rows], state.position[rows]
+
+    def anyone(self, active: bool) -> bool:
+        """See ``kvg.rl.rollout.Policy.anyone``: with a sharded model every process must take part in every step."""
+        if not self.sharded:
+            return active
+        flag = torch.tensor(int(active), device=self.device)
+        dist.all_reduce(flag, dist.ReduceOp.MAX)
+        return bool(flag.item())
+
+    def base_weights(self) -> AbstractContextManager[None]:
+        """Within this block a LoRA model is the one that its adapters were put on."""
+        return lora_disabled(self.model)
+
+    # -- sharding and export ---------------------------------------------------------------------------------------
+    def shard(self, mesh: Any) -> None:
+        """FSDP2: every layer of both towers is a unit, the rest is the root, gathered at each entry point."""
+        from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
+        for block in [*self.model.model.visual.blocks, *self.model.model.language_model.layers]:
+            fully_shard(block, mesh=mesh)
+        fully_shard(self, mesh=mesh)
+        for name in RUN_METHODS:
+            register_fsdp_forward_method(self, name)
+        self.sharded = True
+
+    def export(self, folder: str | Path) -> None:
+        """Writes a Hugging Face folder (safetensors, tokenizer, picture settings) with adapters merged.
+
+        Every process has to call it where the model is sharded; the first one writes.
+        """
+        if self.sharded:
+            from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+            options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+            state = get_model_state_dict(self.model, options=options)
+        else:
+            state = merged_state(self.model)
+        if dist.is_available() and dist.is_initialized() and dist.get_rank() != 0:
+            return
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.model.config.tie_word_embeddings:
+            state.pop("lm_head.weight", None)
+        self.model.save_pretrained(folder, state_dict=state)
+        self.processor.tokenizer.save_pretrained(folder)
+        p = self.processor
+        picture = {
+            "image_processor_type": "Qwen2VLImageProcessor",
+            "size": {"shortest_edge": p.min_pixels, "longest_edge": p.max_pixels},
+            "patch_size": p.patch_size,
+            "merge_size": p.merge_size,
+            "temporal_patch_size": p.temporal_patch_size,
+        }
+        (folder / "preprocessor_config.json").write_text(json.dumps(picture, indent=1) + "\n")

@@ -1,0 +1,1 @@
+"""Reinforcement learning on plain tensors; a policy is seen only through a Protocol."""

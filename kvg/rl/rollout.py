@@ -1,0 +1,131 @@
+"""Sampling: G completions of every prompt, the prompt computed once and its cache repeated over the group."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """How tokens are drawn.
+
+    Attributes:
+        max_new_tokens: longest completion.
+        temperature: 0 = greedy.
+        top_p: smallest set of tokens whose probabilities reach this; 1 = all.
+        top_k: only the k likeliest tokens; 0 = all.
+    """
+
+    max_new_tokens: int = 512
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """Completions of B prompts, G each, the rows of a group side by side; N = B * G, T = longest completion."""
+
+    tokens: Tensor  # [N, T]
+    completion_mask: Tensor  # [N, T] bool, True up to and including the end token
+    logprobs: Tensor  # [N, T] of the sampling distribution, in nats
+    truncated: Tensor  # [N] bool: stopped by length
+
+
+class Policy(Protocol):
+    """What sampling needs of a model."""
+
+    end_token_ids: tuple[int, ...]
+    pad_token_id: int
+
+    def prefill(self, batch: Mapping[str, Any], repeats: int) -> tuple[Tensor, Any]:
+        """Logits ``[B * repeats, V]`` after the (left-padded) prompts, and the state to go on from."""
+
+    def decode(self, tokens: Tensor, state: Any) -> Tensor:
+        """Logits ``[N, V]`` after one more token per row ``[N]``; advances ``state`` in place."""
+
+    def select(self, state: Any, rows: Tensor) -> None:
+        """Keeps only these rows of the state, in this order."""
+
+    def anyone(self, active: bool) -> bool:
+        """Whether any process still samples: sharded models must step together."""
+
+
+@torch.no_grad()
+def rollout(
+    policy: Policy,
+    batch: Mapping[str, Any],
+    settings: SamplingSettings,
+    group_size: int = 1,
+    generator: torch.Generator | None = None,
+) -> Rollouts:
+    """Samples ``group_size`` completions of each prompt.
+
+    Rows that have ended are dropped from the batch once they are a third of it, so a long straggler costs little.
+
+    Args:
+        policy: the model.
+        batch: left-padded prompts with their pictures, see ``kvg.types.Processor.collate``.
+        settings: how tokens are drawn.
+        group_size: G.
+        generator: source of randomness; needed unless greedy.
+    """
+    logits, state = policy.prefill(batch, group_size)
+    num, device = logits.shape[0], logits.device
+    tokens = torch.full((num, settings.max_new_tokens), policy.pad_token_id, device=device)
+    logprobs = torch.zeros(num, settings.max_new_tokens, device=device)
+    length = torch.zeros(num, dtype=torch.long, device=device)
+    ended = torch.zeros(num, dtype=torch.bool, device=device)
+    ends = torch.tensor(policy.end_token_ids, device=device)
+    rows = torch.arange(num, device=device)  # which row of the result each row of the state writes to
+    for step in range(settings.max_new_tokens):
+        drawn, scores = draw(logits, settings, generator)
+        live = ~ended[rows]
+        tokens[rows[live], step], logprobs[rows[live], step] = drawn[live], scores[live]
+        length[rows[live]] += 1
+        ended[rows] |= torch.isin(drawn, ends)
+        active = ~ended[rows]
+        if not policy.anyone(bool(active.any())) or step + 1 == settings.max_new_tokens:
+            break
+        if active.any() and int(active.sum()) <= 2 * len(rows) // 3:
+            kept = active.nonzero()[:, 0]
+            policy.select(state, kept)
+            rows, drawn = rows[kept], drawn[kept]
+        logits = policy.decode(drawn, state)
+    longest = int(length.max())
+    mask = torch.arange(longest, device=device)[None] < length[:, None]
+    return Rollouts(tokens[:, :longest], mask, logprobs[:, :longest], ~ended)
+
+
+def draw(
+    logits: Tensor, settings: SamplingSettings, generator: torch.Generator | None
+) -> tuple[Tensor, Tensor]:
+    """One token per row and its log-probability under the distribution it was drawn from.
+
+    The draw inverts the cumulative distribution: ``torch.multinomial`` costs twenty times as much on a CPU.
+
+    >>> draw(torch.tensor([[0.0, 9.0, 1.0]]), SamplingSettings(temperature=0.0), None)[0]
+    tensor([1])
+    """
+    logits = logits.float()
+    if settings.temperature == 0:
+        best = logits.argmax(-1)
+        return best, logits.log_softmax(-1).gather(-1, best[:, None])[:, 0]
+    logits = logits / settings.temperature
+    if settings.top_k and settings.top_k < logits.shape[-1]:
+        logits = logits.masked_fill(logits < logits.topk(settings.top_k).values[:, -1:], -torch.inf)
+    if settings.top_p < 1:
+        ordered, index = logits.sort(-1, descending=True)
+        before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
+        logits = logits.masked_fill((before >= settings.top_p).scatter(-1, index, before >= settings.top_p), -torch.inf)
+    scores = logits.log_softmax(-1)
+    cumulative = scores.double().exp().cumsum(-1)
+    shots = torch.rand(len(logits), 1, generator=generator, device=generator.device if generator else None)
+    target = shots.to(logits.device).double() * cumulative[:, -1:]
+    drawn = torch.searchsorted(cumulative, target, right=True).clamp_(max=logits.shape[-1] - 1)
+    return drawn[:, 0], scores.gather(-1, drawn)[:, 0]
