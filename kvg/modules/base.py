@@ -1,0 +1,167 @@
+"""What both stages share: the backbone, the optimizer, sharding, evaluation by sampling, and the export at the end."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning as L
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+
+from kvg.backbones.base import Backbone
+from kvg.errors import ConfigError
+from kvg.lab.traits import CATEGORIES
+from kvg.metrics.iou_accuracy import IoUAccuracy
+from kvg.rl.rollout import SamplingSettings, rollout
+from kvg.text.completion import parse_completion
+from kvg.text.prompts import PROMPTS
+from kvg.types import Batch, Box, Sample
+
+GROUPS = {"split": ("seen", "unseen"), "knowledge": ("known", "unknown"), "category": CATEGORIES}
+EXPORT = "export"  # folder beside the logs that receives the trained model
+
+
+class StageModule(L.LightningModule):
+    """Base of the stages.
+
+    Args:
+        backbone: the model that is trained.
+        optimizer: made from the parameters that require a gradient.
+        warmup: share of all steps with a linearly rising learning rate.
+        schedule: ``cosine`` to zero, or ``constant``.
+        mode: prompt mode in evaluation, a key of ``kvg.text.prompts.PROMPTS``.
+        max_new_tokens: longest answer in evaluation.
+        export: whether ``fit`` writes a Hugging Face folder ``export`` into the run's folder at its end.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        warmup: float = 0.1,
+        schedule: Literal["cosine", "constant"] = "cosine",
+        mode: str = "think",
+        max_new_tokens: int = 512,
+        export: bool = True,
+    ) -> None:
+        super().__init__()
+        if mode not in PROMPTS:
+            raise ConfigError("model.mode", f"'{mode}' is not one of {', '.join(PROMPTS)}")
+        if not 0 <= warmup < 1:
+            raise ConfigError("model.warmup", f"{warmup} is not a share of the steps; give 0 to below 1")
+        self.backbone, self._optimizer, self.warmup, self.schedule = backbone, optimizer, warmup, schedule
+        self.mode, self.export = mode, export
+        self.sampling = SamplingSettings(max_new_tokens=max_new_tokens, temperature=0.0)
+        self.metric = IoUAccuracy(GROUPS)
+        self.strict_loading = False  # frozen parts need not be in a checkpoint
+        self._lines: list[str] = []
+
+    # -- training --------------------------------------------------------------------------------------------------
+    def configure_model(self) -> None:
+        """Shards the backbone where the strategy brings a device mesh (FSDP2); runs again on resume."""
+        mesh = self.device_mesh
+        if mesh is not None and not self.backbone.sharded:
+            self.backbone.shard(mesh["data_parallel"])
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """The optimizer over what is trained, and the schedule by step."""
+        trained = [p for p in self.backbone.parameters() if p.requires_grad]
+        if not trained:
+            raise ConfigError("backbone", "everything is frozen; unfreeze a part or add lora")
+        optimizer = self._optimizer(trained)
+        total = max(1, int(self.trainer.estimated_stepping_batches))
+        rising = round(self.warmup * total)
+
+        def factor(step: int) -> float:
+            if step < rising:
+                return (step + 1) / rising
+            share = (step - rising) / max(1, total - rising)
+            return 1.0 if self.schedule == "constant" else 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
+
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
+
+    def on_fit_end(self) -> None:
+        """Writes the trained model where the next stage can name it as its checkpoint."""
+        if self.export and not self.trainer.fast_dev_run:
+            self.backbone.export(Path(self.trainer.default_root_dir) / EXPORT)
+
+    # -- evaluation ------------------------------------------------------------------------------------------------
+    def answer(self, batch: Batch) -> tuple[list[str], list[Box | None]]:
+        """Greedy answers to a batch of prompts, and the boxes read from them, in pixels of the stored pictures."""
+        out = rollout(self.backbone, batch, self.sampling)
+        texts = self.decode(out.tokens, out.completion_mask)
+        boxes = [self.read_box(text, sample) for text, sample in zip(texts, batch["samples"], strict=True)]
+        return texts, boxes
+
+    def decode(self, tokens: Tensor, mask: Tensor) -> list[str]:
+        """Texts of completions ``[N, T]``; box tokens and the like stay, the end of the turn goes."""
+        rows = [row[keep].tolist() for row, keep in zip(tokens.cpu(), mask.cpu(), strict=True)]
+        ends = set(self.backbone.end_token_ids)
+        kept = [[t for t in row if t not in ends] for row in rows]
+        return list(self.backbone.processor.tokenizer.batch_decode(kept))
+
+    def read_box(self, text: str, sample: Sample) -> Box | None:
+        """The answered box in pixels of the stored picture; None where there is none."""
+        size = self.backbone.processor.image_size(sample.width, sample.height)
+        return self.backbone.codec.decode(parse_completion(text).answer, size)
+
+    def _evaluate(self, batch: Batch) -> list[dict[str, Any]]:
+        texts, boxes = self.answer(batch)
+        samples: Sequence[Sample] = batch["samples"]
+        groups = [{"split": s.split, "knowledge": s.knowledge} for s in samples]
+        for group, sample in zip(groups, samples, strict=True):
+            if sample.category in CATEGORIES:
+                group["category"] = sample.category
+        self.metric.update(boxes, [s.box_px for s in samples], groups)
+        return [
+            {
+                "key": s.key,
+                "category": s.category,
+                "split": s.split,
+                "knowledge": s.knowledge,
+                "entity": s.entity,
+                "text": text,
+                "box_px": box,
+                "target_px": s.box_px,
+            }
+            for s, text, box in zip(samples, texts, boxes, strict=True)
+        ]
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Answers greedily and counts."""
+        self._evaluate(batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Answers greedily, counts, and keeps a line per case."""
+        self._lines += [json.dumps(row) for row in self._evaluate(batch)]
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[dict[str, Any]]:
+        """Answers greedily; one record per case."""
+        return self._evaluate(batch)
+
+    def _log_metric(self, stage: str) -> None:
+        for name, value in self.metric.compute().items():
+            kind, _, group = name.partition("/")
+            short = f"{stage}/{'iou_acc' if kind == 'acc' else kind}"
+            self.log(f"{short}/{group.partition('=')[2]}" if group else short, value.float(), sync_dist=False)
+        self.metric.reset()
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs ``val/iou_acc`` and its groups."""
+        self._log_metric("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Logs ``test/iou_acc`` and writes ``predictions.jsonl`` (one file per process) into the run's folder."""
+        self._log_metric("test")
+        rank = self.trainer.global_rank
+        name = "predictions.jsonl" if self.trainer.world_size == 1 else f"predictions-{rank}.jsonl"
+        path = Path(self.trainer.default_root_dir) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(self._lines) + "\n", encoding="utf-8")
+        self._lines = []
