@@ -1,0 +1,130 @@
+"""The door ``kvg``: fit, validate, test and predict from overlays of YAML.
+
+What can be told from the command line and the files alone is checked here, before torch and Lightning are imported.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kvg.errors import ConfigError, KVGError
+
+SHIPPED = Path(__file__).resolve().parent.parent  # holds configs/, in a checkout as in an installation
+COMMANDS = {
+    "fit": "train a stage",
+    "validate": "measure a model on the validation set",
+    "test": "measure a model on the test sets, and write its answers to predictions.jsonl",
+    "predict": "answer, without measuring",
+}
+SETTINGS = ("seed_everything", "trainer", "model", "data", "ckpt_path", "weights_only", "verbose", "return_predictions")
+USAGE = """usage: kvg {fit,validate,test,predict} -c CONFIG [-c CONFIG ...] [--KEY VALUE ...]
+
+%(commands)s
+
+Configs are overlays, merged from left to right: the stage first, then backbone, data and strategy. A path that
+starts with configs/ also names a config shipped with the package. Any setting can be given as --KEY VALUE.
+
+  kvg fit -c configs/stage/cot_sft.yaml -c configs/backbone/lab.yaml --data.train runs/data/train
+  kvg fit -c configs/experiment/qwen2_vl_7b_cot_sft.yaml --data.train cot-sft.json
+  kvg fit -c configs/stage/cot_sft.yaml --print_config     the merged settings
+  kvg fit --help                                           every setting (takes some seconds)
+
+Errors in the settings end with exit code 2. What does not train is in kvg-data.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        argv: arguments after the program's name; those of the process by default.
+
+    Returns:
+        The exit code: 0, or 2 for settings or data that cannot be used (one line on stderr says which).
+    """
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args or args[0] in ("-h", "--help"):
+        lines = (f"  {name:<10}{text}" for name, text in COMMANDS.items())
+        print(USAGE % {"commands": "\n".join(lines)}, end="", file=sys.stdout if args else sys.stderr)
+        return 0 if args else 2
+    try:
+        if args[0] not in COMMANDS:
+            raise ConfigError(args[0], f"no such command; there are {', '.join(COMMANDS)}")
+        args = shipped_configs(args)
+        check_overlays(args)
+        from kvg.lightning_cli import run
+
+        run(args)
+    except KVGError as error:
+        print(f"kvg: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def shipped_configs(args: Sequence[str]) -> list[str]:
+    """Replaces ``-c configs/...`` by the file shipped with the package where there is no such file here.
+
+    Raises:
+        ConfigError: a config exists in neither place.
+    """
+    found, is_path = [], False
+    for arg in args:
+        name, _, value = arg.partition("=")
+        if is_path or (name in ("-c", "--config") and value):
+            path = arg if is_path else value
+            found.append(_existing(path) if is_path else f"{name}={_existing(path)}")
+            is_path = False
+        else:
+            found.append(arg)
+            is_path = arg in ("-c", "--config")
+    return found
+
+
+def _existing(path: str) -> str:
+    if Path(path).is_file():
+        return path
+    shipped = SHIPPED / path
+    if path.startswith("configs/") and shipped.is_file():
+        return str(shipped)
+    near = next((folder for folder in (Path(path).parent, shipped.parent) if folder.is_dir()), None)
+    names = sorted(file.name for file in near.glob("*.yaml")) if near else []
+    there = f"; {os.path.relpath(near)} holds {', '.join(names)}" if near and names else ""
+    raise ConfigError(f"-c {path}", f"no such file{there}")
+
+
+def check_overlays(args: Sequence[str]) -> None:
+    """Checks syntax, top-level keys and order of the configs in ``args``.
+
+    Raises:
+        ConfigError: a file is no YAML mapping, has an unknown key, or sets arguments of a class not named before it.
+    """
+    named = {key for key in ("model", "data") if any(re.match(rf"--{key}(\.class_path)?(=|$)", a) for a in args)}
+    paths = [args[i + 1] for i, arg in enumerate(args[:-1]) if arg in ("-c", "--config")]
+    paths += [arg.partition("=")[2] for arg in args if arg.startswith(("-c=", "--config="))]
+    for path in paths:
+        try:
+            content: Any = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(path, f"is not YAML: {error}") from error
+        if not isinstance(content, dict):
+            raise ConfigError(path, "must be a mapping of settings, such as `trainer: {max_epochs: 1}`")
+        for key in content:
+            if str(key).rstrip("+") not in SETTINGS:
+                raise ConfigError(f"{path}: {key}", f"unknown setting; there are {', '.join(SETTINGS)}")
+        for key in ("model", "data"):
+            value = content.get(key)
+            if isinstance(value, dict) and "class_path" not in value and "init_args" in value and key not in named:
+                raise ConfigError(f"{path}: {key}.class_path", "is not set yet; put the stage's config before this one")
+            if isinstance(value, str) or (isinstance(value, dict) and "class_path" in value):
+                named.add(key)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

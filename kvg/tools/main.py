@@ -1,0 +1,58 @@
+"""The door ``kvg-data``: everything that does not train. Starts in a blink, as each command is imported when named.
+
+A command is a file of this folder with ``add_arguments(parser)`` and ``run(args) -> int``; the module itself imports
+nothing heavy at its top.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from kvg.errors import KVGError
+
+COMMANDS = {
+    "compose": "make composites of 2-6 entities from a folder of photographs, or from the lab, as shards",
+    "rationalize": "write a rationale for every sample of a set of shards",
+    "filter": "let a stage-1 model try each sample several times; keep what it sometimes gets right",
+    "inspect": "show what is in shards or in a published file: counts, and pictures with boxes and rationales",
+    "verify": "check shards against their manifest, sample by sample",
+    "demo": "run the whole method end to end in the lab",
+    "report": "make the table and the page of a finished demo again",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        argv: arguments after the program's name; those of the process by default.
+
+    Returns:
+        The command's exit code, or 2 for data or settings that cannot be used (one line on stderr says which).
+    """
+    args = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(prog="kvg-data", description="Everything that does not train.")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    named = args[0] if args else ""
+    for name, text in COMMANDS.items():
+        sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        if name == named:
+            importlib.import_module(f"kvg.tools.{name}").add_arguments(sub)
+    try:
+        options = parser.parse_args(args)
+        return int(importlib.import_module(f"kvg.tools.{named}").run(options) or 0)
+    except SystemExit as stop:  # argparse has said what is wrong, or has printed the help
+        return stop.code if isinstance(stop.code, int) else 2
+    except KVGError as error:
+        print(f"kvg-data: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("kvg-data: interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
