@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,6 +17,7 @@ from kvg.errors import DataError
 from kvg.types import Box
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+_ARTICLE = re.compile(r"^(?:an?|the|some)\s+", re.IGNORECASE)
 OPAQUE = 127  # alpha above this belongs to the entity; softer pixels are its antialiased rim
 
 
@@ -72,10 +74,11 @@ class _Picture:
 class FolderSource:
     """Photographs in folders.
 
-    A category is a folder. Inside it an entity is a subfolder of pictures, or a single picture whose name stands on
-    line 1 of ``NAME.txt`` beside it, else in ``names.json`` (``{file name: entity}``), else is its file name. A cut-out
-    (PNG with alpha) shows its own box; any other picture needs one in ``boxes.json``, which may lie in ``root`` or in
-    the category's folder and holds ``{path relative to it: [x1, y1, x2, y2]}`` in pixels.
+    A category is a folder of pictures. The entity on a picture stands on line 1 of ``NAME.txt`` beside ``NAME.png``
+    (a leading article is dropped), else in the category's ``names.json`` (``{path or file name: entity}``), else it is
+    the name of the subfolder, or of the file where there is no subfolder; underscores are spaces. A cut-out (alpha)
+    shows its own box; any other picture needs one in ``boxes.json``, which may lie in ``root`` or in the category's
+    folder and holds ``{path relative to it: [x1, y1, x2, y2]}`` in pixels.
 
     Args:
         root: the folder.
@@ -195,14 +198,16 @@ def _images(folder: Path) -> Iterator[Path]:
 
 
 def _entity_name(path: Path, folder: Path, names: Mapping[str, Any]) -> str:
-    if path.parent != folder:
-        return path.relative_to(folder).parts[0].replace("_", " ")
     label = path.with_suffix(".txt")
     if label.is_file():
         lines = label.read_text("utf-8", errors="replace").splitlines()
         if lines and lines[0].strip():
-            return lines[0].strip().rstrip(".")
-    return str(names.get(path.name, path.stem.replace("_", " ")))
+            return _ARTICLE.sub("", lines[0].strip().rstrip("."))
+    relative = path.relative_to(folder)
+    for key in (relative.as_posix(), path.name):
+        if key in names:
+            return str(names[key])
+    return (relative.parts[0] if len(relative.parts) > 1 else path.stem).replace("_", " ")
 
 
 def _read_json(path: Path) -> Mapping[str, Any]:

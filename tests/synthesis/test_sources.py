@@ -41,10 +41,12 @@ def test_folder_per_entity(tmp_path):
 def test_name_on_line_one_beside_a_picture(tmp_path):
     cut_out(tmp_path / "animals/birds/owl.png")
     (tmp_path / "animals/birds/owl.txt").write_text("A barn owl.\nbg.utf8=...\n", "utf-8")
+    cut_out(tmp_path / "animals/birds/flightless/emu.png")
+    (tmp_path / "animals/birds/flightless/emu.txt").write_text("An Emu.")
     cut_out(tmp_path / "animals/birds/duck.png")
     (tmp_path / "animals/birds/names.json").write_text('{"duck.png": "Mallard"}')
     source = FolderSource(tmp_path, categories={"animals/birds": "bird"})
-    assert source.entities("bird") == ("Mallard", "A barn owl")
+    assert source.entities("bird") == ("Mallard", "Emu", "barn owl")
 
 
 def test_root_of_pictures_is_one_category(tmp_path):
