@@ -133,15 +133,15 @@ class StageModule(L.LightningModule):
             for s, text, box in zip(samples, texts, boxes, strict=True)
         ]
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Answers greedily and counts."""
         self._evaluate(batch)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Answers greedily, counts, and keeps a line per case."""
         self._lines += [json.dumps(row) for row in self._evaluate(batch)]
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> list[dict[str, Any]]:
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> list[dict[str, Any]]:
         """Answers greedily; one record per case."""
         return self._evaluate(batch)
 
