@@ -11,7 +11,8 @@ Cell = tuple[int, int, int, int]  # x1, y1, x2, y2 in pixels of the canvas
 Rectangle = TypeVar("Rectangle", bound=tuple[float, float, float, float])
 Layout = Callable[[int, tuple[int, int], int, random.Random], list[Cell]]
 
-_RANDOM_TRIES: Final = 60
+_SIZE_TRIES: Final = 20
+_PLACE_TRIES: Final = 12
 
 
 def horizontal(num_tiles: int, canvas: tuple[int, int], gap: int, rng: random.Random) -> list[Cell]:
@@ -52,20 +53,18 @@ def grid(num_tiles: int, canvas: tuple[int, int], gap: int, rng: random.Random) 
 
 def scattered(num_tiles: int, canvas: tuple[int, int], gap: int, rng: random.Random) -> list[Cell]:
     """Random places and sizes without overlap; where the dice find no room, a grid."""
-    width, height = canvas[0] - gap, canvas[1] - gap
-    side = 1.25 * math.sqrt(width * height / num_tiles)
-    for attempt in range(_RANDOM_TRIES):
-        scale = side * 0.97**attempt  # slowly smaller, so that a crowded canvas is still found a place for
+    room = min((canvas[0] - gap) * (canvas[1] - gap) / num_tiles, (min(canvas) - gap) ** 2)
+    for attempt in range(_SIZE_TRIES):
+        side = math.sqrt(room) * 0.95**attempt - gap  # smaller each time, so that a crowded canvas is found a place for
         cells: list[Cell] = []
-        for _ in range(num_tiles):
-            w, h = (min(int(scale * rng.uniform(0.75, 1.0)), room - gap) for room in (width, height))
-            x, y = rng.randint(gap, canvas[0] - gap - w), rng.randint(gap, canvas[1] - gap - h)
+        for _ in range(num_tiles * _PLACE_TRIES):
+            w, h = (max(1, int(side * rng.uniform(0.75, 1.0))) for _ in range(2))
+            x, y = rng.randint(gap, max(gap, canvas[0] - gap - w)), rng.randint(gap, max(gap, canvas[1] - gap - h))
             cell = (x, y, x + w, y + h)
-            if any(_nearer_than(gap, cell, other) for other in cells):
-                break
-            cells.append(cell)
-        if len(cells) == num_tiles:
-            return reading_order(cells)
+            if not any(_nearer_than(gap, cell, other) for other in cells):
+                cells.append(cell)
+            if len(cells) == num_tiles:
+                return reading_order(cells)
     return grid(num_tiles, canvas, gap, rng)
 
 
