@@ -6,5 +6,6 @@ from data_modules.base import CompositeDataModule
 from data_modules.cot_sft import CoTSFTDataModule
 from data_modules.evaluation import EvaluationDataModule
 from data_modules.grpo import GRPODataModule
+from data_modules.lab_pretrain import LabPretrainDataModule
 
-__all__ = ["CoTSFTDataModule", "CompositeDataModule", "EvaluationDataModule", "GRPODataModule"]
+__all__ = ["CoTSFTDataModule", "CompositeDataModule", "EvaluationDataModule", "GRPODataModule", "LabPretrainDataModule"]

@@ -1,0 +1,1 @@
+"""KVG: models that find a thing by its name when the name takes knowledge (arXiv 2503.12797)."""

@@ -20,6 +20,9 @@ class DataError(KVGError):
         super().__init__(f"{where}: {field}: {remedy}")
         self.where, self.field, self.remedy = where, field, remedy
 
+    def __reduce__(self) -> tuple[type[DataError], tuple[str, str, str]]:
+        return type(self), (self.where, self.field, self.remedy)  # an error has to come out of a worker process whole
+
 
 class ConfigError(KVGError):
     """A setting that cannot work, found before anything expensive is loaded.
@@ -32,3 +35,6 @@ class ConfigError(KVGError):
     def __init__(self, field: str, remedy: str) -> None:
         super().__init__(f"{field}: {remedy}")
         self.field, self.remedy = field, remedy
+
+    def __reduce__(self) -> tuple[type[ConfigError], tuple[str, str]]:
+        return type(self), (self.field, self.remedy)

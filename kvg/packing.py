@@ -70,9 +70,7 @@ def pack_row(
         labels += [*[-100] * len(asked), *answer]
         owner += [number] * length
         positions.append(torch.arange(start, start + length).expand(3, -1))
-    return PackedRow(
-        torch.tensor(ids), torch.tensor(labels), torch.tensor(owner), torch.cat(positions, 1)
-    )
+    return PackedRow(torch.tensor(ids), torch.tensor(labels), torch.tensor(owner), torch.cat(positions, 1))
 
 
 def pack_batch(rows: Sequence[PackedRow], pad_id: int) -> dict[str, Tensor]:

@@ -83,5 +83,9 @@ class Processor(Protocol):
         """
 
     def collate(self, examples: Sequence[Example], samples: Sequence[Sample], *, pad_left: bool = False) -> Batch:
-        """Pads to one batch: ``input_ids``, ``attention_mask``, ``labels`` [B, L], ``pixel_values`` [P, D],
-        ``image_grid_thw`` [B, 3], and ``samples``."""
+        """Pads to one batch.
+
+        Returns:
+            ``input_ids``, ``attention_mask``, ``labels`` [B, L], ``pixel_values`` [P, D], ``image_grid_thw`` [B, 3],
+            and ``samples``.
+        """

@@ -1,0 +1,1 @@
+"""Wrappers of vision-language models, one family a file."""

@@ -156,7 +156,8 @@ class Backbone(nn.Module, ABC):
     @property
     def device(self) -> torch.device:
         """Where the model lies."""
-        return next(self.model.parameters()).device
+        device: torch.device = next(self.model.parameters()).device
+        return device
 
     # -- parts of a forward pass -----------------------------------------------------------------------------------
     def image_features(self, pixel_values: Tensor, image_grid_thw: Tensor) -> Tensor:
@@ -274,7 +275,9 @@ class Backbone(nn.Module, ABC):
         cache = out.past_key_values
         if repeats > 1:
             cache.batch_repeat_interleave(repeats)
-        state = DecodeState(cache, mask.bool().repeat_interleave(repeats, 0), positions[0, :, -1].repeat_interleave(repeats, 0) + 1)
+        state = DecodeState(
+            cache, mask.bool().repeat_interleave(repeats, 0), positions[0, :, -1].repeat_interleave(repeats, 0) + 1
+        )
         return logits.repeat_interleave(repeats, 0), state
 
     def decode(self, tokens: Tensor, state: DecodeState) -> Tensor:
@@ -329,9 +332,9 @@ class Backbone(nn.Module, ABC):
             from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
             options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-            state = get_model_state_dict(self.model, options=options)
+            state: dict[str, Any] = dict(get_model_state_dict(self.model, options=options))
         else:
-            state = merged_state(self.model)
+            state = dict(merged_state(self.model))
         if dist.is_available() and dist.is_initialized() and dist.get_rank() != 0:
             return
         folder = Path(folder)

@@ -107,7 +107,7 @@ class QwenVLProcessor:
         """
         try:
             with Image.open(io.BytesIO(sample.image)) as opened:
-                image = opened.convert("RGB")
+                image: Image.Image = opened.convert("RGB")
         except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
             raise DataError(sample.key, "image", f"it does not decode ({error}); replace or drop the file") from error
         if image.size != (sample.width, sample.height):

@@ -41,7 +41,9 @@ class Qwen25VLBackbone(Backbone):
             "window_size": 112,
         }
         text = {k: v for k, v in config["text_config"].items() if k != "model_type"}
-        ids = {k: config[k] for k in ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")}
+        ids = {
+            k: config[k] for k in ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+        }
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             model = Qwen2_5_VLForConditionalGeneration(

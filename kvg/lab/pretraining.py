@@ -38,16 +38,25 @@ EDGE_CLASSES = 21  # a box edge on the lab's canvas falls on one of 21 multiples
 
 
 class SceneProcessor(Protocol):
-    """What is needed of the backbone's processor here."""
+    """What is needed of the backbone's processor here; see ``kvg.backbones.processor.QwenVLProcessor``."""
 
     image_token_id: int
     pad_token_id: int
 
-    def chat(self, text: str, *, image: bool = True) -> str: ...
-    def ids(self, text: str) -> list[int]: ...
-    def expand(self, text: str, grid_thw: Tensor) -> str: ...
-    def patches(self, image: Image.Image) -> tuple[Tensor, Tensor]: ...
-    def box_texts(self, sample: Sample) -> list[str]: ...
+    def chat(self, text: str, *, image: bool = True) -> str:
+        """The prompt in chat format."""
+
+    def ids(self, text: str) -> list[int]:
+        """Token ids of a text."""
+
+    def expand(self, text: str, grid_thw: Tensor) -> str:
+        """Repeats the image placeholder."""
+
+    def patches(self, image: Image.Image) -> tuple[Tensor, Tensor]:
+        """Cuts a picture into patches."""
+
+    def box_texts(self, sample: Sample) -> list[str]:
+        """The boxes of all objects in words."""
 
 
 @dataclass(frozen=True)
@@ -111,9 +120,7 @@ class PretrainRows(IterableDataset[dict[str, Tensor]]):
         self.rank, self.world_size = rank, world_size
         self._cards = [card for card in load_cards() if card.known]
         source = TraitSource(families=70, variants=3, seed=seed)
-        self._compositors = [
-            Compositor(source, lab_canvas(seed, p.k_weights, p.neighbour_prob)) for p in self.phases
-        ]
+        self._compositors = [Compositor(source, lab_canvas(seed, p.k_weights, p.neighbour_prob)) for p in self.phases]
 
     def __len__(self) -> int:
         return self.num_batches // self.world_size - self.start
@@ -206,7 +213,9 @@ def token_labels(sample: Sample, grid_thw: Tensor) -> dict[str, Tensor]:
         colour, marking, part, build = thing.note.split(", ")
         accent, pattern = (None, "plain") if marking == "plain" else marking.split()
         out["category"][token] = CATEGORIES.index(sample.category)
-        for name, words, word in zip(list(TRAIT_CLASSES)[1:], vocabulary, (colour, pattern, accent, part, build), strict=True):
+        for name, words, word in zip(
+            list(TRAIT_CLASSES)[1:], vocabulary, (colour, pattern, accent, part, build), strict=True
+        ):
             if word is not None:
                 out[name][token] = words.index(word)
         for name, edge in zip(("x1", "y1", "x2", "y2"), thing.box_px, strict=True):

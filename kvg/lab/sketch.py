@@ -125,5 +125,7 @@ def _grow(mask: Image.Image, by: int) -> Image.Image:
     grown = mask
     for k in range(8):
         angle = k * math.pi / 4
-        grown = ImageChops.lighter(grown, ImageChops.offset(mask, round(by * math.cos(angle)), round(by * math.sin(angle))))
+        grown = ImageChops.lighter(
+            grown, ImageChops.offset(mask, round(by * math.cos(angle)), round(by * math.sin(angle)))
+        )
     return grown

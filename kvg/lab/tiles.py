@@ -30,7 +30,9 @@ def draw_tile(traits: Traits, rng: random.Random, size: int = 96) -> Image.Image
     image = image.rotate(rng.uniform(-7, 7), Image.Resampling.BILINEAR)
     image = image.crop(image.getchannel("A").point(lambda a: 255 * (a > 127)).getbbox())
     scale = size / max(image.size)
-    image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.BOX)
+    image = image.resize(
+        (max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.BOX
+    )
     light = ImageEnhance.Brightness(image.convert("RGB")).enhance(rng.uniform(0.93, 1.07))
     light.putalpha(image.getchannel("A"))
     return light

@@ -83,6 +83,7 @@ class Card:
 
     @property
     def category(self) -> str:
+        """Name of the category."""
         return self.traits.category
 
     @property
@@ -92,6 +93,7 @@ class Card:
 
     @property
     def knowledge(self) -> str:
+        """``known`` or ``unknown``, as shards have it."""
         return "known" if self.known else "unknown"
 
 

@@ -44,9 +44,7 @@ class LabSource:
         pool: str = "train",
     ) -> None:
         wanted = tuple(categories or CATEGORIES)
-        self._cards = {
-            c.name: c for c in load_cards() if c.category in wanted and knowledge in (None, c.knowledge)
-        }
+        self._cards = {c.name: c for c in load_cards() if c.category in wanted and knowledge in (None, c.knowledge)}
         self._categories = tuple(c for c in CATEGORIES if c in wanted)
         self.variants, self.pool = variants, pool
 

@@ -1,0 +1,1 @@
+"""The stages as LightningModules; no maths of their own."""

@@ -11,15 +11,16 @@ from typing import Any, Literal
 import lightning as L
 import torch
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
+from kvg.backbones.answers import answered_box, completion_texts
 from kvg.backbones.base import Backbone
 from kvg.errors import ConfigError
 from kvg.lab.traits import CATEGORIES
 from kvg.metrics.iou_accuracy import IoUAccuracy
 from kvg.rl.rollout import SamplingSettings, rollout
-from kvg.text.completion import parse_completion
 from kvg.text.prompts import PROMPTS
 from kvg.types import Batch, Box, Sample
 
@@ -69,7 +70,7 @@ class StageModule(L.LightningModule):
         if mesh is not None and not self.backbone.sharded:
             self.backbone.shard(mesh["data_parallel"])
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """The optimizer over what is trained, and the schedule by step."""
         trained = [p for p in self.backbone.parameters() if p.requires_grad]
         if not trained:
@@ -88,7 +89,7 @@ class StageModule(L.LightningModule):
 
     def on_fit_end(self) -> None:
         """Writes the trained model where the next stage can name it as its checkpoint."""
-        if self.export and not self.trainer.fast_dev_run:
+        if self.export and not getattr(self.trainer, "fast_dev_run", False):
             self.backbone.export(Path(self.trainer.default_root_dir) / EXPORT)
 
     # -- evaluation ------------------------------------------------------------------------------------------------
@@ -101,18 +102,16 @@ class StageModule(L.LightningModule):
 
     def decode(self, tokens: Tensor, mask: Tensor) -> list[str]:
         """Texts of completions ``[N, T]``; box tokens and the like stay, the end of the turn goes."""
-        rows = [row[keep].tolist() for row, keep in zip(tokens.cpu(), mask.cpu(), strict=True)]
-        ends = set(self.backbone.end_token_ids)
-        kept = [[t for t in row if t not in ends] for row in rows]
-        return list(self.backbone.processor.tokenizer.batch_decode(kept))
+        return completion_texts(self.backbone, tokens, mask)
 
     def read_box(self, text: str, sample: Sample) -> Box | None:
         """The answered box in pixels of the stored picture; None where there is none."""
-        size = self.backbone.processor.image_size(sample.width, sample.height)
-        return self.backbone.codec.decode(parse_completion(text).answer, size)
+        return answered_box(self.backbone, text, sample)
 
     def _evaluate(self, batch: Batch) -> list[dict[str, Any]]:
         texts, boxes = self.answer(batch)
+        if batch.get("padding"):  # a repetition that keeps this process in step with the others
+            return []
         samples: Sequence[Sample] = batch["samples"]
         groups = [{"split": s.split, "knowledge": s.knowledge} for s in samples]
         for group, sample in zip(groups, samples, strict=True):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 
 import lightning as L
 import torch
@@ -111,9 +112,14 @@ class LabPretrainModule(L.LightningModule):
         self.log("train/grad_norm", norm)
         self.log_dict({f"train/seen/{name}": value for name, value in accuracy.items()})
 
+    def on_fit_end(self) -> None:
+        """Writes the base model, without the heads, into the run's folder."""
+        self.backbone.export(Path(self.trainer.default_root_dir) / "export")
+
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Muon for the matrices inside layers, AdamW for all else."""
-        matrices, others = [], []
+        matrices: list[nn.Parameter] = []
+        others: list[nn.Parameter] = []
         for name, parameter in self.named_parameters():
             inside = ".layers." in name or ".blocks." in name
             (matrices if parameter.ndim == 2 and inside else others).append(parameter)

@@ -102,9 +102,7 @@ def rollout(
     return Rollouts(tokens[:, :longest], mask, logprobs[:, :longest], ~ended)
 
 
-def draw(
-    logits: Tensor, settings: SamplingSettings, generator: torch.Generator | None
-) -> tuple[Tensor, Tensor]:
+def draw(logits: Tensor, settings: SamplingSettings, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
     """One token per row and its log-probability under the distribution it was drawn from.
 
     The draw inverts the cumulative distribution: ``torch.multinomial`` costs twenty times as much on a CPU.

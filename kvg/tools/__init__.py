@@ -1,0 +1,1 @@
+"""The commands of ``kvg-data``, one a file."""

@@ -1,4 +1,4 @@
-"""Measures the skills of the lab's model apart: seeing, boxing, picking, recalling. `kvg-data exam --checkpoint lab`."""
+"""Measures the skills of the lab's model apart: seeing, boxing, picking, recalling. `kvg-data exam`."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""One parametric drawing per category."""

@@ -24,16 +24,31 @@ def draw(s: Sketch) -> None:
         nose = 0.6 * half + 0.05
         pen.ellipse([left * u, (cy - half) * u, (left + 2 * nose) * u, (cy + half) * u], fill=255)
         pen.rectangle([(left + nose) * u, (cy - half) * u, 0.64 * u, (cy + half) * u], fill=255)
-        pen.polygon([(0.63 * u, (cy - half) * u), (right * u, (cy - half) * u), (right * u, (cy - 0.25 * half) * u),
-                     (0.63 * u, (cy + half) * u)], fill=255)
+        pen.polygon(
+            [
+                (0.63 * u, (cy - half) * u),
+                (right * u, (cy - half) * u),
+                (right * u, (cy - 0.25 * half) * u),
+                (0.63 * u, (cy + half) * u),
+            ],
+            fill=255,
+        )
 
     if part == "skis":
         _skis(s, cy + half)
     s.body(silhouette)
-    s.polygon([(left + 0.05, cy - 0.1 * half), (left + 0.08, cy - 0.6 * half), (left + 0.15, cy - 0.6 * half),
-               (left + 0.15, cy - 0.1 * half)], _GLASS)
-    s.polygon([(0.40, cy + 0.55 * half), (0.55, cy + 0.55 * half), (0.68, cy + half + 0.06),
-               (0.60, cy + half + 0.06)], dark)
+    s.polygon(
+        [
+            (left + 0.05, cy - 0.1 * half),
+            (left + 0.08, cy - 0.6 * half),
+            (left + 0.15, cy - 0.6 * half),
+            (left + 0.15, cy - 0.1 * half),
+        ],
+        _GLASS,
+    )
+    s.polygon(
+        [(0.40, cy + 0.55 * half), (0.55, cy + 0.55 * half), (0.68, cy + half + 0.06), (0.60, cy + half + 0.06)], dark
+    )
     if part in ("two engines", "four engines"):
         _engines(s, 2 if part == "two engines" else 4, cy + half, dark)
     elif part == "propellers":
@@ -42,13 +57,24 @@ def draw(s: Sketch) -> None:
 
 def _tail(s: Sketch, right: float, top: float, fill: Colour) -> None:
     if s.traits.part == "T-tail":
-        s.polygon([(right - 0.19, top + 0.03), (right - 0.05, top - 0.25), (right + 0.06, top - 0.25),
-                   (right, top + 0.03)], fill)
-        s.polygon([(right - 0.19, top - 0.245), (right - 0.13, top - 0.31), (right + 0.06, top - 0.31),
-                   (right + 0.06, top - 0.245)], fill)
+        s.polygon(
+            [(right - 0.19, top + 0.03), (right - 0.05, top - 0.25), (right + 0.06, top - 0.25), (right, top + 0.03)],
+            fill,
+        )
+        s.polygon(
+            [
+                (right - 0.19, top - 0.245),
+                (right - 0.13, top - 0.31),
+                (right + 0.06, top - 0.31),
+                (right + 0.06, top - 0.245),
+            ],
+            fill,
+        )
     else:
-        s.polygon([(right - 0.15, top + 0.03), (right - 0.04, top - 0.12), (right + 0.05, top - 0.12),
-                   (right, top + 0.03)], fill)
+        s.polygon(
+            [(right - 0.15, top + 0.03), (right - 0.04, top - 0.12), (right + 0.05, top - 0.12), (right, top + 0.03)],
+            fill,
+        )
 
 
 def _engines(s: Sketch, count: int, belly: float, fill: Colour) -> None:
@@ -57,8 +83,17 @@ def _engines(s: Sketch, count: int, belly: float, fill: Colour) -> None:
     y = belly + radius + 0.015
     for x in xs:
         s.line([(x + length / 2, belly - 0.03), (x + length / 2, y)], s.ink, 0.05)
-        s.polygon([(x, y - radius), (x + 0.7 * length, y - radius), (x + length, y - 0.4 * radius),
-                   (x + length, y + 0.4 * radius), (x + 0.7 * length, y + radius), (x, y + radius)], fill)
+        s.polygon(
+            [
+                (x, y - radius),
+                (x + 0.7 * length, y - radius),
+                (x + length, y - 0.4 * radius),
+                (x + length, y + 0.4 * radius),
+                (x + 0.7 * length, y + radius),
+                (x, y + radius),
+            ],
+            fill,
+        )
         s.ellipse(x, y, 0.028, radius, _DARK)
 
 
@@ -68,8 +103,16 @@ def _propellers(s: Sketch, left: float, cy: float, half: float, fill: Colour) ->
     s.polygon([(0.36, cy + 0.35 * half), (0.56, cy + 0.55 * half), (0.56, cy + 0.75 * half), (0.36, cy + half)], fill)
     for x, y in ((left + 0.005, cy), (0.35, cy + 0.65 * half)):
         for side in (-1, 1):
-            s.polygon([(x - 0.01, y), (x - 0.032, y + side * reach * 0.75), (x, y + side * reach),
-                       (x + 0.032, y + side * reach * 0.75), (x + 0.01, y)], _DARK)
+            s.polygon(
+                [
+                    (x - 0.01, y),
+                    (x - 0.032, y + side * reach * 0.75),
+                    (x, y + side * reach),
+                    (x + 0.032, y + side * reach * 0.75),
+                    (x + 0.01, y),
+                ],
+                _DARK,
+            )
         s.ellipse(x, y, 0.036, 0.042, _DARK)
 
 

@@ -32,8 +32,14 @@ def draw(s: Sketch) -> None:
         s.line([(cx + dx, cy + ry - 0.04), (cx + dx, foot - 0.02), (cx + dx - 0.06, foot - 0.02)], _LEG, 0.04)
     if part == "crest":
         for x, lean in ((-0.07, -0.03), (-0.01, 0.04), (0.05, 0.11)):
-            s.polygon([(hx + x - 0.03, hy - 0.05), (hx + x + lean, hy - _HEAD - crest + abs(lean - 0.04) * 0.5),
-                       (hx + x + 0.06, hy - 0.03)], shade(s.main, 0.85))
+            s.polygon(
+                [
+                    (hx + x - 0.03, hy - 0.05),
+                    (hx + x + lean, hy - _HEAD - crest + abs(lean - 0.04) * 0.5),
+                    (hx + x + 0.06, hy - 0.03),
+                ],
+                shade(s.main, 0.85),
+            )
     _head(s, hx, hy, (cx, cy), ry)
     _beak(s, hx, hy, beak, part == "big beak")
 
@@ -48,16 +54,31 @@ def draw(s: Sketch) -> None:
 def _tail(s: Sketch, cx: float, cy: float, tail: float, drop: float) -> None:
     x, end = cx + _RX, cx + _RX + tail
     wide = 0.075 if tail > 0.2 else 0.05
-    s.polygon([(x - 0.1, cy - 0.05), (end, cy + drop - wide), (end - 0.03, cy + drop), (end, cy + drop + wide),
-               (x - 0.1, cy + 0.05)], shade(s.main, 0.85))
+    s.polygon(
+        [
+            (x - 0.1, cy - 0.05),
+            (end, cy + drop - wide),
+            (end - 0.03, cy + drop),
+            (end, cy + drop + wide),
+            (x - 0.1, cy + 0.05),
+        ],
+        shade(s.main, 0.85),
+    )
 
 
 def _head(s: Sketch, hx: float, hy: float, middle: tuple[float, float], ry: float) -> None:
     cx, cy = middle
 
     def silhouette(pen: ImageDraw.ImageDraw, u: float) -> None:
-        pen.polygon([((hx - 0.06) * u, hy * u), ((hx + 0.065) * u, hy * u), ((cx - 0.08) * u, (cy - 0.5 * ry) * u),
-                     ((cx - _RX + 0.02) * u, (cy + 0.02) * u)], fill=255)
+        pen.polygon(
+            [
+                ((hx - 0.06) * u, hy * u),
+                ((hx + 0.065) * u, hy * u),
+                ((cx - 0.08) * u, (cy - 0.5 * ry) * u),
+                ((cx - _RX + 0.02) * u, (cy + 0.02) * u),
+            ],
+            fill=255,
+        )
         pen.ellipse([(hx - _HEAD) * u, (hy - _HEAD) * u, (hx + _HEAD) * u, (hy + _HEAD) * u], fill=255)
 
     s.body(silhouette, pattern=False)

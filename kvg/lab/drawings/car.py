@@ -28,15 +28,28 @@ def draw(s: Sketch) -> None:
         _fins(s, right, waist, dark)
     elif part == "spoiler":
         _spoiler(s, right, waist, cabin, dark)
-    roof: list[Point] = [(0.31 + lean, waist + 0.02), (0.40 + lean, waist - cabin), (0.70 + lean, waist - cabin),
-                         (0.78 + lean, waist + 0.02)]
+    roof: list[Point] = [
+        (0.31 + lean, waist + 0.02),
+        (0.40 + lean, waist - cabin),
+        (0.70 + lean, waist - cabin),
+        (0.78 + lean, waist + 0.02),
+    ]
     if part == "open roof":
         _cockpit(s, waist, lean)
 
     def silhouette(pen: ImageDraw.ImageDraw, u: float) -> None:
         nose = 0.22 * (low - waist)
-        pen.polygon([(left * u, (waist + nose) * u), ((left + 0.06) * u, waist * u), ((right - 0.03) * u, waist * u),
-                     (right * u, (waist + nose) * u), (right * u, low * u), (left * u, low * u)], fill=255)
+        pen.polygon(
+            [
+                (left * u, (waist + nose) * u),
+                ((left + 0.06) * u, waist * u),
+                ((right - 0.03) * u, waist * u),
+                (right * u, (waist + nose) * u),
+                (right * u, low * u),
+                (left * u, low * u),
+            ],
+            fill=255,
+        )
         if part != "open roof":
             pen.polygon([(x * u, y * u) for x, y in roof], fill=255)
 
@@ -88,6 +101,13 @@ def _rack(s: Sketch, roof: float, lean: float) -> None:
     for x in (0.40, 0.55, 0.70):
         s.line([(x + lean, roof), (x + lean, roof - 0.055)], s.ink, 0.028)
     for x1, x2, high in ((0.38, 0.54, 0.12), (0.56, 0.70, 0.09)):
-        s.polygon([(x1 + lean, roof - 0.06), (x1 + lean, roof - 0.06 - high), (x2 + lean, roof - 0.06 - high),
-                   (x2 + lean, roof - 0.06)], (84, 80, 78))
+        s.polygon(
+            [
+                (x1 + lean, roof - 0.06),
+                (x1 + lean, roof - 0.06 - high),
+                (x2 + lean, roof - 0.06 - high),
+                (x2 + lean, roof - 0.06),
+            ],
+            (84, 80, 78),
+        )
     s.line([(0.32 + lean, roof - 0.055), (0.78 + lean, roof - 0.055)], s.ink, 0.032)

@@ -33,8 +33,16 @@ def draw(s: Sketch) -> None:
         _pointed(s, hx + 0.08, hy, 0.68)
 
     def head(pen: ImageDraw.ImageDraw, u: float) -> None:
-        pen.polygon([((hx - 0.04) * u, hy * u), ((hx + 0.09) * u, (hy - 0.03) * u), ((cx - 0.08) * u, (cy - ry) * u),
-                     ((cx - 0.1) * u, cy * u), ((cx - _RX + 0.02) * u, cy * u)], fill=255)
+        pen.polygon(
+            [
+                ((hx - 0.04) * u, hy * u),
+                ((hx + 0.09) * u, (hy - 0.03) * u),
+                ((cx - 0.08) * u, (cy - ry) * u),
+                ((cx - 0.1) * u, cy * u),
+                ((cx - _RX + 0.02) * u, cy * u),
+            ],
+            fill=255,
+        )
         pen.ellipse([(hx - 0.11) * u, (hy - 0.11) * u, (hx + 0.11) * u, (hy + 0.11) * u], fill=255)
         pen.rounded_rectangle([(hx - 0.21) * u, (hy - 0.02) * u, hx * u, (hy + 0.1) * u], 0.05 * u, fill=255)
 
@@ -48,8 +56,18 @@ def draw(s: Sketch) -> None:
     if part == "pointed ears":
         _pointed(s, hx + 0.005, hy, 0.82)
     elif part == "floppy ears":
-        s.polygon([(hx - 0.01, hy - 0.09), (hx + 0.07, hy - 0.1), (hx + 0.15, hy + 0.0), (hx + 0.16, hy + 0.16),
-                   (hx + 0.11, hy + 0.23), (hx + 0.04, hy + 0.2), (hx + 0.02, hy + 0.06)], shade(s.main, 0.62))
+        s.polygon(
+            [
+                (hx - 0.01, hy - 0.09),
+                (hx + 0.07, hy - 0.1),
+                (hx + 0.15, hy + 0.0),
+                (hx + 0.16, hy + 0.16),
+                (hx + 0.11, hy + 0.23),
+                (hx + 0.04, hy + 0.2),
+                (hx + 0.02, hy + 0.06),
+            ],
+            shade(s.main, 0.62),
+        )
     else:
         s.ellipse(hx + 0.06, hy - 0.075, 0.04, 0.04, shade(s.main, 0.72))
 
@@ -60,15 +78,34 @@ def _pointed(s: Sketch, x: float, y: float, factor: float) -> None:
 
 def _beard(s: Sketch, hx: float, hy: float) -> None:
     """A ragged tuft hanging from the whole length of the snout."""
-    s.polygon([(hx - 0.22, hy + 0.05), (hx - 0.23, hy + 0.19), (hx - 0.18, hy + 0.16), (hx - 0.15, hy + 0.27),
-               (hx - 0.11, hy + 0.17), (hx - 0.06, hy + 0.21), (hx - 0.03, hy + 0.06)], shade(s.main, 0.62))
+    s.polygon(
+        [
+            (hx - 0.22, hy + 0.05),
+            (hx - 0.23, hy + 0.19),
+            (hx - 0.18, hy + 0.16),
+            (hx - 0.15, hy + 0.27),
+            (hx - 0.11, hy + 0.17),
+            (hx - 0.06, hy + 0.21),
+            (hx - 0.03, hy + 0.06),
+        ],
+        shade(s.main, 0.62),
+    )
 
 
 def _tail(s: Sketch, x: float, y: float, part: str, sway: float) -> None:
     """No tail at all unless the traits speak of one, so that the short one is a feature too."""
     fill = shade(s.main, 0.85)
     if part == "long tail":
-        s.limb([(x - 0.06, y + 0.06), (x + 0.02, y + 0.02), (x + 0.05 + sway, y - 0.08), (x + 0.05 + sway, y - 0.2),
-                (x + 0.01 + sway, y - 0.25)], fill, 0.065)
+        s.limb(
+            [
+                (x - 0.06, y + 0.06),
+                (x + 0.02, y + 0.02),
+                (x + 0.05 + sway, y - 0.08),
+                (x + 0.05 + sway, y - 0.2),
+                (x + 0.01 + sway, y - 0.25),
+            ],
+            fill,
+            0.065,
+        )
     elif part == "short tail":
         s.limb([(x - 0.06, y + 0.06), (x + 0.03 + sway, y - 0.03)], fill, 0.095)

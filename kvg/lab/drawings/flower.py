@@ -33,8 +33,17 @@ def _bell(cx: float, cy: float, rx: float, ry: float) -> list[Point]:
 
 def _leaves(s: Sketch, x: float, y: float) -> None:
     for side in (-1, 1):
-        s.polygon([(x, y), (x + side * 0.1, y - 0.12), (x + side * 0.26, y - 0.14), (x + side * 0.4, y - 0.08),
-                   (x + side * 0.26, y + 0.0), (x + side * 0.12, y + 0.03)], _STEM)
+        s.polygon(
+            [
+                (x, y),
+                (x + side * 0.1, y - 0.12),
+                (x + side * 0.26, y - 0.14),
+                (x + side * 0.4, y - 0.08),
+                (x + side * 0.26, y + 0.0),
+                (x + side * 0.12, y + 0.03),
+            ],
+            _STEM,
+        )
         s.line([(x, y), (x + side * 0.27, y - 0.07)], s.ink, 0.016)
 
 
@@ -44,8 +53,10 @@ def _spines(s: Sketch, cx: float, cy: float, rx: float, ry: float, turn: float) 
         across = (-math.sin(angle) * 0.045, math.cos(angle) * 0.045)
         root = (cx + 0.7 * rx * math.cos(angle), cy + 0.7 * ry * math.sin(angle))
         tip = (cx + (rx + 0.11) * math.cos(angle), cy + (ry + 0.11) * math.sin(angle))
-        s.polygon([(root[0] - across[0], root[1] - across[1]), tip, (root[0] + across[0], root[1] + across[1])],
-                  shade(s.main, 0.75))
+        s.polygon(
+            [(root[0] - across[0], root[1] - across[1]), tip, (root[0] + across[0], root[1] + across[1])],
+            shade(s.main, 0.75),
+        )
 
 
 def draw(s: Sketch) -> None:
@@ -60,8 +71,18 @@ def draw(s: Sketch) -> None:
     foot = cy + ry + length
     if part == "bell":
         top = cy - ry
-        s.limb([(cx, top + 0.03), (cx + 0.02, top - 0.07), (cx + 0.14, top - 0.1), (cx + 0.32, top - 0.05),
-                (cx + 0.40, top + 0.1), (cx + 0.42 + lean * 0.5, cy + ry + 0.08)], _STEM, 0.035)
+        s.limb(
+            [
+                (cx, top + 0.03),
+                (cx + 0.02, top - 0.07),
+                (cx + 0.14, top - 0.1),
+                (cx + 0.32, top - 0.05),
+                (cx + 0.40, top + 0.1),
+                (cx + 0.42 + lean * 0.5, cy + ry + 0.08),
+            ],
+            _STEM,
+            0.035,
+        )
     else:
         s.limb([(cx, cy), (cx + lean * 0.5, cy + ry), (cx + lean, foot)], _STEM, 0.04)
     if part == "leaf":

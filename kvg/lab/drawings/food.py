@@ -35,16 +35,29 @@ def _cherry(s: Sketch, x: float, y: float) -> None:
 def _leaves(s: Sketch, x: float, y: float, lean: float) -> None:
     for side in (-1, 1):
         tip = (x + side * 0.30, y - 0.15 + side * lean)
-        blade = [(x, y + 0.03), (x + side * 0.06, y - 0.13), (x + side * 0.19, y - 0.19), tip,
-                 (x + side * 0.22, y - 0.03), (x + side * 0.1, y + 0.02)]
+        blade = [
+            (x, y + 0.03),
+            (x + side * 0.06, y - 0.13),
+            (x + side * 0.19, y - 0.19),
+            tip,
+            (x + side * 0.22, y - 0.03),
+            (x + side * 0.1, y + 0.02),
+        ]
         s.polygon(blade, shade(s.main, 0.8))
         s.line([(x, y), (x + side * 0.2, y - 0.1)], s.ink, 0.015)
 
 
 def _bowl(s: Sketch, cx: float, rim: float, rx: float, depth: float) -> None:
     half = [(cx + rx * math.cos(a), rim + depth * math.sin(a)) for a in (k * math.pi / 20 for k in range(21))]
-    s.polygon([(cx - 0.15, rim + depth + 0.05), (cx - 0.1, rim + depth - 0.03), (cx + 0.1, rim + depth - 0.03),
-               (cx + 0.15, rim + depth + 0.05)], _CHINA)
+    s.polygon(
+        [
+            (cx - 0.15, rim + depth + 0.05),
+            (cx - 0.1, rim + depth - 0.03),
+            (cx + 0.1, rim + depth - 0.03),
+            (cx + 0.15, rim + depth + 0.05),
+        ],
+        _CHINA,
+    )
     s.polygon(half, _CHINA)
     s.limb([(cx - rx, rim), (cx + rx, rim)], shade(_CHINA, 1.4), 0.035)
 

@@ -14,8 +14,13 @@ def draw(s: Sketch) -> None:
     """Draws the building of ``s.traits``."""
     part, rng = s.traits.part, s.rng
     half = _HALF_WIDTH[s.traits.build] * rng.uniform(0.95, 1.05)
-    top, low = {"spire": (0.43, 0.88), "dome": (0.42, 0.88), "columns": (0.24, 0.62), "steps": (0.17, 0.66),
-                "arch": (0.25, 0.83)}[part]
+    top, low = {
+        "spire": (0.43, 0.88),
+        "dome": (0.42, 0.88),
+        "columns": (0.24, 0.62),
+        "steps": (0.17, 0.66),
+        "arch": (0.25, 0.83),
+    }[part]
     top += rng.uniform(-0.015, 0.015)
     cx, dark = 0.5 + rng.uniform(-0.01, 0.01), shade(s.main, 0.86)
     if part == "spire":
@@ -37,8 +42,15 @@ def draw(s: Sketch) -> None:
     s.body(silhouette)
     ledge = 0.035
     if part in ("arch", "steps"):
-        s.polygon([(cx - half - ledge, top - 0.03), (cx + half + ledge, top - 0.03), (cx + half + ledge, top + 0.02),
-                   (cx - half - ledge, top + 0.02)], dark)
+        s.polygon(
+            [
+                (cx - half - ledge, top - 0.03),
+                (cx + half + ledge, top - 0.03),
+                (cx + half + ledge, top + 0.02),
+                (cx - half - ledge, top + 0.02),
+            ],
+            dark,
+        )
     if part in ("spire", "dome", "steps"):
         s.polygon([(cx - 0.04, low), (cx - 0.04, low - 0.13), (cx + 0.04, low - 0.13), (cx + 0.04, low)], _DOOR)
 
@@ -46,8 +58,15 @@ def draw(s: Sketch) -> None:
 def _spire(s: Sketch, cx: float, top: float, half: float, fill: Colour) -> None:
     """A needle almost as tall as the facade, on a short shoulder roof."""
     width = 0.05 + 0.2 * half
-    s.polygon([(cx - half - 0.03, top + 0.02), (cx - 0.5 * half, top - 0.06), (cx + 0.5 * half, top - 0.06),
-               (cx + half + 0.03, top + 0.02)], fill)
+    s.polygon(
+        [
+            (cx - half - 0.03, top + 0.02),
+            (cx - 0.5 * half, top - 0.06),
+            (cx + 0.5 * half, top - 0.06),
+            (cx + half + 0.03, top + 0.02),
+        ],
+        fill,
+    )
     s.polygon([(cx - width, top - 0.03), (cx, 0.07), (cx + width, top - 0.03)], fill)
 
 
@@ -72,5 +91,12 @@ def _columns(s: Sketch, cx: float, top: float, low: float, half: float, fill: Co
     for k in range(count):
         x = cx - half + 0.04 + k * (2 * half - 0.08) / (count - 1)
         s.limb([(x, low), (x, low + 0.22)], fill, 0.045)
-    s.polygon([(cx - half - 0.04, low + 0.20), (cx + half + 0.04, low + 0.20), (cx + half + 0.04, low + 0.26),
-               (cx - half - 0.04, low + 0.26)], fill)
+    s.polygon(
+        [
+            (cx - half - 0.04, low + 0.20),
+            (cx + half + 0.04, low + 0.20),
+            (cx + half + 0.04, low + 0.26),
+            (cx - half - 0.04, low + 0.26),
+        ],
+        fill,
+    )

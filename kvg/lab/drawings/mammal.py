@@ -33,8 +33,16 @@ def draw(s: Sketch) -> None:
         _horn(s, hx + 0.09, hy)
 
     def head(pen: ImageDraw.ImageDraw, u: float) -> None:
-        pen.polygon([((hx - 0.05) * u, hy * u), ((hx + 0.08) * u, (hy - 0.03) * u), ((cx - 0.1) * u, (cy - ry) * u),
-                     ((cx - 0.1) * u, cy * u), ((cx - _RX + 0.01) * u, (cy + 0.03) * u)], fill=255)
+        pen.polygon(
+            [
+                ((hx - 0.05) * u, hy * u),
+                ((hx + 0.08) * u, (hy - 0.03) * u),
+                ((cx - 0.1) * u, (cy - ry) * u),
+                ((cx - 0.1) * u, cy * u),
+                ((cx - _RX + 0.01) * u, (cy + 0.03) * u),
+            ],
+            fill=255,
+        )
         pen.ellipse([(hx - 0.1) * u, (hy - 0.1) * u, (hx + 0.1) * u, (hy + 0.1) * u], fill=255)
         pen.ellipse([(hx - 0.18) * u, (hy - 0.03) * u, (hx + 0.02) * u, (hy + 0.11) * u], fill=255)
 
@@ -63,11 +71,29 @@ def _horn(s: Sketch, x: float, y: float) -> None:
 
 
 def _trunk(s: Sketch, x: float, y: float, sway: float) -> None:
-    s.limb([(x - 0.06, y + 0.03), (x - 0.16, y + 0.08), (x - 0.2 + sway, y + 0.18), (x - 0.2 + sway, y + 0.29),
-            (x - 0.25 + sway, y + 0.34)], shade(s.main, 0.85), 0.075)
+    s.limb(
+        [
+            (x - 0.06, y + 0.03),
+            (x - 0.16, y + 0.08),
+            (x - 0.2 + sway, y + 0.18),
+            (x - 0.2 + sway, y + 0.29),
+            (x - 0.25 + sway, y + 0.34),
+        ],
+        shade(s.main, 0.85),
+        0.075,
+    )
 
 
 def _tail(s: Sketch, x: float, y: float, sway: float) -> None:
-    s.limb([(x - 0.05, y + 0.03), (x + 0.03, y - 0.02), (x + 0.08 + sway, y - 0.12), (x + 0.08 + sway, y - 0.25),
-            (x + 0.01 + sway, y - 0.31)], shade(s.main, 0.85), 0.055)
+    s.limb(
+        [
+            (x - 0.05, y + 0.03),
+            (x + 0.03, y - 0.02),
+            (x + 0.08 + sway, y - 0.12),
+            (x + 0.08 + sway, y - 0.25),
+            (x + 0.01 + sway, y - 0.31),
+        ],
+        shade(s.main, 0.85),
+        0.055,
+    )
     s.ellipse(x + 0.0 + sway, y - 0.32, 0.055, 0.055, shade(s.main, 0.6))

@@ -27,10 +27,26 @@ def _spines(s: Sketch, cx: float, cy: float, rx: float, ry: float) -> None:
 
 def _fins(s: Sketch, cx: float, cy: float, rx: float, ry: float) -> None:
     dark = shade(s.main, 0.8)
-    s.polygon([(cx - 0.2, cy - 0.8 * ry), (cx + 0.02, cy - ry - 0.17), (cx + 0.2, cy - ry - 0.17),
-               (cx + 0.13, cy - ry - 0.06), (cx + 0.2, cy - 0.7 * ry)], dark)
-    s.polygon([(cx + rx - 0.08, cy), (cx + rx + 0.13, cy - 0.17), (cx + rx + 0.08, cy), (cx + rx + 0.13, cy + 0.15),
-               (cx + rx - 0.08, cy + 0.05)], dark)
+    s.polygon(
+        [
+            (cx - 0.2, cy - 0.8 * ry),
+            (cx + 0.02, cy - ry - 0.17),
+            (cx + 0.2, cy - ry - 0.17),
+            (cx + 0.13, cy - ry - 0.06),
+            (cx + 0.2, cy - 0.7 * ry),
+        ],
+        dark,
+    )
+    s.polygon(
+        [
+            (cx + rx - 0.08, cy),
+            (cx + rx + 0.13, cy - 0.17),
+            (cx + rx + 0.08, cy),
+            (cx + rx + 0.13, cy + 0.15),
+            (cx + rx - 0.08, cy + 0.05),
+        ],
+        dark,
+    )
 
 
 def _spiral(s: Sketch, cx: float, cy: float, rx: float, ry: float, line: Colour) -> None:
@@ -67,8 +83,15 @@ def draw(s: Sketch) -> None:
         _spines(s, cx, cy, rx, ry)
     elif part == "fins":
         _fins(s, cx, cy, rx, ry)
-    s.polygon([(cx - rx - 0.06, foot - 0.03), (cx + 0.2, foot - 0.03), (cx + rx + 0.06, foot + 0.08),
-               (cx - rx - 0.02, foot + 0.08)], shade(s.main, 0.85))
+    s.polygon(
+        [
+            (cx - rx - 0.06, foot - 0.03),
+            (cx + 0.2, foot - 0.03),
+            (cx + rx + 0.06, foot + 0.08),
+            (cx - rx - 0.02, foot + 0.08),
+        ],
+        shade(s.main, 0.85),
+    )
     _head(s, cx - rx - 0.04, foot - 0.03, part == "horns", rng.uniform(-0.03, 0.02))
 
     def silhouette(pen: ImageDraw.ImageDraw, u: float) -> None:

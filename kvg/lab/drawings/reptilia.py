@@ -26,8 +26,11 @@ def draw(s: Sketch) -> None:
         for shift, factor in ((0.06, 0.62), (-0.03, 0.85)):
             x = cx + dx + shift * side * -1 + step * side
             foot = cy + ry + 0.085
-            s.limb([(x, cy + ry - 0.06), (x + 0.02 * side, foot - 0.015), (x - 0.045 + 0.02 * side, foot)],
-                   shade(s.main, factor), 0.05)
+            s.limb(
+                [(x, cy + ry - 0.06), (x + 0.02 * side, foot - 0.015), (x - 0.045 + 0.02 * side, foot)],
+                shade(s.main, factor),
+                0.05,
+            )
     if part == "crest":
         _crest(s, cx, cy, ry)
     if part == "horns":
@@ -71,8 +74,9 @@ def _crest(s: Sketch, cx: float, cy: float, ry: float) -> None:
     for k in range(5):
         x = cx - 0.2 + k * 0.1
         high = 0.15 - 0.018 * abs(k - 2)
-        s.polygon([(x - 0.055, cy - ry + 0.07), (x + 0.01, cy - ry - high), (x + 0.055, cy - ry + 0.07)],
-                  shade(s.main, 0.72))
+        s.polygon(
+            [(x - 0.055, cy - ry + 0.07), (x + 0.01, cy - ry - high), (x + 0.055, cy - ry + 0.07)], shade(s.main, 0.72)
+        )
 
 
 def _frill(s: Sketch, x: float, y: float) -> None:

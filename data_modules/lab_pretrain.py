@@ -1,0 +1,109 @@
+"""Data of the lab's base model: a curriculum of packed scenes and text cards, made as it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import lightning as L
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from kvg.errors import ConfigError
+from kvg.lab.pretraining import Phase, PretrainRows, SceneProcessor
+from kvg.shards.dataset import rank_and_world
+
+
+class HasSceneProcessor(Protocol):
+    """All that this data module needs of a backbone."""
+
+    @property
+    def processor(self) -> SceneProcessor:
+        """Cuts pictures and texts into tokens."""
+
+
+class PretrainLoader:
+    """Packed batches of this process; its position can be saved and loaded.
+
+    Args:
+        rows: the stream; its ``start`` is set here.
+        num_workers: processes that draw.
+    """
+
+    def __init__(self, rows: PretrainRows, num_workers: int) -> None:
+        self.rows, self.num_workers, self.given = rows, num_workers, 0
+        self.length = len(rows)
+
+    def __len__(self) -> int:
+        """Batches of the whole stream, those already given out included."""
+        return self.length
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        """From the saved position, or from the start."""
+        self.rows.start = self.given
+        prefetch = 6 if self.num_workers else None
+        for batch in DataLoader(self.rows, None, num_workers=self.num_workers, prefetch_factor=prefetch):
+            self.given += 1
+            yield batch
+        self.given = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many batches have been given out."""
+        return {"given": self.given}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Makes the next ``iter`` go on there."""
+        self.given = int(state["given"])
+
+
+class LabPretrainDataModule(L.LightningDataModule):
+    """Streams the curriculum of ``configs/lab/pretrain.yaml``.
+
+    Args:
+        phases: the curriculum, in order; the last one's ``until`` is 1.
+        num_batches: of all processes together.
+        card_rows: rows of text cards in each batch with text.
+        row_tokens: a row is filled with questions up to this length.
+        num_workers: processes that draw; each keeps its own store of drawn tiles (about 200 MB).
+        seed: of everything random.
+
+    Raises:
+        ConfigError: the phases do not reach the end.
+    """
+
+    def __init__(
+        self,
+        phases: Sequence[Phase],
+        num_batches: int,
+        card_rows: int = 1,
+        row_tokens: int = 300,
+        num_workers: int = 1,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if not phases or phases[-1].until < 1:
+            raise ConfigError("data.phases", "the last phase must have `until: 1.0`")
+        self.phases, self.num_batches, self.card_rows = phases, num_batches, card_rows
+        self.row_tokens, self.num_workers, self.seed = row_tokens, num_workers, seed
+        self.processor: SceneProcessor | None = None
+
+    def connect(self, backbone: HasSceneProcessor) -> None:
+        """Takes the processor from the backbone."""
+        self.processor = backbone.processor
+
+    def train_dataloader(self) -> PretrainLoader:
+        """The stream of this process."""
+        if self.processor is None:
+            raise ConfigError("data.processor", "call connect(backbone) before asking for a loader; the CLI does")
+        rank, world = rank_and_world()
+        rows = PretrainRows(
+            self.processor,
+            self.phases,
+            self.num_batches,
+            self.card_rows,
+            self.row_tokens,
+            self.seed,
+            rank=rank,
+            world_size=world,
+        )
+        return PretrainLoader(rows, self.num_workers)
