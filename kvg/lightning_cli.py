@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info
 
 from kvg.errors import ConfigError
 
@@ -79,9 +79,9 @@ def run(args: Sequence[str]) -> KVGCLI:
 
 
 def explain_mismatch(message: str) -> str:
-    """Sums up torch's list of keys that do not fit.
+    r"""Sums up torch's list of keys that do not fit.
 
-    >>> explain_mismatch('Error(s) in loading state_dict for M:\\n\\tMissing key(s) in state_dict: "a.b", "c". ')
+    >>> explain_mismatch('Error(s) in loading state_dict for M:\n\tMissing key(s) in state_dict: "a.b", "c". ')
     'does not fit M: 2 missing (a.b, ...); use the backbone and the settings it was trained with'
     """
     owner = re.search(r"loading state_dict for (\w+)", message)
@@ -120,7 +120,9 @@ def explain(message: str) -> tuple[str, str]:
     key = re.search(r'[Pp]arser key "([^"]+)"', message)
     field = key.group(1) if key else "settings"
     # Every optional argument is a union with None, and every union lists all that it is not.
-    noise = r"Does not validate|Subtypes|Errors$|Given value|Expected a <class 'NoneType'>|Expected a path|[Pp]arser key"
+    noise = (
+        r"Does not validate|Subtypes|Errors$|Given value|Expected a <class 'NoneType'>|Expected a path|[Pp]arser key"
+    )
     lines = [line.strip(" -:") for line in message.splitlines()]
     told = [line for line in lines if line and not re.match(noise, line)]
     classes = [re.findall(r"given class_path '([^']+)'", line) for line in told]

@@ -1,0 +1,9 @@
+"""Callbacks for seeing what a run does. Configs name them; nothing else imports them."""
+
+from __future__ import annotations
+
+from callbacks.pictures import BoxPictures
+from callbacks.progress import StageProgress
+from callbacks.throughput import Throughput
+
+__all__ = ["BoxPictures", "StageProgress", "Throughput"]

@@ -1,0 +1,107 @@
+"""A progress bar that shows what matters in either stage; plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import RichProgressBar
+from rich.console import Console
+from torch import Tensor
+
+SHOWN = {  # name on the bar: log key
+    "loss": "train/loss",
+    "reward": "train/reward/total",
+    "iou": "train/reward/iou",
+    "kl": "train/kl",
+    "length": "train/completion_length",
+    "val acc": "val/iou_acc",
+    "tokens/s": "train/tokens_per_s",
+}
+
+
+class StageProgress(RichProgressBar):
+    """Shows loss, reward and its IoU part, KL, completion length, validation accuracy and tokens per second.
+
+    Where output goes to a file, as under SLURM, a line every ``line_every_s`` takes the place of the bar.
+
+    Args:
+        shown: log key by the name shown; those not logged in this stage are left out. None = the above.
+        line_every_s: seconds between two lines without a terminal.
+        refresh_rate: steps between two refreshes of the bar; 0 = neither bar nor lines.
+        clock: seconds that only grow.
+    """
+
+    def __init__(
+        self,
+        shown: dict[str, str] | None = None,
+        line_every_s: float = 30.0,
+        refresh_rate: int = 1,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(refresh_rate=refresh_rate, leave=True)
+        self.shown: Mapping[str, str] = SHOWN if shown is None else shown
+        self.line_every_s, self._clock = line_every_s, clock
+        self._plain = refresh_rate > 0 and not Console().is_terminal
+        self._since, self._first_step, self._last_line = 0.0, 0, -line_every_s
+        if self._plain:
+            self.disable()
+
+    @property
+    def is_enabled(self) -> bool:
+        """Whether the bar is drawn."""
+        return super().is_enabled and not self._plain
+
+    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
+        """What stands beside the bar: the shown keys that have been logged, to three digits."""
+        logged = {**trainer.callback_metrics, **trainer.progress_bar_metrics}
+        return {name: _short(logged[key]) for name, key in self.shown.items() if key in logged}
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Starts the clock."""
+        super().on_train_start(trainer, pl_module)
+        self._since, self._first_step = self._clock(), trainer.global_step
+        self._last_line = self._since
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Refreshes the bar, or prints a line when one is due."""
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        total = int(trainer.estimated_stepping_batches)
+        due = self._clock() - self._last_line >= self.line_every_s or trainer.global_step >= total
+        if self._plain and due and trainer.is_global_zero:
+            self._last_line = self._clock()
+            print(self.line(trainer, pl_module, total), flush=True)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Refreshes the bar, or prints the validation's results."""
+        super().on_validation_end(trainer, pl_module)
+        if self._plain and trainer.is_global_zero and not trainer.sanity_checking:
+            values = {k: v for k, v in trainer.callback_metrics.items() if k.startswith("val/iou_acc")}
+            print("validation  " + "  ".join(f"{k[4:]} {_short(v)}" for k, v in values.items()), flush=True)
+
+    def line(self, trainer: L.Trainer, pl_module: L.LightningModule, total: int) -> str:
+        """One line on where the run is, what it measures, and how long it will take."""
+        step = trainer.global_step
+        seconds = self._clock() - self._since
+        left = (total - step) * seconds / max(1, step - self._first_step)
+        values = "  ".join(f"{k} {v}" for k, v in self.get_metrics(trainer, pl_module).items())
+        return f"step {step}/{total}  {values}  {_clock_time(left)} left"
+
+
+def _short(value: Any) -> str:
+    number = float(value.detach()) if isinstance(value, Tensor) else float(value)
+    return f"{number:.0f}" if abs(number) >= 1000 else f"{number:.3g}"
+
+
+def _clock_time(seconds: float) -> str:
+    """Hours, minutes and seconds.
+
+    >>> _clock_time(3723.4)
+    '1:02:03'
+    """
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"

@@ -1,0 +1,72 @@
+"""How fast a run is and what it waits for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sized
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+
+
+class Throughput(Callback):
+    """Logs samples per second over all processes, the share of time spent waiting for data, and peak GPU memory.
+
+    Tokens per second are the module's, which alone knows how many tokens it sampled. The keys are
+    ``time/samples_per_s``, ``time/data_share`` (0-1) and ``time/peak_gib``.
+
+    Args:
+        every: batches in one measurement.
+        clock: seconds that only grow.
+    """
+
+    def __init__(self, every: int = 10, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.every, self._clock = every, clock
+        self._restart()
+
+    def _restart(self) -> None:
+        self._start = self._end_of_last = self._clock()
+        self._waited, self._num_batches, self._num_samples = 0.0, 0, 0
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Starts anew, as validation and saving lie between two epochs."""
+        self._restart()
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """The wait for data ends here."""
+        self._waited += self._clock() - self._end_of_last
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Counts the batch; logs after every so many."""
+        self._end_of_last = self._clock()
+        self._num_batches += 1
+        self._num_samples += num_samples(batch)
+        if self._num_batches < self.every:
+            return
+        seconds = max(self._end_of_last - self._start, 1e-9)
+        pl_module.log("time/samples_per_s", trainer.world_size * self._num_samples / seconds)
+        pl_module.log("time/data_share", self._waited / seconds)
+        if pl_module.device.type == "cuda":
+            pl_module.log("time/peak_gib", torch.cuda.max_memory_allocated(pl_module.device) / 2**30)
+        self._restart()
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """A validation in mid-epoch is no part of the measurement."""
+        self._restart()
+
+
+def num_samples(batch: Any) -> int:
+    """Examples in a batch, text-only ones included.
+
+    >>> num_samples({"input_ids": [[1, 2], [3, 4], [5, 6]], "samples": ["a", "b"]})
+    3
+    """
+    if isinstance(batch, Mapping) and isinstance(batch.get("input_ids"), Sized):
+        return len(batch["input_ids"])
+    return len(batch) if isinstance(batch, Sized) else 1
