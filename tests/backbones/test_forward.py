@@ -1,0 +1,112 @@
+"""The wrapper's forward pass against plain transformers, and what of a batch is learnt."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from kvg.rl.logprobs import token_logprobs
+
+TOLERANCE = 1e-5
+
+
+@pytest.mark.parametrize("pad_left", [False, True])
+@pytest.mark.parametrize("with_text", [False, True])
+def test_logits_are_those_of_transformers(backbone, samples, plain, pad_left, with_text):
+    processor = backbone.processor
+    examples = [processor.encode(s, mode="think", target="rationale") for s in samples]
+    if with_text:
+        examples.insert(1, processor.encode_text("What is the Magpie?", "a bird."))
+        examples.append(processor.encode_text(None, "The Magpie is black."))
+    batch = processor.collate(examples, samples, pad_left=pad_left)
+    with torch.no_grad():
+        ours, theirs = backbone.logits(batch), backbone.model(**plain(batch)).logits
+    counted = batch["attention_mask"].bool()
+    assert not counted.all()
+    assert (ours - theirs)[counted].abs().max() < TOLERANCE
+    assert theirs[counted].std() > 0.1  # not equal because all are zero
+
+
+def test_a_batch_of_text_alone(backbone, plain):
+    processor = backbone.processor
+    batch = processor.collate([processor.encode_text("Who?", "me"), processor.encode_text(None, "nobody at all")], [])
+    with torch.no_grad():
+        ours, theirs = backbone.logits(batch), backbone.model(**plain(batch)).logits
+    assert (ours - theirs)[batch["attention_mask"].bool()].abs().max() < TOLERANCE
+
+
+def test_other_calls_between_do_not_matter(backbone, samples):
+    """Transformers remembers positions of the last call; the wrapper must not."""
+    processor = backbone.processor
+    one, two = (processor.collate([processor.encode(s, mode="direct", target="answer")], [s]) for s in samples[:2])
+    with torch.no_grad():
+        before = backbone.logits(one)
+        backbone.prefill(two)
+        assert torch.equal(backbone.logits(one), before)
+
+
+def test_label_loss_is_that_of_transformers(backbone, samples, plain):
+    processor = backbone.processor
+    batch = processor.collate([processor.encode(s, mode="think", target="rationale") for s in samples], samples)
+    loss, num = backbone.label_loss(batch)
+    theirs = backbone.model(**plain(batch), labels=batch["labels"]).loss
+    assert loss.item() == pytest.approx(theirs.item(), abs=TOLERANCE)
+    assert num == (batch["labels"] != -100).sum()
+    loss.backward()
+    assert backbone.model.get_input_embeddings().weight.grad.abs().sum() > 0
+
+
+def test_labels_cover_the_assistants_words_and_nothing_else(backbone, samples):
+    processor = backbone.processor
+    for target in ("rationale", "answer"):
+        example = processor.encode(samples[0], mode="think", target=target)
+        learnt = example["labels"] != -100
+        said = processor.tokenizer.decode(example["labels"][learnt])
+        assert said == processor.completion(samples[0], target) + "<|im_end|>"
+        assert torch.equal(example["labels"][learnt], example["input_ids"][learnt])
+        asked = processor.tokenizer.decode(example["input_ids"][~learnt])
+        assert asked.startswith("<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n")
+        assert f"<|object_ref_start|>{samples[0].entity}<|object_ref_end|>  Output the thinking" in asked
+        assert asked.endswith("<|im_end|>\n<|im_start|>assistant\n")
+        assert asked.count("<|image_pad|>") == 25  # 140 px, patches of 14, merged 2 x 2
+    assert "<think>Plan: the " in processor.completion(samples[0], "rationale")
+    assert (processor.encode(samples[0], mode="think", target=None)["labels"] == -100).all()
+
+
+def test_text_alone_is_learnt_from_its_start(backbone):
+    processor = backbone.processor
+    example = processor.encode_text(None, "The Magpie is black.")
+    assert processor.tokenizer.decode(example["labels"][1:]) == "The Magpie is black.<|im_end|>"
+    assert example["labels"][0] == -100
+
+
+def test_frozen_parts_by_config(family):
+    def trained(**settings):
+        names = [n for n, p in family("tiny", **settings).model.named_parameters() if p.requires_grad]
+        return {
+            "vision": any("visual.blocks" in n or "patch_embed" in n for n in names),
+            "projector": any("visual.merger" in n for n in names),
+            "language": any("language_model" in n for n in names),
+        }
+
+    assert trained() == {"vision": False, "projector": False, "language": True}
+    assert trained(freeze_vision=False) == {"vision": True, "projector": False, "language": True}
+    assert trained(freeze_projector=False) == {"vision": False, "projector": True, "language": True}
+
+
+def test_token_logprobs_in_chunks_with_gradient():
+    torch.manual_seed(0)
+    head, hidden = torch.nn.Linear(8, 5, bias=False), torch.randn(7, 8, requires_grad=True)
+    targets = torch.tensor([0, 1, 2, 3, 4, 0, 1])
+    results = []
+    for chunk in (100, 3):
+        hidden.grad = None
+        scores, entropy = token_logprobs(head, hidden, targets, temperature=0.5, chunk=chunk)
+        scores.sum().backward()
+        results.append((scores.detach(), entropy, hidden.grad.clone()))
+    for whole, cut in zip(*results, strict=True):
+        torch.testing.assert_close(whole, cut)
+    expected = (head(hidden) / 0.5).log_softmax(-1)
+    torch.testing.assert_close(results[0][0], expected.gather(1, targets[:, None])[:, 0].detach())
+    torch.testing.assert_close(results[0][1], -(expected.exp() * expected).sum(-1).detach())
+    assert token_logprobs(head, hidden[:0], targets[:0])[0].shape == (0,)

@@ -1,0 +1,36 @@
+"""Samples of the lab's world, as every room from the backbones upwards needs them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import pytest
+
+from kvg.lab.pretraining import lab_canvas
+from kvg.lab.world import LabSource
+from kvg.synthesis.compositor import Compositor
+from kvg.synthesis.rationale import CardWriter
+from kvg.types import Sample
+
+Scenes = Callable[..., list[Sample]]
+
+
+@pytest.fixture(scope="session")
+def scenes() -> Scenes:
+    """Makes composites with rationales; canvases take turns, so that one batch holds pictures of several sizes."""
+
+    def make(
+        num: int, sizes: Sequence[tuple[int, int]] = ((140, 140),), seed: int = 0, **settings: object
+    ) -> list[Sample]:
+        source = LabSource(variants=1, pool="tests")
+        samples = []
+        for index in range(num):
+            config = replace(
+                lab_canvas(seed, {2: 1.0, 3: 1.0}, 0.5), canvas_sizes=[sizes[index % len(sizes)]], **settings
+            )
+            sample = Compositor(source, config).sample(index)
+            samples.append(replace(sample, rationale=CardWriter().write(sample)))
+        return samples
+
+    return make
