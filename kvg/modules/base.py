@@ -132,13 +132,15 @@ class StageModule(L.LightningModule):
             for s, text, box in zip(samples, texts, boxes, strict=True)
         ]
 
-    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Answers greedily and counts."""
-        self._evaluate(batch)
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> list[dict[str, Any]]:
+        """Answers greedily and counts; one record per case, for callbacks to show."""
+        return self._evaluate(batch)
 
-    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Answers greedily, counts, and keeps a line per case."""
-        self._lines += [json.dumps(row) for row in self._evaluate(batch)]
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> list[dict[str, Any]]:
+        """Answers greedily, counts, and keeps a line per case; returns the records, for callbacks to show."""
+        records = self._evaluate(batch)
+        self._lines += [json.dumps(record) for record in records]
+        return records
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> list[dict[str, Any]]:
         """Answers greedily; one record per case."""
