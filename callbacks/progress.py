@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from time import monotonic
 from typing import Any
 
 import lightning as L
@@ -31,19 +31,12 @@ class StageProgress(RichProgressBar):
         shown: log key by the name shown; those not logged in this stage are left out. None = the above.
         line_every_s: seconds between two lines without a terminal.
         refresh_rate: steps between two refreshes of the bar; 0 = neither bar nor lines.
-        clock: seconds that only grow.
     """
 
-    def __init__(
-        self,
-        shown: dict[str, str] | None = None,
-        line_every_s: float = 30.0,
-        refresh_rate: int = 1,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, shown: dict[str, str] | None = None, line_every_s: float = 30.0, refresh_rate: int = 1) -> None:
         super().__init__(refresh_rate=refresh_rate, leave=True)
         self.shown: Mapping[str, str] = SHOWN if shown is None else shown
-        self.line_every_s, self._clock = line_every_s, clock
+        self.line_every_s = line_every_s
         self._plain = refresh_rate > 0 and not Console().is_terminal
         self._since, self._first_step, self._last_line = 0.0, 0, -line_every_s
         if self._plain:
@@ -62,7 +55,7 @@ class StageProgress(RichProgressBar):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Starts the clock."""
         super().on_train_start(trainer, pl_module)
-        self._since, self._first_step = self._clock(), trainer.global_step
+        self._since, self._first_step = monotonic(), trainer.global_step
         self._last_line = self._since
 
     def on_train_batch_end(
@@ -71,9 +64,9 @@ class StageProgress(RichProgressBar):
         """Refreshes the bar, or prints a line when one is due."""
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         total = int(trainer.estimated_stepping_batches)
-        due = self._clock() - self._last_line >= self.line_every_s or trainer.global_step >= total
+        due = monotonic() - self._last_line >= self.line_every_s or trainer.global_step >= total
         if self._plain and due and trainer.is_global_zero:
-            self._last_line = self._clock()
+            self._last_line = monotonic()
             print(self.line(trainer, pl_module, total), flush=True)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -86,7 +79,7 @@ class StageProgress(RichProgressBar):
     def line(self, trainer: L.Trainer, pl_module: L.LightningModule, total: int) -> str:
         """One line on where the run is, what it measures, and how long it will take."""
         step = trainer.global_step
-        seconds = self._clock() - self._since
+        seconds = monotonic() - self._since
         left = (total - step) * seconds / max(1, step - self._first_step)
         values = "  ".join(f"{k} {v}" for k, v in self.get_metrics(trainer, pl_module).items())
         return f"step {step}/{total}  {values}  {_clock_time(left)} left"

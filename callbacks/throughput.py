@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sized
+from collections.abc import Mapping, Sized
+from time import perf_counter
 from typing import Any
 
 import lightning as L
@@ -19,15 +19,14 @@ class Throughput(Callback):
 
     Args:
         every: batches in one measurement.
-        clock: seconds that only grow.
     """
 
-    def __init__(self, every: int = 10, clock: Callable[[], float] = time.perf_counter) -> None:
-        self.every, self._clock = every, clock
+    def __init__(self, every: int = 10) -> None:
+        self.every = every
         self._restart()
 
     def _restart(self) -> None:
-        self._start = self._end_of_last = self._clock()
+        self._start = self._end_of_last = perf_counter()
         self._waited, self._num_batches, self._num_samples = 0.0, 0, 0
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -38,13 +37,13 @@ class Throughput(Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """The wait for data ends here."""
-        self._waited += self._clock() - self._end_of_last
+        self._waited += perf_counter() - self._end_of_last
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Counts the batch; logs after every so many."""
-        self._end_of_last = self._clock()
+        self._end_of_last = perf_counter()
         self._num_batches += 1
         self._num_samples += num_samples(batch)
         if self._num_batches < self.every:

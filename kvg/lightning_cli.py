@@ -42,14 +42,14 @@ class KVGCLI(LightningCLI):
         except argparse.ArgumentError as error:
             raise ConfigError(*explain(str(error))) from error
 
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Leaves the parser as it is but for defaults; see ``add_default_arguments_to_parser``."""
-        parser.set_defaults({"trainer.logger": True})
-
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         parser.set_defaults({"weights_only": True})  # unpickling a stranger's checkpoint runs the stranger's code
         return parser
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parses ``args``; Lightning's own warns whenever the process has arguments too, which here are the same."""
+        self.config = parser.parse_args(args)
 
     def before_instantiate_classes(self) -> None:
         """Keeps a CPU process to one thread unless OMP_NUM_THREADS says otherwise."""
