@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 from kvg.errors import DataError
+from kvg.shards.schema import check_box
 from kvg.text.box_codec import BoxCodec, ImageSize
 from kvg.text.completion import write_completion
 from kvg.text.prompts import fill_boxes, prompt
@@ -103,16 +104,24 @@ class QwenVLProcessor:
         """Decodes the picture of a sample and checks it against the record.
 
         Raises:
-            DataError: it does not decode, has another size than the record says, or a box lies outside of it.
+            DataError: it does not decode, has another size than the record says or a shape that the model cannot take,
+                or a box lies outside of it.
         """
         try:
             with Image.open(io.BytesIO(sample.image)) as opened:
                 image: Image.Image = opened.convert("RGB")
-        except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
+        except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise DataError(sample.key, "image", f"it does not decode ({error}); replace or drop the file") from error
         if image.size != (sample.width, sample.height):
             found = f"the picture is {image.width}x{image.height}, the record says {sample.width}x{sample.height}"
             raise DataError(sample.key, "width, height", f"{found}; write the size of the stored picture")
+        try:
+            self.image_size(*image.size)
+        except ValueError as error:
+            remedy = f"{image.width}x{image.height} cannot be resized ({error}); crop it"
+            raise DataError(sample.key, "image", remedy) from error
+        for number, thing in enumerate(sample.objects):
+            check_box(thing.box_px, *image.size, sample.key, f"objects[{number}].box_px")
         return image
 
     # -- tokens ----------------------------------------------------------------------------------------------------
@@ -142,7 +151,10 @@ class QwenVLProcessor:
             return boxes[sample.target]
         if not sample.rationale:
             raise DataError(sample.key, "rationale", "it is empty; run `kvg-data rationalize` on these shards first")
-        return write_completion(fill_boxes(sample.rationale, boxes), boxes[sample.target])
+        try:
+            return write_completion(fill_boxes(sample.rationale, boxes), boxes[sample.target])
+        except DataError as error:
+            raise DataError(sample.key, "rationale", f"{error.field}: {error.remedy}") from error
 
     def encode(self, sample: Sample, *, mode: str, target: str | None) -> Example:
         """See ``kvg.types.Processor.encode``."""

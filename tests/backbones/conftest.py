@@ -33,9 +33,8 @@ def prompts(samples):
 
     def make(backbone: Backbone, num: int = 4) -> Batch:
         modes = ("think", "direct", "cot", "direct")
-        examples = [
-            backbone.processor.encode(s, mode=m, target=None) for s, m in zip(samples[:num], modes, strict=False)
-        ]
+        chosen = zip(samples[:num], modes[:num], strict=True)
+        examples = [backbone.processor.encode(s, mode=m, target=None) for s, m in chosen]
         assert len({len(e["input_ids"]) for e in examples}) > 1 or num == 1
         return backbone.processor.collate(examples, samples[:num], pad_left=True)
 
