@@ -1,0 +1,230 @@
+"""Runs commands that depend on each other: several at a time, each once, and none left behind when one fails."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.text import Text
+
+from kvg.errors import KVGError
+
+MODULES = {"kvg": "kvg", "kvg-data": "kvg.tools.main"}
+_GRACE_S = 8.0  # for a child to end by itself once it has been asked to
+_TAIL = 20  # lines of a failed step's log that are shown
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+class StepError(KVGError):
+    """A command that failed; the message ends with the last lines of its log."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command.
+
+    Attributes:
+        name: also that of its log and of its stamp.
+        title: what it does, in a few words.
+        command: program and arguments, as a user would type them.
+        out: file or folder that it makes; removed before the step is run again.
+        proof: exists when the step is complete.
+        needs: names of the steps before it.
+        reads: other files that decide the result.
+        cores: how many it keeps busy.
+    """
+
+    name: str
+    title: str
+    command: tuple[str, ...]
+    out: Path
+    proof: Path
+    needs: tuple[str, ...] = ()
+    reads: tuple[Path, ...] = ()
+    cores: int = 1
+
+    @property
+    def argv(self) -> list[str]:
+        """The command, with this very interpreter for those of this package."""
+        program, *arguments = self.command
+        return [sys.executable, "-m", MODULES[program], *arguments] if program in MODULES else list(self.command)
+
+
+@dataclass
+class Running:
+    """A step under way."""
+
+    step: Step
+    process: subprocess.Popen[bytes]
+    log: Path
+    start: float = field(default_factory=time.monotonic)
+
+
+class StepRunner:
+    """Runs steps in their order as soon as what they need is there.
+
+    A step's identity is the checksum of its command, of the files it reads and of the steps it needs. It is kept in a
+    stamp when the step is complete, so that a second run does only what is missing or has changed.
+
+    Args:
+        folder: for ``logs`` and ``stamps``.
+        cores: number of single-core steps that may run at once.
+        console: where to tell of it.
+    """
+
+    def __init__(self, folder: Path, cores: int, console: Console) -> None:
+        self.folder, self.cores, self.console = folder, max(1, cores), console
+        self._running: list[Running] = []
+
+    def run(self, steps: Sequence[Step]) -> None:
+        """Runs all that is not yet complete.
+
+        Raises:
+            StepError: a step failed; the others have been stopped.
+        """
+        identities = self._identities(steps)
+        kept = [s for s in steps if self.is_complete(s, identities[s.name])]
+        done, waiting = {s.name for s in kept}, [s for s in steps if s not in kept]
+        if kept:
+            self.console.print(f"[dim]there already: {', '.join(s.name for s in kept)}[/dim]")
+        try:
+            with Live(console=self.console, refresh_per_second=4, transient=True, get_renderable=self._view):
+                while waiting or self._running:
+                    self._start_ready(waiting, done)
+                    for ended in [r for r in self._running if r.process.poll() is not None]:
+                        self._finish(ended, identities[ended.step.name])
+                        done.add(ended.step.name)
+                    time.sleep(0.05)
+        finally:
+            self._stop_all()
+
+    def is_complete(self, step: Step, identity: str) -> bool:
+        """Whether the step has been run to its end with this identity, and its result is there."""
+        try:
+            stamp = json.loads(self._stamp(step).read_text("utf-8"))
+        except (OSError, ValueError):
+            return False
+        return bool(stamp.get("identity") == identity and step.proof.exists())
+
+    def log(self, step: Step) -> Path:
+        """Where the step's output goes."""
+        return self.folder / "logs" / f"{step.name}.log"
+
+    def _stamp(self, step: Step) -> Path:
+        return self.folder / "stamps" / f"{step.name}.json"
+
+    @staticmethod
+    def _identities(steps: Iterable[Step]) -> Mapping[str, str]:
+        found: dict[str, str] = {}
+        for step in steps:
+            digest = hashlib.sha256("\0".join(step.command).encode())
+            for path in step.reads:
+                digest.update(path.read_bytes())
+            for name in step.needs:
+                digest.update(found[name].encode())
+            found[step.name] = digest.hexdigest()
+        return found
+
+    def _start_ready(self, waiting: list[Step], done: set[str]) -> None:
+        for step in list(waiting):
+            if not done.issuperset(step.needs):
+                continue
+            free = self.cores - sum(r.step.cores for r in self._running)
+            if self._running and step.cores > free:
+                return  # nothing later may overtake it, or a step of many cores would wait for ever
+            waiting.remove(step)
+            self._start(step)
+
+    def _start(self, step: Step) -> None:
+        self._stamp(step).unlink(missing_ok=True)
+        if step.out.is_dir():
+            shutil.rmtree(step.out)
+        step.out.unlink(missing_ok=True)
+        log = self.log(step)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        self.console.print(f"[bold]{step.name}[/bold]  [dim]{step.title}[/dim]")
+        self.console.print(Text(f"  $ {shlex.join(step.command)}", style="cyan"), soft_wrap=True)
+        env = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": str(self.console.width), "PYTHONUNBUFFERED": "1"}
+        with log.open("wb") as stream:
+            # A session of its own: Ctrl-C reaches this program alone, which then ends whole process groups.
+            process = subprocess.Popen(
+                step.argv, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, env=env, start_new_session=True
+            )
+        self._running.append(Running(step, process, log))
+
+    def _finish(self, ended: Running, identity: str) -> None:
+        self._running.remove(ended)
+        step, code = ended.step, ended.process.returncode
+        seconds = time.monotonic() - ended.start
+        if code or not step.proof.exists():
+            fault = f"ended with exit code {code}" if code else f"ended without {step.proof}"
+            tail = "\n".join(f"  {line}" for line in last_lines(ended.log, _TAIL))
+            raise StepError(f"{step.name} {fault}. The end of {ended.log}:\n{tail}")
+        stamp = {"identity": identity, "command": shlex.join(step.command), "seconds": round(seconds, 1)}
+        self._stamp(step).parent.mkdir(parents=True, exist_ok=True)
+        self._stamp(step).write_text(json.dumps(stamp, indent=1) + "\n", "utf-8")
+        self.console.print(f"[green]✓[/green] {step.name}  {clock(seconds)}")
+
+    def _view(self) -> Group:
+        lines = []
+        for running in self._running:
+            said = (last_lines(running.log, 1) or [""])[0].strip()
+            text = f"{running.step.name}  {clock(time.monotonic() - running.start)}  {said}"
+            lines.append(Spinner("dots", Text(text, no_wrap=True, overflow="ellipsis")))
+        return Group(*lines)
+
+    def _stop_all(self) -> None:
+        for running in self._running:
+            _signal_group(running.process, signal.SIGTERM)
+        deadline = time.monotonic() + _GRACE_S
+        for running in self._running:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                running.process.wait(max(0.0, deadline - time.monotonic()))
+            _signal_group(running.process, signal.SIGKILL)  # also what the child has left behind
+            running.process.wait()
+        self._running = []
+
+
+def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # all of it has ended
+        os.killpg(process.pid, number)
+
+
+def last_lines(log: Path, num: int) -> list[str]:
+    """The last lines of a log that say something, as they stood on the screen.
+
+    Colours are left out, and of a line that was drawn over and over only its last state is kept.
+    """
+    try:
+        with log.open("rb") as stream:
+            stream.seek(max(0, log.stat().st_size - 20_000))
+            text = stream.read().decode("utf-8", "replace")
+    except OSError:
+        return []
+    lines = (line.rstrip("\r").rpartition("\r")[2].rstrip() for line in _ESCAPES.sub("", text).split("\n"))
+    return [line for line in lines if line.strip()][-num:]
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds.
+
+    >>> clock(75.2)
+    '1:15'
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02}"
