@@ -7,7 +7,6 @@ that the model remembers between calls belong to the last call, which need not b
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -18,8 +17,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from transformers import AutoTokenizer, DynamicCache, PreTrainedTokenizerBase
+from transformers import DynamicCache, PreTrainedTokenizerBase
 
+from kvg.backbones.folders import full_state, load_checkpoint, write_folder
 from kvg.backbones.lora import LoRASettings, add_lora, lora_disabled, merged_state
 from kvg.backbones.processor import QwenVLProcessor
 from kvg.errors import ConfigError
@@ -95,8 +95,11 @@ class Backbone(nn.Module, ABC):
         self.lora = lora
         if lora is not None:
             add_lora(self.model, lora)
+        self.recomputes = gradient_checkpointing
         if gradient_checkpointing:
-            self.model.gradient_checkpointing_enable({"use_reentrant": False})
+            # The new name of the method came after transformers 5.17.
+            enable = getattr(self.model, "activation_checkpointing_enable", self.model.gradient_checkpointing_enable)
+            enable({"use_reentrant": False})
             self.model.enable_input_require_grads()
 
     # -- made by the family ----------------------------------------------------------------------------------------
@@ -108,40 +111,9 @@ class Backbone(nn.Module, ABC):
         """Model, tokenizer and picture settings of a folder or a hub name. Runs no code from the checkpoint.
 
         Raises:
-            ConfigError: it is not there, or of another architecture.
+            ConfigError: it is not there, not whole, or of another architecture.
         """
-        config = self._read_config(checkpoint)
-        if config.get("model_type") != self.model_type:
-            remedy = f"'{checkpoint}' holds a {config.get('model_type')} model, not {self.model_type}"
-            raise ConfigError("backbone.checkpoint", f"{remedy}; choose the backbone class of that family")
-        model = self.hf_class.from_pretrained(checkpoint, dtype=dtype, attn_implementation=attn, use_safetensors=True)
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-        return model, tokenizer, self._picture_settings(checkpoint)
-
-    def _read_config(self, checkpoint: str) -> dict[str, Any]:
-        from transformers import AutoConfig
-
-        folder = Path(checkpoint)
-        if folder.is_dir() and not (folder / "config.json").is_file():
-            raise ConfigError("backbone.checkpoint", f"'{checkpoint}' has no config.json; give a Hugging Face folder")
-        try:
-            return dict(AutoConfig.from_pretrained(checkpoint).to_dict())
-        except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise ConfigError("backbone.checkpoint", f"'{checkpoint}' cannot be read ({reason})") from error
-
-    def _picture_settings(self, checkpoint: str) -> dict[str, int]:
-        from transformers import AutoImageProcessor
-
-        found = AutoImageProcessor.from_pretrained(checkpoint, backend="pil")
-        size = found.size
-        return {
-            "min_pixels": int(size["shortest_edge"]),
-            "max_pixels": int(size["longest_edge"]),
-            "patch_size": int(found.patch_size),
-            "merge_size": int(found.merge_size),
-            "temporal_patch_size": int(found.temporal_patch_size),
-        }
+        return load_checkpoint(self.hf_class, self.model_type, checkpoint, dtype, attn)
 
     def _freeze(self, vision: bool, projector: bool) -> None:
         for name, parameter in self.model.model.visual.named_parameters():
@@ -263,6 +235,9 @@ class Backbone(nn.Module, ABC):
 
     def prefill(self, batch: Mapping[str, Any], repeats: int = 1) -> tuple[Tensor, DecodeState]:
         """See ``kvg.rl.rollout.Policy.prefill``: one vision pass and one pass over each prompt, whatever the group."""
+        if self.recomputes and self.training:
+            # Transformers would drop the cache without a word, and every token would be drawn from a wrong context.
+            raise RuntimeError("call eval() before sampling from a backbone with gradient_checkpointing")
         embeds, positions, mask = self._prompt(batch, 1)
         out = self.model.model.language_model(
             inputs_embeds=embeds,
@@ -328,27 +303,7 @@ class Backbone(nn.Module, ABC):
 
         Every process has to call it where the model is sharded; the first one writes.
         """
-        if self.sharded:
-            from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
-
-            options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-            state: dict[str, Any] = dict(get_model_state_dict(self.model, options=options))
-        else:
-            state = dict(merged_state(self.model))
+        state = full_state(self.model, self.sharded)
         if dist.is_available() and dist.is_initialized() and dist.get_rank() != 0:
             return
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        if self.model.config.tie_word_embeddings:
-            state.pop("lm_head.weight", None)
-        self.model.save_pretrained(folder, state_dict=state)
-        self.processor.tokenizer.save_pretrained(folder)
-        p = self.processor
-        picture = {
-            "image_processor_type": "Qwen2VLImageProcessor",
-            "size": {"shortest_edge": p.min_pixels, "longest_edge": p.max_pixels},
-            "patch_size": p.patch_size,
-            "merge_size": p.merge_size,
-            "temporal_patch_size": p.temporal_patch_size,
-        }
-        (folder / "preprocessor_config.json").write_text(json.dumps(picture, indent=1) + "\n")
+        write_folder(Path(folder), self.model, merged_state(state, self.lora), self.processor)

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase, Qwen2_5_VLConfig, Qwen2_5_VLFo
 
 from kvg.backbones.base import Backbone
 from kvg.backbones.qwen2_vl import LAB_PICTURE, RANDOM, lab_tokenizer
-from kvg.backbones.tiny import build_model
+from kvg.backbones.tiny import build_model, cast
 from kvg.text.box_codec import AbsoluteCodec, BoxCodec
 
 
@@ -51,4 +51,5 @@ class Qwen25VLBackbone(Backbone):
             )
         model.generation_config = plain.generation_config
         model.set_attn_implementation(attn)
+        cast(model, dtype)
         return model, tokenizer, dict(LAB_PICTURE)

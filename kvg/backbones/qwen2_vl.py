@@ -10,7 +10,7 @@ from typing import Any
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2VLForConditionalGeneration
 
 from kvg.backbones.base import Backbone
-from kvg.backbones.tiny import TinySize, build_model
+from kvg.backbones.tiny import TinySize, build_model, cast
 from kvg.errors import ConfigError
 from kvg.lab.corpus import corpus
 from kvg.lab.tokenizer import train_tokenizer
@@ -61,6 +61,7 @@ class Qwen2VLBackbone(Backbone):
         if checkpoint in RANDOM:
             model = build_model(lab_tokenizer(), RANDOM[checkpoint])
             model.set_attn_implementation(attn)
+            cast(model, dtype)
             return model, lab_tokenizer(), dict(LAB_PICTURE)
         if checkpoint == "lab":
             if not (lab_folder() / "model.safetensors").is_file():

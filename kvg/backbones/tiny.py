@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 from transformers import GenerationConfig, PreTrainedTokenizerBase, Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
 
@@ -79,3 +80,10 @@ def build_model(
         pad_token_id=config.text_config.pad_token_id,
     )
     return model
+
+
+def cast(model: nn.Module, dtype: str) -> None:
+    """Casts weights in place; ``auto`` leaves them. Buffers stay: rotary frequencies need their precision."""
+    if dtype == "bfloat16":
+        for parameter in model.parameters():
+            parameter.data = parameter.data.to(torch.bfloat16)
