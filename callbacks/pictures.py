@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import lightning as L
@@ -66,7 +66,7 @@ class BoxPictures(Callback):
 
     def _show(self, trainer: L.Trainer, stage: str, outputs: Any, batch: Any, loader: int) -> None:
         boards = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
-        if trainer.sanity_checking or not trainer.is_global_zero or not boards or not isinstance(outputs, Sequence):
+        if trainer.sanity_checking or not trainer.is_global_zero or not boards or not outputs:
             return
         shown = self._num_shown.get(loader, 0)
         cases = list(zip(batch["samples"], outputs, strict=True))[: max(0, self.num - shown)]

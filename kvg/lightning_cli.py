@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import argparse
 import os
+import pickle
 import re
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
 
-from kvg.errors import ConfigError
+from kvg.errors import ConfigError, KVGError
+
+NOISE = (
+    r".*LeafSpec.*is deprecated",  # Lightning 2.6 beside newer torch; nothing a user can do
+    r".*`srun` command is available on your system but is not used",  # one process on a login node is a choice
+    r".*does not have many workers",  # tiny pictures are decoded faster than they cross a queue
+    r".*in eval mode at the start of training",  # rollouts and the frozen tower leave the model so
+)
 
 
 class KVGCLI(LightningCLI):
@@ -51,6 +61,16 @@ class KVGCLI(LightningCLI):
         """Parses ``args``; Lightning's own warns whenever the process has arguments too, which here are the same."""
         self.config = parser.parse_args(args)
 
+    def _parse_ckpt_path(self) -> None:
+        """Looks at the checkpoint before anything is built. Lightning would take settings from it too."""
+        command = self.config.get("subcommand")
+        path = self.config[command].get("ckpt_path") if command else None
+        self._saved = saved_tensors(path) if path and self._names_file(path) else {}
+
+    @staticmethod
+    def _names_file(path: str) -> bool:
+        return str(path) not in ("best", "last", "hpc", "registry") and not str(path).startswith("registry:")
+
     def before_instantiate_classes(self) -> None:
         """Keeps a CPU process to one thread unless OMP_NUM_THREADS says otherwise."""
         if not torch.cuda.is_available() and "OMP_NUM_THREADS" not in os.environ:
@@ -58,45 +78,70 @@ class KVGCLI(LightningCLI):
             rank_zero_info("No GPU: one thread per process, which is fastest for tiny models; OMP_NUM_THREADS sets it.")
 
     def after_instantiate_classes(self) -> None:
-        """Names the processor once: the data module takes the backbone's."""
+        """Names the processor once: the data module takes the backbone's. Refuses a checkpoint of another model."""
         connect = getattr(self.datamodule, "connect", None)
         if connect is not None:
             connect(self.model.backbone)
+        if self._saved:
+            check_fit(self._saved, {name: tuple(value.shape) for name, value in self.model.state_dict().items()})
 
 
 def run(args: Sequence[str]) -> KVGCLI:
     """Runs ``kvg ARGS``.
 
     Raises:
-        ConfigError: a setting cannot be used, or the checkpoint is of another architecture.
+        KVGError: a setting or the data cannot be used, or the checkpoint is of another architecture.
     """
+    for message in NOISE:
+        warnings.filterwarnings("ignore", message)
     try:
         return KVGCLI(args)
-    except RuntimeError as error:
-        if "Error(s) in loading state_dict" not in str(error):
+    except ValueError as error:  # the parser wraps whatever a class raises as it is built
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, KVGError):
+                raise cause from error
+            cause = cause.__cause__
+        if not str(error).startswith("Does not validate"):
             raise
-        raise ConfigError("ckpt_path", explain_mismatch(str(error))) from error
+        raise ConfigError(*explain(str(error))) from error
 
 
-def explain_mismatch(message: str) -> str:
-    r"""Sums up torch's list of keys that do not fit.
+def saved_tensors(path: str) -> dict[str, tuple[int, ...]]:
+    """Shapes of the model's tensors in a checkpoint file by name; empty for a folder, which the strategy checks.
 
-    >>> explain_mismatch('Error(s) in loading state_dict for M:\n\tMissing key(s) in state_dict: "a.b", "c". ')
-    'does not fit M: 2 missing (a.b, ...); use the backbone and the settings it was trained with'
+    Raises:
+        ConfigError: the checkpoint is not there, or is none.
     """
-    owner = re.search(r"loading state_dict for (\w+)", message)
-    parts = []
-    for word, pattern in (("missing", r"Missing key\(s\)[^\n]*"), ("unexpected", r"Unexpected key\(s\)[^\n]*")):
-        line = re.search(pattern, message)
-        keys = re.findall(r'"([^"]+)"', line.group()) if line else []
-        if keys:
-            parts.append(f"{len(keys)} {word} ({keys[0]}, ...)")
-    shapes = re.findall(r"size mismatch for ([\w.]+):", message)
-    if shapes:
-        parts.append(f"{len(shapes)} of another shape ({shapes[0]}, ...)")
-    fault = ", ".join(parts)
-    name = owner.group(1) if owner else "the model"
-    return f"does not fit {name}: {fault}; use the backbone and the settings it was trained with"
+    if Path(path).is_dir():
+        return {}
+    if not Path(path).is_file():
+        raise ConfigError("ckpt_path", f"'{path}' does not exist; checkpoints lie in RUN/lightning_logs/version_N")
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
+        return {str(name): tuple(value.shape) for name, value in saved.items()}
+    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0]}" if str(error) else type(error).__name__
+        raise ConfigError("ckpt_path", f"'{path}' is damaged or no checkpoint of this project ({reason})") from error
+
+
+def check_fit(saved: Mapping[str, tuple[int, ...]], model: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuses a checkpoint that holds other tensors than the model. It may hold fewer, as frozen parts are left out.
+
+    Args:
+        saved: shapes by name in the checkpoint.
+        model: shapes by name in the model.
+
+    Raises:
+        ConfigError: a tensor is unknown to the model or of another shape.
+    """
+    unknown = [name for name in saved if name not in model]
+    reshaped = [name for name, shape in saved.items() if name in model and model[name] != shape]
+    faults = [f"{len(unknown)} of its tensors are unknown ({unknown[0]}, ...)"] if unknown else []
+    faults += [f"{len(reshaped)} of another shape ({reshaped[0]}, ...)"] if reshaped else []
+    if faults:
+        remedy = "use the backbone and the settings it was trained with"
+        raise ConfigError("ckpt_path", f"does not fit this model: {', '.join(faults)}; {remedy}")
 
 
 def explain(message: str) -> tuple[str, str]:
