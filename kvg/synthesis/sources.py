@@ -7,6 +7,7 @@ import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +19,7 @@ from kvg.types import Box
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 _ARTICLE = re.compile(r"^(?:an?|the|some)\s+", re.IGNORECASE)
+_REMARK = re.compile(r"[(,;]")
 OPAQUE = 127  # alpha above this belongs to the entity; softer pixels are its antialiased rim
 
 
@@ -74,9 +76,10 @@ class _Picture:
 class FolderSource:
     """Photographs in folders.
 
-    A category is a folder of pictures. The entity on a picture stands on line 1 of ``NAME.txt`` beside ``NAME.png``
-    (a leading article is dropped), else in the category's ``names.json`` (``{path or file name: entity}``), else it is
-    the name of the subfolder, or of the file where there is no subfolder; underscores are spaces. A cut-out (alpha)
+    A category is a folder of pictures. The entity on a picture stands in the category's ``names.json``
+    (``{path or file name: entity}``), else on line 1 of ``NAME.txt`` beside ``NAME.png`` (without a leading article and
+    remarks in brackets or after a comma), else it is the name of the subfolder, or of the file where there is no
+    subfolder; underscores are spaces. A cut-out (alpha)
     shows its own box; any other picture needs one in ``boxes.json``, which may lie in ``root`` or in the category's
     folder and holds ``{path relative to it: [x1, y1, x2, y2]}`` in pixels.
 
@@ -87,6 +90,7 @@ class FolderSource:
         unseen: the categories that are kept out of training.
         knowledge: ``known`` or ``unknown`` by entity, where it has been measured.
         min_side: pictures with a side shorter than this many pixels are left out.
+        exclude: shell patterns of paths relative to ``root``, such as ``*/cartoon/*``, that are left out.
 
     Raises:
         DataError: the folder is missing, a category is empty, or a box has no picture or lies outside it.
@@ -99,12 +103,14 @@ class FolderSource:
         unseen: Sequence[str] = (),
         knowledge: Mapping[str, str] | None = None,
         min_side: int = 0,
+        exclude: Sequence[str] = (),
     ) -> None:
         self.root = Path(root)
         if not self.root.is_dir():
             raise DataError(str(self.root), "root", "is not a folder; point it at the folder of photographs")
         folders = dict(categories) if categories is not None else _default_categories(self.root)
         self._unseen, self._knowledge, self._min_side = tuple(unseen), dict(knowledge or {}), min_side
+        self._exclude = tuple(exclude)
         self._pictures: dict[str, list[_Picture]] = {}
         self._category_of: dict[str, str] = {}
         self._entities: dict[str, list[str]] = {}
@@ -156,6 +162,8 @@ class FolderSource:
         boxes |= {self.root / path: box for path, box in root_boxes.items()}
         found = False
         for path in _images(folder):
+            if any(fnmatch(path.relative_to(self.root).as_posix(), pattern) for pattern in self._exclude):
+                continue
             picture = self._picture(path, boxes.get(path))
             if picture is None:
                 continue
@@ -198,15 +206,16 @@ def _images(folder: Path) -> Iterator[Path]:
 
 
 def _entity_name(path: Path, folder: Path, names: Mapping[str, Any]) -> str:
-    label = path.with_suffix(".txt")
-    if label.is_file():
-        lines = label.read_text("utf-8", errors="replace").splitlines()
-        if lines and lines[0].strip():
-            return _ARTICLE.sub("", lines[0].strip().rstrip("."))
     relative = path.relative_to(folder)
     for key in (relative.as_posix(), path.name):
         if key in names:
             return str(names[key])
+    label = path.with_suffix(".txt")
+    if label.is_file():
+        lines = label.read_text("utf-8", errors="replace").splitlines()
+        name = _ARTICLE.sub("", _REMARK.split(lines[0], maxsplit=1)[0].strip().rstrip(".!")) if lines else ""
+        if name:
+            return name
     return (relative.parts[0] if len(relative.parts) > 1 else path.stem).replace("_", " ")
 
 

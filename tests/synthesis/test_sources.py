@@ -49,6 +49,26 @@ def test_name_on_line_one_beside_a_picture(tmp_path):
     assert source.entities("bird") == ("Mallard", "Emu", "barn owl")
 
 
+def test_remarks_behind_a_name_are_dropped_and_names_json_corrects_it(tmp_path):
+    lines = {
+        "a": "A peacock (a male peafowl).",
+        "b": "A spiny lobster, from Hawaii.",
+        "c": "Sweet corn!",
+        "d": "Eat it!",
+    }
+    for stem, line in lines.items():
+        cut_out(tmp_path / "things" / f"{stem}.png")
+        (tmp_path / "things" / f"{stem}.txt").write_text(line, "utf-8")
+    (tmp_path / "things/names.json").write_text('{"d.png": "broccoli"}')
+    assert FolderSource(tmp_path).entities("things") == ("peacock", "spiny lobster", "Sweet corn", "broccoli")
+
+
+def test_excluded_pictures_are_left_out(tmp_path):
+    for name in ("bird/owl.png", "bird/cartoon/tux.png", "bird/toys/duck.png"):
+        cut_out(tmp_path / name)
+    assert FolderSource(tmp_path, exclude=["*/cartoon/*", "bird/t*"]).entities("bird") == ("owl",)
+
+
 def test_root_of_pictures_is_one_category(tmp_path):
     cut_out(tmp_path / "bird" / "red_kite.png")
     assert FolderSource(tmp_path / "bird").entities("bird") == ("red kite",)
