@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from callbacks.pictures import BoxPictures
 from callbacks.progress import StageProgress
+from callbacks.requeue import Requeue
 from callbacks.throughput import Throughput
 
-__all__ = ["BoxPictures", "StageProgress", "Throughput"]
+__all__ = ["BoxPictures", "Requeue", "StageProgress", "Throughput"]
