@@ -21,6 +21,7 @@ COMMANDS = {
     "filter": "let a stage-1 model try each sample several times; keep what it sometimes gets right",
     "inspect": "show what is in shards or in a published file: counts, and pictures with boxes and rationales",
     "verify": "check shards against their manifest, sample by sample",
+    "base": "put a freshly pretrained lab model into the package, examined and signed",
     "demo": "run the whole method end to end in the lab",
     "report": "make the table and the page of a finished demo again",
 }
