@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from kvg.lab.pretraining import lab_canvas
 from kvg.lab.world import LabSource
+from kvg.shards.writer import ShardWriter
 from kvg.synthesis.compositor import Compositor
 from kvg.synthesis.rationale import CardWriter
 from kvg.types import Sample
@@ -34,3 +36,16 @@ def scenes() -> Scenes:
         return samples
 
     return make
+
+
+@pytest.fixture(scope="session")
+def lab_shards(scenes: Scenes) -> Callable[..., str]:
+    """Writes composites with rationales to a folder of shards."""
+
+    def write(folder: Path, num: int, per_shard: int = 4, **settings: object) -> str:
+        with ShardWriter(folder, per_shard) as writer:
+            for sample in scenes(num, **settings):
+                writer.write(sample)
+        return str(folder)
+
+    return write

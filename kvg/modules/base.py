@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from kvg.backbones.answers import answered_box, completion_texts
 from kvg.backbones.base import Backbone
+from kvg.boxes import MISSING_BOX, iou
 from kvg.errors import ConfigError
 from kvg.lab.traits import CATEGORIES
 from kvg.metrics.iou_accuracy import IoUAccuracy
@@ -87,6 +88,10 @@ class StageModule(L.LightningModule):
 
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
 
+    def on_train_start(self) -> None:
+        """Weights from a folder come in evaluation mode, in which no activation is recomputed and no adapter drops."""
+        self.backbone.train()
+
     def on_fit_end(self) -> None:
         """Writes the trained model where the next stage can name it as its checkpoint."""
         if self.export and not getattr(self.trainer, "fast_dev_run", False):
@@ -118,6 +123,8 @@ class StageModule(L.LightningModule):
             if sample.category in CATEGORIES:
                 group["category"] = sample.category
         self.metric.update(boxes, [s.box_px for s in samples], groups)
+        truth = torch.tensor([s.box_px for s in samples])
+        overlaps = iou(torch.tensor([box or MISSING_BOX for box in boxes]), truth).tolist()
         return [
             {
                 "key": s.key,
@@ -128,15 +135,20 @@ class StageModule(L.LightningModule):
                 "text": text,
                 "box_px": box,
                 "target_px": s.box_px,
+                "iou": overlap,
             }
-            for s, text, box in zip(samples, texts, boxes, strict=True)
+            for s, text, box, overlap in zip(samples, texts, boxes, overlaps, strict=True)
         ]
 
-    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> list[dict[str, Any]]:
+    def validation_step(  # type: ignore[override]  # Lightning hands on to callbacks whatever it gets
+        self, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> list[dict[str, Any]]:
         """Answers greedily and counts; one record per case, for callbacks to show."""
         return self._evaluate(batch)
 
-    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> list[dict[str, Any]]:
+    def test_step(  # type: ignore[override]  # Lightning hands on to callbacks whatever it gets
+        self, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> list[dict[str, Any]]:
         """Answers greedily, counts, and keeps a line per case; returns the records, for callbacks to show."""
         records = self._evaluate(batch)
         self._lines += [json.dumps(record) for record in records]

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from kvg.backbones.base import Backbone
@@ -76,7 +77,8 @@ class GRPOModule(StageModule):
 
     def configure_model(self) -> None:
         """Keeps the stage-1 model as the reference before anything is sharded or loaded."""
-        if self.beta and self.backbone.lora is None and not self._reference:
+        fitting = self.trainer.state.fn == TrainerFn.FITTING
+        if fitting and self.beta and self.backbone.lora is None and not self._reference:
             reference = copy.deepcopy(self.backbone).requires_grad_(False).eval()
             if self.device_mesh is not None:
                 reference.shard(self.device_mesh["data_parallel"])

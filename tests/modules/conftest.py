@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from functools import partial
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from kvg.backbones.qwen2_vl import Qwen2VLBackbone
+
+
+class Recorder(Callback):
+    """Keeps what was logged at every step."""
+
+    def __init__(self):
+        self.steps = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.steps.append({name: float(value) for name, value in trainer.callback_metrics.items()})
+
+    def __getitem__(self, name):
+        return [step[name] for step in self.steps]
+
+
+@pytest.fixture
+def fit(tmp_path):
+    """Trains a module for some steps and returns what was logged."""
+
+    def run(module, data, steps, **settings) -> Recorder:
+        L.seed_everything(0, verbose=False)
+        recorder = Recorder()
+        quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+        trainer = L.Trainer(
+            accelerator="cpu",
+            max_steps=steps,
+            max_epochs=-1,
+            use_distributed_sampler=False,
+            default_root_dir=tmp_path,
+            enable_model_summary=False,
+            callbacks=[recorder, *settings.pop("callbacks", [])],
+            **{**quiet, **settings},
+        )
+        data.connect(module.backbone)
+        trainer.fit(module, data)
+        return recorder
+
+    return run
+
+
+@pytest.fixture
+def tiny():
+    return partial(Qwen2VLBackbone, "tiny")
+
+
+@pytest.fixture
+def adamw():
+    return lambda lr: partial(torch.optim.AdamW, lr=lr, weight_decay=0.0)
+
+
+@pytest.fixture(scope="session")
+def two(tmp_path_factory, lab_shards):
+    """A set of two samples with small pictures."""
+    return lab_shards(tmp_path_factory.mktemp("two") / "set", 2, sizes=[(84, 84)], snap_px=None)

@@ -1,0 +1,127 @@
+"""Stage 1 on toys: it learns what it is shown, the same each time, and answers with what it learnt."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+
+import lightning as L
+import pytest
+import torch
+
+from data_modules import CoTSFTDataModule, EvaluationDataModule
+from kvg.backbones.lora import LoRASettings
+from kvg.backbones.qwen2_vl import Qwen2VLBackbone
+from kvg.boxes import iou
+from kvg.errors import ConfigError
+from kvg.modules.cot_sft import CoTSFTModule
+
+DIRECT = {"target": "answer", "mode": "direct"}
+
+
+def test_loss_falls_on_one_batch_and_is_the_same_each_time(fit, tiny, adamw, two):
+    def run():
+        module = CoTSFTModule(tiny(), adamw(3e-3), warmup=0.0, schedule="constant", export=False)
+        return fit(module, CoTSFTDataModule(two, batch_size=2), 10)["train/loss"]
+
+    losses = run()
+    assert all(math.isfinite(loss) for loss in losses)
+    assert all(later < earlier for earlier, later in itertools.pairwise(losses))
+    assert losses[-1] < 0.75 * losses[0]
+    assert run() == losses
+
+
+def test_what_was_learnt_is_answered_exported_and_measured(fit, tiny, adamw, two, tmp_path):
+    """Two pictures learnt by heart: every box right, in validation during the fit and from the export after it."""
+    module = CoTSFTModule(tiny(freeze_vision=False), adamw(4e-3), mode="direct", max_new_tokens=32)
+    data = CoTSFTDataModule(two, two, batch_size=2, **DIRECT)
+    log = fit(module, data, 80, check_val_every_n_epoch=40, num_sanity_val_steps=0)
+    assert log["train/loss"][-1] < 0.02
+    assert log.steps[-1]["val/iou_acc"] == 1.0
+    again = CoTSFTModule(Qwen2VLBackbone(str(tmp_path / "export")).eval(), mode="direct", max_new_tokens=32)
+    data.connect(again.backbone)
+    batch = next(iter(data.val_dataloader()[0]))
+    texts, boxes = again.answer(batch)
+    processor = again.backbone.processor
+    assert texts == [processor.completion(s, "answer") for s in batch["samples"]]
+    truth = torch.tensor([s.box_px for s in batch["samples"]])
+    assert (iou(torch.tensor(boxes), truth) > 0.95).all()  # a hundredth is lost to the 0-1000 grid
+
+
+def test_test_writes_a_line_per_case(fit, tiny, two, tmp_path):
+    module = CoTSFTModule(tiny(), mode="direct", max_new_tokens=4)
+    data = EvaluationDataModule({"a": two, "b": two}, mode="direct", batch_size=1)
+    data.connect(module.backbone)
+    trainer = L.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=tmp_path)
+    result = trainer.test(module, data, verbose=False)[0]
+    lines = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
+    assert [line["key"] for line in lines] == ["s0-0000000", "s0-0000001"] * 2
+    fields = {"key", "category", "split", "knowledge", "entity", "text", "box_px", "target_px", "iou"}
+    assert all(set(line) == fields for line in lines)
+    assert all(isinstance(line["text"], str) and len(line["target_px"]) == 4 for line in lines)
+    assert all(line["box_px"] is None and line["iou"] == 0.0 for line in lines)  # random weights say no box
+    assert (result["test/iou_acc"], result["test/unparsed"], result["test/n"]) == (0.0, 1.0, 4.0)
+
+
+def test_rate_rises_and_falls_by_hand(fit, tiny, adamw, two):
+    """Ten steps, two of them warm-up: 1/2, 1, then half a cosine over eight."""
+    rates = []
+
+    def module(schedule):
+        made = CoTSFTModule(tiny(), adamw(1.0), warmup=0.2, schedule=schedule, export=False)
+        made.on_train_batch_start = lambda *_: rates.append(made.optimizers().param_groups[0]["lr"])
+        return made
+
+    fit(module("cosine"), CoTSFTDataModule(two, batch_size=2, **DIRECT), 10)
+    assert rates == pytest.approx([0.5, 1.0] + [0.5 * (1 + math.cos(math.pi * k / 8)) for k in range(8)])
+    rates.clear()
+    fit(module("constant"), CoTSFTDataModule(two, batch_size=2, **DIRECT), 4)
+    assert rates == pytest.approx([1.0, 1.0, 1.0, 1.0])  # a fifth of four steps rounds to one, which is whole
+
+
+def test_only_what_is_not_frozen_moves(fit, tiny, adamw, two):
+    backbone = tiny()
+    before = {name: value.clone() for name, value in backbone.model.state_dict().items()}
+    fit(CoTSFTModule(backbone, adamw(1e-2), warmup=0.0, export=False), CoTSFTDataModule(two, batch_size=2), 2)
+    moved = {n for n, value in backbone.model.state_dict().items() if not torch.equal(value, before[n])}
+    assert moved == {n for n in before if "visual" not in n}
+
+
+def test_adapters_alone_move(fit, tiny, adamw, two, tmp_path):
+    backbone = tiny(lora=LoRASettings(r=4))
+    before = {name: value.clone() for name, value in backbone.model.state_dict().items()}
+    module = CoTSFTModule(backbone, adamw(1e-2), warmup=0.0)
+    losses = fit(module, CoTSFTDataModule(two, batch_size=2), 5)["train/loss"]
+    assert losses[-1] < losses[0]
+    moved = {n for n, value in backbone.model.state_dict().items() if not torch.equal(value, before[n])}
+    assert moved == {n for n in before if "lora_" in n}
+    assert not any("lora" in n for n in Qwen2VLBackbone(str(tmp_path / "export")).state_dict())
+
+
+def test_activations_are_recomputed_in_training(fit, tiny, adamw, two):
+    """Weights from a folder come in evaluation mode, in which transformers recomputes nothing, and drops nothing."""
+    backbone = tiny(gradient_checkpointing=True).eval()
+    calls = []
+    layer = backbone.model.model.language_model.layers[0].mlp
+    layer.register_forward_pre_hook(lambda *_: calls.append(1))
+    fit(CoTSFTModule(backbone, adamw(1e-3), export=False), CoTSFTDataModule(two, batch_size=2), 1)
+    assert len(calls) == 2
+
+
+def test_replayed_text_beside_pictures(fit, tiny, adamw, two, tmp_path):
+    (tmp_path / "replay.jsonl").write_text('{"prompt": "Who?", "completion": "the Magpie."}\n{"text": "A Magpie."}\n')
+    data = CoTSFTDataModule(two, batch_size=4, replay=str(tmp_path / "replay.jsonl"), replay_ratio=0.5)
+    losses = fit(CoTSFTModule(tiny(), adamw(3e-3), warmup=0.0, export=False), data, 6)["train/loss"]
+    assert losses[-1] < losses[0]
+
+
+def test_impossible_settings(tiny, fit, adamw, two):
+    with pytest.raises(ConfigError, match=r"model\.mode: 'thinking' is not one of think"):
+        CoTSFTModule(tiny(), mode="thinking")
+    with pytest.raises(ConfigError, match=r"model\.warmup: 1\.5"):
+        CoTSFTModule(tiny(), warmup=1.5)
+    frozen = tiny()
+    frozen.requires_grad_(False)
+    with pytest.raises(ConfigError, match="everything is frozen"):
+        fit(CoTSFTModule(frozen, adamw(1e-3)), CoTSFTDataModule(two, batch_size=2), 1)
