@@ -1,0 +1,131 @@
+"""What is wrong on the command line or in a config is said in one line, with exit code 2, before training starts."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from kvg.cli import main
+from kvg.lightning_cli import explain
+from kvg.tools import main as data_door
+
+STAGE = ["fit", "-c", "configs/stage/cot_sft.yaml", "-c", "configs/backbone/tiny.yaml", "--trainer.accelerator=cpu"]
+
+
+@pytest.fixture
+def faulty(tmp_path: Path) -> Path:
+    for name, text in {
+        "list.yaml": "- 1\n",
+        "broken.yaml": "trainer: {max_steps: 1\n",
+        "toplevel.yaml": "trainr: {max_steps: 1}\n",
+        "trainer.yaml": "trainer: {max_stepz: 1}\n",
+        "model.yaml": "model: {init_args: {warmupp: 0.1}}\n",
+        "backbone.yaml": "model: {init_args: {backbone: {init_args: {chekpoint: lab}}}}\n",
+        "data.yaml": "data: {init_args: {trian: x}}\n",
+        "no_class.yaml": "model: {class_path: kvg.modules.cot_sft.Nothing}\n",
+    }.items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / "damaged.ckpt").write_bytes(b"PK\x03\x04 cut off")
+    torch.save({"state_dict": {"backbone.other.weight": torch.zeros(2)}}, tmp_path / "other.ckpt")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["fot"], "fot: no such command; there are fit, validate, test, predict"),
+        (
+            ["fit", "-c", "configs/stage/cot.yaml"],
+            r"-c configs/stage/cot\.yaml: no such file; .* holds cot_sft\.yaml, ",
+        ),
+        (["fit", "-c", "TMP/list.yaml"], "list.yaml: must be a mapping"),
+        (["fit", "-c", "TMP/broken.yaml"], "broken.yaml: is not YAML: .*line 2"),
+        (["fit", "-c", "TMP/toplevel.yaml"], "toplevel.yaml: trainr: unknown setting; there are .*trainer"),
+        (["fit", "-c", "configs/backbone/lab.yaml"], "model.class_path: is not set yet; put the stage's config before"),
+        (["fit"], "model: is missing; begin with the config of a stage"),
+        ([*STAGE, "-c", "TMP/trainer.yaml"], "trainer.max_stepz: unknown setting"),
+        ([*STAGE, "-c", "TMP/model.yaml"], r"warmupp: unknown setting of kvg\.modules\.cot_sft\.CoTSFTModule"),
+        ([*STAGE, "-c", "TMP/backbone.yaml"], r"chekpoint: unknown setting of kvg\.backbones\.qwen2_vl"),
+        ([*STAGE, "-c", "TMP/data.yaml"], r"trian: unknown setting of data_modules\.CoTSFTDataModule"),
+        ([*STAGE, "-c", "TMP/no_class.yaml"], "model: .*kvg.modules.cot_sft.Nothing.*has no attribute 'Nothing'"),
+        ([*STAGE, "--trainer.max_stepz=3"], "trainer.max_stepz: unknown setting"),
+        ([*STAGE, "--trainer.max_steps=many"], "trainer.max_steps: Expected a <class 'int'>. Got value: many"),
+        ([*STAGE, "--model.warmup=2"], "model.warmup: 2.0 is not a share of the steps"),
+        ([*STAGE, "--model.backbone.checkpoint=TMP"], r"backbone\.checkpoint: '.*' has no config\.json"),
+        ([*STAGE, "--data.train=TMP/none"], "none: folder: does not exist"),
+        ([*STAGE, "--ckpt_path=TMP/none.ckpt"], "ckpt_path: '.*none.ckpt' does not exist"),
+        ([*STAGE, "--ckpt_path=TMP/damaged.ckpt"], "ckpt_path: '.*damaged.ckpt' is damaged or no checkpoint"),
+        ([*STAGE, "--ckpt_path=TMP/other.ckpt"], r"ckpt_path: does not fit this model: 1 .*\(backbone.other.weight"),
+    ],
+    ids=lambda value: value[-1].rpartition("/")[2] if isinstance(value, list) else "",
+)
+def test_a_fault_is_one_line(
+    args: list[str], said: str, faulty: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [arg.replace("TMP", str(faulty)) for arg in args]
+    if len(given) > 1 and given[1:2] == ["-c"] and "stage" in given[2]:
+        given += [f"--trainer.default_root_dir={tmp_path}/run"]
+    assert main(given) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("kvg: ")]
+    assert len(lines) == 1
+    assert re.search(said, lines[0])
+    assert not (tmp_path / "run" / "export").exists()
+
+
+def test_no_arguments_show_the_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert "usage: kvg" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("module", ["kvg.cli", "kvg.tools.main"])
+def test_help_imports_nothing_heavy(module: str) -> None:
+    code = (
+        f"import sys; from {module} import main; assert main(['--help']) == 0; "
+        "print([m for m in ('torch', 'lightning', 'transformers', 'numpy', 'PIL') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert "usage: kvg" in done.stdout
+
+
+def test_shipped_configs_are_found_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "-c", "configs/stage/grpo.yaml", "--print_config"])
+    assert stop.value.code == 0
+    assert "class_path: kvg.modules.grpo.GRPOModule" in capsys.readouterr().out
+
+
+def test_a_config_of_ones_own_goes_before_a_shipped_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs" / "stage").mkdir(parents=True)
+    (tmp_path / "configs" / "stage" / "grpo.yaml").write_text("mine: 1\n")
+    assert main(["fit", "-c", "configs/stage/grpo.yaml"]) == 2
+    assert "grpo.yaml: mine: unknown setting" in capsys.readouterr().err
+
+
+def test_explain_keeps_messages_it_does_not_know() -> None:
+    assert explain("something new") == ("settings", "something new")
+
+
+def test_data_door_lists_every_command_and_refuses_others(capsys: pytest.CaptureFixture[str]) -> None:
+    assert data_door.main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"    {name}" in shown for name in data_door.COMMANDS)
+    assert data_door.main(["nonsense"]) == 2
+    assert "invalid choice: 'nonsense'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", data_door.COMMANDS)
+def test_every_data_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert data_door.main([name, "--help"]) == 0
+    assert f"usage: kvg-data {name}" in capsys.readouterr().out
