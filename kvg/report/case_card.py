@@ -29,7 +29,8 @@ def case_card(case: Case, sample: Sample) -> str:
     facts = " · ".join(filter(None, (case.category, case.split, case.knowledge)))
     return (
         f"<figure class=case>{_picture(case, sample)}<figcaption>"
-        f"<span class='verdict {kind}'>{mark} {verdict}</span><b>{html.escape(case.entity)}</b>"
+        f"<span class='verdict {kind}'>{mark} {verdict}</span>"
+        f"<span class=soft>Find and give the bounding box of</span> <b>{html.escape(case.entity)}</b>"
         f"<br><span class=soft>{html.escape(facts)}</span>{_answer(case)}{_recalled(recall(case, sample))}"
         "</figcaption></figure>"
     )

@@ -130,7 +130,7 @@ def nice_ticks(low: float, high: float, num: int = 4) -> list[float]:
     >>> nice_ticks(0, 0.93)
     [0.0, 0.25, 0.5, 0.75]
     >>> nice_ticks(0, 870)
-    [0.0, 200.0, 400.0, 600.0, 800.0]
+    [0.0, 250.0, 500.0, 750.0]
     """
     if not high > low:
         return [low, low + 1]

@@ -35,7 +35,7 @@ def read_curves(run: str | Path) -> dict[str, Curve]:
     return {tag: sorted(points.items()) for tag, points in merged.items()}
 
 
-def smooth(curve: Curve, share: float = 0.05) -> Curve:
+def smooth(curve: Curve, share: float = 0.1) -> Curve:
     """Running mean over a window of that share of the points, so that short and long runs look alike.
 
     >>> smooth([(0, 1.0), (1, 3.0), (2, 5.0), (3, 3.0)], share=0.75)

@@ -176,7 +176,7 @@ def _recalls(recalls: Sequence[RecallRow]) -> str:
         "<h2>Knowledge at work</h2><p class=note>A rationale begins with what the entity looks like (“Plan”). It is "
         "recalled where all four traits are those of the entity's card. The box follows the plan where it frames the "
         "object that is most like the traits named, right or wrong; ties are left out.</p>"
-        "<div class='framed wide'><table>"
+        "<div class='framed wide'><table class=dense>"
         f"<thead><tr>{''.join(f'<th>{head}</th>' for head in heads)}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 

@@ -127,7 +127,8 @@ def print_tables(rows: Sequence[Row], gains: Sequence[Gain]) -> None:
     found = {(row["stage"], row["split"], row["knowledge"]): row for row in rows}
     groups = [(s, k) for s in SPLITS for k in KNOWLEDGE if any((stage, s, k) in found for stage in STAGES)]
     counts = {group: max(r["n"] for r in rows if (r["split"], r["knowledge"]) == group) for group in groups}
-    table = Table(title="Percent right (IoU ≥ 0.5), 95% interval", box=SIMPLE_HEAD)  # fits into 80 columns
+    table = Table(title="Percent right (IoU ≥ 0.5), 95% interval", box=SIMPLE_HEAD)
+    table.collapse_padding, table.pad_edge = True, False  # all six groups fit into 80 columns
     table.add_column("stage", no_wrap=True)
     for split, knowledge in groups:
         table.add_column(
@@ -156,7 +157,8 @@ def print_tables(rows: Sequence[Row], gains: Sequence[Gain]) -> None:
 def _cell(row: Row | None) -> str:
     if row is None:
         return "–"
-    return f"{100 * row['acc']:.1f}\n[dim]{100 * row['ci_low']:.1f}–{100 * row['ci_high']:.1f}[/dim]"
+    low, high = (f"{100 * bound:.1f}".replace("100.0", "100") for bound in (row["ci_low"], row["ci_high"]))
+    return f"{100 * row['acc']:.1f}\n[dim]{low}–{high}[/dim]"
 
 
 def _write(path: Path, text: str) -> None:

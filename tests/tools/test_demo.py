@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from kvg.tools.demo import FAST, DemoSizes, config_path, steps
+
+
+def plan(**changes):
+    options = {"sizes": DemoSizes(), "out": Path("runs/demo"), "seed": 0, "base": "lab", **changes}
+    return {step.name: step for step in steps(**options)}
+
+
+def value(step, option):
+    return step.command[step.command.index(option) + 1]
+
+
+def test_every_step_comes_after_what_it_needs_and_reads():
+    found = plan()
+    made: list[Path] = []
+    before: set[str] = set()
+    for step in found.values():
+        assert before.issuperset(step.needs)
+        reached = set(step.needs)
+        for name in step.needs:
+            reached |= {need for other in found.values() if other.name == name for need in other.needs}
+        for word in step.command[1:]:
+            for other in found.values():
+                if word == str(other.out) and other.name != step.name:
+                    assert other.name in reached or step.name == "report", f"{step.name} uses {word}"
+        before.add(step.name)
+        made.append(step.out)
+    assert len(set(made)) == len(made)
+    assert list(found)[-1] == "report"
+
+
+def test_stages_begin_where_they_should():
+    found = plan()
+    start = "--model.init_args.backbone.init_args.checkpoint"
+    assert [value(found[name], start) for name in ("cot_sft", "direct_sft", "test_base")] == ["lab"] * 3
+    assert value(found["grpo"], start) == value(found["test_cot_sft"], start) == "runs/demo/cot_sft/export"
+    assert value(found["filter"], "--checkpoint") == "runs/demo/cot_sft/export"
+    assert value(found["test_cot_sft_grpo"], start) == "runs/demo/grpo/export"
+    assert value(found["grpo"], "--data.train") == value(found["filter"], "--out")
+    # Whoever has not learnt to think is asked plainly.
+    modes = {
+        name: value(found[f"test_{name}"], "--data.mode") for name in ("base", "direct_sft", "cot_sft", "cot_sft_grpo")
+    }
+    assert modes == {"base": "direct", "direct_sft": "direct", "cot_sft": "think", "cot_sft_grpo": "think"}
+
+
+def test_no_composite_is_in_two_sets_and_seeds_share_none():
+    used = [value(plan(seed=seed)[name], "--seed") for seed in range(3) for name in ("plain", "hard", "val", "test")]
+    assert len(set(used)) == len(used)
+    assert "test" not in value(plan()["plain"], "--config")
+    for name, config in (("plain", "train"), ("hard", "train"), ("val", "val"), ("test", "test")):
+        assert value(plan()[name], "--config").endswith(f"configs/lab/{config}.yaml")
+
+
+def test_fast_is_another_set_of_sizes_only():
+    slow, fast = plan(), plan(sizes=FAST)
+    assert list(slow) == list(fast)
+    assert value(fast["plain"], "--num") == "48"
+    assert value(fast["grpo"], "--trainer.max_steps") == "3"
+    assert "--trainer.max_steps" not in slow["grpo"].command
+
+
+def test_configs_are_found_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = Path(config_path("configs/lab/train.yaml"))
+    assert path.is_absolute()
+    assert path.is_file()
+    (tmp_path / "configs/lab").mkdir(parents=True)
+    (tmp_path / "configs/lab/train.yaml").write_text("mine")
+    assert config_path("configs/lab/train.yaml") == "configs/lab/train.yaml"
+
+
+def start(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "kvg.tools.main",
+        "demo",
+        "--fast",
+        "--base",
+        "tiny",
+        "--jobs",
+        "2",
+        "--out",
+        "demo",
+    ]
+    return subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def children(folder: Path) -> list[str]:
+    """Command lines of living processes whose working folder this is."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and (entry / "cwd").resolve() == folder and int(entry.name) != os.getpid():
+                found.append((entry / "cmdline").read_text().replace("\0", " "))
+        except OSError:
+            continue
+    return [line for line in found if line]
+
+
+@pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="looks for processes in /proc")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_demo_leaves_no_process(tmp_path, number):
+    process = start(tmp_path)
+    deadline = time.monotonic() + 60
+    while not any("compose" in line for line in children(tmp_path)):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, out
+    assert "interrupted" in out
+    assert children(tmp_path) == []
+
+
+@pytest.mark.slow
+def test_the_whole_demo_and_a_second_run_that_has_nothing_to_do(tmp_path):
+    process = start(tmp_path)
+    out, _ = process.communicate(timeout=1500)
+    assert process.returncode == 0, out
+    record = json.loads((tmp_path / "demo/results.json").read_text())
+    assert {row["stage"] for row in record["rows"]} == {"base", "direct_sft", "cot_sft", "cot_sft_grpo"}
+    assert {row["n"] for row in record["rows"] if row["knowledge"] == "all"} != set()
+    for name in ("cot_sft", "direct_sft", "grpo"):
+        assert (tmp_path / "demo" / name / "export/model.safetensors").is_file()
+    page = (tmp_path / "demo/index.html").read_text("utf-8")
+    assert "Learning curves" in page
+    assert page.count("<figure class=case>") > 0
+    stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "demo/stamps").iterdir()}
+    again = start(tmp_path)
+    out, _ = again.communicate(timeout=120)
+    assert again.returncode == 0, out
+    assert "there already: plain, val, cards, train, cot_sft" in out
+    assert "$ kvg" not in out
+    assert stamps == {path: path.stat().st_mtime_ns for path in (tmp_path / "demo/stamps").iterdir()}
