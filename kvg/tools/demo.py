@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -179,7 +180,8 @@ def _fit(sizes: DemoSizes, out: Path, seed: int, stage: str, start: str, train: 
     if sizes.max_val_batches is not None:
         words += ["--trainer.limit_val_batches", sizes.max_val_batches]
     reads = (*map(Path, configs), *_weights(start))
-    return Step(stage, titles[stage], _words(*words), folder, folder / "export/config.json", needs, reads)
+    proof = folder / "export/config.json"
+    return Step(stage, titles[stage], _words(*words), folder, proof, needs, reads, _devices(configs))
 
 
 def _test(out: Path, name: str, trained: Step | None, base: str = "") -> Step:
@@ -225,6 +227,15 @@ def config_path(name: str) -> str:
         if path.is_file():
             return str(path)
     raise ConfigError(name, "is not in this installation; install the package again")
+
+
+def _devices(configs: Sequence[str]) -> int:
+    """Processes that overlays of configs ask for; the last one that says so wins."""
+    import yaml
+
+    trainers = [yaml.safe_load(Path(path).read_text("utf-8")).get("trainer") or {} for path in configs]
+    asked = [trainer["devices"] for trainer in trainers if isinstance(trainer.get("devices"), int)]
+    return int(asked[-1]) if asked else 1
 
 
 def _weights(checkpoint: str) -> tuple[Path, ...]:

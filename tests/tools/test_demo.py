@@ -82,6 +82,14 @@ def test_configs_are_found_from_anywhere(tmp_path, monkeypatch):
     assert config_path("configs/lab/train.yaml") == "configs/lab/train.yaml"
 
 
+def test_a_training_of_two_processes_keeps_two_cores_busy(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs/experiment").mkdir(parents=True)
+    (tmp_path / "configs/experiment/demo_grpo.yaml").write_text("trainer: {devices: 2, strategy: ddp}")
+    found = plan()
+    assert (found["grpo"].cores, found["cot_sft"].cores, found["filter"].cores) == (2, 1, 1)
+
+
 def start(tmp_path):
     command = [
         sys.executable,
