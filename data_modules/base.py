@@ -41,6 +41,8 @@ class CompositeDataModule(L.LightningDataModule):
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.processor: Processor | None = None
         self._stores: dict[str, SampleStore] = {}
+        self._training: StreamLoader | None = None
+        self._position: dict[str, Any] | None = None
 
     def connect(self, backbone: HasProcessor) -> None:
         """Takes the processor, and with it image budget, prompt format and box convention, from a backbone."""
@@ -71,7 +73,27 @@ class CompositeDataModule(L.LightningDataModule):
             if counts and not counts.get("yes"):
                 raise DataError(path, "rationale", "none is written; run `kvg-data rationalize`, or set target: answer")
         dataset = ShardDataset(store, self.seed, max(1, shuffle_buffer))
-        return StreamLoader(dataset, self._connected(), recipe, self.num_workers, replay or (), endless=True)
+        loader = StreamLoader(dataset, self._connected(), recipe, self.num_workers, replay or (), endless=True)
+        if self._position is not None:
+            loader.load_state_dict(self._position)
+            self._position = None
+        self._training = loader
+        return loader
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where training is in its data.
+
+        Lightning keeps the loader's position too, but drops it on resume where the number of steps was asked for before
+        (``estimated_stepping_batches``, as every schedule does), and would begin the epoch anew.
+        """
+        return {} if self._training is None else {"train": self._training.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Makes training continue with the next sample."""
+        self._position = state_dict.get("train")
+        if self._training is not None and self._position is not None:  # strategies that restore after their setup
+            self._training.load_state_dict(self._position)
+            self._position = None
 
     def validation_loaders(self, path: str | None, mode: str) -> list[StreamLoader]:
         """``prompt_loader`` in a list, or none where there is nothing to validate on."""

@@ -45,6 +45,14 @@ class Watcher(L.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
+class Scheduled(Watcher):
+    """Asks for the number of steps, as a schedule does; Lightning then makes the loader before it restores."""
+
+    def configure_optimizers(self):
+        assert self.trainer.estimated_stepping_batches > 0
+        return super().configure_optimizers()
+
+
 def trainer(folder, **settings):
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
     return L.Trainer(default_root_dir=folder, **{**quiet, "enable_checkpointing": False, **settings})
@@ -55,23 +63,23 @@ def connected(data, backbone):
     return data
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_a_run_stopped_in_mid_epoch_continues_with_the_next_sample(write_set, backbone, tmp_path, num_workers):
+@pytest.mark.parametrize(("kind", "num_workers"), [(Watcher, 0), (Watcher, 2), (Scheduled, 0)])
+def test_a_run_stopped_in_mid_epoch_continues_with_the_next_sample(write_set, backbone, tmp_path, kind, num_workers):
     folder = write_set(24, per_shard=3)
 
     def data():
         settings = {"batch_size": 4, "num_workers": num_workers, "shuffle_buffer": 5}
         return connected(CoTSFTDataModule(folder, **settings), backbone)
 
-    whole = Watcher()
+    whole = kind()
     trainer(tmp_path, max_epochs=3).fit(whole, data())
     assert len(whole.seen) == 18
-    first = Watcher()
+    first = kind()
     saver = ModelCheckpoint(tmp_path, every_n_train_steps=1, save_top_k=-1, filename="{step}")
     trainer(tmp_path, max_steps=10, max_epochs=3, callbacks=[saver], enable_checkpointing=True).fit(first, data())
     assert first.seen == whole.seen[:10]
     for step in (2, 6, 8, 10):  # in the first epoch, at its end, in the second
-        resumed = Watcher()
+        resumed = kind()
         path = tmp_path / f"step={step}.ckpt"
         trainer(tmp_path, max_epochs=3).fit(resumed, data(), ckpt_path=path, weights_only=False)
         assert resumed.seen == whole.seen[step:]
