@@ -1,0 +1,227 @@
+"""What the base model is taught before stage 1, word by word: no name beside a picture, no unknown name anywhere."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+import torch
+
+from kvg.backbones.qwen2_vl import Qwen2VLBackbone, lab_tokenizer
+from kvg.lab.corpus import corpus
+from kvg.lab.pretraining import EDGE_CLASSES, TRAIT_CLASSES, Phase, PretrainRows, token_labels, token_owners
+from kvg.lab.skills import SKILLS, attribute, card_text, describe, ground, reason, region
+from kvg.lab.traits import CATEGORIES, load_cards
+from kvg.types import Sample, SceneObject
+
+NAMES = {k: [c.name for c in load_cards() if c.knowledge == k] for k in ("known", "unknown")}
+ANY = re.compile(r"\b(?:" + "|".join(map(re.escape, NAMES["known"] + NAMES["unknown"])) + r")\b", re.IGNORECASE)
+UNKNOWN = re.compile(r"\b(?:" + "|".join(map(re.escape, NAMES["unknown"])) + r")\b", re.IGNORECASE)
+PHASES = [
+    Phase(0.5, {1: 1.0, 2: 1.0}, scenes=2),
+    Phase(1.0, {2: 1.0, 3: 1.0, 4: 1.0}, dict.fromkeys(SKILLS, 1.0), scenes=3),
+]
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return Qwen2VLBackbone("tiny", max_pixels=None).processor
+
+
+@pytest.fixture(scope="module")
+def rows(processor):
+    return PretrainRows(processor, PHASES, num_batches=20, card_rows=2)
+
+
+def told(processor, batch):
+    """Texts of the rows with a picture, and of those without."""
+    texts = [processor.tokenizer.decode(ids) for ids in batch["input_ids"]]
+    pictured = [t for t in texts if "<|image_pad|>" in t]
+    return pictured, [t for t in texts if "<|image_pad|>" not in t]
+
+
+# -- names --
+def test_no_name_beside_a_picture_and_no_unknown_name_at_all(processor, rows):
+    num_cards = 0
+    for index in range(10, 15):
+        pictured, cards = told(processor, rows.batch(index))
+        assert (len(pictured), len(cards)) == (3, 2)
+        assert not any(ANY.search(text) for text in pictured)
+        assert all(ANY.search(text) for text in cards)
+        assert not any(UNKNOWN.search(text) for text in cards)
+        num_cards += sum(len(ANY.findall(text)) for text in cards)
+    assert num_cards > 30
+
+
+def test_every_known_card_is_told_in_many_ways_and_truly():
+    rng = random.Random(0)
+    cards = {card.name: card for card in load_cards()}
+    ways = Counter()
+    for name in NAMES["known"]:
+        for _ in range(20):
+            asked, answer = card_text(cards[name], rng)
+            text = f"{asked or ''} {answer}"
+            assert name in text
+            assert cards[name].traits.text in text
+            ways[text.replace(name, "N").replace(cards[name].traits.text, "T").replace(cards[name].category, "C")] += 1
+    assert len(ways) == 11
+    assert any("<think>Plan: the N is T." in way for way in ways)
+
+
+def test_tokenizer_has_not_read_of_the_unknown():
+    assert not any(UNKNOWN.search(line) for line in corpus(0, scenes=50))
+    tokenizer = lab_tokenizer()
+    assert all(len(tokenizer.tokenize(f" {name}")) >= 2 for name in NAMES["unknown"])
+    # Words that known names hold as well may have become tokens; no others have.
+    read = {word for name in NAMES["known"] for word in name.split()}
+    new = {word for name in NAMES["unknown"] for word in name.split() if word not in read}
+    assert [word for word in sorted(new) if len(tokenizer.tokenize(f" {word}")) == 1] == []
+
+
+def test_tokenizer_round_trips_and_splits_digits():
+    tokenizer = lab_tokenizer()
+    text = "the Øystercatcher 鸟 costs 1250\n\t(50,1000),(1000,50)"
+    assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False)) == text
+    pieces = [tokenizer.decode(i) for i in tokenizer.encode("(250,1000)", add_special_tokens=False)]
+    assert pieces == ["(", "2", "5", "0", ",", "1", "0", "0", "0", ")"]
+    for token in ("<|box_start|>", "<|box_end|>", "<|object_ref_start|>", "<|im_end|>", "<|image_pad|>"):
+        assert len(tokenizer.encode(token, add_special_tokens=False)) == 1
+
+
+# -- batches --
+def equal(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_batch_depends_on_seed_and_number_alone(processor, rows):
+    again = PretrainRows(processor, PHASES, num_batches=20, card_rows=2)
+    again.batch(3)
+    assert equal(again.batch(12), rows.batch(12))
+    assert not equal(rows.batch(12), rows.batch(13))
+    other = PretrainRows(processor, PHASES, num_batches=20, card_rows=2, seed=1)
+    assert not equal(other.batch(12), rows.batch(12))
+
+
+def test_processes_take_turns_and_a_stopped_stream_goes_on(processor, rows):
+    def stream(**settings):
+        return PretrainRows(processor, PHASES, num_batches=4, card_rows=1, **settings)
+
+    whole = list(stream())
+    assert len(whole) == len(stream()) == 4
+    for rank in range(2):
+        share = stream(rank=rank, world_size=2)
+        assert len(share) == 2
+        assert all(equal(a, b) for a, b in zip(share, whole[rank::2], strict=True))
+    rest = stream(start=1)
+    assert len(rest) == 3
+    assert all(equal(a, b) for a, b in zip(rest, whole[1:], strict=True))
+
+
+def test_curriculum_begins_with_pictures_alone(processor, rows):
+    early, late = rows.batch(9), rows.batch(10)
+    pictured, cards = told(processor, early)
+    assert (len(pictured), len(cards)) == (2, 0)
+    assert (early["labels"] == -100).all()
+    assert (late["labels"] != -100).any()
+    assert late["image_grid_thw"].tolist() == [[1, 10, 10]] * 3
+    assert late["dense_colour"].shape == (3 * 25,)
+
+
+def test_answers_are_learnt_and_questions_are_not(processor, rows):
+    batch = rows.batch(10)
+    learnt = batch["labels"] != -100
+    assert torch.equal(batch["labels"][learnt], batch["input_ids"][learnt])
+    said = processor.tokenizer.decode(batch["labels"][learnt])
+    assert "Describe the objects." not in said
+    assert "<|im_start|>" not in said
+    assert (batch["segments"][learnt] > 0).all()
+
+
+# -- labels of the visual tokens --
+def scene(*objects, target=0):
+    things = tuple(SceneObject("x", box, note) for box, note in objects)
+    return Sample("k", b"", 140, 140, "bird", "seen", things, target)
+
+
+LEFT = ((0.0, 0.0, 56.0, 33.0), "red, white spots, crest, slim")
+RIGHT = ((70.0, 0.0, 140.0, 140.0), "blue, plain, long tail, broad")
+
+
+def test_labels_of_visual_tokens_by_hand():
+    """A 140 px picture is 5 x 5 tokens of 28 px; a fifth of a token is 5.6 of its 28 rows."""
+    sample = scene(LEFT, RIGHT)
+    owners = token_owners(sample, torch.tensor([1, 10, 10]))
+    assert owners.view(5, 5).tolist() == [[0, 0, 1, 1, 1]] + [[-1, -1, 1, 1, 1]] * 4
+    labels = token_labels(sample, owners)
+    assert set(labels) == {*TRAIT_CLASSES, "x1", "y1", "x2", "y2"}
+    colours = labels["colour"].view(5, 5)
+    red, blue, no = 3, 7, -100
+    # Row 1 of the left object holds 33 - 28 = 5 of its 28 pixel rows: too little. Column 2 is half the right one's.
+    assert colours.tolist() == [[red, red, blue, blue, blue]] + [[no, no, blue, blue, blue]] * 4
+    assert labels["category"].view(5, 5)[0].tolist() == [CATEGORIES.index("bird")] * 5
+    assert labels["pattern"].view(5, 5)[0].tolist() == [2, 2, 0, 0, 0]
+    assert labels["accent"].view(5, 5)[0].tolist() == [0, 0, no, no, no]  # plain has no second colour
+    assert labels["build"].view(5, 5)[0].tolist() == [0, 0, 2, 2, 2]
+    edges = [labels[edge].view(5, 5)[0, 0].item() for edge in ("x1", "y1", "x2", "y2")]
+    assert edges == [0, 0, 8, 5]  # in steps of 7 px; 33 / 7 = 4.7
+    assert [labels[edge].view(5, 5)[4, 4].item() for edge in ("x1", "y1", "x2", "y2")] == [10, 0, 20, 20]
+    assert EDGE_CLASSES == 21
+
+
+def test_pointers_lead_from_a_boxs_first_digit_to_its_object(processor, rows):
+    batch = rows.batch(10)
+    assert len(batch["pointer_at"]) == len(batch["pointer_to"]) > 0
+    for (row, position), tokens in zip(batch["pointer_at"].tolist(), batch["pointer_to"], strict=True):
+        before = processor.tokenizer.decode(batch["input_ids"][row, : position + 1])
+        assert before.endswith("<|im_start|>assistant\n<|box_start|>(")
+        after = processor.tokenizer.decode(batch["input_ids"][row, position + 1 : position + 25])
+        corners = [int(number) for number in re.findall(r"\d+", after.split("<|box_end|>")[0])]
+        edges = [batch[f"dense_{edge}"].view(3, 25)[row][tokens] * 50 for edge in ("x1", "y1", "x2", "y2")]
+        assert [set(edge.tolist()) for edge in edges] == [{corner} for corner in corners]
+
+
+def test_labels_lie_where_pictures_show_something(processor, rows):
+    batch = rows.batch(10)
+    bright = batch["pixel_values"].view(3 * 25, 4, -1).std((1, 2))  # four patches a token, in their order
+    covered = batch["dense_category"] != -100
+    assert 0.1 < covered.float().mean() < 0.95
+    assert bright[covered].mean() > bright[~covered].mean()
+
+
+# -- skills --
+SCENE = scene(LEFT, RIGHT, target=1)
+
+
+def test_skills_by_hand():
+    rng = random.Random(0)
+    look = "Look: 1 <box:0> red, white spots, crest, slim; 2 <box:1> blue, plain, long tail, broad."
+    assert describe(SCENE, rng) == ("Describe the objects.", look)
+    asked, answer = reason(SCENE, rng)
+    assert asked.startswith("Find and give the bounding box of <|object_ref_start|>blue, plain, long tail, broad<|")
+    assert answer == f"{look} Compare: 1 no, red; 2 yes. Conclusion: object 2. <box:1>"
+    for _ in range(20):
+        asked, answer = region(SCENE, rng)
+        assert answer == SCENE.objects[int(asked[-3])].note
+        asked, answer = attribute(SCENE, rng)
+        slot = ["colour", "marking", "part", "build"].index(asked.split()[3])
+        assert answer == SCENE.objects[int(asked[-3])].note.split(", ")[slot]
+
+
+def test_a_description_fits_the_target_alone():
+    rng = random.Random(0)
+    near = [(RIGHT[0], "blue, plain, crest, broad"), (RIGHT[0], "blue, red top, long tail, broad"), RIGHT]
+    crowd = replace(scene(*near), target=2)
+    lengths = Counter()
+    for _ in range(200):
+        asked, answer = ground(crowd, rng)
+        assert answer == "<box:2>"
+        words = re.search(r"<\|object_ref_start\|>(.+)<\|object_ref_end\|>", asked)[1].split(", ")
+        fitting = [n for n, thing in enumerate(crowd.objects) if set(words) <= set(thing.note.split(", "))]
+        assert fitting == [2]
+        lengths[len(words)] += 1
+    assert lengths[4] > 80
+    assert lengths[2] + lengths[3] > 20
+    assert lengths[1] == 0  # each of its traits is shared with a neighbour
