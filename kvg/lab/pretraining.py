@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import random
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -136,43 +137,58 @@ class PretrainRows(IterableDataset[dict[str, Tensor]]):
         rng = random.Random(f"{self.seed}:{index}")
         share = index / self.num_batches
         number = next(n for n, phase in enumerate(self.phases) if share < phase.until or phase is self.phases[-1])
-        rows, pixels, grids, dense = [], [], [], []
+        rows, pixels, grids, dense, pointers = [], [], [], [], []
         phase = self.phases[number]
         for _ in range(phase.scenes):
             sample = self._compositors[number].sample(rng.randrange(10**9))
-            row, patches, grid = self._scene_row(sample, phase, rng)
+            row, patches, grid, sought = self._scene_row(sample, phase, rng)
+            owners = token_owners(sample, grid)
+            pointers += [(len(rows), position, owners == target) for position, target in sought]
             rows.append(row)
             pixels.append(patches)
             grids.append(grid)
-            dense.append(token_labels(sample, grid))
+            dense.append(token_labels(sample, owners))
         if phase.skills:
             rows += [self._card_row(rng) for _ in range(self.card_rows)]
         batch = pack_batch(rows, self.processor.pad_token_id)
         batch["pixel_values"], batch["image_grid_thw"] = torch.cat(pixels), torch.stack(grids)
         for name in dense[0]:
             batch[f"dense_{name}"] = torch.cat([d[name] for d in dense])
+        pointers = [pointer for pointer in pointers if bool(pointer[2].any())]
+        if pointers:
+            batch["pointer_at"] = torch.tensor([[row, position] for row, position, _ in pointers])
+            batch["pointer_to"] = torch.stack([tokens for _, _, tokens in pointers])
         return batch
 
-    def _scene_row(self, sample: Sample, phase: Phase, rng: random.Random) -> tuple[PackedRow, Tensor, Tensor]:
+    def _scene_row(
+        self, sample: Sample, phase: Phase, rng: random.Random
+    ) -> tuple[PackedRow, Tensor, Tensor, list[tuple[int, int]]]:
+        """A packed row with its picture; and, of each box asked for, the token before its digits and whose box it is."""
         with Image.open(io.BytesIO(sample.image)) as opened:
             patches, grid = self.processor.patches(opened)
         boxes = self.processor.box_texts(sample)
         before, after = self.processor.chat("\0").split("\0")
         prefix = self.processor.ids(self.processor.expand(before, grid))
         segments: list[tuple[list[int], list[int]]] = []
+        sought: list[tuple[int, int]] = []
         room = self.row_tokens - len(prefix)
         for _ in range(40 if phase.skills else 0):
             skill = rng.choices(list(phase.skills), list(phase.skills.values()))[0]
-            asked, answer = SKILLS[skill](_retarget(sample, rng), rng)
+            turned = replace(sample, target=rng.randrange(len(sample.objects)))
+            asked, answer = SKILLS[skill](turned, rng)
             question = self.processor.ids(fill_boxes(asked, boxes) + after)
             reply = self.processor.ids(fill_boxes(answer, boxes) + "<|im_end|>")
             if not segments or len(question) + len(reply) <= room:
                 segments.append((question, reply))
+                if skill == "ground":
+                    opening = re.match(r"\D*", boxes[turned.target])
+                    lead = len(self.processor.ids(opening.group() if opening else ""))
+                    sought.append((self.row_tokens - room + len(question) + lead - 1, turned.target))
                 room -= len(question) + len(reply)
             if room < 40:
                 break
         merged = (int(grid[1]) // 2, int(grid[2]) // 2)
-        return pack_row(prefix, segments, self.processor.image_token_id, merged), patches, grid
+        return pack_row(prefix, segments, self.processor.image_token_id, merged), patches, grid, sought
 
     def _card_row(self, rng: random.Random) -> PackedRow:
         segments, room = [], self.row_tokens
@@ -185,21 +201,14 @@ class PretrainRows(IterableDataset[dict[str, Tensor]]):
         return pack_row([], segments, self.processor.image_token_id, None)
 
 
-def _retarget(sample: Sample, rng: random.Random) -> Sample:
-    """The same scene with another object asked for."""
-    return replace(sample, target=rng.randrange(len(sample.objects)))
-
-
-def token_labels(sample: Sample, grid_thw: Tensor) -> dict[str, Tensor]:
-    """What lies under each merged visual token: traits, and the edges of the box in snapping steps; -100 = nothing.
+def token_owners(sample: Sample, grid_thw: Tensor) -> Tensor:
+    """Index of the object under each merged visual token, ``[tokens]``; -1 = none.
 
     A token belongs to the object that covers most of it, if that is at least a fifth.
     """
     rows, columns = int(grid_thw[1]) // 2, int(grid_thw[2]) // 2
-    names = [*TRAIT_CLASSES, "x1", "y1", "x2", "y2"]
-    out = {name: torch.full((rows * columns,), -100) for name in names}
     cell_w, cell_h = sample.width / columns, sample.height / rows
-    vocabulary = [tuple(COLOURS), PATTERNS, tuple(COLOURS), ALL_PARTS, BUILDS]
+    owners = torch.full((rows * columns,), -1)
     for token in range(rows * columns):
         x, y = token % columns * cell_w, token // columns * cell_h
         cover = []
@@ -207,9 +216,20 @@ def token_labels(sample: Sample, grid_thw: Tensor) -> dict[str, Tensor]:
             x1, y1, x2, y2 = o.box_px
             cover.append(max(0.0, min(x2, x + cell_w) - max(x1, x)) * max(0.0, min(y2, y + cell_h) - max(y1, y)))
         best = max(range(len(cover)), key=cover.__getitem__)
-        if cover[best] < 0.2 * cell_w * cell_h:
+        if cover[best] >= 0.2 * cell_w * cell_h:
+            owners[token] = best
+    return owners
+
+
+def token_labels(sample: Sample, owners: Tensor) -> dict[str, Tensor]:
+    """Traits of the object under each merged visual token, and the edges of its box in snapping steps; -100 = none."""
+    names = [*TRAIT_CLASSES, "x1", "y1", "x2", "y2"]
+    out = {name: torch.full((len(owners),), -100) for name in names}
+    vocabulary = [tuple(COLOURS), PATTERNS, tuple(COLOURS), ALL_PARTS, BUILDS]
+    for token, owner in enumerate(owners.tolist()):
+        if owner < 0:
             continue
-        thing = sample.objects[best]
+        thing = sample.objects[owner]
         colour, marking, part, build = thing.note.split(", ")
         accent, pattern = (None, "plain") if marking == "plain" else marking.split()
         out["category"][token] = CATEGORIES.index(sample.category)

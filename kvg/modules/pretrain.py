@@ -3,7 +3,8 @@
 *Where* is learnt long before *which*: a model this small needs very many scenes before the answer's loss alone tells
 its vision tower what to look for. So linear heads, thrown away afterwards, ask every visual token for the traits of
 the object under it (at the projector's output) and for the edges of that object's box (inside the language model,
-where absolute positions are known).
+where absolute positions are known). *Which* is learnt last of all; so a pointer, thrown away as well, asks the last token of
+every request for a box which visual tokens it means.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.hooks import RemovableHandle
 
 from kvg.backbones.base import Backbone
 from kvg.lab.pretraining import EDGE_CLASSES, TRAIT_CLASSES
@@ -30,8 +33,9 @@ class LabPretrainModule(L.LightningModule):
         lr: of Muon, for the matrices inside the layers.
         lr_adamw: of AdamW, for embeddings, norms, biases and heads.
         warmup: share of all steps.
-        aid_weight: weight of the labels of visual tokens at the start; it falls linearly to a tenth.
+        aid_weight: weight of the labels of visual tokens.
         edge_layer: number of language-model layers below the heads for box edges.
+        pointer_layer: number of layers below the pointer.
         weight_decay: of both optimizers.
     """
 
@@ -43,26 +47,29 @@ class LabPretrainModule(L.LightningModule):
         warmup: float = 0.02,
         aid_weight: float = 1.0,
         edge_layer: int = 2,
+        pointer_layer: int = 3,
         weight_decay: float = 0.01,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.backbone = backbone
         self.lr, self.lr_adamw, self.warmup, self.weight_decay = lr, lr_adamw, warmup, weight_decay
-        self.aid_weight, self.edge_layer = aid_weight, edge_layer
+        self.aid_weight, self.edge_layer, self.pointer_layer = aid_weight, edge_layer, pointer_layer
         width = backbone.hidden_size
         self.trait_heads = nn.ModuleDict({name: nn.Linear(width, num) for name, num in TRAIT_CLASSES.items()})
         self.edge_heads = nn.ModuleDict({name: nn.Linear(width, EDGE_CLASSES) for name in ("x1", "y1", "x2", "y2")})
+        self.asking, self.asked = nn.Linear(width, 64), nn.Linear(width, 64)
 
     def losses(self, batch: Mapping[str, Tensor]) -> tuple[Tensor | None, dict[str, Tensor], dict[str, Tensor]]:
         """Next-token loss (None where a batch has no text), and loss and accuracy of the visual tokens' labels."""
         features = self.backbone.image_features(batch["pixel_values"], batch["image_grid_thw"])
         logits = {name: head(features) for name, head in self.trait_heads.items()}
-        loss = None
+        loss, aids, accuracy = None, {}, {}
         if bool((batch["labels"] != -100).any()):
-            loss, visual = self._language_loss(batch, features)
+            loss, visual, deeper = self._language_loss(batch, features)
             logits |= {name: head(visual) for name, head in self.edge_heads.items()}
-        aids, accuracy = {}, {}
+            if "pointer_at" in batch:
+                aids["pointer"], accuracy["pointer"] = self._pointer(batch, deeper)
         for name, scores in logits.items():
             target = batch[f"dense_{name}"]
             covered = target != -100
@@ -70,31 +77,57 @@ class LabPretrainModule(L.LightningModule):
             accuracy[name] = (scores[covered].argmax(-1) == target[covered]).float().mean()
         return loss, aids, accuracy
 
-    def _language_loss(self, batch: Mapping[str, Tensor], features: Tensor) -> tuple[Tensor, Tensor]:
-        """The next-token loss, and the hidden states of the visual tokens behind ``edge_layer`` layers."""
+    def _pointer(self, batch: Mapping[str, Tensor], states: Tensor) -> tuple[Tensor, Tensor]:
+        """Where the last token of a request for a box looks: loss and accuracy of finding the object it means.
+
+        Args:
+            batch: ``pointer_at`` ``[M, 2]`` (row, token) and ``pointer_to`` ``[M, visual tokens]`` bool.
+            states: ``[B, L, hidden]`` behind ``pointer_layer`` layers.
+        """
+        row, position = batch["pointer_at"].T
+        states = F.rms_norm(states, states.shape[-1:])  # the residual stream of a trained model is large
+        places = (batch["input_ids"] == self.backbone.processor.image_token_id)[row]  # [M, L]
+        keys = self.asked(states[row][places].view(len(row), -1, states.shape[-1]))
+        scores = (keys @ self.asking(states[row, position])[:, :, None])[..., 0].float() / keys.shape[-1] ** 0.5
+        wanted = batch["pointer_to"]
+        loss = -(scores.masked_fill(~wanted, -1e4).logsumexp(-1) - scores.logsumexp(-1)).mean()
+        return loss, wanted.gather(1, scores.argmax(-1, keepdim=True)).float().mean()
+
+    def _language_loss(self, batch: Mapping[str, Tensor], features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The next-token loss; the visual tokens behind ``edge_layer`` layers; all tokens behind ``pointer_layer``."""
         language = self.backbone.model.model.language_model
-        middle: list[Tensor] = []
-        hook = language.layers[self.edge_layer - 1].register_forward_hook(
-            lambda _module, _inputs, output: middle.append(output[0] if isinstance(output, tuple) else output)
-        )
+        caught: dict[int, Tensor] = {}
+
+        def catch(number: int) -> RemovableHandle:
+            def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
+                caught[number] = output[0] if isinstance(output, tuple) else output
+
+            handle: RemovableHandle = language.layers[number - 1].register_forward_hook(keep)
+            return handle
+
+        hooks = [catch(number) for number in {self.edge_layer, self.pointer_layer}]
         hidden = language(
             inputs_embeds=self.backbone.embed(batch["input_ids"], features),
             position_ids=batch["position_ids"],
             attention_mask=packed_mask(batch["segments"]),
             use_cache=False,
         ).last_hidden_state
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
         learnt = batch["labels"][:, 1:] != -100
         logits = self.backbone.model.lm_head(hidden[:, :-1][learnt])
         loss = F.cross_entropy(logits.float(), batch["labels"][:, 1:][learnt])
-        return loss, middle[0][batch["input_ids"] == self.backbone.processor.image_token_id]
+        visual = caught[self.edge_layer][batch["input_ids"] == self.backbone.processor.image_token_id]
+        return loss, visual, caught[self.pointer_layer]
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """One step of both optimizers."""
         loss, aids, accuracy = self.losses(batch)
         share = min(1.0, batch_idx / max(1, int(self.trainer.num_training_batches)))
-        aid = torch.stack(list(aids.values())).mean()
-        total = (1 - 0.9 * share) * self.aid_weight * aid + (0.0 if loss is None else loss)
+        aid = torch.stack([value for name, value in aids.items() if name != "pointer"]).mean() + aids.get(
+            "pointer", 0.0
+        )
+        total = self.aid_weight * aid + (0.0 if loss is None else loss)
         optimizers = self.optimizers()
         assert isinstance(optimizers, list)
         for optimizer in optimizers:
