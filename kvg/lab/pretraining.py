@@ -163,7 +163,7 @@ class PretrainRows(IterableDataset[dict[str, Tensor]]):
     def _scene_row(
         self, sample: Sample, phase: Phase, rng: random.Random
     ) -> tuple[PackedRow, Tensor, Tensor, list[tuple[int, int]]]:
-        """A packed row with its picture; and, of each box asked for, the token before its digits and whose box it is."""
+        """A packed row with its picture; of each box asked for, the token before its digits and whose box it is."""
         with Image.open(io.BytesIO(sample.image)) as opened:
             patches, grid = self.processor.patches(opened)
         boxes = self.processor.box_texts(sample)
