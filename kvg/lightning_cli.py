@@ -121,8 +121,9 @@ def saved_tensors(path: str) -> dict[str, tuple[int, ...]]:
         saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
         return {str(name): tuple(value.shape) for name, value in saved.items()}
     except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError, AttributeError) as error:
-        reason = f"{type(error).__name__}: {str(error).splitlines()[0]}" if str(error) else type(error).__name__
-        raise ConfigError("ckpt_path", f"'{path}' is damaged or no checkpoint of this project ({reason})") from error
+        raise ConfigError(
+            "ckpt_path", f"'{path}' is damaged or no checkpoint of this project; choose another"
+        ) from error
 
 
 def check_fit(saved: Mapping[str, tuple[int, ...]], model: Mapping[str, tuple[int, ...]]) -> None:
