@@ -3,8 +3,8 @@
 *Where* is learnt long before *which*: a model this small needs very many scenes before the answer's loss alone tells
 its vision tower what to look for. So linear heads, thrown away afterwards, ask every visual token for the traits of
 the object under it (at the projector's output) and for the edges of that object's box (inside the language model,
-where absolute positions are known). *Which* is learnt last of all; so a pointer, thrown away as well, asks at the start of
-every box which visual tokens it means.
+where absolute positions are known). *Which* is learnt last of all; so a
+pointer, thrown away as well, asks at the start of every box which visual tokens it means.
 """
 
 from __future__ import annotations
