@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
 import torch
+import torch.distributed as dist
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
@@ -170,11 +172,19 @@ class StageModule(L.LightningModule):
         self._log_metric("val")
 
     def on_test_epoch_end(self) -> None:
-        """Logs ``test/iou_acc`` and writes ``predictions.jsonl`` (one file per process) into the run's folder."""
+        """Logs ``test/iou_acc`` and writes ``predictions.jsonl``, a line per case, into the run's folder."""
         self._log_metric("test")
-        rank = self.trainer.global_rank
-        name = "predictions.jsonl" if self.trainer.world_size == 1 else f"predictions-{rank}.jsonl"
-        path = Path(self.trainer.default_root_dir) / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n".join(self._lines) + "\n", encoding="utf-8")
-        self._lines = []
+        lines, self._lines = gathered(self._lines), []
+        if self.trainer.is_global_zero:
+            path = Path(self.trainer.default_root_dir) / "predictions.jsonl"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def gathered(lines: list[str]) -> list[str]:
+    """The lines of all processes, which took turns with the samples, in the order of the samples."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return lines
+    shares: list[list[str]] = [[] for _ in range(dist.get_world_size())]
+    dist.all_gather_object(shares, lines)
+    return [line for turn in zip_longest(*shares) for line in turn if line is not None]

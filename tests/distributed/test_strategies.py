@@ -1,0 +1,114 @@
+"""Both stages with two processes: DDP, and FSDP2 which must say the same; sampling, export and resuming included."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from kvg.backbones.qwen2_vl import Qwen2VLBackbone
+
+LOSS_TOLERANCE = 1e-4  # sums of gradients in another order
+SETTINGS = {
+    "cot_sft": {"model__init_args__max_new_tokens": 6},
+    "grpo": {"model__init_args__max_new_tokens": 6, "model__init_args__group_size": 2},
+}
+RATE = "model__init_args__optimizer__init_args__lr"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory, lab_shards):
+    """Five samples: the processes' shares are unequal."""
+    return lab_shards(tmp_path_factory.mktemp("data") / "set", 5, per_shard=3, sizes=[(84, 84)], snap_px=None)
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory, data, two_processes):
+    """Runs each combination once: three steps of two batches of one, then a validation."""
+    done = {}
+
+    def fit(stage: str, strategy: str, **settings: object):
+        key = (stage, strategy, *settings)
+        if key not in done:
+            folder = tmp_path_factory.mktemp(f"{stage}-{strategy}")
+            two_processes(
+                "fit",
+                stage,
+                strategy,
+                folder,
+                trainer__max_steps=3,
+                trainer__val_check_interval=1,
+                data__init_args__train=data,
+                data__init_args__val=data,
+                data__init_args__batch_size=1,
+                **{**SETTINGS[stage], RATE: 1e-3, **settings},
+            )
+            done[key] = folder
+        return done[key]
+
+    return fit
+
+
+@pytest.mark.parametrize("stage", list(SETTINGS))
+def test_fsdp2_says_what_ddp_says(stage, fitted, curves):
+    ddp, fsdp2 = (curves(fitted(stage, strategy)) for strategy in ("ddp", "fsdp2"))
+    assert len(ddp["train/loss"]) == 3
+    assert fsdp2["train/loss"] == pytest.approx(ddp["train/loss"], abs=LOSS_TOLERANCE)
+    assert ddp["val/n"] == fsdp2["val/n"] == [5.0] * len(ddp["val/n"])
+    for key in ("train/kl", "train/reward/total", "train/completion_length", "train/entropy"):
+        if stage == "grpo":
+            assert fsdp2[key] == pytest.approx(ddp[key], abs=LOSS_TOLERANCE)
+    if stage == "grpo":
+        assert ddp["train/kl"][-1] > 0 or ddp["train/loss"][-1] == 0
+
+
+@pytest.mark.parametrize("stage", list(SETTINGS))
+def test_exports_hold_the_same_weights(stage, fitted):
+    ddp, fsdp2 = (Qwen2VLBackbone(str(fitted(stage, s) / "export")).state_dict() for s in ("ddp", "fsdp2"))
+    assert ddp.keys() == fsdp2.keys() == Qwen2VLBackbone("tiny").state_dict().keys()
+    for name, value in ddp.items():
+        torch.testing.assert_close(fsdp2[name], value, atol=1e-4, rtol=1e-3)
+    start = Qwen2VLBackbone("tiny").state_dict()
+    if stage == "cot_sft":
+        assert any(not torch.equal(value, start[name]) for name, value in fsdp2.items())
+
+
+def test_adapters_under_fsdp2_are_their_own_reference_and_are_merged(fitted, curves):
+    folder = fitted("grpo", "fsdp2", model__init_args__backbone__init_args__lora="{r: 2}")
+    assert curves(folder)["train/kl"][0] == pytest.approx(0.0, abs=1e-6)
+    assert Qwen2VLBackbone(str(folder / "export")).state_dict().keys() == Qwen2VLBackbone("tiny").state_dict().keys()
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+def test_test_writes_each_answer_once_and_in_order(strategy, data, two_processes, tmp_path):
+    two_processes(
+        "test",
+        "cot_sft",
+        strategy,
+        tmp_path,
+        data="data_modules.EvaluationDataModule",
+        data__init_args__test=data,
+        data__init_args__batch_size=2,
+        model__init_args__max_new_tokens=4,
+    )
+    lines = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
+    assert [line["key"] for line in lines] == [f"s0-000000{n}" for n in range(5)]
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+def test_resumed_run_goes_on(strategy, data, two_processes, curves, tmp_path):
+    settings = {
+        "trainer__max_steps": 2,
+        "data__init_args__train": data,
+        "data__init_args__batch_size": 1,
+        "model__init_args__export": "false",
+        RATE: 1e-3,
+        "trainer__callbacks": "[{class_path: lightning.pytorch.callbacks.ModelCheckpoint, init_args: "
+        "{every_n_train_steps: 1, save_top_k: -1, filename: '{step}'}}]",
+    }
+    two_processes("fit", "cot_sft", strategy, tmp_path / "whole", **settings)
+    saved = tmp_path / "whole/lightning_logs/version_0/checkpoints/step=1.ckpt"
+    two_processes("fit", "cot_sft", strategy, tmp_path / "resumed", ckpt_path=saved, **settings)
+    whole, resumed = (curves(tmp_path / name)["train/loss"] for name in ("whole", "resumed"))
+    assert resumed == pytest.approx(whole[1:], abs=1e-6)
