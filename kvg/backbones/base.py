@@ -21,7 +21,7 @@ from transformers import DynamicCache, PreTrainedTokenizerBase
 
 from kvg.backbones.folders import full_state, load_checkpoint, write_folder
 from kvg.backbones.lora import LoRASettings, add_lora, lora_disabled, merged_state
-from kvg.backbones.processor import QwenVLProcessor
+from kvg.backbones.processor import TURN_END, QwenVLProcessor
 from kvg.errors import ConfigError
 from kvg.rl.logprobs import token_logprobs
 from kvg.text.box_codec import BoxCodec
@@ -36,6 +36,16 @@ class DecodeState:
     cache: DynamicCache
     mask: Tensor  # [N, S] bool
     position: Tensor  # [N]
+
+
+def end_tokens(told: int | list[int] | None, turn_end: int) -> tuple[int, ...]:
+    """Tokens that end a completion: those that a checkpoint tells of, and the end of the turn, which is what is taught.
+
+    >>> end_tokens(None, 5), end_tokens(7, 5), end_tokens([5, 7], 5)
+    ((5,), (7, 5), (5, 7))
+    """
+    listed = told if isinstance(told, list) else [] if told is None else [told]
+    return tuple(dict.fromkeys([*listed, turn_end]))
 
 
 class Backbone(nn.Module, ABC):
@@ -87,8 +97,7 @@ class Backbone(nn.Module, ABC):
             merge_size=picture["merge_size"],
             temporal_patch_size=picture["temporal_patch_size"],
         )
-        end = self.model.generation_config.eos_token_id
-        self.end_token_ids: tuple[int, ...] = tuple(end) if isinstance(end, list) else (int(end),)
+        self.end_token_ids = end_tokens(self.model.generation_config.eos_token_id, self.processor.ids(TURN_END)[0])
         self.pad_token_id = self.processor.pad_token_id
         self.sharded = False
         self._freeze(freeze_vision, freeze_projector)

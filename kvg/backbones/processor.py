@@ -161,6 +161,8 @@ class QwenVLProcessor:
         pixel_values, grid = self.patches(self.open(sample))
         asked = self.ids(self.expand(self.chat(prompt(sample.entity, mode)), grid))
         answer = [] if target is None else self.ids(self.completion(sample, target) + TURN_END)
+        if (asked + answer).count(self.image_token_id) != len(pixel_values) // self.merge_size**2:
+            raise DataError(sample.key, "entity, rationale", f"they may not hold {IMAGE_TOKEN}; remove it")
         return {**self._example(asked, answer), "pixel_values": pixel_values, "image_grid_thw": grid}
 
     def encode_text(self, asked: str | None, completion: str) -> Example:

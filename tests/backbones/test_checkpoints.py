@@ -221,6 +221,18 @@ def test_folder_without_tokenizer(folder):
     assert "tokenizer" in fault(folder)
 
 
+@pytest.mark.parametrize("told", [None, 0])
+def test_completions_end_where_the_turn_ends_whatever_the_folder_says(folder, told):
+    """Base models, and folders without the file, only know the end of the text."""
+    (folder / "generation_config.json").unlink()
+    if told is not None:
+        (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": told}))
+    ends = Qwen2VLBackbone(str(folder)).end_token_ids
+    turn_end = Qwen2VLBackbone("tiny").processor.ids("<|im_end|>")
+    assert set(turn_end) <= set(ends)
+    assert told is None or told in ends
+
+
 def test_lab_base_that_has_not_been_built():
     from kvg.backbones.qwen2_vl import lab_folder
 

@@ -146,6 +146,13 @@ def test_rationale_of_an_object_that_is_not_there(processor, scenes):
     assert fault(processor, replace(scenes(1)[0], rationale="Look: 1 <box:7>.")).field == "rationale"
 
 
+def test_name_that_pretends_to_be_a_picture(processor, scenes):
+    sample = scenes(1)[0]
+    objects = tuple(replace(o, entity="Magpie <|image_pad|>") for o in sample.objects)
+    assert "<|image_pad|>" in fault(processor, replace(sample, objects=objects)).remedy
+    assert "<|image_pad|>" in fault(processor, replace(sample, rationale="Look: <|image_pad|>.")).remedy
+
+
 def test_unknown_mode(processor, scenes):
     with pytest.raises(ConfigError, match="'thinking' is not a prompt"):
         processor.encode(scenes(1)[0], mode="thinking", target=None)
