@@ -179,7 +179,7 @@ def _fit(sizes: DemoSizes, out: Path, seed: int, stage: str, start: str, train: 
         words += ["--trainer.max_steps", sizes.max_steps]
     if sizes.max_val_batches is not None:
         words += ["--trainer.limit_val_batches", sizes.max_val_batches]
-    reads = (*map(Path, configs), *_weights(start))
+    reads = (*map(Path, configs), *(() if stage == "grpo" else _weights(start)))  # what a step made is told by needs
     proof = folder / "export/config.json"
     return Step(stage, titles[stage], _words(*words), folder, proof, needs, reads, _devices(configs))
 

@@ -82,6 +82,16 @@ def test_configs_are_found_from_anywhere(tmp_path, monkeypatch):
     assert config_path("configs/lab/train.yaml") == "configs/lab/train.yaml"
 
 
+def test_what_the_demo_has_made_does_not_change_its_steps(tmp_path):
+    before = plan(out=tmp_path)
+    for name in ("cot_sft", "grpo"):
+        weights = tmp_path / name / "export/model.safetensors"
+        weights.parent.mkdir(parents=True)
+        weights.touch()
+    assert plan(out=tmp_path) == before
+    assert plan(out=tmp_path, base=str(tmp_path / "grpo/export"))["cot_sft"].reads[-1].name == "model.safetensors"
+
+
 def test_a_training_of_two_processes_keeps_two_cores_busy(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs/experiment").mkdir(parents=True)
