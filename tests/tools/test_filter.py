@@ -33,6 +33,8 @@ def samples():
 @pytest.fixture(scope="module")
 def checkpoint(samples, tmp_path_factory):
     torch.manual_seed(0)
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # many times faster for so small a model, above all on a busy machine
     backbone = Qwen2VLBackbone("tiny", freeze_vision=False, freeze_projector=False)
     learnt = samples[:LEARNT]
     examples = [backbone.processor.encode(s, mode="direct", target="answer") for s in learnt]
@@ -43,8 +45,9 @@ def checkpoint(samples, tmp_path_factory):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        if loss < 1e-3:
+        if loss < 5e-3:
             break
+    torch.set_num_threads(num_threads)
     folder = tmp_path_factory.mktemp("filter") / "export"
     backbone.export(folder)
     return folder
