@@ -137,7 +137,8 @@ class PretrainRows(IterableDataset[dict[str, Tensor]]):
         rng = random.Random(f"{self.seed}:{index}")
         share = index / self.num_batches
         number = next(n for n, phase in enumerate(self.phases) if share < phase.until or phase is self.phases[-1])
-        rows, pixels, grids, dense, pointers = [], [], [], [], []
+        rows: list[PackedRow] = []
+        pixels, grids, dense, pointers = [], [], [], []
         phase = self.phases[number]
         for _ in range(phase.scenes):
             sample = self._compositors[number].sample(rng.randrange(10**9))
