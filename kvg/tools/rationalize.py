@@ -21,9 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
     parser.add_argument("--in", dest="source", required=True, help="folder of shards, or a published file")
     parser.add_argument("--out", required=True, help="folder for the new shards")
-    parser.add_argument(
-        "--writer", choices=WRITERS, default="cards", help="who writes (default cards)"
-    )
+    parser.add_argument("--writer", choices=WRITERS, default="cards", help="who writes (default cards)")
     parser.add_argument("--samples-per-shard", type=int, default=500, help="of every shard but the last (default 500)")
     parser.add_argument("--overwrite", action="store_true", help="replace a set that is already there")
 
