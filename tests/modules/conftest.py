@@ -34,7 +34,7 @@ def fit(tmp_path):
         trainer = L.Trainer(
             accelerator="cpu",
             max_steps=steps,
-            max_epochs=-1,
+            max_epochs=settings.pop("max_epochs", -1),
             use_distributed_sampler=False,
             default_root_dir=tmp_path,
             enable_model_summary=False,
