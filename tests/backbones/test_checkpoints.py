@@ -233,15 +233,6 @@ def test_completions_end_where_the_turn_ends_whatever_the_folder_says(folder, to
     assert told is None or told in ends
 
 
-def test_lab_base_that_has_not_been_built():
-    from kvg.backbones.qwen2_vl import lab_folder
-
-    if (lab_folder() / "model.safetensors").is_file():
-        pytest.skip("this package holds the base")
-    with pytest.raises(ConfigError, match="the lab's base is not in this package"):
-        Qwen2VLBackbone("lab")
-
-
 def test_every_weight_counts(family, batch):
     """Each tensor of an export takes part in the forward pass; a wrapper that skips a part would not notice a swap."""
     backbone = family("tiny", freeze_vision=False, freeze_projector=False).train()

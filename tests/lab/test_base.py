@@ -1,0 +1,62 @@
+"""The base model as shipped: whole, small, and able to do what stage 1 builds on."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+
+import pytest
+import torch
+
+from kvg.backbones.answers import answered_box, completion_texts
+from kvg.backbones.qwen2_vl import Qwen2VLBackbone, lab_folder
+from kvg.boxes import iou
+from kvg.lab.pretraining import lab_canvas
+from kvg.lab.traits import load_cards
+from kvg.lab.world import TraitSource
+from kvg.rl.rollout import SamplingSettings, rollout
+from kvg.synthesis.compositor import Compositor
+
+pytestmark = pytest.mark.skipif(not (lab_folder() / "model.safetensors").is_file(), reason="the base is not built")
+
+
+@pytest.fixture(scope="module")
+def base():
+    return Qwen2VLBackbone("lab").eval()
+
+
+def test_files_are_those_that_were_signed():
+    for line in (lab_folder() / "SHA256SUMS").read_text().splitlines():
+        digest, name = line.split()
+        assert hashlib.sha256((lab_folder() / name).read_bytes()).hexdigest() == digest, name
+    assert sum(file.stat().st_size for file in lab_folder().iterdir()) < 16 * 2**20
+
+
+def test_true_architecture_of_one_to_eight_million_weights(base):
+    assert type(base.model).__name__ == "Qwen2VLForConditionalGeneration"
+    assert 1e6 <= sum(p.numel() for p in base.parameters()) <= 8e6
+    assert base.processor.image_size(140, 140).resized_width == 140
+
+
+def test_cards_are_recalled(base):
+    """Continued from the words with which a rationale begins."""
+    cards = [card for card in load_cards() if card.known]
+    examples = [base.processor.encode_text(None, f"<think>Plan: the {card.name} is") for card in cards]
+    examples = [{name: value[:-1] for name, value in example.items()} for example in examples]  # the end of the turn
+    out = rollout(base, base.processor.collate(examples, [], pad_left=True), SamplingSettings(16, temperature=0.0))
+    texts = completion_texts(base, out.tokens, out.completion_mask)
+    right = [text.strip().startswith(card.traits.text) for text, card in zip(texts, cards, strict=True)]
+    assert sum(right) / len(right) >= 0.95
+
+
+def test_a_single_object_is_boxed(base):
+    compositor = Compositor(TraitSource(families=4, siblings=1, variants=1, seed=99), lab_canvas(99, {1: 1.0}, 0.0))
+    samples = [compositor.sample(index) for index in range(32)]
+    samples = [replace(s, objects=(replace(s.objects[0], entity=s.objects[0].note),)) for s in samples]
+    examples = [base.processor.encode(sample, mode="direct", target=None) for sample in samples]
+    batch = base.processor.collate(examples, samples, pad_left=True)
+    out = rollout(base, batch, SamplingSettings(32, temperature=0.0))
+    texts = completion_texts(base, out.tokens, out.completion_mask)
+    boxes = [answered_box(base, text, sample) or (0, 0, 0, 0) for text, sample in zip(texts, samples, strict=True)]
+    overlaps = iou(torch.tensor(boxes, dtype=torch.float), torch.tensor([s.box_px for s in samples]))
+    assert (overlaps >= 0.5).float().mean() >= 0.85
