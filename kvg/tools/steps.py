@@ -12,8 +12,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -160,12 +161,12 @@ class StepRunner:
         self.console.print(f"[bold]{step.name}[/bold]  [dim]{step.title}[/dim]")
         self.console.print(Text(f"  $ {shlex.join(step.command)}", style="cyan"), soft_wrap=True)
         env = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": str(self.console.width), "PYTHONUNBUFFERED": "1"}
-        with log.open("wb") as stream:
+        with log.open("wb") as stream, _signals_wait():
             # A session of its own: Ctrl-C reaches this program alone, which then ends whole process groups.
             process = subprocess.Popen(
                 step.argv, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, env=env, start_new_session=True
             )
-        self._running.append(Running(step, process, log))
+            self._running.append(Running(step, process, log))
 
     def _finish(self, ended: Running, identity: str) -> None:
         self._running.remove(ended)
@@ -198,6 +199,24 @@ class StepRunner:
             _signal_group(running.process, signal.SIGKILL)  # also what the child has left behind
             running.process.wait()
         self._running = []
+
+
+@contextlib.contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Interrupts arrive after this block: one between a child's start and its entry in the list would orphan it."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread is ever interrupted
+        yield
+        return
+    arrived: list[int] = []
+    numbers = [n for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if callable(signal.getsignal(n))]
+    before = {number: signal.signal(number, lambda n, _frame: arrived.append(n)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for late in arrived:
+            signal.raise_signal(late)
 
 
 def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:

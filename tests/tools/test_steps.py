@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import time
 from pathlib import Path
 
@@ -141,3 +142,12 @@ def test_last_lines(tmp_path):
 
 def test_clock():
     assert [clock(s) for s in (0.4, 59.6, 3600)] == ["0:00", "1:00", "60:00"]
+
+
+def test_interrupted_while_a_child_starts(make, run, tmp_path):
+    """The child itself sends the interrupt, as early as can be; it must not be left behind."""
+    for _ in range(5):
+        with pytest.raises(KeyboardInterrupt):
+            run(make("a", f"echo $$ > {tmp_path}/pid; kill -INT $PPID; sleep 60"))
+        with pytest.raises(ProcessLookupError):
+            os.kill(int((tmp_path / "pid").read_text()), 0)
