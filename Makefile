@@ -2,7 +2,7 @@
 PYTHON ?= python3
 WORKERS ?= 2
 
-# The lab's base model from nothing: about two hours on two cores.
+# The lab's base model from nothing, on two cores (configs/lab/pretrain.yaml).
 .PHONY: demo base test lint unit format clean
 
 demo: .venv/.installed
