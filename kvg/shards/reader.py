@@ -108,18 +108,17 @@ class Shard:
     def _groups(self, tally: Tally) -> Iterator[tuple[str, dict[str, bytes]]]:
         key = ""
         members: dict[str, bytes] = {}
+        from webdataset.tariterators import tar_file_iterator  # it imports torch, which takes two seconds
+
         try:
-            with tarfile.open(self.path, "r|") as tar:
-                for member in tar:
-                    content = tar.extractfile(member)
-                    if content is None:
-                        continue
-                    stem, _, extension = Path(member.name).name.partition(".")
+            with self.path.open("rb") as stream:
+                for member in tar_file_iterator(stream):
+                    stem, _, extension = Path(member["fname"]).name.partition(".")
                     if stem != key:
                         if members:
                             yield key, members
                         key, members = stem, {}
-                    members[extension.lower()] = content.read()
+                    members[extension.lower()] = member["data"]
         except (tarfile.TarError, EOFError, OSError) as error:
             where = f"{self.path} after sample {key}" if key else str(self.path)
             tally.note(DataError(where, "tar", f"is cut off or damaged ({error}); copy it again"), cut=True)

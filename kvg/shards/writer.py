@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import os
-import tarfile
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from typing_extensions import Self
@@ -18,6 +16,9 @@ from kvg.errors import ConfigError, DataError
 from kvg.shards.manifest import MANIFEST, Manifest, ShardEntry, sha256_of
 from kvg.shards.schema import encode_record
 from kvg.types import Sample
+
+if TYPE_CHECKING:
+    from webdataset.writer import TarWriter
 
 PATTERN: Final = "shard-{:06d}.tar"
 
@@ -60,7 +61,7 @@ class ShardWriter:
         self._counts: dict[str, Counter[str]] = {
             name: Counter() for name in ("category", "split", "knowledge", "num_objects", "rationale")
         }
-        self._tar: tarfile.TarFile | None = None
+        self._tar: TarWriter | None = None
         self._in_shard = 0
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self._progress = Progress(*columns, disable=total is None)
@@ -86,11 +87,8 @@ class ShardWriter:
             raise DataError(str(self.folder), "key", f"'{sample.key}' occurs twice; make keys unique")
         self._keys.add(sample.key)
         if self._tar is None:
-            self._tar = tarfile.open(self._partial, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115 (closed later)
-        for extension, content in members.items():
-            info = tarfile.TarInfo(f"{sample.key}.{extension}")
-            info.size, info.mode, info.mtime = len(content), 0o644, 0  # no clock: equal samples, equal checksums
-            self._tar.addfile(info, io.BytesIO(content))
+            self._tar = self._open_shard()
+        self._tar.write({"__key__": sample.key, **members})
         self._count(sample)
         self._in_shard += 1
         self._progress.advance(self._task)
@@ -114,6 +112,12 @@ class ShardWriter:
     @property
     def _partial(self) -> Path:
         return self.folder / f"{PATTERN.format(len(self._entries))}.partial"
+
+    def _open_shard(self) -> TarWriter:
+        from webdataset.writer import TarWriter  # it imports torch, which takes two seconds
+
+        # No clock and no user: equal samples give equal checksums.
+        return TarWriter(str(self._partial), encoder=False, mtime=0, user="", group="", mode=0o644)
 
     def _close_shard(self) -> None:
         if self._tar is None:

@@ -4,6 +4,7 @@ import hashlib
 import json
 
 import pytest
+import webdataset
 
 from kvg.errors import ConfigError, DataError
 from kvg.shards.manifest import load_manifest
@@ -33,7 +34,6 @@ def test_same_samples_same_bytes(write_set):
 
 
 def test_webdataset_reads_them(write_set):
-    webdataset = pytest.importorskip("webdataset")
     folder = write_set(4)
     rows = list(webdataset.WebDataset(str(folder / "shard-000000.tar"), shardshuffle=False))
     assert [row["__key__"] for row in rows] == ["k0000", "k0001", "k0002", "k0003"]
