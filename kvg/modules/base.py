@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from kvg.backbones.answers import answered_box, completion_texts
@@ -59,6 +59,10 @@ class StageModule(L.LightningModule):
             raise ConfigError("model.mode", f"'{mode}' is not one of {', '.join(PROMPTS)}")
         if not 0 <= warmup < 1:
             raise ConfigError("model.warmup", f"{warmup} is not a share of the steps; give 0 to below 1")
+        try:
+            optimizer([nn.Parameter(torch.zeros(1))])
+        except (TypeError, ValueError) as error:
+            raise ConfigError("model.optimizer", f"{error}; correct its init_args") from error
         self.backbone, self._optimizer, self.warmup, self.schedule = backbone, optimizer, warmup, schedule
         self.mode, self.export = mode, export
         self.sampling = SamplingSettings(max_new_tokens=max_new_tokens, temperature=0.0)

@@ -56,6 +56,7 @@ def faulty(tmp_path: Path) -> Path:
         ([*STAGE, "--trainer.max_stepz=3"], "trainer.max_stepz: unknown setting"),
         ([*STAGE, "--trainer.max_steps=many"], "trainer.max_steps: Expected a <class 'int'>. Got value: many"),
         ([*STAGE, "--model.warmup=2"], "model.warmup: 2.0 is not a share of the steps"),
+        ([*STAGE, "--model.optimizer.lr=-1"], "model.optimizer: Invalid learning rate: -1"),
         ([*STAGE, "--model.backbone.checkpoint=TMP"], r"backbone\.checkpoint: '.*' has no config\.json"),
         ([*STAGE, "--data.train=TMP/none"], "none: folder: does not exist"),
         ([*STAGE, "--ckpt_path=TMP/none.ckpt"], "ckpt_path: '.*none.ckpt' does not exist"),
