@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import pickle
 import re
 import warnings
@@ -15,6 +14,7 @@ import torch
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
 
+from kvg.cpu import prepare_cpu
 from kvg.errors import ConfigError, KVGError
 
 NOISE = (
@@ -72,9 +72,8 @@ class KVGCLI(LightningCLI):
         return str(path) not in ("best", "last", "hpc", "registry") and not str(path).startswith("registry:")
 
     def before_instantiate_classes(self) -> None:
-        """Keeps a CPU process to one thread unless OMP_NUM_THREADS says otherwise."""
-        if not torch.cuda.is_available() and "OMP_NUM_THREADS" not in os.environ:
-            torch.set_num_threads(1)
+        """Sets up a process that computes on a CPU."""
+        if not torch.cuda.is_available() and prepare_cpu():
             rank_zero_info("No GPU: one thread per process, which is fastest for tiny models; OMP_NUM_THREADS sets it.")
 
     def after_instantiate_classes(self) -> None:

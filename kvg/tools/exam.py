@@ -24,11 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints one line per skill."""
-    import torch
-
     from kvg.backbones.qwen2_vl import Qwen2VLBackbone
+    from kvg.cpu import prepare_cpu
 
-    torch.set_num_threads(max(1, torch.get_num_threads()))
+    prepare_cpu()
     backbone = Qwen2VLBackbone(args.checkpoint, max_pixels=None).eval()
     figures = examine(backbone, args.num, args.seed)
     for name, value in figures.items():

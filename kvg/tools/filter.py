@@ -10,7 +10,6 @@ import argparse
 import dataclasses
 import importlib
 import json
-import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -143,6 +142,7 @@ def load_backbone(class_path: str, checkpoint: str) -> Backbone:
     import torch
 
     from kvg.backbones.base import Backbone
+    from kvg.cpu import prepare_cpu
 
     module, _, name = class_path.rpartition(".")
     try:
@@ -151,8 +151,8 @@ def load_backbone(class_path: str, checkpoint: str) -> Backbone:
         raise ConfigError("--backbone-class", f"'{class_path}' cannot be imported ({error}); correct it") from error
     if not (isinstance(kind, type) and issubclass(kind, Backbone)):
         raise ConfigError("--backbone-class", f"'{class_path}' is no backbone; give a subclass of Backbone")
-    if not torch.cuda.is_available() and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(1)  # fastest for tiny models
+    if not torch.cuda.is_available():
+        prepare_cpu()
     backbone = kind(checkpoint)
     return backbone.requires_grad_(False).eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
