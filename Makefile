@@ -2,14 +2,16 @@
 PYTHON ?= python3
 WORKERS ?= 2
 
-# The lab's base model from nothing, on two cores (configs/lab/pretrain.yaml).
 .PHONY: demo base test lint unit format clean
 
 demo: .venv/.installed
 	.venv/bin/kvg-data demo
 
+# The lab's base model from nothing, on two cores (configs/lab/scenes.yaml, configs/lab/pretrain.yaml).
 base: export OMP_NUM_THREADS = 1
 base: .venv/.installed
+	test -f runs/lab-base/scenes/manifest.json || .venv/bin/kvg-data compose --config configs/lab/scenes.yaml \
+		--out runs/lab-base/scenes --num 60000 --workers 2
 	.venv/bin/kvg fit -c configs/lab/pretrain.yaml
 	.venv/bin/kvg-data base
 

@@ -1,4 +1,4 @@
-"""Data of the lab's base model: a curriculum of packed scenes and text cards, made as it is read."""
+"""Data of the lab's base model: a curriculum of packed scenes and text cards."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any, Protocol
 
 import lightning as L
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from kvg.errors import ConfigError
 from kvg.lab.pretraining import Phase, PretrainRows, SceneProcessor
 from kvg.shards.dataset import rank_and_world
+from kvg.shards.reader import ShardFolder
 
 
 class HasSceneProcessor(Protocol):
@@ -27,11 +27,10 @@ class PretrainLoader:
 
     Args:
         rows: the stream; its ``start`` is set here.
-        num_workers: processes that draw.
     """
 
-    def __init__(self, rows: PretrainRows, num_workers: int) -> None:
-        self.rows, self.num_workers, self.given = rows, num_workers, 0
+    def __init__(self, rows: PretrainRows) -> None:
+        self.rows, self.given = rows, 0
         self.length = len(rows)
 
     def __len__(self) -> int:
@@ -41,8 +40,7 @@ class PretrainLoader:
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         """From the saved position, or from the start."""
         self.rows.start = self.given
-        prefetch = 6 if self.num_workers else None
-        for batch in DataLoader(self.rows, None, num_workers=self.num_workers, prefetch_factor=prefetch):
+        for batch in self.rows:
             self.given += 1
             yield batch
         self.given = 0
@@ -60,11 +58,11 @@ class LabPretrainDataModule(L.LightningDataModule):
     """Streams the curriculum of ``configs/lab/pretrain.yaml``.
 
     Args:
+        scenes: folder of shards, made by ``kvg-data compose --config configs/lab/scenes.yaml``.
         phases: the curriculum, in order; the last one's ``until`` is 1.
         num_batches: of all processes together.
         card_rows: rows of text cards in each batch with text.
         row_tokens: a row is filled with questions up to this length.
-        num_workers: processes that draw; each keeps its own store of drawn tiles (about 200 MB).
         seed: of everything random.
 
     Raises:
@@ -73,18 +71,18 @@ class LabPretrainDataModule(L.LightningDataModule):
 
     def __init__(
         self,
+        scenes: str,
         phases: Sequence[Phase],
         num_batches: int,
         card_rows: int = 1,
         row_tokens: int = 300,
-        num_workers: int = 1,
         seed: int = 0,
     ) -> None:
         super().__init__()
         if not phases or phases[-1].until < 1:
             raise ConfigError("data.phases", "the last phase must have `until: 1.0`")
-        self.phases, self.num_batches, self.card_rows = phases, num_batches, card_rows
-        self.row_tokens, self.num_workers, self.seed = row_tokens, num_workers, seed
+        self.scenes, self.phases, self.num_batches, self.seed = scenes, phases, num_batches, seed
+        self.card_rows, self.row_tokens = card_rows, row_tokens
         self.processor: SceneProcessor | None = None
 
     def connect(self, backbone: HasSceneProcessor) -> None:
@@ -98,6 +96,7 @@ class LabPretrainDataModule(L.LightningDataModule):
         rank, world = rank_and_world()
         rows = PretrainRows(
             self.processor,
+            ShardFolder(self.scenes),
             self.phases,
             self.num_batches,
             self.card_rows,
@@ -106,4 +105,4 @@ class LabPretrainDataModule(L.LightningDataModule):
             rank=rank,
             world_size=world,
         )
-        return PretrainLoader(rows, self.num_workers)
+        return PretrainLoader(rows)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kvg.lab.pretraining import lab_canvas
-from kvg.lab.world import LabSource
+from kvg.lab.world import LabSource, TraitSource
 from kvg.shards.writer import ShardWriter
 from kvg.synthesis.compositor import Compositor
 from kvg.synthesis.rationale import CardWriter
@@ -49,3 +49,15 @@ def lab_shards(scenes: Scenes) -> Callable[..., str]:
         return str(folder)
 
     return write
+
+
+@pytest.fixture(scope="session")
+def nameless(tmp_path_factory) -> str:
+    """A folder of shards with scenes of nameless combinations of traits, as pretraining reads them."""
+    folder = tmp_path_factory.mktemp("nameless") / "set"
+    config = lab_canvas(3, {1: 1.0, 2: 1.0, 3: 1.0, 4: 1.0}, 0.5)
+    compositor = Compositor(TraitSource(families=2, siblings=4, variants=1), config)
+    with ShardWriter(folder, 5) as writer:
+        for index in range(20):
+            writer.write(compositor.sample(index))
+    return str(folder)

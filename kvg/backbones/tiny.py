@@ -17,18 +17,18 @@ class TinySize:
     and with a small head a large theta makes the columns of a small picture nearly alike. It must not be too small
     either: attention by content alone, wherever the words stand, needs pairs that hardly turn over a whole prompt. At
     theta 10 this model learnt where things are and never which one was meant. For the same reason the horizontal axis
-    gets more than half of the pairs here: from fast enough for columns to slow enough for content.
+    gets most of the pairs here: from fast enough for columns to slow enough for content.
     """
 
     hidden: int = 192
-    layers: int = 4
+    layers: int = 5
     heads: int = 4
     kv_heads: int = 2
-    mlp: int = 512
-    vision_dim: int = 96
-    vision_layers: int = 4
-    vision_heads: int = 3
-    rope_theta: float = 300.0
+    mlp: int = 384
+    vision_dim: int = 128
+    vision_layers: int = 3
+    vision_heads: int = 4
+    rope_theta: float = 3000.0
 
 
 def build_model(
@@ -41,7 +41,8 @@ def build_model(
     size = size or TinySize()
     ids = tokenizer.convert_tokens_to_ids
     half = size.hidden // size.heads // 2
-    section = [max(1, half // 12), half // 3, half - max(1, half // 12) - half // 3]
+    temporal, vertical = max(1, half // 24), max(1, half // 8)
+    section = [temporal, vertical, half - temporal - vertical]
     config = Qwen2VLConfig(
         text_config={
             "vocab_size": -(-len(tokenizer) // 64) * 64,

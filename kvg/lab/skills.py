@@ -60,9 +60,11 @@ def ground(sample: Sample, rng: random.Random) -> QA:
 
 
 def reason(sample: Sample, rng: random.Random) -> QA:
-    """The same in words first: look at each object, compare with the description, conclude."""
+    """The same in words first: repeat what is wanted, look at each object, compare, conclude."""
     wanted = sample.objects[sample.target].note
-    return prompt(wanted, "cot"), " ".join([*_look_and_compare(sample), f"<box:{sample.target}>"])
+    return prompt(wanted, "cot"), " ".join(
+        [f"Plan: it is {wanted}.", *_look_and_compare(sample), f"<box:{sample.target}>"]
+    )
 
 
 SKILLS: dict[str, Callable[[Sample, random.Random], QA]] = {

@@ -1,10 +1,11 @@
 """Pretraining of the lab's base model: next token over packed rows, with the visual tokens' labels as a training aid.
 
-*Where* is learnt long before *which*: a model this small needs very many scenes before the answer's loss alone tells
-its vision tower what to look for. So linear heads, thrown away afterwards, ask every visual token for the traits of
-the object under it (at the projector's output) and for the edges of that object's box (inside the language model,
-where absolute positions are known). *Which* is learnt last of all; so a
-pointer, thrown away as well, asks at the start of every box which visual tokens it means.
+*Where* is learnt long before *which*, so three aids are thrown away afterwards. Linear heads ask every visual token for
+the traits of the object under it (at the projector's output) and for the edges of that object's box (inside the
+language model, where absolute positions are known). The same heads read requests: what is asked for has to stand in
+the same code as what is seen. And one attention head is guided: at every word that speaks of an object it is told to
+look at that object's visual tokens. Without the shared code a guided head picks at little more than chance after 700
+steps; with it, four of five objects are picked after 150.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.hooks import RemovableHandle
+from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb
 
 from kvg.backbones.base import Backbone
-from kvg.lab.pretraining import EDGE_CLASSES, TRAIT_CLASSES
+from kvg.lab.labels import EDGE_CLASSES, TRAIT_CLASSES
 from kvg.packing import packed_mask
+from kvg.text.box_codec import BOX_START
 
 
 class LabPretrainModule(L.LightningModule):
@@ -34,8 +36,8 @@ class LabPretrainModule(L.LightningModule):
         lr_adamw: of AdamW, for embeddings, norms, biases and heads.
         warmup: share of all steps.
         aid_weight: weight of the labels of visual tokens.
-        edge_layer: number of language-model layers below the heads for box edges.
-        pointer_layer: number of layers below the pointer.
+        guided_layer: number of language-model layers below the one whose first head is guided, and below the heads for
+            box edges.
         weight_decay: of both optimizers.
     """
 
@@ -46,30 +48,33 @@ class LabPretrainModule(L.LightningModule):
         lr_adamw: float = 3e-3,
         warmup: float = 0.02,
         aid_weight: float = 1.0,
-        edge_layer: int = 2,
-        pointer_layer: int = 3,
+        guided_layer: int = 2,
         weight_decay: float = 0.01,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.backbone = backbone
         self.lr, self.lr_adamw, self.warmup, self.weight_decay = lr, lr_adamw, warmup, weight_decay
-        self.aid_weight, self.edge_layer, self.pointer_layer = aid_weight, edge_layer, pointer_layer
+        self.aid_weight, self.guided_layer = aid_weight, guided_layer
+        self._box_start = backbone.processor.ids(BOX_START)[0]
         width = backbone.hidden_size
         self.trait_heads = nn.ModuleDict({name: nn.Linear(width, num) for name, num in TRAIT_CLASSES.items()})
         self.edge_heads = nn.ModuleDict({name: nn.Linear(width, EDGE_CLASSES) for name in ("x1", "y1", "x2", "y2")})
-        self.asking, self.asked = nn.Linear(width, 64), nn.Linear(width, 64)
 
     def losses(self, batch: Mapping[str, Tensor]) -> tuple[Tensor | None, dict[str, Tensor], dict[str, Tensor]]:
         """Next-token loss (None where a batch has no text), and loss and accuracy of the visual tokens' labels."""
         features = self.backbone.image_features(batch["pixel_values"], batch["image_grid_thw"])
         logits = {name: head(features) for name, head in self.trait_heads.items()}
-        loss, aids, accuracy = None, {}, {}
+        loss, aids, accuracy = None, dict[str, Tensor](), dict[str, Tensor]()
         if bool((batch["labels"] != -100).any()):
-            loss, visual, deeper = self._language_loss(batch, features)
-            logits |= {name: head(visual) for name, head in self.edge_heads.items()}
-            if "pointer_at" in batch:
-                aids["pointer"], accuracy["pointer"] = self._pointer(batch, deeper)
+            loss, states, rotary = self._language_loss(batch, features)
+            visual = states[batch["input_ids"] == self.backbone.processor.image_token_id]
+            logits |= {name: head(F.rms_norm(visual, visual.shape[-1:])) for name, head in self.edge_heads.items()}
+            aids["guide"], guided = self._guidance(batch, states, rotary)
+            accuracy |= guided
+            asked = self._shared_code(batch, states)
+            if asked is not None:
+                aids["asked"], accuracy["asked"] = asked
         for name, scores in logits.items():
             target = batch[f"dense_{name}"]
             covered = target != -100
@@ -77,56 +82,95 @@ class LabPretrainModule(L.LightningModule):
             accuracy[name] = (scores[covered].argmax(-1) == target[covered]).float().mean()
         return loss, aids, accuracy
 
-    def _pointer(self, batch: Mapping[str, Tensor], states: Tensor) -> tuple[Tensor, Tensor]:
-        """Where the last token of a request for a box looks: loss and accuracy of finding the object it means.
+    def _shared_code(self, batch: Mapping[str, Tensor], states: Tensor) -> tuple[Tensor, Tensor] | None:
+        """What is seen and what is asked for in one code: the heads that read the visual tokens read requests, too.
+
+        At every word of a box that was asked for they have to find the traits that the request names. Then a match is
+        a product of two vectors of one space, which an attention head learns at once.
 
         Args:
-            batch: ``pointer_at`` ``[M, 2]`` (row, token) and ``pointer_to`` ``[M, visual tokens]`` bool.
-            states: ``[B, L, hidden]`` behind ``pointer_layer`` layers.
+            batch: ``wanted`` ``[B, L, traits]``.
+            states: ``[B, L, hidden]``, what the guided layer receives.
         """
-        row, position = batch["pointer_at"].T
-        states = F.rms_norm(states, states.shape[-1:])  # the residual stream of a trained model is large
-        places = (batch["input_ids"] == self.backbone.processor.image_token_id)[row]  # [M, L]
-        keys = self.asked(states[row][places].view(len(row), -1, states.shape[-1]))
-        scores = (keys @ self.asking(states[row, position])[:, :, None])[..., 0].float() / keys.shape[-1] ** 0.5
-        wanted = batch["pointer_to"]
-        loss = -(scores.masked_fill(~wanted, -1e4).logsumexp(-1) - scores.logsumexp(-1)).mean()
-        return loss, wanted.gather(1, scores.argmax(-1, keepdim=True)).float().mean()
+        places = (batch["wanted"] != -100).any(-1)
+        if not bool(places.any()):
+            return None
+        is_image = batch["input_ids"] == self.backbone.processor.image_token_id
+        losses, hits = [], []
+        for number, (name, head) in enumerate(self.trait_heads.items()):
+            target = torch.cat([batch["wanted"][places][:, number], batch[f"dense_{name}"]])
+            scores = head(F.rms_norm(torch.cat([states[places], states[is_image]]), states.shape[-1:]))
+            said = target != -100
+            half = int(said[: int(places.sum())].sum())
+            each = F.cross_entropy(scores[said].float(), target[said], reduction="none")
+            losses += [part.mean() for part in (each[:half], each[half:]) if len(part)]
+            hits.append((scores[said][:half].argmax(-1) == target[said][:half]).float())
+        return torch.stack(losses).mean(), torch.cat(hits).mean()
 
-    def _language_loss(self, batch: Mapping[str, Tensor], features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The next-token loss; the visual tokens behind ``edge_layer`` layers; all tokens behind ``pointer_layer``."""
+    def _guidance(
+        self, batch: Mapping[str, Tensor], states: Tensor, rotary: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Minus the logarithm of the guided head's attention to the object spoken of, and how often that is most of it.
+
+        The latter for all words (``guide``), and for the first word of a box that was asked for (``pick``).
+
+        Args:
+            batch: ``about`` ``[B, L]`` and ``owners`` ``[scenes, visual tokens]``; scenes are the first rows.
+            states: ``[B, L, hidden]``, what the guided layer receives.
+            rotary: cosines and sines of M-RoPE for it.
+        """
+        attention = self.backbone.model.model.language_model.layers[self.guided_layer]
+        normed, width = attention.input_layernorm(states), attention.self_attn.head_dim
+        query, key = (
+            projection(normed)[..., :width] for projection in (attention.self_attn.q_proj, attention.self_attn.k_proj)
+        )
+        query, key = apply_rotary_pos_emb(query[:, None], key[:, None], *rotary)
+        rows, places = (batch["about"] >= 0).nonzero(as_tuple=True)
+        scores = (query[:, 0] @ key[:, 0].transpose(1, 2))[rows, places].float() / width**0.5  # [M, L]
+        visible = packed_mask(batch["segments"])[rows, 0, places]
+        is_image = batch["input_ids"] == self.backbone.processor.image_token_id
+        under = torch.full_like(batch["about"], -1).masked_scatter(is_image, batch["owners"])[rows]  # [M, L]
+        wanted = under == batch["about"][rows, places][:, None]
+        kept = wanted.any(1)  # an object may cover too little of every visual token
+        attended = scores.masked_fill(~visible, -torch.inf).softmax(-1)
+        share = (attended * wanted).sum(1)[kept]
+        first = (batch["labels"] == -100)[rows, places][kept]
+        first &= batch["input_ids"][rows, places + 1][kept] == self._box_start
+        right = (share > 0.5).float()
+        accuracy = {"guide": right.mean()} | ({"pick": right[first].mean()} if bool(first.any()) else {})
+        return -share.clamp(min=1e-9).log().mean(), accuracy
+
+    def _language_loss(
+        self, batch: Mapping[str, Tensor], features: Tensor
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+        """The next-token loss; what the guided layer receives ``[B, L, hidden]``, and its rotary embeddings."""
         language = self.backbone.model.model.language_model
-        caught: dict[int, Tensor] = {}
+        caught: list[Any] = []
 
-        def catch(number: int) -> RemovableHandle:
-            def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
-                caught[number] = output[0] if isinstance(output, tuple) else output
+        def catch(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            caught.append((args[0] if args else kwargs["hidden_states"], kwargs["position_embeddings"]))
 
-            handle: RemovableHandle = language.layers[number - 1].register_forward_hook(keep)
-            return handle
-
-        hooks = [catch(number) for number in {self.edge_layer, self.pointer_layer}]
+        allowed = packed_mask(batch["segments"])
+        hook = language.layers[self.guided_layer].register_forward_pre_hook(catch, with_kwargs=True)
         hidden = language(
             inputs_embeds=self.backbone.embed(batch["input_ids"], features),
             position_ids=batch["position_ids"],
-            attention_mask=packed_mask(batch["segments"]),
+            # Added to the scores, as eager attention wants it, which on a CPU is faster here than the fused kernel.
+            attention_mask=torch.zeros_like(allowed, dtype=features.dtype).masked_fill(~allowed, -1e9),
             use_cache=False,
         ).last_hidden_state
-        for hook in hooks:
-            hook.remove()
+        hook.remove()
         learnt = batch["labels"][:, 1:] != -100
         logits = self.backbone.model.lm_head(hidden[:, :-1][learnt])
         loss = F.cross_entropy(logits.float(), batch["labels"][:, 1:][learnt])
-        visual = caught[self.edge_layer][batch["input_ids"] == self.backbone.processor.image_token_id]
-        return loss, visual, caught[self.pointer_layer]
+        return loss, caught[0][0], caught[0][1]
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """One step of both optimizers."""
         loss, aids, accuracy = self.losses(batch)
         share = min(1.0, batch_idx / max(1, int(self.trainer.num_training_batches)))
-        aid = torch.stack([value for name, value in aids.items() if name != "pointer"]).mean() + aids.get(
-            "pointer", 0.0
-        )
+        whole = [aids.pop(name) for name in ("guide", "asked") if name in aids]
+        aid = torch.stack([torch.stack(list(aids.values())).mean(), *whole]).sum()
         total = self.aid_weight * aid + (0.0 if loss is None else loss)
         optimizers = self.optimizers()
         assert isinstance(optimizers, list)

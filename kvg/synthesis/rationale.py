@@ -30,14 +30,15 @@ class CardWriter:
 
     Where every object has a note (its looks, comma separated), the entity is recalled by its looks and compared with
     the others in the first trait that differs. Otherwise objects are told apart by their names. Objects are numbered
-    from 1, in the order of the sample.
+    from 1, in the order of the sample. The comparison begins with the object that fits: pointing at it takes one look,
+    while a verdict on each in turn would have to be right every time.
 
     >>> from kvg.types import SceneObject
     >>> stilt = SceneObject("Stilt", (0, 0, 9, 9), "white, plain")
     >>> avocet = SceneObject("Avocet", (9, 0, 18, 9), "white, spots")
     >>> CardWriter().write(Sample("k", b"", 18, 9, "bird", "seen", (stilt, avocet), 1))
     'Plan: the Avocet is white, spots. Look: 1 <box:0> white, plain; 2 <box:1> white, spots. \
-Compare: 1 no, plain; 2 yes. Conclusion: object 2.'
+Compare: <box:1> yes; 1 no, plain. Conclusion: object 2.'
     """
 
     def write(self, sample: Sample) -> str:
@@ -47,16 +48,15 @@ Compare: 1 no, plain; 2 yes. Conclusion: object 2.'
         wanted = looks[sample.target]
         plan = f"the {sample.entity} is {wanted}" if described else f"find the {wanted} among {len(looks)}"
         look = "; ".join(f"{i} <box:{i - 1}> {words}" for i, words in enumerate(looks, 1))
-        verdicts = []
+        verdicts = [f"<box:{sample.target}> yes"]
         for i, words in enumerate(looks):
             if i == sample.target:
-                verdicts.append(f"{i + 1} yes")
-            else:
-                difference = _first_difference(words, wanted) if described else words
-                if not difference or words == wanted:
-                    remedy = f"object {i + 1} is described like the {sample.entity}; tell them apart"
-                    raise DataError(f"sample {sample.key}", "note", remedy)
-                verdicts.append(f"{i + 1} no, {difference}")
+                continue
+            difference = _first_difference(words, wanted) if described else words
+            if not difference or words == wanted:
+                remedy = f"object {i + 1} is described like the {sample.entity}; tell them apart"
+                raise DataError(f"sample {sample.key}", "note", remedy)
+            verdicts.append(f"{i + 1} no, {difference}")
         compare = "; ".join(verdicts)
         return f"Plan: {plan}. Look: {look}. Compare: {compare}. Conclusion: object {sample.target + 1}."
 

@@ -12,17 +12,20 @@ import torch
 
 from kvg.backbones.qwen2_vl import Qwen2VLBackbone, lab_tokenizer
 from kvg.lab.corpus import corpus
-from kvg.lab.pretraining import EDGE_CLASSES, TRAIT_CLASSES, Phase, PretrainRows, token_labels, token_owners
+from kvg.lab.labels import EDGE_CLASSES, TRAIT_CLASSES, mentions, token_labels, token_owners, wanted_looks
+from kvg.lab.pretraining import Phase, PretrainRows
 from kvg.lab.skills import SKILLS, attribute, card_text, describe, ground, reason, region
 from kvg.lab.traits import CATEGORIES, load_cards
+from kvg.shards.reader import ShardFolder
+from kvg.text.prompts import fill_boxes
 from kvg.types import Sample, SceneObject
 
 NAMES = {k: [c.name for c in load_cards() if c.knowledge == k] for k in ("known", "unknown")}
 ANY = re.compile(r"\b(?:" + "|".join(map(re.escape, NAMES["known"] + NAMES["unknown"])) + r")\b", re.IGNORECASE)
 UNKNOWN = re.compile(r"\b(?:" + "|".join(map(re.escape, NAMES["unknown"])) + r")\b", re.IGNORECASE)
 PHASES = [
-    Phase(0.5, {1: 1.0, 2: 1.0}, scenes=2),
-    Phase(1.0, {2: 1.0, 3: 1.0, 4: 1.0}, dict.fromkeys(SKILLS, 1.0), scenes=3),
+    Phase(0.5, scenes=2),
+    Phase(1.0, dict.fromkeys(SKILLS, 1.0), scenes=3),
 ]
 
 
@@ -32,8 +35,14 @@ def processor():
 
 
 @pytest.fixture(scope="module")
-def rows(processor):
-    return PretrainRows(processor, PHASES, num_batches=20, card_rows=2)
+def rows(processor, nameless):
+    return PretrainRows(processor, ShardFolder(nameless), PHASES, num_batches=20, card_rows=2)
+
+
+@pytest.fixture(scope="module")
+def batches(rows):
+    """All 20, of which the first ten hold pictures alone."""
+    return list(rows)
 
 
 def told(processor, batch):
@@ -44,10 +53,10 @@ def told(processor, batch):
 
 
 # -- names --
-def test_no_name_beside_a_picture_and_no_unknown_name_at_all(processor, rows):
+def test_no_name_beside_a_picture_and_no_unknown_name_at_all(processor, batches):
     num_cards = 0
     for index in range(10, 15):
-        pictured, cards = told(processor, rows.batch(index))
+        pictured, cards = told(processor, batches[index])
         assert (len(pictured), len(cards)) == (3, 2)
         assert not any(ANY.search(text) for text in pictured)
         assert all(ANY.search(text) for text in cards)
@@ -96,32 +105,40 @@ def equal(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_batch_depends_on_seed_and_number_alone(processor, rows):
-    again = PretrainRows(processor, PHASES, num_batches=20, card_rows=2)
-    again.batch(3)
-    assert equal(again.batch(12), rows.batch(12))
-    assert not equal(rows.batch(12), rows.batch(13))
-    other = PretrainRows(processor, PHASES, num_batches=20, card_rows=2, seed=1)
-    assert not equal(other.batch(12), rows.batch(12))
-
-
-def test_processes_take_turns_and_a_stopped_stream_goes_on(processor, rows):
+def test_same_seed_same_batches(processor, nameless, batches):
     def stream(**settings):
-        return PretrainRows(processor, PHASES, num_batches=4, card_rows=1, **settings)
+        return list(PretrainRows(processor, ShardFolder(nameless), PHASES, num_batches=20, card_rows=2, **settings))
 
-    whole = list(stream())
-    assert len(whole) == len(stream()) == 4
-    for rank in range(2):
-        share = stream(rank=rank, world_size=2)
-        assert len(share) == 2
-        assert all(equal(a, b) for a, b in zip(share, whole[rank::2], strict=True))
-    rest = stream(start=1)
+    assert all(equal(a, b) for a, b in zip(stream(), batches, strict=True))
+    assert not equal(batches[12], batches[13])
+    assert not equal(stream(seed=1)[12], batches[12])
+
+
+def test_processes_take_turns_and_a_stopped_stream_goes_on(processor, nameless):
+    def stream(**settings):
+        return PretrainRows(processor, ShardFolder(nameless), PHASES, num_batches=8, card_rows=1, **settings)
+
+    shares = [list(stream(rank=rank, world_size=2)) for rank in range(2)]
+    assert [len(share) for share in shares] == [len(stream()) // 2] * 2 == [4, 4]
+    pictures = [
+        {float(picture.sum()) for batch in share for picture in batch["pixel_values"].view(-1, 100, 1176)}
+        for share in shares
+    ]
+    assert not pictures[0] & pictures[1]  # no scene is seen by both
+    rest = stream(rank=1, world_size=2, start=1)
     assert len(rest) == 3
-    assert all(equal(a, b) for a, b in zip(rest, whole[1:], strict=True))
+    assert all(equal(a, b) for a, b in zip(rest, shares[1][1:], strict=True))
 
 
-def test_curriculum_begins_with_pictures_alone(processor, rows):
-    early, late = rows.batch(9), rows.batch(10)
+def test_scenes_come_round_with_other_questions(processor, nameless):
+    rows = PretrainRows(processor, ShardFolder(nameless), PHASES[1:], num_batches=14, card_rows=0)
+    asked = [processor.tokenizer.decode(ids) for batch in rows for ids in batch["input_ids"]]
+    assert len(asked) == 42 > 2 * 20  # three scenes a batch; the store holds 20
+    assert len(set(asked)) == 42
+
+
+def test_curriculum_begins_with_pictures_alone(processor, batches):
+    early, late = batches[9], batches[10]
     pictured, cards = told(processor, early)
     assert (len(pictured), len(cards)) == (2, 0)
     assert (early["labels"] == -100).all()
@@ -130,8 +147,8 @@ def test_curriculum_begins_with_pictures_alone(processor, rows):
     assert late["dense_colour"].shape == (3 * 25,)
 
 
-def test_answers_are_learnt_and_questions_are_not(processor, rows):
-    batch = rows.batch(10)
+def test_answers_are_learnt_and_questions_are_not(processor, batches):
+    batch = batches[10]
     learnt = batch["labels"] != -100
     assert torch.equal(batch["labels"][learnt], batch["input_ids"][learnt])
     said = processor.tokenizer.decode(batch["labels"][learnt])
@@ -171,24 +188,68 @@ def test_labels_of_visual_tokens_by_hand():
     assert EDGE_CLASSES == 21
 
 
-def test_pointers_lead_from_a_boxs_first_digit_to_its_object(processor, rows):
-    batch = rows.batch(10)
-    assert len(batch["pointer_at"]) == len(batch["pointer_to"]) > 0
-    for (row, position), tokens in zip(batch["pointer_at"].tolist(), batch["pointer_to"], strict=True):
-        before = processor.tokenizer.decode(batch["input_ids"][row, : position + 1])
-        assert before.endswith("<|im_start|>assistant\n<|box_start|>(")
-        after = processor.tokenizer.decode(batch["input_ids"][row, position + 1 : position + 25])
-        corners = [int(number) for number in re.findall(r"\d+", after.split("<|box_end|>")[0])]
-        edges = [batch[f"dense_{edge}"].view(3, 25)[row][tokens] * 50 for edge in ("x1", "y1", "x2", "y2")]
-        assert [set(edge.tolist()) for edge in edges] == [{corner} for corner in corners]
+def test_words_about_an_object_stand_behind_those_that_are_told_so(processor, batches):
+    """``about`` is one token early: it tells of which object the next token speaks."""
+    num_boxes = 0
+    for batch in batches[10:]:
+        for row, about in enumerate(batch["about"]):
+            numbers = about[:-1].tolist()
+            opens = (batch["input_ids"][row, 1:] == processor.ids("<|box_start|>")[0]).nonzero()[:, 0].tolist()
+            for start in opens:
+                if numbers[start] < 0:
+                    continue  # the box of a question
+                said = processor.tokenizer.decode(batch["input_ids"][row, start + 1 : start + 25])
+                corners = [int(number) for number in re.findall(r"\d+", said.split("<|box_end|>")[0])]
+                tokens = batch["owners"][row] == numbers[start]
+                edges = [batch[f"dense_{edge}"].view(3, 25)[row][tokens] * 50 for edge in ("x1", "y1", "x2", "y2")]
+                assert [set(edge.tolist()) for edge in edges] == [{corner} for corner in corners]
+                num_boxes += 1
+        assert (batch["labels"][:, 1:][batch["about"][:, :-1] >= 0] != -100).all()  # only answers speak
+        assert (batch["about"][3:] == -1).all()  # cards speak of no picture
+    assert num_boxes > 50
 
 
-def test_labels_lie_where_pictures_show_something(processor, rows):
-    batch = rows.batch(10)
+def test_what_is_looked_for_is_said_where_an_object_is_chosen(processor, batches):
+    """At a box that was asked for it is what the object shows; in comparisons, what the request names."""
+    heads = Counter()
+    for batch in batches[10:]:
+        for row, wanted in enumerate(batch["wanted"]):
+            for position in (wanted != -100).any(-1).nonzero()[:, 0].tolist():
+                before = processor.tokenizer.decode(batch["input_ids"][row, : position + 1])
+                after = processor.tokenizer.decode(batch["input_ids"][row, position + 1])
+                request = before.rsplit("<|object_ref_start|>", 1)[1]
+                said = [None if n < 0 else n for n in wanted[position].tolist()]
+                assert said == [None if n < 0 else n for n in wanted_looks(f"<|object_ref_start|>{request}")]
+                if "Compare" in request:
+                    heads["verdict"] += after in (" yes", " no")
+                    continue
+                heads["box"] += before.endswith("assistant\n")
+                tokens = batch["owners"][row] == batch["about"][row, position]
+                for number, name in enumerate(TRAIT_CLASSES):
+                    shown = set(batch[f"dense_{name}"].view(3, 25)[row][tokens].tolist())
+                    assert said[number] is None or shown <= {said[number]}
+    assert heads["box"] > 5
+    assert heads["verdict"] > 5
+
+
+def test_pieces_are_cut_where_tokens_end(processor, scenes):
+    for number, sample in enumerate(scenes(6)):
+        boxes = processor.box_texts(sample)
+        for skill in SKILLS.values():
+            asked, answer = skill(sample, random.Random(number))
+            pieces = [text for text, _ in mentions(asked, answer)]
+            assert "".join(pieces) == answer
+            tokens = [token for text in pieces for token in processor.ids(fill_boxes(text, boxes))]
+            assert tokens == processor.ids(fill_boxes(answer, boxes))
+
+
+def test_labels_lie_where_pictures_show_something(batches):
+    batch = batches[10]
     bright = batch["pixel_values"].view(3 * 25, 4, -1).std((1, 2))  # four patches a token, in their order
     covered = batch["dense_category"] != -100
     assert 0.1 < covered.float().mean() < 0.95
     assert bright[covered].mean() > bright[~covered].mean()
+    assert torch.equal(covered.view(3, 25), batch["owners"] >= 0)
 
 
 # -- skills --
@@ -201,7 +262,8 @@ def test_skills_by_hand():
     assert describe(SCENE, rng) == ("Describe the objects.", look)
     asked, answer = reason(SCENE, rng)
     assert asked.startswith("Find and give the bounding box of <|object_ref_start|>blue, plain, long tail, broad<|")
-    assert answer == f"{look} Compare: 1 no, red; 2 yes. Conclusion: object 2. <box:1>"
+    verdict = "Compare: <box:1> yes; 1 no, red. Conclusion: object 2."
+    assert answer == f"Plan: it is blue, plain, long tail, broad. {look} {verdict} <box:1>"
     for _ in range(20):
         asked, answer = region(SCENE, rng)
         assert answer == SCENE.objects[int(asked[-3])].note

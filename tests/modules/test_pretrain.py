@@ -9,22 +9,23 @@ import torch
 
 from data_modules.lab_pretrain import LabPretrainDataModule
 from kvg.backbones.qwen2_vl import Qwen2VLBackbone
+from kvg.lab.labels import TRAIT_CLASSES
 from kvg.lab.pretraining import Phase
 from kvg.lab.skills import SKILLS
 from kvg.modules.pretrain import LabPretrainModule
 
-PHASES = [Phase(0.5, {1: 1.0}, scenes=2), Phase(1.0, {2: 1.0}, dict.fromkeys(SKILLS, 1.0), scenes=2)]
+PHASES = [Phase(0.5, scenes=2), Phase(1.0, dict.fromkeys(SKILLS, 1.0), scenes=2)]
 
 
 @pytest.fixture
 def module(tiny):
-    backbone = tiny(max_pixels=None, freeze_vision=False, freeze_projector=False)
-    return LabPretrainModule(backbone, edge_layer=1, pointer_layer=2)
+    backbone = tiny(max_pixels=None, attn="eager", freeze_vision=False, freeze_projector=False)
+    return LabPretrainModule(backbone, guided_layer=1)
 
 
 @pytest.fixture
-def data():
-    return LabPretrainDataModule(PHASES, num_batches=4, num_workers=0)
+def data(nameless):
+    return LabPretrainDataModule(nameless, PHASES, num_batches=4)
 
 
 def test_every_part_learns_and_the_export_is_a_plain_model(fit, module, data, tmp_path):
@@ -40,23 +41,64 @@ def test_every_part_learns_and_the_export_is_a_plain_model(fit, module, data, tm
     assert all(torch.equal(value, module.backbone.model.state_dict()[name]) for name, value in exported.items())
 
 
-def test_a_pointer_that_knows_nothing_is_right_by_the_objects_share(module, data):
-    """With equal scores the loss is minus the logarithm of the share of tokens that belong to the object."""
+@pytest.fixture
+def batches(module, data):
     data.connect(module.backbone)
-    batch = data.train_dataloader().rows.batch(3)
-    for layer in (module.asking, module.asked):
-        torch.nn.init.zeros_(layer.weight)
-        torch.nn.init.zeros_(layer.bias)
+    return list(data.train_dataloader())
+
+
+def test_guided_attention_is_that_of_the_model(module, batches):
+    """The loss by hand from the weights that transformers' own eager attention reports for the head."""
+    batch, seen = batches[3], []
+    attention = module.backbone.model.model.language_model.layers[1].self_attn
+    hook = attention.register_forward_hook(lambda _m, _a, output: seen.append(output[1][:, 0]))  # [B, L, L]
+    _, aids, accuracy = module.losses(batch)
+    hook.remove()
+    shares = []
+    for row, owners in enumerate(batch["owners"]):
+        places = (batch["input_ids"][row] == module.backbone.processor.image_token_id).nonzero()[:, 0]
+        for position, number in enumerate(batch["about"][row].tolist()):
+            if number >= 0 and bool((owners == number).any()):
+                shares.append(seen[0][row, position, places[owners == number]].sum())
+    shares = torch.stack(shares)
+    assert len(shares) > 50
+    assert aids["guide"].item() == pytest.approx(-shares.log().mean().item(), abs=1e-4)
+    assert accuracy["guide"].item() == pytest.approx((shares > 0.5).float().mean().item())
+
+
+def test_guidance_moves_the_attention(module, batches):
+    batch = batches[3]
+    optimizer = torch.optim.Adam(module.parameters(), lr=3e-3)
+    values = []
+    for _ in range(12):
+        _, aids, _ = module.losses(batch)
+        optimizer.zero_grad()
+        aids["guide"].backward()
+        optimizer.step()
+        values.append(aids["guide"].item())
+    assert values[-1] < 0.7 * values[0]
+
+
+def test_requests_and_pictures_are_read_by_the_same_heads(module, batches):
+    """With heads that know nothing every class is equally likely: each loss is the logarithm of their number."""
+    for head in module.trait_heads.values():
+        torch.nn.init.zeros_(head.weight)
+        torch.nn.init.zeros_(head.bias)
+    batch = batches[3]
+    said = (batch["wanted"] != -100).any(0).any(0).tolist()  # the traits that requests name
+    seen = [bool((batch[f"dense_{name}"] != -100).any()) for name in TRAIT_CLASSES]
+    number = list(TRAIT_CLASSES.values())
+    sizes = [math.log(num) for flags in (said, seen) for num, flag in zip(number, flags, strict=True) if flag]
     _, aids, _ = module.losses(batch)
-    shares = batch["pointer_to"].float().mean(1)
-    assert aids["pointer"].item() == pytest.approx(-shares.log().mean().item(), abs=1e-5)
+    assert any(said)
+    assert not said[0]  # a request names no category
+    assert aids["asked"].item() == pytest.approx(sum(sizes) / len(sizes), abs=1e-5)
 
 
-def test_without_answers_there_is_no_next_token_loss(module, data):
-    data.connect(module.backbone)
-    early, late = (data.train_dataloader().rows.batch(number) for number in (1, 3))
+def test_without_answers_there_is_no_next_token_loss(module, batches):
+    early, late = batches[1], batches[3]
     assert module.losses(early)[0] is None
     loss, aids, accuracy = module.losses(late)
     assert loss.item() > 1
-    assert {"pointer", "x1", "y2", "colour", "part"} <= aids.keys()
-    assert aids.keys() == accuracy.keys()
+    assert {"guide", "asked", "x1", "y2", "colour", "part"} <= aids.keys()
+    assert accuracy.keys() == {*aids, "pick"}

@@ -23,7 +23,7 @@ def test_four_parts_from_the_cards():
         "Plan: the Flamingo is pink, plain, long neck, slim. "
         "Look: 1 <box:0> white, plain, long neck, slim; 2 <box:1> pink, plain, long neck, slim; "
         "3 <box:2> pink, plain, big beak, broad. "
-        "Compare: 1 no, white; 2 yes; 3 no, big beak. "
+        "Compare: <box:1> yes; 1 no, white; 3 no, big beak. "
         "Conclusion: object 2."
     )
 
@@ -32,7 +32,7 @@ def test_without_notes_names_tell_them_apart():
     scene = sample(0, ("Boeing 737", ""), ("Boeing 747", "white, four engines"))
     assert CardWriter().write(scene) == (
         "Plan: find the Boeing 737 among 2. Look: 1 <box:0> Boeing 737; 2 <box:1> Boeing 747. "
-        "Compare: 1 yes; 2 no, Boeing 747. Conclusion: object 1."
+        "Compare: <box:0> yes; 2 no, Boeing 747. Conclusion: object 1."
     )
 
 

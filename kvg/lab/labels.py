@@ -1,0 +1,114 @@
+"""What a scene lets us say of each visual token and of each word: training aids of the lab's base model."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+from torch import Tensor
+
+from kvg.lab.traits import BUILDS, CATEGORIES, COLOURS, PARTS, PATTERNS
+from kvg.text.prompts import REF_END, REF_START
+from kvg.types import Sample
+
+ALL_PARTS = tuple(dict.fromkeys(part for parts in PARTS.values() for part in parts))
+TRAIT_CLASSES = {
+    "category": len(CATEGORIES),
+    "colour": len(COLOURS),
+    "pattern": len(PATTERNS),
+    "accent": len(COLOURS),
+    "part": len(ALL_PARTS),
+    "build": len(BUILDS),
+}
+_MENTION = re.compile(r"<box:(?P<box>\d+)>[^;.]*|(?P<verdict>\d+) no[^;.]*")
+_REQUEST = re.compile(f"{re.escape(REF_START)}(.+?){re.escape(REF_END)}")
+Looks = tuple[int, ...]  # a class for each of TRAIT_CLASSES, -100 = not said
+UNSAID: Looks = (-100,) * len(TRAIT_CLASSES)
+EDGE_CLASSES = 21  # a box edge on the lab's canvas falls on one of 21 multiples of the snapping step
+
+
+def wanted_looks(asked: str) -> Looks:
+    """Classes of the traits that a request for a box names, in the order of ``TRAIT_CLASSES``; -100 = not named.
+
+    >>> wanted_looks("Find <|object_ref_start|>red, white spots, slim<|object_ref_end|>")
+    (-100, 3, 2, 0, -100, 0)
+    """
+    found = dict.fromkeys(TRAIT_CLASSES, -100)
+    match = _REQUEST.search(asked)
+    for words in match[1].split(", ") if match else ():
+        accent, _, pattern = words.rpartition(" ")
+        if pattern in PATTERNS and (accent in COLOURS or words == "plain"):
+            found["pattern"] = PATTERNS.index(pattern)
+            found["accent"] = list(COLOURS).index(accent) if accent else -100
+        elif words in COLOURS:
+            found["colour"] = list(COLOURS).index(words)
+        elif words in BUILDS:
+            found["build"] = BUILDS.index(words)
+        else:
+            found["part"] = ALL_PARTS.index(words)
+    return tuple(found.values())
+
+
+def mentions(asked: str, answer: str) -> list[tuple[str, int]]:
+    """Cuts an answer into pieces, each with the number of the object of which it speaks (-1 = none).
+
+    An object is spoken of from its box to the end of the clause, and in the verdict on it, where it is counted from 1.
+    An answer without either is about the box in the question.
+
+    >>> mentions("", "Look: 1 <box:0> red; 2 <box:1> blue.")
+    [('Look: 1 ', -1), ('<box:0> red', 0), ('; 2 ', -1), ('<box:1> blue', 1), ('.', -1)]
+    >>> mentions("", "Compare: <box:1> yes; 1 no, red.")
+    [('Compare: ', -1), ('<box:1> yes', 1), ('; ', -1), ('1 no, red', 0), ('.', -1)]
+    >>> mentions("What is at <box:2>?", "red, plain")
+    [('red, plain', 2)]
+    """
+    pieces, end = [], 0
+    for match in _MENTION.finditer(answer):
+        number = int(match["box"]) if match["box"] else int(match["verdict"]) - 1
+        pieces += [(answer[end : match.start()], -1), (match[0], number)]
+        end = match.end()
+    if not end and (named := _MENTION.search(asked)):
+        return [(answer, int(named["box"]))]
+    return [piece for piece in (*pieces, (answer[end:], -1)) if piece[0]]
+
+
+def token_owners(sample: Sample, grid_thw: Tensor) -> Tensor:
+    """Index of the object under each merged visual token, ``[tokens]``; -1 = none.
+
+    A token belongs to the object that covers most of it, if that is at least a fifth.
+    """
+    rows, columns = int(grid_thw[1]) // 2, int(grid_thw[2]) // 2
+    cell_w, cell_h = sample.width / columns, sample.height / rows
+    owners = torch.full((rows * columns,), -1)
+    for token in range(rows * columns):
+        x, y = token % columns * cell_w, token // columns * cell_h
+        cover = []
+        for o in sample.objects:
+            x1, y1, x2, y2 = o.box_px
+            cover.append(max(0.0, min(x2, x + cell_w) - max(x1, x)) * max(0.0, min(y2, y + cell_h) - max(y1, y)))
+        best = max(range(len(cover)), key=cover.__getitem__)
+        if cover[best] >= 0.2 * cell_w * cell_h:
+            owners[token] = best
+    return owners
+
+
+def token_labels(sample: Sample, owners: Tensor) -> dict[str, Tensor]:
+    """Traits of the object under each merged visual token, and the edges of its box in snapping steps; -100 = none."""
+    names = [*TRAIT_CLASSES, "x1", "y1", "x2", "y2"]
+    out = {name: torch.full((len(owners),), -100) for name in names}
+    vocabulary = [tuple(COLOURS), PATTERNS, tuple(COLOURS), ALL_PARTS, BUILDS]
+    for token, owner in enumerate(owners.tolist()):
+        if owner < 0:
+            continue
+        thing = sample.objects[owner]
+        colour, marking, part, build = thing.note.split(", ")
+        accent, pattern = (None, "plain") if marking == "plain" else marking.split()
+        out["category"][token] = CATEGORIES.index(sample.category)
+        for name, words, word in zip(
+            list(TRAIT_CLASSES)[1:], vocabulary, (colour, pattern, accent, part, build), strict=True
+        ):
+            if word is not None:
+                out[name][token] = words.index(word)
+        for name, edge in zip(("x1", "y1", "x2", "y2"), thing.box_px, strict=True):
+            out[name][token] = round(edge * (EDGE_CLASSES - 1) / sample.width)
+    return out
