@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from kvg.lab.skills import SKILLS, card_text
+from kvg.lab.skills import SKILLS, TURN, card_text
 from kvg.lab.traits import BUILDS, CATEGORIES, COLOURS, PARTS, load_cards
 from kvg.lab.world import change_one, random_traits
 from kvg.synthesis.rationale import CardWriter
@@ -35,7 +35,7 @@ def corpus(seed: int, scenes: int = 1500) -> Iterator[str]:
         edges = [rng.randrange(21) * 50 for _ in range(4)]
         box = "<|box_start|>({},{}),({},{})<|box_end|>".format(*edges)
         for skill in SKILLS.values():
-            yield from (_boxed(text, box) for text in skill(sample, rng))
+            yield from (_boxed(text.replace(TURN, "\n"), box) for text in skill(sample, rng))
         yield _boxed(write_completion(CardWriter().write(sample), box), box)
 
 

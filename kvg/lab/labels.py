@@ -22,19 +22,20 @@ TRAIT_CLASSES = {
 }
 _MENTION = re.compile(r"<box:(?P<box>\d+)>[^;.]*|(?P<verdict>\d+) no[^;.]*")
 _REQUEST = re.compile(f"{re.escape(REF_START)}(.+?){re.escape(REF_END)}")
+_PLAN = re.compile(r"Plan: .+? is ([^.]+)\.")
 Looks = tuple[int, ...]  # a class for each of TRAIT_CLASSES, -100 = not said
 UNSAID: Looks = (-100,) * len(TRAIT_CLASSES)
 EDGE_CLASSES = 21  # a box edge on the lab's canvas falls on one of 21 multiples of the snapping step
 
 
 def wanted_looks(asked: str) -> Looks:
-    """Classes of the traits that a request for a box names, in the order of ``TRAIT_CLASSES``; -100 = not named.
+    """Classes of the traits that a request for a box, or the plan behind it, names, as ``TRAIT_CLASSES``; -100 = none.
 
     >>> wanted_looks("Find <|object_ref_start|>red, white spots, slim<|object_ref_end|>")
     (-100, 3, 2, 0, -100, 0)
     """
     found = dict.fromkeys(TRAIT_CLASSES, -100)
-    match = _REQUEST.search(asked)
+    match = _PLAN.search(asked) or _REQUEST.search(asked)
     for words in match[1].split(", ") if match else ():
         accent, _, pattern = words.rpartition(" ")
         if pattern in PATTERNS and (accent in COLOURS or words == "plain"):

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from kvg.lab.labels import UNSAID, Looks, mentions, token_labels, token_owners, wanted_looks
-from kvg.lab.skills import SKILLS, card_text
+from kvg.lab.skills import SKILLS, TURN, card_text
 from kvg.lab.traits import load_cards
 from kvg.packing import PackedRow, pack_batch, pack_row
 from kvg.shards.dataset import ShardDataset
@@ -176,7 +176,8 @@ class PretrainRows(IterableDataset[dict[str, Tensor]]):
         for _ in range(40 if skills else 0):
             skill = rng.choices(list(skills), list(skills.values()))[0]
             asked, answer = SKILLS[skill](replace(sample, target=rng.randrange(len(sample.objects))), rng)
-            question, reply = self.processor.ids(fill_boxes(asked, boxes) + after), []
+            opened, _, given = asked.partition(TURN)
+            question, reply = self.processor.ids(fill_boxes(opened, boxes) + after + given), []
             about, sought = [-1] * len(question), [UNSAID] * len(question)
             wanted = wanted_looks(asked) if skill == "ground" else UNSAID
             for text, number in mentions(asked, answer):

@@ -15,6 +15,8 @@ from kvg.text.prompts import prompt, question
 from kvg.types import Sample
 
 QA = tuple[str, str]
+TURN = "<turn>"  # in a question: from here on it is the beginning of the answer, given and not learnt
+_CALLED = ("it", "the one", "the thing", "this one")
 _FIELDS = ("colour", "marking", "part", "build")
 
 
@@ -62,9 +64,15 @@ def ground(sample: Sample, rng: random.Random) -> QA:
 def reason(sample: Sample, rng: random.Random) -> QA:
     """The same in words first: repeat what is wanted, look at each object, compare, conclude."""
     wanted = sample.objects[sample.target].note
-    return prompt(wanted, "cot"), " ".join(
-        [f"Plan: it is {wanted}.", *_look_and_compare(sample), f"<box:{sample.target}>"]
-    )
+    words = [f"Plan: it is {wanted}.", *_look_and_compare(sample), f"<box:{sample.target}>"]
+    return prompt(wanted, "cot"), " ".join(words)
+
+
+def follow(sample: Sample, rng: random.Random) -> QA:
+    """The same where the question names nothing: what is wanted stands only in the plan, which is given."""
+    plan = f"Plan: {rng.choice(_CALLED)} is {sample.objects[sample.target].note}."
+    answer = " ".join([*_look_and_compare(sample), f"<box:{sample.target}>"])
+    return f"{prompt('it', rng.choice(('cot', 'think')))}{TURN}<think>{plan}", f" {answer}"
 
 
 SKILLS: dict[str, Callable[[Sample, random.Random], QA]] = {
@@ -73,6 +81,7 @@ SKILLS: dict[str, Callable[[Sample, random.Random], QA]] = {
     "attribute": attribute,
     "ground": ground,
     "reason": reason,
+    "follow": follow,
 }
 
 # Each card in many phrasings, the rationales' own among them, so that recall does not hang on one wording.

@@ -41,8 +41,8 @@ class DemoSizes:
         max_val_batches: of every validation; None for all.
     """
 
-    num_train: int = 3000
-    num_hard: int = 900
+    num_train: int = 2000
+    num_hard: int = 600
     num_val: int = 200
     num_test: int = 1200
     card_repeats: int = 8

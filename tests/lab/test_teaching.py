@@ -14,7 +14,7 @@ from kvg.backbones.qwen2_vl import Qwen2VLBackbone, lab_tokenizer
 from kvg.lab.corpus import corpus
 from kvg.lab.labels import EDGE_CLASSES, TRAIT_CLASSES, mentions, token_labels, token_owners, wanted_looks
 from kvg.lab.pretraining import Phase, PretrainRows
-from kvg.lab.skills import SKILLS, attribute, card_text, describe, ground, reason, region
+from kvg.lab.skills import SKILLS, attribute, card_text, describe, follow, ground, reason, region
 from kvg.lab.traits import CATEGORIES, load_cards
 from kvg.shards.reader import ShardFolder
 from kvg.text.prompts import fill_boxes
@@ -232,6 +232,17 @@ def test_what_is_looked_for_is_said_where_an_object_is_chosen(processor, batches
     assert heads["verdict"] > 5
 
 
+def test_a_plan_that_is_given_is_not_learnt(processor, nameless):
+    rows = PretrainRows(processor, ShardFolder(nameless), [Phase(1.0, {"follow": 1.0}, scenes=2)], 2, card_rows=0)
+    for batch in rows:
+        learnt = batch["labels"] != -100
+        for row in range(2):
+            assert "Plan:" in processor.tokenizer.decode(batch["input_ids"][row])
+            said = processor.tokenizer.decode(batch["labels"][row][learnt[row]])
+            assert said.startswith(" Look: 1 ")
+            assert "Plan" not in said
+
+
 def test_pieces_are_cut_where_tokens_end(processor, scenes):
     for number, sample in enumerate(scenes(6)):
         boxes = processor.box_texts(sample)
@@ -264,6 +275,10 @@ def test_skills_by_hand():
     assert asked.startswith("Find and give the bounding box of <|object_ref_start|>blue, plain, long tail, broad<|")
     verdict = "Compare: <box:1> yes; 1 no, red. Conclusion: object 2."
     assert answer == f"Plan: it is blue, plain, long tail, broad. {look} {verdict} <box:1>"
+    asked, answer = follow(SCENE, rng)
+    assert answer == f" {look} {verdict} <box:1>"
+    assert "blue" not in asked.split("<turn>")[0]
+    assert asked.endswith(" is blue, plain, long tail, broad.")
     for _ in range(20):
         asked, answer = region(SCENE, rng)
         assert answer == SCENE.objects[int(asked[-3])].note

@@ -101,4 +101,4 @@ def test_without_answers_there_is_no_next_token_loss(module, batches):
     loss, aids, accuracy = module.losses(late)
     assert loss.item() > 1
     assert {"guide", "asked", "x1", "y2", "colour", "part"} <= aids.keys()
-    assert accuracy.keys() == {*aids, "pick"}
+    assert accuracy.keys() - {"pick"} == aids.keys()
