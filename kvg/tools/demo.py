@@ -42,7 +42,7 @@ class DemoSizes:
     """
 
     num_train: int = 2000
-    num_hard: int = 600
+    num_hard: int = 450
     num_val: int = 200
     num_test: int = 1200
     card_repeats: int = 8
