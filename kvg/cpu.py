@@ -30,9 +30,9 @@ def prepare_cpu() -> bool:
 def keep_freed_memory() -> bool:
     """Lets the process keep memory that it has freed, for its next allocation.
 
-    By default glibc hands large blocks back to the kernel, which clears and maps them anew a moment later: with the
-    lab's model that is half of a rollout's and two thirds of a scoring pass's time (tests/benchmarks/memory.py). The
-    price is that a process never shrinks below its largest size.
+    By default glibc hands large blocks back to the kernel, which clears and maps them anew a moment later;
+    ``tests/benchmarks/memory.py`` measures what that costs rollouts and scoring passes of the lab's model. The price is
+    that a process never shrinks below its largest size.
 
     Returns:
         Whether the C library could be told so; only glibc can.
