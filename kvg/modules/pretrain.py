@@ -96,12 +96,14 @@ class LabPretrainModule(L.LightningModule):
         if not bool(places.any()):
             return None
         is_image = batch["input_ids"] == self.backbone.processor.image_token_id
+        wanted = batch["wanted"][places]
+        read = F.rms_norm(torch.cat([states[places], states[is_image]]), states.shape[-1:])
         losses, hits = [], []
         for number, (name, head) in enumerate(self.trait_heads.items()):
-            target = torch.cat([batch["wanted"][places][:, number], batch[f"dense_{name}"]])
-            scores = head(F.rms_norm(torch.cat([states[places], states[is_image]]), states.shape[-1:]))
+            target = torch.cat([wanted[:, number], batch[f"dense_{name}"]])
+            scores = head(read)
             said = target != -100
-            half = int(said[: int(places.sum())].sum())
+            half = int(said[: len(wanted)].sum())
             each = F.cross_entropy(scores[said].float(), target[said], reduction="none")
             losses += [part.mean() for part in (each[:half], each[half:]) if len(part)]
             hits.append((scores[said][:half].argmax(-1) == target[said][:half]).float())
