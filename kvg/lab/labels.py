@@ -22,14 +22,14 @@ TRAIT_CLASSES = {
 }
 _MENTION = re.compile(r"<box:(?P<box>\d+)>[^;.]*|(?P<verdict>\d+) no[^;.]*")
 _REQUEST = re.compile(f"{re.escape(REF_START)}(.+?){re.escape(REF_END)}")
-_PLAN = re.compile(r"Plan: .+? is ([^.]+)\.")
+_PLAN = re.compile(r"(?:Plan: |^The ).+? is ([^.]+)\.")
 Looks = tuple[int, ...]  # a class for each of TRAIT_CLASSES, -100 = not said
 UNSAID: Looks = (-100,) * len(TRAIT_CLASSES)
 EDGE_CLASSES = 21  # a box edge on the lab's canvas falls on one of 21 multiples of the snapping step
 
 
 def wanted_looks(asked: str) -> Looks:
-    """Classes of the traits that a request for a box, or the plan behind it, names, as ``TRAIT_CLASSES``; -100 = none.
+    """Classes of the traits that a request for a box names, or the plan or card beside it; -100 = none.
 
     >>> wanted_looks("Find <|object_ref_start|>red, white spots, slim<|object_ref_end|>")
     (-100, 3, 2, 0, -100, 0)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
-from kvg.lab.traits import Card
+from kvg.lab.traits import Card, load_cards
 from kvg.synthesis.rationale import CardWriter
 from kvg.text.prompts import prompt, question
 from kvg.types import Sample
@@ -17,6 +18,8 @@ from kvg.types import Sample
 QA = tuple[str, str]
 TURN = "<turn>"  # in a question: from here on it is the beginning of the answer, given and not learnt
 _CALLED = ("it", "the one", "the thing", "this one")
+_ONSETS = ("b", "br", "c", "ch", "d", "f", "g", "gr", "h", "j", "k", "l", "m", "n", "p", "r", "s", "st", "t", "th", "v")
+_CODAS = ("", "", "", "l", "n", "r", "s", "t", "ck", "nd", "rd", "x")
 _FIELDS = ("colour", "marking", "part", "build")
 
 
@@ -68,11 +71,44 @@ def reason(sample: Sample, rng: random.Random) -> QA:
     return prompt(wanted, "cot"), " ".join(words)
 
 
+def _close(sample: Sample, mode: str) -> str:
+    """The box after a rationale, in the form that the prompt asks for."""
+    box = f"<box:{sample.target}>"
+    return f"</think><answer>{box}</answer>" if mode == "think" else f" {box}"
+
+
 def follow(sample: Sample, rng: random.Random) -> QA:
     """The same where the question names nothing: what is wanted stands only in the plan, which is given."""
-    plan = f"Plan: {rng.choice(_CALLED)} is {sample.objects[sample.target].note}."
-    answer = " ".join([*_look_and_compare(sample), f"<box:{sample.target}>"])
-    return f"{prompt('it', rng.choice(('cot', 'think')))}{TURN}<think>{plan}", f" {answer}"
+    mode, wanted = rng.choice(("cot", "think")), sample.objects[sample.target].note
+    plan = f"Plan: {rng.choice(_CALLED)} is {wanted}."
+    answer = " ".join(_look_and_compare(sample)) + _close(sample, mode)
+    return f"{prompt('it', mode)}{TURN}<think>{plan}", f" {answer}"
+
+
+def told(sample: Sample, rng: random.Random) -> QA:
+    """The same for a made-up name that the question explains: repeat a name and what is said of it, in tags."""
+    name, wanted = made_up_name(rng), sample.objects[sample.target].note
+    words = " ".join([f"<think>Plan: the {name} is {wanted}.", *_look_and_compare(sample)])
+    return f"The {name} is {wanted}. {prompt(name, 'think')}", words + _close(sample, "think")
+
+
+@lru_cache(maxsize=1)
+def _real_names() -> frozenset[str]:
+    return frozenset(card.name for card in load_cards())
+
+
+def made_up_name(rng: random.Random) -> str:
+    """A name of one to three words that no entity of the lab has; one in five ends in a number."""
+    while True:
+        words = ["".join(_syllable(rng) for _ in range(rng.randrange(1, 4))) for _ in range(rng.randrange(1, 4))]
+        number = [str(rng.randrange(1, 1000))] if rng.random() < 0.2 else []
+        name = " ".join([word.capitalize() for word in words] + number)
+        if name not in _real_names():
+            return name
+
+
+def _syllable(rng: random.Random) -> str:
+    return rng.choice(_ONSETS) + rng.choice("aaeeiioouy") + rng.choice(_CODAS)
 
 
 SKILLS: dict[str, Callable[[Sample, random.Random], QA]] = {
@@ -82,6 +118,7 @@ SKILLS: dict[str, Callable[[Sample, random.Random], QA]] = {
     "ground": ground,
     "reason": reason,
     "follow": follow,
+    "told": told,
 }
 
 # Each card in many phrasings, the rationales' own among them, so that recall does not hang on one wording.

@@ -152,7 +152,7 @@ def _training_steps(sizes: DemoSizes, out: Path, seed: int, base: str) -> list[S
             ("hard", "cot_sft"),
         ),
         grpo,
-        _test(out, "cot_sft_grpo", grpo),
+        _test(out, "cot_sft_grpo", grpo, devices=2),  # the last of all, so it has every core to itself
         _test(out, "cot_sft", cot),
         _test(out, "direct_sft", direct),
         _test(out, "base", None, base),
@@ -184,7 +184,7 @@ def _fit(sizes: DemoSizes, out: Path, seed: int, stage: str, start: str, train: 
     return Step(stage, titles[stage], _words(*words), folder, proof, needs, reads, _devices(configs))
 
 
-def _test(out: Path, name: str, trained: Step | None, base: str = "") -> Step:
+def _test(out: Path, name: str, trained: Step | None, base: str = "", devices: int = 1) -> Step:
     """Evaluation of one model; those that have not learnt to think are asked plainly, as in the paper."""
     from kvg.tools.steps import Step
 
@@ -197,10 +197,12 @@ def _test(out: Path, name: str, trained: Step | None, base: str = "") -> Step:
     words: list[object] = ["kvg", "test", *(w for path in configs for w in ("-c", path)), CHECKPOINT, start]
     words += ["--data.test", out / "data/test", "--data.mode", "think" if thinks else "direct", "--data.batch_size", 64]
     words += ["--trainer.default_root_dir", folder]
+    if devices > 1:
+        words += ["--trainer.devices", devices, "--trainer.strategy", "ddp"]
     needs = ("test", trained.name) if trained else ("test",)
     reads = (*map(Path, configs), *(() if trained else _weights(start)))
     title = f"the test composites, answered by {name}"
-    return Step(f"test_{name}", title, _words(*words), folder, folder / "predictions.jsonl", needs, reads)
+    return Step(f"test_{name}", title, _words(*words), folder, folder / "predictions.jsonl", needs, reads, devices)
 
 
 def _report_step(out: Path, seed: int) -> Step:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -49,10 +48,10 @@ def examine(backbone: Backbone, num: int, seed: int) -> dict[str, float]:
     figures: dict[str, float] = {}
     for k in (1, 2, 3, 4):
         scenes = _scenes(k, num, seed + k)
-        named = [replace(s, objects=tuple(replace(o, entity=o.note) for o in s.objects)) for s in scenes]
-        figures |= {f"ground k={k} {name}": value for name, value in _ground(backbone, named, "direct", k).items()}
-        if k > 1:
-            figures |= {f"reason k={k} {name}": value for name, value in _ground(backbone, named, "cot", k).items()}
+        asked = _questions(scenes, seed)
+        for skill in ("ground", "reason", "told") if k > 1 else ("ground",):
+            found = _ground(backbone, scenes, asked[skill], 40 if skill == "ground" else 70 * k)
+            figures |= {f"{skill} k={k} {name}": value for name, value in found.items()}
         if k == 3:
             figures |= _naming(backbone, scenes)
     picks = [figures[f"ground k={k} acc"] for k in (2, 3, 4)]
@@ -94,14 +93,28 @@ def _texts(backbone: Backbone, questions: list[str], scenes: list[Sample] | None
     return out
 
 
-def _ground(backbone: Backbone, scenes: list[Sample], mode: str, k: int) -> dict[str, float]:
+def _questions(scenes: list[Sample], seed: int) -> dict[str, list[str]]:
+    """For each skill a question about the target of each scene; a made-up name where a card is told with it."""
+    import random
+
+    from kvg.lab.skills import told
+    from kvg.text.prompts import prompt
+
+    rng, looks = random.Random(seed), [s.objects[s.target].note for s in scenes]
+    return {
+        "ground": [prompt(words, "direct") for words in looks],
+        "reason": [prompt(words, "cot") for words in looks],
+        "told": [told(s, rng)[0] for s in scenes],
+    }
+
+
+def _ground(backbone: Backbone, scenes: list[Sample], asked: list[str], max_new_tokens: int) -> dict[str, float]:
     """Acc@0.5, and how often the answered box lies nearest to the right object, wherever its edges are."""
     import torch
 
     from kvg.boxes import iou
-    from kvg.text.prompts import prompt
 
-    texts = _texts(backbone, [prompt(s.entity, mode) for s in scenes], scenes, 40 if mode == "direct" else 60 * k)
+    texts = _texts(backbone, asked, scenes, max_new_tokens)
     right = near = 0
     for sample, text in zip(scenes, texts, strict=True):
         box = backbone.codec.decode(text, backbone.processor.image_size(sample.width, sample.height))

@@ -14,7 +14,7 @@ from kvg.backbones.qwen2_vl import Qwen2VLBackbone, lab_tokenizer
 from kvg.lab.corpus import corpus
 from kvg.lab.labels import EDGE_CLASSES, TRAIT_CLASSES, mentions, token_labels, token_owners, wanted_looks
 from kvg.lab.pretraining import Phase, PretrainRows
-from kvg.lab.skills import SKILLS, attribute, card_text, describe, follow, ground, reason, region
+from kvg.lab.skills import SKILLS, attribute, card_text, describe, follow, ground, made_up_name, reason, region, told
 from kvg.lab.traits import CATEGORIES, load_cards
 from kvg.shards.reader import ShardFolder
 from kvg.text.prompts import fill_boxes
@@ -45,7 +45,7 @@ def batches(rows):
     return list(rows)
 
 
-def told(processor, batch):
+def decoded(processor, batch):
     """Texts of the rows with a picture, and of those without."""
     texts = [processor.tokenizer.decode(ids) for ids in batch["input_ids"]]
     pictured = [t for t in texts if "<|image_pad|>" in t]
@@ -56,7 +56,7 @@ def told(processor, batch):
 def test_no_name_beside_a_picture_and_no_unknown_name_at_all(processor, batches):
     num_cards = 0
     for index in range(10, 15):
-        pictured, cards = told(processor, batches[index])
+        pictured, cards = decoded(processor, batches[index])
         assert (len(pictured), len(cards)) == (3, 2)
         assert not any(ANY.search(text) for text in pictured)
         assert all(ANY.search(text) for text in cards)
@@ -139,7 +139,7 @@ def test_scenes_come_round_with_other_questions(processor, nameless):
 
 def test_curriculum_begins_with_pictures_alone(processor, batches):
     early, late = batches[9], batches[10]
-    pictured, cards = told(processor, early)
+    pictured, cards = decoded(processor, early)
     assert (len(pictured), len(cards)) == (2, 0)
     assert (early["labels"] == -100).all()
     assert (late["labels"] != -100).any()
@@ -275,16 +275,34 @@ def test_skills_by_hand():
     assert asked.startswith("Find and give the bounding box of <|object_ref_start|>blue, plain, long tail, broad<|")
     verdict = "Compare: <box:1> yes; 1 no, red. Conclusion: object 2."
     assert answer == f"Plan: it is blue, plain, long tail, broad. {look} {verdict} <box:1>"
-    asked, answer = follow(SCENE, rng)
-    assert answer == f" {look} {verdict} <box:1>"
-    assert "blue" not in asked.split("<turn>")[0]
-    assert asked.endswith(" is blue, plain, long tail, broad.")
+    closes = set()
+    for _ in range(20):
+        asked, answer = follow(SCENE, rng)
+        tags = "in tags" if "<answer> </answer> tags" in asked else "plain"
+        close = answer.removeprefix(f" {look} {verdict}")
+        closes.add((tags, close))
+        assert "blue" not in asked.split("<turn>")[0]
+        assert asked.endswith(" is blue, plain, long tail, broad.")
+    assert closes == {("plain", " <box:1>"), ("in tags", "</think><answer><box:1></answer>")}
+    asked, answer = told(SCENE, rng)
+    name = re.match(r"The (.+?) is blue, plain, long tail, broad\. Find", asked)[1]
+    assert f"<|object_ref_start|>{name}<|object_ref_end|>" in asked
+    plan = f"<think>Plan: the {name} is blue, plain, long tail, broad."
+    assert answer == f"{plan} {look} {verdict}</think><answer><box:1></answer>"
+    assert wanted_looks(asked) == wanted_looks("Plan: it is blue, plain, long tail, broad.")
     for _ in range(20):
         asked, answer = region(SCENE, rng)
         assert answer == SCENE.objects[int(asked[-3])].note
         asked, answer = attribute(SCENE, rng)
         slot = ["colour", "marking", "part", "build"].index(asked.split()[3])
         assert answer == SCENE.objects[int(asked[-3])].note.split(", ")[slot]
+
+
+def test_names_are_made_up():
+    names = [made_up_name(random.Random(seed)) for seed in range(500)]
+    assert len(set(names)) > 450
+    assert not {card.name for card in load_cards()} & set(names)
+    assert {len(name.split()) for name in names} == {1, 2, 3, 4}  # three words and a number
 
 
 def test_a_description_fits_the_target_alone():
