@@ -41,10 +41,10 @@ class DemoSizes:
         max_val_batches: of every validation; None for all.
     """
 
-    num_train: int = 2000
-    num_hard: int = 450
+    num_train: int = 800
+    num_hard: int = 500
     num_val: int = 200
-    num_test: int = 1200
+    num_test: int = 1600
     card_repeats: int = 8
     num_tries: int = 4
     keep_min: int = 1
