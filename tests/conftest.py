@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kvg.lab.pretraining import lab_canvas
-from kvg.lab.world import LabSource, TraitSource
+from kvg.lab.world import LabSource, TraitSource, lab_canvas
 from kvg.shards.writer import ShardWriter
 from kvg.synthesis.compositor import Compositor
 from kvg.synthesis.rationale import CardWriter

@@ -25,7 +25,6 @@ from kvg.lab.traits import load_cards
 from kvg.packing import PackedRow, pack_batch, pack_row
 from kvg.shards.dataset import ShardDataset
 from kvg.shards.reader import SampleStore
-from kvg.synthesis.compositor import CompositorConfig
 from kvg.text.prompts import fill_boxes
 from kvg.types import Sample
 
@@ -63,21 +62,6 @@ class Phase:
     until: float
     skills: Mapping[str, float] = field(default_factory=dict)
     scenes: int = 16
-
-
-def lab_canvas(seed: int, k_weights: Mapping[int, float], neighbour_prob: float) -> CompositorConfig:
-    """The lab's composites: 140 px square, boxes on a grid of 7 px, so that coordinates are multiples of 50."""
-    return CompositorConfig(
-        seed=seed,
-        k_weights=dict(k_weights),
-        canvas_sizes=[(140, 140)],
-        gap=3,
-        fill=(0.85, 1.0),
-        snap_px=7,
-        min_cell_px=44,
-        neighbour_prob=neighbour_prob,
-        image_format="png",
-    )
 
 
 class PretrainRows(IterableDataset[dict[str, Tensor]]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import zlib
+from collections.abc import Mapping
 from functools import lru_cache
 
 from PIL import Image
@@ -11,6 +12,7 @@ from PIL import Image
 from kvg.lab.tiles import draw_tile
 from kvg.lab.traits import BUILDS, CATEGORIES, COLOURS, PARTS, PATTERNS, SEEN_CATEGORIES, Traits, load_cards
 from kvg.lab.traits import neighbours as card_neighbours
+from kvg.synthesis.compositor import CompositorConfig
 from kvg.synthesis.sources import EntityInfo
 
 TILE_PX = 72  # drawn a little larger than any tile of the lab's canvas, then reduced by the compositor
@@ -147,3 +149,18 @@ def change_one(traits: Traits, rng: random.Random) -> Traits:
         )
         if changed.distance(traits) == 1 and (changed.pattern == "plain" or changed.accent != changed.colour):
             return changed
+
+
+def lab_canvas(seed: int, k_weights: Mapping[int, float], neighbour_prob: float) -> CompositorConfig:
+    """The lab's composites: 140 px square, boxes on a grid of 7 px, so that coordinates are multiples of 50."""
+    return CompositorConfig(
+        seed=seed,
+        k_weights=dict(k_weights),
+        canvas_sizes=[(140, 140)],
+        gap=3,
+        fill=(0.85, 1.0),
+        snap_px=7,
+        min_cell_px=44,
+        neighbour_prob=neighbour_prob,
+        image_format="png",
+    )

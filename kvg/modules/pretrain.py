@@ -31,7 +31,7 @@ class LabPretrainModule(L.LightningModule):
     """Trains all parts of a tiny backbone.
 
     Args:
-        backbone: a random one of lab size (``checkpoint: tiny``).
+        backbone: a random one of lab size (``checkpoint: lab-random``).
         lr: of Muon, for the matrices inside the layers.
         lr_adamw: of AdamW, for embeddings, norms, biases and heads.
         warmup: share of all steps.
@@ -67,10 +67,11 @@ class LabPretrainModule(L.LightningModule):
         logits = {name: head(features) for name, head in self.trait_heads.items()}
         loss, aids, accuracy = None, dict[str, Tensor](), dict[str, Tensor]()
         if bool((batch["labels"] != -100).any()):
-            loss, states, rotary = self._language_loss(batch, features)
+            allowed = packed_mask(batch["segments"])
+            loss, states, rotary = self._language_loss(batch, features, allowed)
             visual = states[batch["input_ids"] == self.backbone.processor.image_token_id]
             logits |= {name: head(F.rms_norm(visual, visual.shape[-1:])) for name, head in self.edge_heads.items()}
-            aids["guide"], guided = self._guidance(batch, states, rotary)
+            aids["guide"], guided = self._guidance(batch, states, rotary, allowed)
             accuracy |= guided
             asked = self._shared_code(batch, states)
             if asked is not None:
@@ -110,7 +111,7 @@ class LabPretrainModule(L.LightningModule):
         return torch.stack(losses).mean(), torch.cat(hits).mean()
 
     def _guidance(
-        self, batch: Mapping[str, Tensor], states: Tensor, rotary: tuple[Tensor, Tensor]
+        self, batch: Mapping[str, Tensor], states: Tensor, rotary: tuple[Tensor, Tensor], allowed: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Minus the logarithm of the guided head's attention to the object spoken of, and how often that is most of it.
 
@@ -120,6 +121,7 @@ class LabPretrainModule(L.LightningModule):
             batch: ``about`` ``[B, L]`` and ``owners`` ``[scenes, visual tokens]``; scenes are the first rows.
             states: ``[B, L, hidden]``, what the guided layer receives.
             rotary: cosines and sines of M-RoPE for it.
+            allowed: ``[B, 1, L, L]``, which tokens see which.
         """
         attention = self.backbone.model.model.language_model.layers[self.guided_layer]
         normed, width = attention.input_layernorm(states), attention.self_attn.head_dim
@@ -129,7 +131,7 @@ class LabPretrainModule(L.LightningModule):
         query, key = apply_rotary_pos_emb(query[:, None], key[:, None], *rotary)
         rows, places = (batch["about"] >= 0).nonzero(as_tuple=True)
         scores = (query[:, 0] @ key[:, 0].transpose(1, 2))[rows, places].float() / width**0.5  # [M, L]
-        visible = packed_mask(batch["segments"])[rows, 0, places]
+        visible = allowed[rows, 0, places]
         is_image = batch["input_ids"] == self.backbone.processor.image_token_id
         under = torch.full_like(batch["about"], -1).masked_scatter(is_image, batch["owners"])[rows]  # [M, L]
         wanted = under == batch["about"][rows, places][:, None]
@@ -143,7 +145,7 @@ class LabPretrainModule(L.LightningModule):
         return -share.clamp(min=1e-9).log().mean(), accuracy
 
     def _language_loss(
-        self, batch: Mapping[str, Tensor], features: Tensor
+        self, batch: Mapping[str, Tensor], features: Tensor, allowed: Tensor
     ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
         """The next-token loss; what the guided layer receives ``[B, L, hidden]``, and its rotary embeddings."""
         language = self.backbone.model.model.language_model
@@ -152,7 +154,6 @@ class LabPretrainModule(L.LightningModule):
         def catch(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             caught.append((args[0] if args else kwargs["hidden_states"], kwargs["position_embeddings"]))
 
-        allowed = packed_mask(batch["segments"])
         hook = language.layers[self.guided_layer].register_forward_pre_hook(catch, with_kwargs=True)
         hidden = language(
             inputs_embeds=self.backbone.embed(batch["input_ids"], features),

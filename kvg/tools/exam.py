@@ -60,8 +60,7 @@ def examine(backbone: Backbone, num: int, seed: int) -> dict[str, float]:
 
 
 def _scenes(k: int, num: int, seed: int) -> list[Sample]:
-    from kvg.lab.pretraining import lab_canvas
-    from kvg.lab.world import TraitSource
+    from kvg.lab.world import TraitSource, lab_canvas
     from kvg.synthesis.compositor import Compositor
 
     compositor = Compositor(TraitSource(families=20, variants=1, seed=seed), lab_canvas(seed, {k: 1.0}, 0.5))

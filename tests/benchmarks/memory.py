@@ -22,8 +22,7 @@ def measure(keep: bool, steps: int, rows: int, new_tokens: int) -> dict[str, flo
 
     from kvg.backbones.qwen2_vl import Qwen2VLBackbone
     from kvg.cpu import keep_freed_memory
-    from kvg.lab.pretraining import lab_canvas
-    from kvg.lab.world import LabSource
+    from kvg.lab.world import LabSource, lab_canvas
     from kvg.rl.rollout import SamplingSettings, rollout
     from kvg.synthesis.compositor import Compositor
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
-from dataclasses import replace
 
 import pytest
 import torch
@@ -14,11 +13,10 @@ from kvg.backbones.qwen2_vl import Qwen2VLBackbone, lab_tokenizer
 from kvg.lab.corpus import corpus
 from kvg.lab.labels import EDGE_CLASSES, TRAIT_CLASSES, mentions, token_labels, token_owners, wanted_looks
 from kvg.lab.pretraining import Phase, PretrainRows
-from kvg.lab.skills import SKILLS, attribute, card_text, describe, follow, ground, made_up_name, reason, region, told
+from kvg.lab.skills import SKILLS, card_text
 from kvg.lab.traits import CATEGORIES, load_cards
 from kvg.shards.reader import ShardFolder
 from kvg.text.prompts import fill_boxes
-from kvg.types import Sample, SceneObject
 
 NAMES = {k: [c.name for c in load_cards() if c.knowledge == k] for k in ("known", "unknown")}
 ANY = re.compile(r"\b(?:" + "|".join(map(re.escape, NAMES["known"] + NAMES["unknown"])) + r")\b", re.IGNORECASE)
@@ -158,21 +156,11 @@ def test_answers_are_learnt_and_questions_are_not(processor, batches):
 
 
 # -- labels of the visual tokens --
-def scene(*objects, target=0):
-    things = tuple(SceneObject("x", box, note) for box, note in objects)
-    return Sample("k", b"", 140, 140, "bird", "seen", things, target)
-
-
-LEFT = ((0.0, 0.0, 56.0, 33.0), "red, white spots, crest, slim")
-RIGHT = ((70.0, 0.0, 140.0, 140.0), "blue, plain, long tail, broad")
-
-
-def test_labels_of_visual_tokens_by_hand():
+def test_labels_of_visual_tokens_by_hand(pair):
     """A 140 px picture is 5 x 5 tokens of 28 px; a fifth of a token is 5.6 of its 28 rows."""
-    sample = scene(LEFT, RIGHT)
-    owners = token_owners(sample, torch.tensor([1, 10, 10]))
+    owners = token_owners(pair, torch.tensor([1, 10, 10]))
     assert owners.view(5, 5).tolist() == [[0, 0, 1, 1, 1]] + [[-1, -1, 1, 1, 1]] * 4
-    labels = token_labels(sample, owners)
+    labels = token_labels(pair, owners)
     assert set(labels) == {*TRAIT_CLASSES, "x1", "y1", "x2", "y2"}
     colours = labels["colour"].view(5, 5)
     red, blue, no = 3, 7, -100
@@ -261,62 +249,3 @@ def test_labels_lie_where_pictures_show_something(batches):
     assert 0.1 < covered.float().mean() < 0.95
     assert bright[covered].mean() > bright[~covered].mean()
     assert torch.equal(covered.view(3, 25), batch["owners"] >= 0)
-
-
-# -- skills --
-SCENE = scene(LEFT, RIGHT, target=1)
-
-
-def test_skills_by_hand():
-    rng = random.Random(0)
-    look = "Look: 1 <box:0> red, white spots, crest, slim; 2 <box:1> blue, plain, long tail, broad."
-    assert describe(SCENE, rng) == ("Describe the objects.", look)
-    asked, answer = reason(SCENE, rng)
-    assert asked.startswith("Find and give the bounding box of <|object_ref_start|>blue, plain, long tail, broad<|")
-    verdict = "Compare: <box:1> yes; 1 no, red. Conclusion: object 2."
-    assert answer == f"Plan: it is blue, plain, long tail, broad. {look} {verdict} <box:1>"
-    closes = set()
-    for _ in range(20):
-        asked, answer = follow(SCENE, rng)
-        tags = "in tags" if "<answer> </answer> tags" in asked else "plain"
-        close = answer.removeprefix(f" {look} {verdict}")
-        closes.add((tags, close))
-        assert "blue" not in asked.split("<turn>")[0]
-        assert asked.endswith(" is blue, plain, long tail, broad.")
-    assert closes == {("plain", " <box:1>"), ("in tags", "</think><answer><box:1></answer>")}
-    asked, answer = told(SCENE, rng)
-    name = re.match(r"The (.+?) is blue, plain, long tail, broad\. Find", asked)[1]
-    assert f"<|object_ref_start|>{name}<|object_ref_end|>" in asked
-    plan = f"<think>Plan: the {name} is blue, plain, long tail, broad."
-    assert answer == f"{plan} {look} {verdict}</think><answer><box:1></answer>"
-    assert wanted_looks(asked) == wanted_looks("Plan: it is blue, plain, long tail, broad.")
-    for _ in range(20):
-        asked, answer = region(SCENE, rng)
-        assert answer == SCENE.objects[int(asked[-3])].note
-        asked, answer = attribute(SCENE, rng)
-        slot = ["colour", "marking", "part", "build"].index(asked.split()[3])
-        assert answer == SCENE.objects[int(asked[-3])].note.split(", ")[slot]
-
-
-def test_names_are_made_up():
-    names = [made_up_name(random.Random(seed)) for seed in range(500)]
-    assert len(set(names)) > 450
-    assert not {card.name for card in load_cards()} & set(names)
-    assert {len(name.split()) for name in names} == {1, 2, 3, 4}  # three words and a number
-
-
-def test_a_description_fits_the_target_alone():
-    rng = random.Random(0)
-    near = [(RIGHT[0], "blue, plain, crest, broad"), (RIGHT[0], "blue, red top, long tail, broad"), RIGHT]
-    crowd = replace(scene(*near), target=2)
-    lengths = Counter()
-    for _ in range(200):
-        asked, answer = ground(crowd, rng)
-        assert answer == "<box:2>"
-        words = re.search(r"<\|object_ref_start\|>(.+)<\|object_ref_end\|>", asked)[1].split(", ")
-        fitting = [n for n, thing in enumerate(crowd.objects) if set(words) <= set(thing.note.split(", "))]
-        assert fitting == [2]
-        lengths[len(words)] += 1
-    assert lengths[4] > 80
-    assert lengths[2] + lengths[3] > 20
-    assert lengths[1] == 0  # each of its traits is shared with a neighbour
