@@ -22,6 +22,8 @@ from transformers import DynamicCache, PreTrainedTokenizerBase
 from kvg.backbones.folders import full_state, load_checkpoint, write_folder
 from kvg.backbones.lora import LoRASettings, add_lora, lora_disabled, merged_state
 from kvg.backbones.processor import TURN_END, QwenVLProcessor
+from kvg.backbones.scoring import completion_logprobs
+from kvg.backbones.shared_prefix import install
 from kvg.errors import ConfigError
 from kvg.rl.logprobs import token_logprobs
 from kvg.text.box_codec import BoxCodec
@@ -61,6 +63,8 @@ class Backbone(nn.Module, ABC):
         lora: adapters on the language model instead of full training; None = full.
         attn: attention implementation of transformers.
         gradient_checkpointing: recompute activations in the backward pass.
+        share_prefix: when a group of completions is scored, compute their prompt once; needs ``attn: sdpa``. False
+            repeats it for each completion: slower, and the same numbers.
 
     Attributes:
         model: the Hugging Face model.
@@ -82,6 +86,7 @@ class Backbone(nn.Module, ABC):
         lora: LoRASettings | None = None,
         attn: str = "sdpa",
         gradient_checkpointing: bool = False,
+        share_prefix: bool = True,
     ) -> None:
         super().__init__()
         if dtype not in ("auto", "float32", "bfloat16"):
@@ -100,6 +105,9 @@ class Backbone(nn.Module, ABC):
         self.end_token_ids = end_tokens(self.model.generation_config.eos_token_id, self.processor.ids(TURN_END)[0])
         self.pad_token_id = self.processor.pad_token_id
         self.sharded = False
+        self.shares_prefix = share_prefix and attn == "sdpa"
+        if self.shares_prefix:
+            install(self.model.model.language_model)
         self._freeze(freeze_vision, freeze_projector)
         self.lora = lora
         if lora is not None:
@@ -212,42 +220,21 @@ class Backbone(nn.Module, ABC):
         Returns:
             Log-probabilities and entropies, ``[N, T]``, 0 where the mask is False.
         """
-        group = len(tokens) // len(batch["input_ids"])
-        grid, prompt_len = batch.get("image_grid_thw"), batch["input_ids"].shape[1]
-        embeds, positions, mask = self._prompt(batch, group)
-        steps = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)
-        tail = positions[:, :, -1:] + steps
-        safe = tokens.masked_fill(~completion_mask, self.pad_token_id)
-        del grid
-        out = self.model.model.language_model(
-            inputs_embeds=torch.cat([embeds, self.model.get_input_embeddings()(safe)], 1),
-            position_ids=torch.cat([positions, tail], -1),
-            attention_mask=torch.cat([mask, completion_mask.to(mask.dtype)], -1),
-            use_cache=False,
-        ).last_hidden_state[:, prompt_len - 1 : -1]
-        scores, entropies = token_logprobs(
-            self.model.lm_head, out[completion_mask], tokens[completion_mask], temperature
-        )
-        empty = torch.zeros(tokens.shape, device=scores.device, dtype=scores.dtype)
-        return empty.masked_scatter(completion_mask, scores), empty.masked_scatter(completion_mask, entropies)
+        return completion_logprobs(self, batch, tokens, completion_mask, temperature)
 
-    def _prompt(self, batch: Mapping[str, Any], repeats: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Embeddings ``[N, L, hidden]``, positions ``[3, N, L]`` and mask ``[N, L]`` of prompts, each repeated."""
+    def prompt_inputs(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+        """Embeddings ``[B, L, hidden]``, positions ``[3, B, L]`` and mask ``[B, L]`` of padded prompts."""
         pixels, grid, ids = batch.get("pixel_values"), batch.get("image_grid_thw"), batch["input_ids"]
         features = None if pixels is None or grid is None else self.image_features(pixels, grid)
         positions = self.positions(ids, batch["attention_mask"], grid)
-        return (
-            self.embed(ids, features).repeat_interleave(repeats, 0),
-            positions.repeat_interleave(repeats, 1),
-            batch["attention_mask"].repeat_interleave(repeats, 0),
-        )
+        return self.embed(ids, features), positions, batch["attention_mask"]
 
     def prefill(self, batch: Mapping[str, Any], repeats: int = 1) -> tuple[Tensor, DecodeState]:
         """See ``kvg.rl.rollout.Policy.prefill``: one vision pass and one pass over each prompt, whatever the group."""
         if self.recomputes and self.training:
             # Transformers would drop the cache without a word, and every token would be drawn from a wrong context.
             raise RuntimeError("call eval() before sampling from a backbone with gradient_checkpointing")
-        embeds, positions, mask = self._prompt(batch, 1)
+        embeds, positions, mask = self.prompt_inputs(batch)
         out = self.model.model.language_model(
             inputs_embeds=embeds,
             position_ids=positions,
