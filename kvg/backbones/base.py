@@ -10,15 +10,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from transformers import DynamicCache, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
+from kvg.backbones import decoding
 from kvg.backbones.folders import full_state, load_checkpoint, write_folder
 from kvg.backbones.lora import LoRASettings, add_lora, lora_disabled, merged_state
 from kvg.backbones.processor import TURN_END, QwenVLProcessor
@@ -29,15 +29,6 @@ from kvg.rl.logprobs import token_logprobs
 from kvg.text.box_codec import BoxCodec
 
 RUN_METHODS = ("prefill", "decode", "completion_logprobs", "label_loss")  # entry points that run the model
-
-
-@dataclass
-class DecodeState:
-    """What is kept between two generated tokens: keys and values, which of them count, and the next position."""
-
-    cache: DynamicCache
-    mask: Tensor  # [N, S] bool
-    position: Tensor  # [N]
 
 
 def end_tokens(told: int | list[int] | None, turn_end: int) -> tuple[int, ...]:
@@ -63,8 +54,8 @@ class Backbone(nn.Module, ABC):
         lora: adapters on the language model instead of full training; None = full.
         attn: attention implementation of transformers.
         gradient_checkpointing: recompute activations in the backward pass.
-        share_prefix: when a group of completions is scored, compute their prompt once; needs ``attn: sdpa``. False
-            repeats it for each completion: slower, and the same numbers.
+        share_prefix: when a group of completions is sampled or scored, compute and keep their prompt once; needs
+            ``attn: sdpa``. False repeats it for each completion: slower, and the same numbers.
 
     Attributes:
         model: the Hugging Face model.
@@ -229,46 +220,20 @@ class Backbone(nn.Module, ABC):
         positions = self.positions(ids, batch["attention_mask"], grid)
         return self.embed(ids, features), positions, batch["attention_mask"]
 
-    def prefill(self, batch: Mapping[str, Any], repeats: int = 1) -> tuple[Tensor, DecodeState]:
+    def prefill(self, batch: Mapping[str, Any], repeats: int = 1) -> tuple[Tensor, Any]:
         """See ``kvg.rl.rollout.Policy.prefill``: one vision pass and one pass over each prompt, whatever the group."""
         if self.recomputes and self.training:
             # Transformers would drop the cache without a word, and every token would be drawn from a wrong context.
             raise RuntimeError("call eval() before sampling from a backbone with gradient_checkpointing")
-        embeds, positions, mask = self.prompt_inputs(batch)
-        out = self.model.model.language_model(
-            inputs_embeds=embeds,
-            position_ids=positions,
-            attention_mask=mask,
-            past_key_values=DynamicCache(),
-            use_cache=True,
-        )
-        logits = self.model.lm_head(out.last_hidden_state[:, -1])
-        cache = out.past_key_values
-        if repeats > 1:
-            cache.batch_repeat_interleave(repeats)
-        state = DecodeState(
-            cache, mask.bool().repeat_interleave(repeats, 0), positions[0, :, -1].repeat_interleave(repeats, 0) + 1
-        )
-        return logits.repeat_interleave(repeats, 0), state
+        return decoding.prefill(self, batch, repeats)
 
-    def decode(self, tokens: Tensor, state: DecodeState) -> Tensor:
+    def decode(self, tokens: Tensor, state: decoding.GroupState | decoding.RepeatedState) -> Tensor:
         """See ``kvg.rl.rollout.Policy.decode``."""
-        state.mask = torch.cat([state.mask, state.mask.new_ones(len(tokens), 1)], -1)
-        out = self.model.model.language_model(
-            inputs_embeds=self.model.get_input_embeddings()(tokens[:, None]),
-            position_ids=state.position.view(1, -1, 1).expand(3, -1, 1),
-            attention_mask=state.mask[:, None, None],
-            past_key_values=state.cache,
-            use_cache=True,
-        )
-        state.position = state.position + 1
-        logits: Tensor = self.model.lm_head(out.last_hidden_state[:, -1])
-        return logits
+        return decoding.decode(self, tokens, state)
 
-    def select(self, state: DecodeState, rows: Tensor) -> None:
+    def select(self, state: decoding.GroupState | decoding.RepeatedState, rows: Tensor) -> None:
         """See ``kvg.rl.rollout.Policy.select``."""
-        state.cache.batch_select_indices(rows)
-        state.mask, state.position = state.mask[rows], state.position[rows]
+        state.select(rows)
 
     def anyone(self, active: bool) -> bool:
         """See ``kvg.rl.rollout.Policy.anyone``: with a sharded model every process must take part in every step."""

@@ -90,9 +90,11 @@ def pack_rows(prompts: Sequence[int], completions: Sequence[Sequence[int]], max_
 
 
 def install(language_model: Any) -> None:
-    """Lets a text model take ``rows=`` and ``attention_mask={kind: None}`` in its call; without them it does as before.
+    """Lets a text model take ``rows``, ``keep`` and ``state`` in its call; without them it does as before.
 
-    The model must use the ``sdpa`` attention of transformers.
+    ``rows`` and ``state`` go with ``attention_mask=no_masks(...)``: what sees what follows from them. ``keep`` and
+    ``state`` are a ``kvg.backbones.decoding.GroupState``, to be filled by a pass over prompts and to be asked and
+    lengthened by one over single tokens. The model must use the ``sdpa`` attention of transformers.
     """
     AttentionInterface.register(NAME, _attend)
     AttentionMaskInterface.register(NAME, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
@@ -105,14 +107,27 @@ def no_masks(language_model: Any) -> dict[str, None]:
 
 
 def _attend(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, rows: Any = None, **options: Any
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    rows: Sequence[Row] | None = None,
+    keep: Any = None,
+    state: Any = None,
+    **options: Any,
 ) -> tuple[Tensor, None]:
-    if rows is None:
-        out: tuple[Tensor, None] = ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, value, mask, **options)
-        return out
-    if options.get("dropout"):
-        raise ValueError("attention over shared prefixes has no dropout; set attention_dropout to 0")
-    return shared_prefix_attention(query, key, value, rows, options["scaling"]), None
+    """An attention of transformers with three more ways: over rows, into a state of sampling, and out of it."""
+    if rows is not None:
+        if options.get("dropout"):
+            raise ValueError("attention over shared prefixes has no dropout; set attention_dropout to 0")
+        return shared_prefix_attention(query, key, value, rows, options["scaling"]), None
+    if state is not None:
+        return state.attend(module.layer_idx, query, key, value, options["scaling"]), None
+    if keep is not None:
+        keep.keep_prompts(key, value)
+    out: tuple[Tensor, None] = ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, value, mask, **options)
+    return out
 
 
 def shared_prefix_attention(query: Tensor, key: Tensor, value: Tensor, rows: Sequence[Row], scale: float) -> Tensor:

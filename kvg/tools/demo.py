@@ -35,6 +35,7 @@ class DemoSizes:
         num_test: of all categories, half of them seen.
         card_repeats: replayed texts of each known card.
         num_tries: answers to each sample in the filter.
+        temperature: of those answers, the same as in stage 2: then what is kept is what stage 2 is uncertain of.
         keep_min: right answers that a kept sample has at least.
         keep_max: and at most.
         max_steps: of every training, in place of the configs' own; None leaves those.
@@ -42,11 +43,12 @@ class DemoSizes:
     """
 
     num_train: int = 800
-    num_hard: int = 500
+    num_hard: int = 1600
     num_val: int = 200
     num_test: int = 1600
     card_repeats: int = 8
     num_tries: int = 4
+    temperature: float = 0.7
     keep_min: int = 1
     keep_max: int = 3
     max_steps: int | None = None
@@ -138,8 +140,9 @@ def _training_steps(sizes: DemoSizes, out: Path, seed: int, base: str) -> list[S
     direct = _fit(sizes, out, seed, "direct_sft", base, out / "data/train", *replay)
     cot = _fit(sizes, out, seed, "cot_sft", base, out / "data/train", *replay)
     grpo = _fit(sizes, out, seed, "grpo", str(cot.proof.parent), hard, "--model.seed", seed)
-    kept = ("--samples", sizes.num_tries, "--keep-min", sizes.keep_min, "--keep-max", sizes.keep_max)
-    command = ("filter", "--in", out / "data/hard", "--out", hard, "--checkpoint", cot.proof.parent, *kept)
+    answers = ("--samples", sizes.num_tries, "--temperature", sizes.temperature)
+    kept = ("--keep-min", sizes.keep_min, "--keep-max", sizes.keep_max)
+    command = ("filter", "--in", out / "data/hard", "--out", hard, "--checkpoint", cot.proof.parent, *answers, *kept)
     return [
         cot,
         direct,

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from kvg.tools.demo import FAST, DemoSizes, config_path, steps
 
@@ -49,6 +50,8 @@ def test_stages_begin_where_they_should():
     assert value(found["filter"], "--checkpoint") == "runs/demo/cot_sft/export"
     assert value(found["test_cot_sft_grpo"], start) == "runs/demo/grpo/export"
     assert value(found["grpo"], "--data.train") == value(found["filter"], "--out")
+    settings = yaml.safe_load(Path(config_path("configs/experiment/demo_grpo.yaml")).read_text("utf-8"))
+    assert float(value(found["filter"], "--temperature")) == settings["model"]["init_args"]["temperature"]
     # Whoever has not learnt to think is asked plainly.
     modes = {
         name: value(found[f"test_{name}"], "--data.mode") for name in ("base", "direct_sft", "cot_sft", "cot_sft_grpo")

@@ -1,0 +1,56 @@
+"""Sampling with each prompt kept once: what sampling with a repeated cache gives, through every change of its shape."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from kvg.backbones import decoding
+from kvg.rl.rollout import SamplingSettings, rollout
+
+FREE = SamplingSettings(max_new_tokens=20, temperature=0.8)
+
+
+@pytest.mark.parametrize("group", [1, 3])
+def test_samples_are_those_of_a_repeated_cache(family, prompts, monkeypatch, group):
+    """Rows end at different steps, one group before all others, and the room of completions grows three times."""
+    monkeypatch.setattr(decoding, "FIRST_ROOM", 3)
+    found = []
+    for share in (True, False):
+        torch.manual_seed(0)
+        backbone = family("tiny", share_prefix=share).eval()
+        batch = prompts(backbone)
+        free = rollout(backbone, batch, FREE, group, torch.Generator().manual_seed(3))
+        first = free.tokens[:group]
+        ends = [*first[:, 2].tolist(), *free.tokens[group::2, 6].tolist()]
+        backbone.end_token_ids = tuple(ends)
+        out = rollout(backbone, batch, FREE, group, torch.Generator().manual_seed(3))
+        assert len(set(out.completion_mask.sum(1).tolist())) > 1
+        found.append((free, out))
+    for shared, repeated in zip(*found, strict=True):
+        assert torch.equal(shared.tokens, repeated.tokens)
+        assert torch.equal(shared.completion_mask, repeated.completion_mask)
+        assert (shared.logprobs - repeated.logprobs).abs().max() < 1e-5
+
+
+def test_prompts_without_rows_are_let_go(backbone, prompts):
+    logits, state = backbone.prefill(prompts(backbone), 2)
+    assert logits.shape[0] == 8
+    backbone.select(state, torch.tensor([1, 4, 5]))  # of prompts 0 and 2
+    assert len(state.mask) == 2
+    assert all(len(key) == 2 for key, _ in state.prompts)
+    assert state.owner.tolist() == [0, 1, 1]
+    alone, alone_state = backbone.prefill(prompts(backbone), 1)
+    tokens = alone.argmax(-1)
+    expected = backbone.decode(tokens, alone_state)[[0, 2, 2]]
+    torch.testing.assert_close(backbone.decode(tokens[[0, 2, 2]], state), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_attention_written_out_is_that_of_the_kernel():
+    torch.manual_seed(0)
+    query, key, value = torch.randn(3, 2, 5, 24), torch.randn(3, 2, 40, 24), torch.randn(3, 2, 40, 24)
+    mask = torch.arange(40)[None, None, None] >= torch.tensor([0, 7, 39])[:, None, None, None]
+    for seen in (None, mask):
+        ours = decoding.plain_answers(query, key, value, seen, 0.2)
+        for one, other in zip(ours, decoding._answers(query, key, value, seen, 0.2), strict=True):
+            torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
