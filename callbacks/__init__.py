@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from callbacks.collapse import CollapseGuard
 from callbacks.pictures import BoxPictures
 from callbacks.progress import StageProgress
 from callbacks.requeue import Requeue
 from callbacks.throughput import Throughput
 
-__all__ = ["BoxPictures", "Requeue", "StageProgress", "Throughput"]
+__all__ = ["BoxPictures", "CollapseGuard", "Requeue", "StageProgress", "Throughput"]

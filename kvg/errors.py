@@ -38,3 +38,19 @@ class ConfigError(KVGError):
 
     def __reduce__(self) -> tuple[type[ConfigError], tuple[str, str]]:
         return type(self), (self.field, self.remedy)
+
+
+class TrainingError(KVGError):
+    """A run that must not go on.
+
+    Args:
+        where: the step.
+        remedy: what happened and what to do.
+    """
+
+    def __init__(self, where: str, remedy: str) -> None:
+        super().__init__(f"{where}: {remedy}")
+        self.where, self.remedy = where, remedy
+
+    def __reduce__(self) -> tuple[type[TrainingError], tuple[str, str]]:
+        return type(self), (self.where, self.remedy)

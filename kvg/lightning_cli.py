@@ -22,6 +22,7 @@ NOISE = (
     r".*`srun` command is available on your system but is not used",  # one process on a login node is a choice
     r".*does not have many workers",  # tiny pictures are decoded faster than they cross a queue
     r".*in eval mode at the start of training",  # rollouts and the frozen tower leave the model so
+    r"Using ModelCheckpoint with manual optimization",  # saved after the step is what is wanted
 )
 
 
@@ -77,12 +78,14 @@ class KVGCLI(LightningCLI):
             rank_zero_info("No GPU: one thread per process, which is fastest for tiny models; OMP_NUM_THREADS sets it.")
 
     def after_instantiate_classes(self) -> None:
-        """Names the processor once: the data module takes the backbone's. Refuses a checkpoint of another model."""
+        """Names the processor once: the data module takes the backbone's. Refuses what cannot go together."""
         connect = getattr(self.datamodule, "connect", None)
         if connect is not None:
             connect(self.model.backbone)
         if self._saved:
             check_fit(self._saved, {name: tuple(value.shape) for name, value in self.model.state_dict().items()})
+        if not self.model.automatic_optimization:
+            refuse_trainer_steps(self.trainer.gradient_clip_val, self.trainer.accumulate_grad_batches)
 
 
 def run(args: Sequence[str]) -> KVGCLI:
@@ -104,6 +107,20 @@ def run(args: Sequence[str]) -> KVGCLI:
         if not str(error).startswith("Does not validate"):
             raise
         raise ConfigError(*explain(str(error))) from error
+
+
+def refuse_trainer_steps(gradient_clip_val: float | None, accumulate_grad_batches: int) -> None:
+    """Refuses settings of the Trainer for a stage that takes its optimizer steps itself.
+
+    Raises:
+        ConfigError: one is set.
+    """
+    if gradient_clip_val:
+        remedy = "this stage takes its steps itself; set it to null and give model.max_grad_norm"
+        raise ConfigError("trainer.gradient_clip_val", remedy)
+    if accumulate_grad_batches != 1:
+        remedy = "this stage takes its steps itself; set it to 1, raise data.batch_size and give model.part_prompts"
+        raise ConfigError("trainer.accumulate_grad_batches", remedy)
 
 
 def saved_tensors(path: str) -> dict[str, tuple[int, ...]]:

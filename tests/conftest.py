@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import socket
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +17,24 @@ from kvg.synthesis.rationale import CardWriter
 from kvg.types import Sample
 
 Scenes = Callable[..., list[Sample]]
+
+
+@pytest.fixture(scope="session")
+def find_port() -> Callable[[], int]:
+    """Finds a port to listen on, below those that the system hands out, where other tests come and go."""
+
+    def find() -> int:
+        for _ in range(100):
+            with socket.socket() as probe:
+                port = random.SystemRandom().randrange(20_000, 32_000)
+                try:
+                    probe.bind(("127.0.0.1", port))
+                except OSError:
+                    continue
+                return port
+        raise RuntimeError("no port between 20000 and 32000 is free")
+
+    return find
 
 
 @pytest.fixture(scope="session")

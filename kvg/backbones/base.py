@@ -19,16 +19,23 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from kvg.backbones import decoding
+from kvg.backbones.features import FeatureCache
 from kvg.backbones.folders import full_state, load_checkpoint, write_folder
 from kvg.backbones.lora import LoRASettings, add_lora, lora_disabled, merged_state
 from kvg.backbones.processor import TURN_END, QwenVLProcessor
-from kvg.backbones.scoring import completion_logprobs
+from kvg.backbones.scoring import completion_logprobs, labelled_states
 from kvg.backbones.shared_prefix import install
 from kvg.errors import ConfigError
 from kvg.rl.logprobs import token_logprobs
 from kvg.text.box_codec import BoxCodec
 
-RUN_METHODS = ("prefill", "decode", "completion_logprobs", "label_loss")  # entry points that run the model
+RUN_METHODS = (
+    "prefill",
+    "decode",
+    "completion_logprobs",
+    "label_loss",
+    "with_features",
+)  # entry points that run the model
 
 
 def end_tokens(told: int | list[int] | None, turn_end: int) -> tuple[int, ...]:
@@ -56,6 +63,8 @@ class Backbone(nn.Module, ABC):
         gradient_checkpointing: recompute activations in the backward pass.
         share_prefix: when a group of completions is sampled or scored, compute and keep their prompt once; needs
             ``attn: sdpa``. False repeats it for each completion: slower, and the same numbers.
+        feature_cache_mb: main memory for visual tokens, which are kept from epoch to epoch where vision tower and
+            projector are frozen; 0 keeps none.
 
     Attributes:
         model: the Hugging Face model.
@@ -78,6 +87,7 @@ class Backbone(nn.Module, ABC):
         attn: str = "sdpa",
         gradient_checkpointing: bool = False,
         share_prefix: bool = True,
+        feature_cache_mb: int = 0,
     ) -> None:
         super().__init__()
         if dtype not in ("auto", "float32", "bfloat16"):
@@ -96,6 +106,7 @@ class Backbone(nn.Module, ABC):
         self.end_token_ids = end_tokens(self.model.generation_config.eos_token_id, self.processor.ids(TURN_END)[0])
         self.pad_token_id = self.processor.pad_token_id
         self.sharded = False
+        self.feature_cache = FeatureCache(feature_cache_mb * 2**20) if feature_cache_mb else None
         self.shares_prefix = share_prefix and attn == "sdpa"
         if self.shares_prefix:
             install(self.model.model.language_model)
@@ -143,11 +154,29 @@ class Backbone(nn.Module, ABC):
     def image_features(self, pixel_values: Tensor, image_grid_thw: Tensor) -> Tensor:
         """Projected visual tokens of all pictures, ``[tokens, hidden]``, in the order of the placeholders."""
         visual = self.model.model.visual
-        frozen = not any(p.requires_grad for p in visual.parameters())
-        with torch.no_grad() if frozen else nullcontext():
+        with torch.no_grad() if self.sees_alike else nullcontext():
             out = visual(pixel_values.to(visual.dtype), grid_thw=image_grid_thw)
         features: Tensor = getattr(out, "pooler_output", out)
         return features
+
+    @property
+    def sees_alike(self) -> bool:
+        """Whether vision tower and projector are frozen as a whole, so that a picture's tokens never change."""
+        return not any(p.requires_grad for p in self.model.model.visual.parameters())
+
+    def with_features(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """The batch with its visual tokens as ``image_features`` where they never change: computed once, used often."""
+        pixels, grid = batch.get("pixel_values"), batch.get("image_grid_thw")
+        if pixels is None or grid is None or not self.sees_alike:
+            return dict(batch)
+        if self.feature_cache is None or len(grid) != len(batch["samples"]):
+            return {**batch, "image_features": self.image_features(pixels, grid)}
+        return {**batch, "image_features": self.feature_cache(batch["samples"], pixels, grid, self.image_features)}
+
+    def _features(self, batch: Mapping[str, Any]) -> Tensor | None:
+        known: Tensor | None = batch.get("image_features")
+        pixels, grid = batch.get("pixel_values"), batch.get("image_grid_thw")
+        return known if known is not None or pixels is None or grid is None else self.image_features(pixels, grid)
 
     def embed(self, input_ids: Tensor, features: Tensor | None) -> Tensor:
         """Token embeddings ``[B, L, hidden]`` with the visual tokens put in place of their placeholders."""
@@ -173,11 +202,9 @@ class Backbone(nn.Module, ABC):
 
     def hidden(self, batch: Mapping[str, Any]) -> Tensor:
         """Last hidden states ``[B, L, hidden]`` of a padded batch."""
-        pixels, grid = batch.get("pixel_values"), batch.get("image_grid_thw")
-        features = None if pixels is None or grid is None else self.image_features(pixels, grid)
         out = self.model.model.language_model(
-            inputs_embeds=self.embed(batch["input_ids"], features),
-            position_ids=self.positions(batch["input_ids"], batch["attention_mask"], grid),
+            inputs_embeds=self.embed(batch["input_ids"], self._features(batch)),
+            position_ids=self.positions(batch["input_ids"], batch["attention_mask"], batch.get("image_grid_thw")),
             attention_mask=batch["attention_mask"],
             use_cache=False,
         )
@@ -192,13 +219,17 @@ class Backbone(nn.Module, ABC):
     # -- what stages call ------------------------------------------------------------------------------------------
     def label_loss(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         """Mean negative log-likelihood of the labelled tokens in nats, and their number."""
-        states, labels = self.hidden(batch)[:, :-1], batch["labels"][:, 1:]
-        learnt = labels != -100
-        logprobs, _ = token_logprobs(self.model.lm_head, states[learnt], labels[learnt])
-        return -logprobs.sum() / learnt.sum().clamp(min=1), learnt.sum()
+        states, labels = labelled_states(self, batch)
+        logprobs, _ = token_logprobs(self.model.lm_head, states, labels)
+        return -logprobs.sum() / max(1, len(labels)), torch.tensor(len(labels), device=labels.device)
 
     def completion_logprobs(
-        self, batch: Mapping[str, Any], tokens: Tensor, completion_mask: Tensor, temperature: float = 1.0
+        self,
+        batch: Mapping[str, Any],
+        tokens: Tensor,
+        completion_mask: Tensor,
+        temperature: float = 1.0,
+        entropy_gradient: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """Scores completions of a prompt batch; each picture is encoded once for its whole group.
 
@@ -207,18 +238,17 @@ class Backbone(nn.Module, ABC):
             tokens: ``[N, T]``, N = B * G, the rows of a group side by side.
             completion_mask: ``[N, T]`` bool.
             temperature: that they were sampled at.
+            entropy_gradient: whether a gradient flows through the entropies.
 
         Returns:
             Log-probabilities and entropies, ``[N, T]``, 0 where the mask is False.
         """
-        return completion_logprobs(self, batch, tokens, completion_mask, temperature)
+        return completion_logprobs(self, batch, tokens, completion_mask, temperature, entropy_gradient)
 
     def prompt_inputs(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
         """Embeddings ``[B, L, hidden]``, positions ``[3, B, L]`` and mask ``[B, L]`` of padded prompts."""
-        pixels, grid, ids = batch.get("pixel_values"), batch.get("image_grid_thw"), batch["input_ids"]
-        features = None if pixels is None or grid is None else self.image_features(pixels, grid)
-        positions = self.positions(ids, batch["attention_mask"], grid)
-        return self.embed(ids, features), positions, batch["attention_mask"]
+        ids, mask = batch["input_ids"], batch["attention_mask"]
+        return self.embed(ids, self._features(batch)), self.positions(ids, mask, batch.get("image_grid_thw")), mask
 
     def prefill(self, batch: Mapping[str, Any], repeats: int = 1) -> tuple[Tensor, Any]:
         """See ``kvg.rl.rollout.Policy.prefill``: one vision pass and one pass over each prompt, whatever the group."""

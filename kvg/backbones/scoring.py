@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -42,29 +42,55 @@ def shared_states(backbone: Backbone, batch: Mapping[str, Any], tokens: Tensor, 
     positions = torch.cat([positions[:, mask], after.expand(3, -1)], 1)[:, order]
     # Processes that share a sharded model must pass through it equally often, whatever their lengths.
     packs = [make_rows(prompts, sizes)] if backbone.sharded else pack_rows(prompts, sizes, PACK_TOKENS)
-    totals = [rows[-1].ends[-1] for rows in packs]
-    parts = zip(packs, torch.split(embeds, totals), torch.split(positions, totals, 1), strict=True)
-    return torch.cat([_predictors(backbone, *part) for part in parts])
-
-
-def _predictors(backbone: Backbone, rows: list[Row], embeds: Tensor, positions: Tensor) -> Tensor:
-    """States of one sequence of rows that predict the tokens of its completions."""
-    out = backbone.model.model.language_model(
-        inputs_embeds=embeds[None],
-        position_ids=positions[:, None],
-        attention_mask=no_masks(backbone.model.model.language_model),
-        use_cache=False,
-        rows=rows,
-    ).last_hidden_state[0]
     # A completion's first token is predicted by the prompt's last, each other one by the token before it.
-    before = [
-        place
-        for row in rows
-        for own in row.completions
-        for place in (row.prompt.stop - 1, *range(own.start, own.stop - 1))
-    ]
-    states: Tensor = out.index_select(0, torch.tensor(before, dtype=torch.long, device=out.device))
-    return states
+    before, start = [], 0
+    for rows in packs:
+        for row in rows:
+            for own in row.completions:
+                before += [start + row.prompt.stop - 1, *range(start + own.start, start + own.stop - 1)]
+        start += rows[-1].ends[-1]
+    out = _packed(backbone, packs, embeds, positions)
+    return out.index_select(0, torch.tensor(before, dtype=torch.long, device=device))
+
+
+def _packed(backbone: Backbone, packs: Sequence[list[Row]], embeds: Tensor, positions: Tensor) -> Tensor:
+    """States ``[L, hidden]`` of tokens that lie behind each other, a pass for each pack of rows."""
+    model, states = backbone.model.model.language_model, []
+    totals = [rows[-1].ends[-1] for rows in packs]
+    for rows, own, places in zip(packs, torch.split(embeds, totals), torch.split(positions, totals, 1), strict=True):
+        out = model(
+            inputs_embeds=own[None],
+            position_ids=places[:, None],
+            attention_mask=no_masks(model),
+            use_cache=False,
+            rows=rows,
+        )
+        states.append(out.last_hidden_state[0])
+    return torch.cat(states)
+
+
+def labelled_states(backbone: Backbone, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    """States that predict labelled tokens, and those tokens; padding is not computed where prefixes are shared.
+
+    Args:
+        backbone: the model.
+        batch: padded examples, see ``kvg.types.Processor.collate``.
+
+    Returns:
+        ``[M, hidden]`` and ``[M]``, in the order of rows and tokens.
+    """
+    learnt = batch["labels"][:, 1:] != -100
+    labels: Tensor = batch["labels"][:, 1:][learnt]
+    if not backbone.shares_prefix:
+        return backbone.hidden(batch)[:, :-1][learnt], labels
+    embeds, positions, mask = backbone.prompt_inputs(batch)
+    mask = mask.bool()
+    lengths = mask.sum(1).tolist()
+    nothing: list[list[int]] = [[] for _ in lengths]  # no completions: each row is one causal sequence
+    packs = [make_rows(lengths, nothing)] if backbone.sharded else pack_rows(lengths, nothing, PACK_TOKENS)
+    out = _packed(backbone, packs, embeds[mask], positions[:, mask])
+    place = (mask.flatten().cumsum(0) - 1).view_as(mask)[:, :-1][learnt]
+    return out.index_select(0, place), labels
 
 
 def _interleaved(first: list[int], second: list[int]) -> Tensor:
@@ -100,11 +126,18 @@ def repeated_states(backbone: Backbone, batch: Mapping[str, Any], tokens: Tensor
 
 
 def completion_logprobs(
-    backbone: Backbone, batch: Mapping[str, Any], tokens: Tensor, completion_mask: Tensor, temperature: float
+    backbone: Backbone,
+    batch: Mapping[str, Any],
+    tokens: Tensor,
+    completion_mask: Tensor,
+    temperature: float,
+    entropy_gradient: bool,
 ) -> tuple[Tensor, Tensor]:
     """See ``kvg.backbones.base.Backbone.completion_logprobs``."""
     states = shared_states if backbone.shares_prefix else repeated_states
     found = states(backbone, batch, tokens, completion_mask)
-    scores, entropies = token_logprobs(backbone.model.lm_head, found, tokens[completion_mask], temperature)
+    scores, entropies = token_logprobs(
+        backbone.model.lm_head, found, tokens[completion_mask], temperature, entropy_gradient=entropy_gradient
+    )
     empty = torch.zeros(tokens.shape, device=scores.device, dtype=scores.dtype)
     return empty.masked_scatter(completion_mask, scores), empty.masked_scatter(completion_mask, entropies)

@@ -1,22 +1,45 @@
-"""The policy loss of stage 2: clipped surrogate plus a KL penalty towards the stage-1 model (GRPO)."""
+"""What all policy losses of stage 2 share: the ratio, the KL penalty, the entropy bonus, and what never to read.
+
+The losses themselves are in ``kvg.losses.family``; a config names one by its class.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from kvg.errors import ConfigError
 from kvg.masking import masked_mean, masked_sum
 
 # exp(20) is 5e8: far beyond any honest ratio, and far below overflow. A single unlucky token must not end a run.
 LOG_RATIO_LIMIT = 20.0
 
 
-def k3_divergence(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
-    """Estimate of KL(policy || reference) for each sampled token: ``exp(d) - d - 1`` with d = ref - policy.
+def k1_divergence(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
+    """Estimate of KL(policy || reference) for each sampled token: ``policy - ref``, in nats.
 
-    Never negative, unbiased for tokens sampled from the policy, and of lower variance than ``-d``.
+    Unbiased, of high variance and of either sign. As a *loss* its gradient does not depend on the reference: its mean
+    is 0, so it adds noise and no pull. It is here to be compared with.
+    """
+    return (logprobs - ref_logprobs).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
+
+
+def k2_divergence(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
+    """``(policy - ref)^2 / 2``: biased in value, and with the gradient that the true KL has in expectation.
+
+    >>> k2_divergence(torch.tensor([0.5, 0.1]).log(), torch.tensor([0.5, 0.2]).log())  # 0, and (ln 2)^2 / 2
+    tensor([0.0000, 0.2402])
+    """
+    return k1_divergence(logprobs, ref_logprobs).square() / 2
+
+
+def k3_divergence(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
+    """``exp(d) - d - 1`` with d = ref - policy: never negative, unbiased, and of lower variance than k1.
 
     Args:
         logprobs: ``[N, T]`` of the policy, in nats.
@@ -32,90 +55,164 @@ def k3_divergence(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
     return torch.expm1(difference) - difference
 
 
-def grpo_loss(
-    logprobs: Tensor,
-    old_logprobs: Tensor,
-    ref_logprobs: Tensor | None,
-    advantages: Tensor,
-    completion_mask: Tensor,
-    clip_eps: float = 0.2,
-    clip_eps_high: float | None = None,
-    beta: float = 0.04,
-    normalise: Literal["sequence", "token"] = "sequence",
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """GRPO loss of a batch of rollouts.
+DIVERGENCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "k1": k1_divergence,
+    "k2": k2_divergence,
+    "k3": k3_divergence,
+}
 
-    For each token, with ratio r = exp(logprobs - old_logprobs) and advantage A::
 
-        -min(r * A, clip(r, 1 - clip_eps, 1 + clip_eps_high) * A) + beta * k3
+@dataclass(frozen=True)
+class Counts:
+    """What the loss of one update is divided by; an update may be learnt in several parts.
 
-    Published: v2 has beta 0.04, one update per batch (so r = 1 and clipping is idle) and ``sequence``; v3 has beta
-    0.02, clip 0.2 and ``token``.
+    Attributes:
+        rows: completions of this process.
+        tokens: their tokens that count.
+        mean_tokens: the same, averaged over all processes.
+    """
+
+    rows: int
+    tokens: float
+    mean_tokens: float
+
+    @classmethod
+    def of(cls, mask: Tensor) -> Counts:
+        """Counts of one process that learns everything at once."""
+        return cls(len(mask), float(mask.sum()), float(mask.sum()))
+
+
+class PolicyLoss(ABC):
+    """A loss of rollouts: minus the surrogate, plus ``beta`` times a KL, minus ``entropy`` times the entropy.
 
     Args:
-        logprobs: ``[N, T]`` of the policy with gradient, in nats.
-        old_logprobs: ``[N, T]`` of the policy that sampled; ``logprobs.detach()`` when there is one update per batch.
-        ref_logprobs: ``[N, T]`` of the frozen reference; None only with beta = 0.
-        advantages: ``[N]``.
-        completion_mask: ``[N, T]`` bool, True = counts. Values under False are never read, NaN and infinity included.
-        clip_eps: how far the ratio may fall before its gradient stops.
-        clip_eps_high: how far it may rise; None means ``clip_eps``.
-        beta: weight of the KL penalty, per nat.
-        normalise: ``sequence`` averages each completion, then the batch; short completions then weigh more per token.
-            ``token`` averages all tokens of the batch alike.
-
-    Returns:
-        The loss (scalar), and detached scalars: ``policy_loss``, ``kl`` (nats per token), ``ratio`` (mean) and
-        ``clip_fraction`` (share of tokens whose gradient the clip stops).
+        clip_low: how far the ratio of policy and sampler may fall before its gradient stops.
+        clip_high: how far it may rise; None means ``clip_low``.
+        beta: weight of the KL to the frozen stage-1 model, per nat; 0 keeps no reference.
+        kl: its estimator, ``k1``, ``k2`` or ``k3``.
+        entropy: weight of the mean entropy that is paid for, per nat.
 
     Raises:
-        ValueError: shapes disagree, beta > 0 without a reference, or ``normalise`` is unknown.
-        TypeError: the mask is not bool.
+        ConfigError: a value cannot work.
     """
-    _check_shapes(logprobs, old_logprobs, ref_logprobs, advantages, completion_mask)
-    if ref_logprobs is None and beta:
-        raise ValueError("beta > 0 needs ref_logprobs; give them or set beta to 0")
-    if normalise not in ("sequence", "token"):
-        raise ValueError(f"normalise is sequence or token, got '{normalise}'")
 
-    # Padding is zeroed before exp: masking afterwards would still send NaN backwards (0 * inf).
-    def keep(values: Tensor) -> Tensor:
-        return torch.where(completion_mask, values, torch.zeros_like(values))
+    def __init__(
+        self,
+        clip_low: float = 0.2,
+        clip_high: float | None = None,
+        beta: float = 0.04,
+        kl: Literal["k1", "k2", "k3"] = "k3",
+        entropy: float = 0.0,
+    ) -> None:
+        if not 0 < clip_low <= 1 or (clip_high is not None and clip_high <= 0):
+            found = f"{clip_low} and {clip_high}"
+            raise ConfigError("loss.clip_low, clip_high", f"{found}: the first is in (0, 1], the second above 0")
+        if kl not in DIVERGENCES:
+            raise ConfigError("loss.kl", f"'{kl}' is not one of {', '.join(DIVERGENCES)}")
+        if beta < 0 or entropy < 0:
+            raise ConfigError("loss.beta, entropy", f"{beta} and {entropy} must not be negative")
+        self.clip_low, self.clip_high = clip_low, clip_low if clip_high is None else clip_high
+        self.beta, self.kl, self.entropy = beta, kl, entropy
 
-    policy = keep(logprobs)
-    ratio = (policy - keep(old_logprobs)).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp()
-    clipped = ratio.clamp(1 - clip_eps, 1 + (clip_eps if clip_eps_high is None else clip_eps_high))
-    gain = advantages.to(policy)[:, None]
-    surrogate = -torch.minimum(ratio * gain, clipped * gain)
-    divergence = torch.zeros_like(policy) if ref_logprobs is None else k3_divergence(policy, keep(ref_logprobs))
+    def __call__(
+        self,
+        logprobs: Tensor,
+        old_logprobs: Tensor,
+        ref_logprobs: Tensor | None,
+        advantages: Tensor,
+        mask: Tensor,
+        entropies: Tensor | None = None,
+        counts: Counts | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of a batch of rollouts, or of a part of one.
 
-    def average(values: Tensor) -> Tensor:
-        if normalise == "token":
-            return masked_mean(values, completion_mask)
-        return masked_mean(values, completion_mask, dim=1).mean()
+        Args:
+            logprobs: ``[N, T]`` of the policy with gradient, in nats.
+            old_logprobs: ``[N, T]`` of the policy that sampled; ``logprobs.detach()`` when there is one update a batch.
+            ref_logprobs: ``[N, T]`` of the frozen reference; None only with beta = 0.
+            advantages: ``[N]``.
+            mask: ``[N, T]`` bool, True = counts. Values under False are never read, NaN and infinity included.
+            entropies: ``[N, T]`` in nats, with gradient; needed only with ``entropy`` above 0.
+            counts: of the whole update; None where this is the whole.
 
-    policy_loss = average(surrogate)
-    loss = policy_loss + beta * average(divergence) if beta else policy_loss
-    stopped = (clipped * gain < ratio * gain).to(policy)
-    stats = {
-        "policy_loss": policy_loss,
-        "kl": masked_mean(divergence, completion_mask),
-        "ratio": masked_mean(ratio, completion_mask),
-        "clip_fraction": masked_sum(stopped, completion_mask) / completion_mask.sum().clamp(min=1),
-    }
-    return loss, {name: value.detach() for name, value in stats.items()}
+        Returns:
+            The loss (scalar), and detached scalars of these rows: ``policy_loss``, ``kl`` (nats per token), ``ratio``
+            (mean) and ``clip_fraction`` (share of tokens whose gradient the clip stops).
 
+        Raises:
+            ValueError: shapes disagree, or something is missing.
+            TypeError: the mask is not bool.
+        """
+        self._check(logprobs, old_logprobs, ref_logprobs, advantages, mask, entropies)
+        counts = counts or Counts.of(mask)
 
-def _check_shapes(
-    logprobs: Tensor, old_logprobs: Tensor, ref_logprobs: Tensor | None, advantages: Tensor, completion_mask: Tensor
-) -> None:
-    shapes = {"old_logprobs": old_logprobs.shape, "completion_mask": completion_mask.shape}
-    if ref_logprobs is not None:
-        shapes["ref_logprobs"] = ref_logprobs.shape
-    for name, shape in shapes.items():
-        if shape != logprobs.shape:
-            raise ValueError(f"{name} is {tuple(shape)} where logprobs is {tuple(logprobs.shape)}")
-    if advantages.shape != logprobs.shape[:1]:
-        raise ValueError(f"advantages is {tuple(advantages.shape)}, expected one for each of {logprobs.shape[0]} rows")
-    if completion_mask.dtype != torch.bool:
-        raise TypeError(f"completion_mask is bool with True = counts, got {completion_mask.dtype}")
+        # Padding is zeroed before exp: masking afterwards would still send NaN backwards (0 * inf).
+        def keep(values: Tensor) -> Tensor:
+            return torch.where(mask, values, torch.zeros_like(values))
+
+        policy = keep(logprobs)
+        difference = (policy - keep(old_logprobs)).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
+        surrogate, ratio, stopped = self.surrogate(policy, difference, advantages.to(policy)[:, None], mask)
+        policy_loss = self.average(-surrogate, mask, counts)
+        loss, divergence = policy_loss, torch.zeros_like(policy)
+        if ref_logprobs is not None:
+            divergence = DIVERGENCES[self.kl](policy, keep(ref_logprobs))
+            if self.beta:
+                loss = loss + self.beta * self.average(divergence, mask, counts)
+        if self.entropy and entropies is not None:
+            loss = loss - self.entropy * self.average(entropies, mask, counts)
+        stats = {
+            "policy_loss": policy_loss,
+            "kl": masked_mean(divergence, mask),
+            "ratio": masked_mean(ratio, mask),
+            "clip_fraction": masked_sum(stopped.to(policy), mask) / mask.sum().clamp(min=1),
+        }
+        return loss, {name: value.detach() for name, value in stats.items()}
+
+    @abstractmethod
+    def surrogate(
+        self, logprobs: Tensor, difference: Tensor, gain: Tensor, mask: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What is to be raised.
+
+        Args:
+            logprobs: ``[N, T]``, 0 where nothing counts.
+            difference: ``[N, T]`` log of the ratio of policy and sampler, 0 where nothing counts.
+            gain: ``[N, 1]`` advantages.
+            mask: ``[N, T]``.
+
+        Returns:
+            Its value, the ratio it used, and where the clip stops its gradient (bool), all ``[N, T]``.
+        """
+
+    @abstractmethod
+    def average(self, values: Tensor, mask: Tensor, counts: Counts) -> Tensor:
+        """This part's share of the update's average of ``values`` ``[N, T]``; shares of all parts add up."""
+
+    def clipped(self, ratio: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
+        """The clipped surrogate (PPO, arXiv 1707.06347, equation 7), and where its gradient stops."""
+        bounded = ratio.clamp(1 - self.clip_low, 1 + self.clip_high) * gain
+        return torch.minimum(ratio * gain, bounded), bounded < ratio * gain
+
+    def _check(
+        self,
+        logprobs: Tensor,
+        old_logprobs: Tensor,
+        ref_logprobs: Tensor | None,
+        advantages: Tensor,
+        mask: Tensor,
+        entropies: Tensor | None,
+    ) -> None:
+        if ref_logprobs is None and self.beta:
+            raise ValueError("beta > 0 needs ref_logprobs; give them or set beta to 0")
+        if entropies is None and self.entropy:
+            raise ValueError("entropy > 0 needs entropies; give them or set entropy to 0")
+        given = {"old_logprobs": old_logprobs, "ref_logprobs": ref_logprobs, "mask": mask, "entropies": entropies}
+        for name, tensor in given.items():
+            if tensor is not None and tensor.shape != logprobs.shape:
+                raise ValueError(f"{name} is {tuple(tensor.shape)} where logprobs is {tuple(logprobs.shape)}")
+        if advantages.shape != logprobs.shape[:1]:
+            found = tuple(advantages.shape)
+            raise ValueError(f"advantages is {found}, expected one for each of {logprobs.shape[0]} rows")
+        if mask.dtype != torch.bool:
+            raise TypeError(f"mask is bool with True = counts, got {mask.dtype}")

@@ -83,7 +83,9 @@ class StageModule(L.LightningModule):
         if not trained:
             raise ConfigError("backbone", "everything is frozen; unfreeze a part or add lora")
         optimizer = self._optimizer(trained)
-        total = max(1, int(self.trainer.estimated_stepping_batches))
+        total = max(1, int(self.trainer.estimated_stepping_batches) * self.updates_per_batch())
+        if self.trainer.max_steps > 0:
+            total = min(total, self.trainer.max_steps)
         rising = round(self.warmup * total)
 
         def factor(step: int) -> float:
@@ -93,6 +95,10 @@ class StageModule(L.LightningModule):
             return 1.0 if self.schedule == "constant" else 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
 
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
+
+    def updates_per_batch(self) -> int:
+        """Optimizer steps that follow a batch; the Trainer counts one."""
+        return 1
 
     def on_train_start(self) -> None:
         """Weights from a folder come in evaluation mode, in which no activation is recomputed and no adapter drops."""

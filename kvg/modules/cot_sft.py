@@ -21,6 +21,7 @@ class CoTSFTModule(StageModule):
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
         """Mean negative log-likelihood of the labelled tokens, in nats."""
+        batch = self.backbone.with_features(batch)
         loss, num_tokens = self.backbone.label_loss(batch)
         size = len(batch["input_ids"])
         self.log("train/loss", loss, prog_bar=True, batch_size=size)

@@ -1,23 +1,29 @@
-"""Stage 2: GRPO. A group of answers per prompt, rewards by IoU, advantages within the group, one update."""
+"""Stage 2: GRPO. A group of answers per prompt, rewards by IoU, advantages within the group, one update or several."""
 
 from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from kvg.backbones.base import Backbone
 from kvg.errors import ConfigError
-from kvg.losses.policy import grpo_loss
+from kvg.losses.policy import Counts, PolicyLoss
 from kvg.masking import masked_mean
 from kvg.modules.base import StageModule
+from kvg.modules.guard import stop_run
 from kvg.rewards.combine import WeightedReward
 from kvg.rl.advantage import group_advantage
+from kvg.rl.experience import Experience, in_updates
 from kvg.rl.rollout import Rollouts, SamplingSettings, rollout
 from kvg.types import Batch, Sample
 
@@ -25,20 +31,30 @@ from kvg.types import Batch, Sample
 class GRPOModule(StageModule):
     """The paper's stage 2 (section 4.2): group-relative policy optimization from the stage-1 model.
 
+    Optimizer steps are taken here, not by the Trainer: leave its ``gradient_clip_val`` and ``accumulate_grad_batches``
+    alone, and set ``max_grad_norm`` and ``part_prompts``.
+
     Args:
         backbone: the stage-1 model.
         reward: weighted parts; each is logged on its own.
+        loss: of the family in ``kvg.losses.family``.
         optimizer: see ``StageModule``.
         warmup: see ``StageModule``.
         schedule: see ``StageModule``.
         group_size: G, rollouts per prompt.
         temperature: of the rollouts.
         top_p: of the rollouts.
+        top_k: of the rollouts; 0 for all tokens.
         max_new_tokens: longest completion, in rollouts and in evaluation.
-        beta: weight of the KL to the frozen stage-1 model; 0 keeps no reference.
-        clip_eps: half-width of the clipped ratio.
-        normalise: ``sequence`` (v2) or ``token`` (v3), see ``kvg.losses.policy.grpo_loss``.
         advantage: ``group_std`` (published), ``batch_std`` or ``none``.
+        passes: how often each batch of rollouts is learnt from.
+        updates: optimizer steps in each pass; the prompts of a batch are spread over them.
+        part_prompts: prompts whose activations are held at a time; 0 for all of an update.
+        refills: batches that may be sampled on top of one, to put other prompts in the place of those whose rewards are
+            all equal (dynamic sampling, DAPO, arXiv 2503.14476, section 3.2); 0 learns from what comes.
+        learn_truncated: whether completions that were stopped by length are learnt from.
+        overlong: tokens before ``max_new_tokens`` from which on length costs, linearly down to -1 (DAPO, equation 13).
+        max_grad_norm: gradients are scaled down to this norm; None for no limit.
         mode: prompt mode.
         seed: of the rollouts.
         export: see ``StageModule``.
@@ -48,17 +64,23 @@ class GRPOModule(StageModule):
         self,
         backbone: Backbone,
         reward: WeightedReward,
+        loss: PolicyLoss,
         optimizer: OptimizerCallable = torch.optim.AdamW,
         warmup: float = 0.0,
         schedule: Literal["cosine", "constant"] = "constant",
         group_size: int = 4,
         temperature: float = 1.0,
         top_p: float = 1.0,
+        top_k: int = 0,
         max_new_tokens: int = 512,
-        beta: float = 0.04,
-        clip_eps: float = 0.2,
-        normalise: Literal["sequence", "token"] = "sequence",
         advantage: Literal["group_std", "batch_std", "none"] = "group_std",
+        passes: int = 1,
+        updates: int = 1,
+        part_prompts: int = 0,
+        refills: int = 0,
+        learn_truncated: bool = True,
+        overlong: int = 0,
+        max_grad_norm: float | None = 1.0,
         mode: str = "think",
         seed: int = 0,
         export: bool = True,
@@ -68,17 +90,27 @@ class GRPOModule(StageModule):
             raise ConfigError("model.group_size", f"{group_size} must be at least 1; groups of 1 learn nothing")
         if temperature <= 0:
             raise ConfigError("model.temperature", f"{temperature} must be above 0: greedy rollouts are all alike")
-        self.reward, self.group_size, self.beta, self.clip_eps = reward, group_size, beta, clip_eps
-        self.normalise: Literal["sequence", "token"] = normalise
+        if min(passes, updates) < 1 or min(part_prompts, refills) < 0:
+            found = f"{passes}, {updates}, {part_prompts} and {refills}"
+            raise ConfigError("model.passes, updates, part_prompts, refills", f"{found}: at least 1, 1, 0 and 0")
+        if not 0 <= overlong < max_new_tokens:
+            raise ConfigError("model.overlong", f"{overlong} must be below max_new_tokens ({max_new_tokens})")
+        self.automatic_optimization = False
+        self.reward, self.loss, self.group_size = reward, loss, group_size
         self.advantage: Literal["group_std", "batch_std", "none"] = advantage
-        self.seed = seed
-        self.rollout_sampling = SamplingSettings(max_new_tokens, temperature, top_p)
+        self.passes, self.updates, self.part_prompts, self.refills = passes, updates, part_prompts, refills
+        self.learn_truncated, self.overlong = learn_truncated, overlong
+        self.max_grad_norm, self.seed = max_grad_norm, seed
+        self.rollout_sampling = SamplingSettings(max_new_tokens, temperature, top_p, top_k)
         self._reference: list[Backbone] = []  # in a list, so that it is no part of the module's state
+        self._waiting: list[Experience] = []  # groups with unequal rewards, while others are looked for
+        self._sampled = 0  # batches since the last update
 
+    # -- the reference ---------------------------------------------------------------------------------------------
     def configure_model(self) -> None:
         """Keeps the stage-1 model as the reference before anything is sharded or loaded."""
         fitting = self.trainer.state.fn == TrainerFn.FITTING
-        if fitting and self.beta and self.backbone.lora is None and not self._reference:
+        if fitting and self.loss.beta and self.backbone.lora is None and not self._reference:
             reference = copy.deepcopy(self.backbone).requires_grad_(False).eval()
             if self.device_mesh is not None:
                 reference.shard(self.device_mesh["data_parallel"])
@@ -90,59 +122,157 @@ class GRPOModule(StageModule):
         for reference in self._reference:
             reference.to(self.device)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Samples, scores and learns from one batch of prompts."""
+    @torch.no_grad()
+    def _reference_logprobs(self, batch: Batch, out: Rollouts) -> Tensor | None:
+        if not self.loss.beta:
+            return None
+        temperature = self.rollout_sampling.temperature
+        if self._reference:
+            if "image_features" not in batch:  # this tower is frozen, whatever the policy's does
+                batch = self._reference[0].with_features(batch)
+            return self._reference[0].completion_logprobs(batch, out.tokens, out.completion_mask, temperature)[0]
+        with self.backbone.base_weights():
+            return self.backbone.completion_logprobs(batch, out.tokens, out.completion_mask, temperature)[0]
+
+    # -- a step ----------------------------------------------------------------------------------------------------
+    def updates_per_batch(self) -> int:
+        """Optimizer steps that follow a batch of rollouts."""
+        return self.passes * self.updates
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor] | None:
+        """Samples and scores one batch of prompts, and learns where there is enough to learn from."""
         start = time.perf_counter()
+        pieces, num_tokens = self._collect(batch, batch_idx)
+        if pieces is None:
+            return None
+        loss = self._learn(pieces)
+        size = len(batch["samples"])
+        self.log("train/tokens_per_s", num_tokens / (time.perf_counter() - start), batch_size=size)
+        return {"loss": loss}
+
+    def _collect(self, batch: Batch, batch_idx: int) -> tuple[list[Experience] | None, float]:
+        start, size = time.perf_counter(), len(batch["samples"])
+        batch = self.backbone.with_features(batch)
         self.backbone.eval()
         generator = torch.Generator(device=self.device)
         generator.manual_seed(self.seed + 1_000_003 * self.global_step + 7919 * self.global_rank + 13 * batch_idx)
         out = rollout(self.backbone, batch, self.rollout_sampling, self.group_size, generator)
         self.backbone.train()
-        sampled = time.perf_counter()
+        self.log("train/sample_s", time.perf_counter() - start, batch_size=size)
         rewards, breakdown, texts = self._rewards(batch, out)
         advantages = group_advantage(rewards, self.group_size, self.advantage)
-        temperature = self.rollout_sampling.temperature
-        reference = self._reference_logprobs(batch, out)
-        logprobs, entropy = self.backbone.completion_logprobs(batch, out.tokens, out.completion_mask, temperature)
-        loss, stats = grpo_loss(
-            logprobs,
-            logprobs.detach(),
-            reference,
-            advantages.to(logprobs.device),
-            out.completion_mask,
-            clip_eps=self.clip_eps,
-            beta=self.beta,
-            normalise=self.normalise,
-        )
-        self._log_step(batch, out, rewards, breakdown, texts)
-        size = len(batch["samples"])
-        self.log("train/loss", loss, batch_size=size)
-        self.log("train/kl", stats["kl"], batch_size=size)
-        self.log("train/entropy", masked_mean(entropy, out.completion_mask), batch_size=size)
+        self._log_rollouts(batch, out, rewards, breakdown, texts)
         self.log("train/advantage_std", advantages.std(), batch_size=size)
-        self.log("train/sample_s", sampled - start, batch_size=size)
-        seconds = time.perf_counter() - start
-        self.log("train/tokens_per_s", float(out.completion_mask.sum()) / seconds, batch_size=size)
-        return loss
+        mask = out.completion_mask if self.learn_truncated else out.completion_mask & ~out.truncated[:, None]
+        found = Experience(
+            batch,
+            out.tokens,
+            mask,
+            advantages.to(out.tokens.device),
+            self._old_logprobs(batch, out),
+            self._reference_logprobs(batch, out),
+        )
+        num_tokens = float(out.completion_mask.sum())
+        return self._enough(found, rewards), num_tokens
 
+    def _old_logprobs(self, batch: Batch, out: Rollouts) -> Tensor | None:
+        if self.updates_per_batch() == 1 and not self.refills:
+            return None
+        settings = self.rollout_sampling
+        if settings.top_p == 1 and not settings.top_k:
+            return out.logprobs
+        with torch.no_grad():  # those of sampling are of the truncated distribution
+            return self.backbone.completion_logprobs(batch, out.tokens, out.completion_mask, settings.temperature)[0]
+
+    def _enough(self, found: Experience, rewards: Tensor) -> list[Experience] | None:
+        """What to learn from now; None where more is to be sampled first. All processes decide alike."""
+        if not self.refills:
+            return [found]
+        groups = rewards.view(-1, self.group_size)
+        unequal = (groups != groups[:, :1]).any(1).tolist()
+        told = [number for number, tells in enumerate(unequal) if tells]
+        rest = [number for number, tells in enumerate(unequal) if not tells]
+        self._waiting += [found.take(told)] if told else []
+        self._sampled += 1
+        missing = found.num_prompts - sum(piece.num_prompts for piece in self._waiting)
+        self.log("train/refills", float(self._sampled - 1), batch_size=found.num_prompts)
+        full = self.trainer.strategy.reduce_boolean_decision(missing <= 0, all=True)
+        if not full and self._sampled <= self.refills:
+            return None
+        pieces = self._waiting + ([found.take(rest[:missing])] if missing > 0 else [])
+        if missing < 0:  # an equal number of prompts in every process and step
+            pieces[-1] = pieces[-1].take(range(pieces[-1].num_prompts + missing))
+        self._waiting, self._sampled = [], 0
+        return pieces
+
+    def _learn(self, pieces: Sequence[Experience]) -> Tensor:
+        optimizer, scheduler = self.optimizers(), self.lr_schedulers()
+        size = sum(piece.num_prompts for piece in pieces)
+        # Processes that share a sharded model must pass through it equally often, and refills come in odd pieces.
+        part_prompts = 1 if self.refills and self.backbone.sharded else self.part_prompts
+        losses: list[Tensor] = []
+        log: list[dict[str, Tensor]] = []
+        for _ in range(self.passes):
+            for parts in in_updates(pieces, min(self.updates, size), part_prompts):
+                loss = self._backward(parts, log)
+                trained = [p for p in self.backbone.parameters() if p.grad is not None]
+                limit = torch.inf if self.max_grad_norm is None else self.max_grad_norm
+                norm = torch.nn.utils.clip_grad_norm_(trained, limit) if limit < torch.inf else _norm(trained)
+                self._check(loss, norm, parts)
+                optimizer.step()  # type: ignore[union-attr]
+                optimizer.zero_grad()  # type: ignore[union-attr]
+                scheduler.step()  # type: ignore[union-attr, call-arg]
+                losses.append(loss)
+                log[-1]["grad_norm"] = norm.detach()
+        for name in log[-1]:
+            values = [entry[name] for entry in log if name in entry]
+            self.log(f"train/{name}", torch.stack([v.float().to(self.device) for v in values]).mean(), batch_size=size)
+        mean = torch.stack(losses).mean()
+        self.log("train/loss", mean, batch_size=size)
+        return mean
+
+    def _backward(self, parts: Sequence[Experience], log: list[dict[str, Tensor]]) -> Tensor:
+        """Gradients of one update; returns its loss."""
+        rows, tokens = (sum(n) for n in zip(*((len(p.mask), float(p.mask.sum())) for p in parts), strict=True))
+        mean = self.trainer.strategy.reduce(torch.tensor(tokens, device=self.device), reduce_op="mean")
+        counts, total = Counts(rows, tokens, float(mean)), torch.zeros((), device=self.device)
+        for number, part in enumerate(parts):
+            with self._without_sync(number + 1 < len(parts)):
+                logprobs, entropies = self.backbone.completion_logprobs(
+                    part.batch, part.tokens, part.mask, self.rollout_sampling.temperature, self.loss.entropy > 0
+                )
+                old = logprobs.detach() if part.old_logprobs is None else part.old_logprobs
+                loss, stats = self.loss(logprobs, old, part.ref_logprobs, part.advantages, part.mask, entropies, counts)
+                self.manual_backward(loss)
+            total = total + loss.detach()
+            log.append({**stats, "entropy": masked_mean(entropies.detach(), part.mask)})
+        return total
+
+    def _without_sync(self, wanted: bool) -> AbstractContextManager[None]:
+        """Within it, gradients of DDP stay in each process: the last part of an update sends them all."""
+        model = self.trainer.model
+        return model.no_sync() if wanted and isinstance(model, DistributedDataParallel) else nullcontext()
+
+    def _check(self, loss: Tensor, norm: Tensor, parts: Sequence[Experience]) -> None:
+        fine = bool(torch.isfinite(loss)) and bool(torch.isfinite(norm))
+        if not self.trainer.strategy.reduce_boolean_decision(fine, all=True):
+            folder = Path(self.trainer.default_root_dir)
+            found = {"loss": float(loss), "gradient norm": float(norm)}
+            stop_run(found, parts, folder, self.global_step, self.global_rank)
+
+    # -- rewards and logs ------------------------------------------------------------------------------------------
     def _rewards(self, batch: Batch, out: Rollouts) -> tuple[Tensor, dict[str, Tensor], list[str]]:
         texts = self.decode(out.tokens, out.completion_mask)
         samples: list[Sample] = [s for s in batch["samples"] for _ in range(self.group_size)]
         sizes = [self.backbone.processor.image_size(s.width, s.height) for s in samples]
         total, breakdown = self.reward(texts, samples, self.backbone.codec, sizes)
+        if self.overlong:
+            over = out.completion_mask.sum(1).cpu() - (self.rollout_sampling.max_new_tokens - self.overlong)
+            breakdown = {**breakdown, "overlong": -(over / self.overlong).clamp(0, 1)}
+            total = total + breakdown["overlong"]
         return total, breakdown, texts
 
-    @torch.no_grad()
-    def _reference_logprobs(self, batch: Batch, out: Rollouts) -> Tensor | None:
-        if not self.beta:
-            return None
-        temperature = self.rollout_sampling.temperature
-        if self._reference:
-            return self._reference[0].completion_logprobs(batch, out.tokens, out.completion_mask, temperature)[0]
-        with self.backbone.base_weights():
-            return self.backbone.completion_logprobs(batch, out.tokens, out.completion_mask, temperature)[0]
-
-    def _log_step(
+    def _log_rollouts(
         self, batch: Batch, out: Rollouts, rewards: Tensor, breakdown: dict[str, Tensor], texts: list[str]
     ) -> None:
         size = len(batch["samples"])
@@ -160,3 +290,7 @@ class GRPOModule(StageModule):
         }
         for name, value in values.items():
             self.log(name, value, batch_size=size, prog_bar=name == "train/reward/total")
+
+
+def _norm(parameters: Sequence[Tensor]) -> Tensor:
+    return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])

@@ -15,6 +15,7 @@ def token_logprobs(
     targets: Tensor,
     temperature: float = 1.0,
     chunk: int = 4096,
+    entropy_gradient: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Scores tokens.
 
@@ -24,15 +25,16 @@ def token_logprobs(
         targets: ``[M]`` token ids.
         temperature: that they were sampled at; logits are divided by it.
         chunk: rows projected at a time; with gradient, each chunk is recomputed in the backward pass.
+        entropy_gradient: whether a gradient flows through the entropies.
 
     Returns:
-        Log-probabilities ``[M]`` and entropies ``[M]`` (without gradient), in nats, float32.
+        Log-probabilities ``[M]`` and entropies ``[M]``, in nats, float32.
     """
 
     def score(states: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
         logits = head(states).float() / temperature
         total = logits.logsumexp(-1)
-        with torch.no_grad():
+        with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
             entropy = total - ((logits - total[:, None]).exp() * logits).sum(-1)
         return logits.gather(-1, wanted[:, None])[:, 0] - total, entropy
 
@@ -43,6 +45,6 @@ def token_logprobs(
             parts.append(checkpoint(score, states, wanted, use_reentrant=False))
         else:
             parts.append(score(states, wanted))
-    if not parts:
-        return hidden.new_zeros(0), hidden.new_zeros(0)
+    if not parts:  # the sum of nothing, so that a gradient of 0 can flow
+        return hidden.float().sum(-1), hidden.float().sum(-1).detach()
     return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])

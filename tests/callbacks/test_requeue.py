@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 RUN = """
@@ -36,15 +36,12 @@ trainer.fit(OneWeight(), DataLoader(torch.ones(48, 1), batch_size=2))
 """
 
 
-def start(folder: Path, *args: str) -> list[subprocess.CompletedProcess[str]]:
+def start(folder: Path, port: int, *args: str) -> list[subprocess.CompletedProcess[str]]:
     """Runs two processes as SLURM's srun would, with a scontrol that notes what it is asked."""
     tools = folder / "bin"
     tools.mkdir(parents=True, exist_ok=True)
     (tools / "scontrol").write_text(f'#!/bin/sh\necho "$@" >> {folder}/asked\n')
     (tools / "scontrol").chmod(0o755)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     processes = []
     for rank in ("0", "1"):
         job = {"JOB_ID": "4711", "JOB_NAME": "fit", "NTASKS": "2", "NTASKS_PER_NODE": "1", "NNODES": "2"}
@@ -57,17 +54,19 @@ def start(folder: Path, *args: str) -> list[subprocess.CompletedProcess[str]]:
     return [subprocess.CompletedProcess("fit", process.returncode, stderr=stderr) for process, stderr in ended]
 
 
-def test_both_processes_leave_after_the_step_in_which_one_was_told(tmp_path: Path) -> None:
-    ended = start(tmp_path)
+def test_both_processes_leave_after_the_step_in_which_one_was_told(
+    tmp_path: Path, find_port: Callable[[], int]
+) -> None:
+    ended = start(tmp_path, find_port())
     assert [process.returncode for process in ended] == [0, 0], ended
     # Batches 3-5 make the second step; the signal came in the last of them.
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["requeue-step2.ckpt"]
     assert (tmp_path / "asked").read_text() == "requeue 4711\n"
 
 
-def test_a_finished_run_leaves_nothing_to_continue_from(tmp_path: Path) -> None:
+def test_a_finished_run_leaves_nothing_to_continue_from(tmp_path: Path, find_port: Callable[[], int]) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run/requeue-step2.ckpt").touch()
-    assert [process.returncode for process in start(tmp_path, "quiet")] == [0, 0]
+    assert [process.returncode for process in start(tmp_path, find_port(), "quiet")] == [0, 0]
     assert list((tmp_path / "run").iterdir()) == []
     assert not (tmp_path / "asked").exists()

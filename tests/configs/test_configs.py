@@ -41,7 +41,7 @@ def overlays() -> Iterator[list[str]]:
         elif folder in ("backbone", "strategy", "slurm") or "class_path" in data:
             yield ["stage/cot_sft", f"{folder}/{name}"]
         else:
-            stage = "grpo" if "grpo" in name else "cot_sft"
+            stage = "grpo" if "grpo" in name or folder == "loss" else "cot_sft"
             yield [f"stage/{stage}", f"{folder}/{name}"]
 
 
@@ -97,6 +97,7 @@ RECORDED = {
         "data/sharegpt",
         "strategy/fsdp1",
     ],
+    "grpo-lab-dr_grpo": ["stage/grpo", "backbone/lab", "data/lab", "loss/dr_grpo"],
     "grpo-qwen2_5_vl-parquet-fsdp2": ["stage/grpo", "backbone/qwen2_5_vl", "data/grpo_parquet", "strategy/fsdp2"],
     "cot_sft-tiny-kvg_bench-ddp": ["stage/cot_sft", "backbone/tiny", "data/kvg_bench", "strategy/ddp"],
     "qwen2_vl_7b_cot_sft": ["experiment/qwen2_vl_7b_cot_sft"],

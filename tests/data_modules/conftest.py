@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import io
 import random
-import socket
 from collections.abc import Sequence
 from types import SimpleNamespace
 
@@ -87,10 +86,3 @@ def write_set(tmp_path):
         return str(tmp_path / name)
 
     return write
-
-
-@pytest.fixture
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

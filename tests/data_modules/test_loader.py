@@ -139,11 +139,11 @@ def _in_a_process(rank, world, folder, port, processor, queue):
     dist.destroy_process_group()
 
 
-def test_two_processes_share_the_samples_and_stay_in_step(write_set, backbone, free_port):
+def test_two_processes_share_the_samples_and_stay_in_step(write_set, backbone, find_port):
     folder = write_set(19, per_shard=7)  # shards of 7, 7 and 5: one process has far more than the other
     context = mp.get_context("fork")
     queue = context.SimpleQueue()
-    arguments = (2, folder, free_port, backbone.processor, queue)
+    arguments = (2, folder, find_port(), backbone.processor, queue)
     workers = [context.Process(target=_in_a_process, args=(rank, *arguments)) for rank in range(2)]
     for worker in workers:
         worker.start()

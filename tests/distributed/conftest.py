@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import socket
 import sys
 import traceback
 from pathlib import Path
@@ -34,13 +33,11 @@ def _process(rank: int, port: int, args: list[str], log: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def two_processes():
+def two_processes(find_port):
     """Runs ``kvg COMMAND ...`` in two processes, as Lightning or SLURM would start them; says what failed."""
 
     def run(command: str, stage: str, strategy: str, folder: Path, **settings: object) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = find_port()
         args = [command, "-c", f"configs/stage/{stage}.yaml", "-c", "configs/backbone/tiny.yaml"]
         args += ["-c", f"configs/strategy/{strategy}.yaml"]
         given = {

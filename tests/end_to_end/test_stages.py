@@ -150,7 +150,7 @@ def test_adapters_and_other_rewards_are_settings(tmp_path, two, kvg, curves):
         data__init_args__train=two,
         trainer__max_steps=1,
         model__init_args__backbone__init_args__lora="{r: 2}",
-        model__init_args__beta=0.0,
+        model__init_args__loss__init_args__beta=0.0,
         model__init_args__group_size=1,
         model__init_args__max_new_tokens=4,
         model__init_args__reward__init_args__parts__iou__init_args__binary="true",
@@ -168,6 +168,9 @@ def test_adapters_and_other_rewards_are_settings(tmp_path, two, kvg, curves):
         (["--data.init_args.train=/nowhere/data"], "/nowhere/data"),
         (["--model.init_args.group_sice=3"], "group_sice"),
         (["--model.init_args.mode=thinking"], "'thinking' is not one of"),
+        (["--trainer.gradient_clip_val=1.0"], "trainer.gradient_clip_val: this stage takes its steps itself"),
+        (["--trainer.accumulate_grad_batches=2"], "give model.part_prompts"),
+        (["--model.init_args.loss.init_args.kl=k4"], "Got value: k4"),
     ],
 )
 def test_what_cannot_work_is_said_in_one_line_before_training(arguments, message, tmp_path, two, capsys):

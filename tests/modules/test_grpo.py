@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import lightning as L
 import pytest
@@ -12,12 +13,14 @@ from torch import Tensor
 
 from data_modules import EvaluationDataModule, GRPODataModule
 from kvg.backbones.lora import LoRASettings
-from kvg.errors import ConfigError
+from kvg.errors import ConfigError, TrainingError
+from kvg.losses.family import GRPOLoss
 from kvg.modules.grpo import GRPOModule
 from kvg.rewards.base import Reward
 from kvg.rewards.combine import WeightedReward
 from kvg.rewards.format import FormatReward
 from kvg.rewards.iou import IoUReward
+from kvg.rl.experience import Experience
 from kvg.shards.writer import ShardWriter
 
 
@@ -40,6 +43,10 @@ PUBLISHED = WeightedReward({"iou": IoUReward(), "format": FormatReward()})
 SMALL = {"max_new_tokens": 8, "mode": "direct", "export": False}
 
 
+def grpo(backbone, reward, optimizer=torch.optim.AdamW, beta=0.04, **settings):
+    return GRPOModule(backbone, reward, GRPOLoss(beta=beta), optimizer, **settings)
+
+
 @pytest.fixture
 def train(fit, two):
     def run(module, steps, **settings):
@@ -57,7 +64,7 @@ def moved(module, before):
 
 
 def test_reward_rises(train, tiny, adamw):
-    module = GRPOModule(tiny(), SPACES, adamw(1e-2), group_size=8, beta=0.0, **SMALL)
+    module = grpo(tiny(), SPACES, adamw(1e-2), group_size=8, beta=0.0, **SMALL)
     log = train(module, 12)
     rewards = log["train/reward/spaces"]
     assert sum(rewards[-3:]) / 3 > 2 * sum(rewards[:3]) / 3
@@ -66,7 +73,7 @@ def test_reward_rises(train, tiny, adamw):
 
 
 def test_keys_of_the_log(train, tiny, adamw):
-    log = train(GRPOModule(tiny(), PUBLISHED, adamw(1e-3), group_size=2, **SMALL), 1)
+    log = train(grpo(tiny(), PUBLISHED, adamw(1e-3), group_size=2, **SMALL), 1)
     names = "loss kl entropy completion_length truncated unparsed tokens_per_s advantage_std"
     expected = {f"train/{name}" for name in names.split()}
     expected |= {f"train/reward/{name}" for name in ("total", "iou", "format")}
@@ -77,7 +84,7 @@ def test_keys_of_the_log(train, tiny, adamw):
 
 def test_same_seed_same_run(train, tiny, adamw):
     def run(seed):
-        return train(GRPOModule(tiny(), SPACES, adamw(1e-2), group_size=4, seed=seed, **SMALL), 3).steps
+        return train(grpo(tiny(), SPACES, adamw(1e-2), group_size=4, seed=seed, **SMALL), 3).steps
 
     def told(steps):
         return [(s["train/loss"], s["train/reward/total"], s["train/kl"]) for s in steps]
@@ -87,13 +94,13 @@ def test_same_seed_same_run(train, tiny, adamw):
 
 
 def test_first_step_is_on_the_reference_and_later_ones_are_not(train, tiny, adamw):
-    log = train(GRPOModule(tiny(), SPACES, adamw(1e-2), group_size=4, beta=0.1, **SMALL), 3)
+    log = train(grpo(tiny(), SPACES, adamw(1e-2), group_size=4, beta=0.1, **SMALL), 3)
     assert log["train/kl"][0] == pytest.approx(0.0, abs=1e-6)
     assert log["train/kl"][2] > 1e-3
 
 
 def test_reference_stays(train, tiny, adamw):
-    module = GRPOModule(tiny(), SPACES, adamw(1e-2), group_size=4, **SMALL)
+    module = grpo(tiny(), SPACES, adamw(1e-2), group_size=4, **SMALL)
     before = state(module)
     train(module, 2)
     (reference,) = module._reference
@@ -104,7 +111,7 @@ def test_reference_stays(train, tiny, adamw):
 
 
 def test_adapters_are_their_own_reference(train, tiny, adamw):
-    module = GRPOModule(tiny(lora=LoRASettings(r=4)), SPACES, adamw(1e-2), group_size=4, beta=0.1, **SMALL)
+    module = grpo(tiny(lora=LoRASettings(r=4)), SPACES, adamw(1e-2), group_size=4, beta=0.1, **SMALL)
     before = state(module)
     log = train(module, 3)
     assert module._reference == []
@@ -114,7 +121,7 @@ def test_adapters_are_their_own_reference(train, tiny, adamw):
 
 
 def test_without_beta_there_is_no_reference(train, tiny, adamw):
-    module = GRPOModule(tiny(), SPACES, adamw(1e-2), group_size=4, beta=0.0, **SMALL)
+    module = grpo(tiny(), SPACES, adamw(1e-2), group_size=4, beta=0.0, **SMALL)
     log = train(module, 1)
     assert module._reference == []
     assert log["train/kl"] == [0.0]
@@ -123,7 +130,7 @@ def test_without_beta_there_is_no_reference(train, tiny, adamw):
 @pytest.mark.parametrize(("reward", "group_size"), [(EQUAL, 4), (SPACES, 1)])
 def test_nothing_to_compare_nothing_to_learn(train, tiny, adamw, reward, group_size):
     """Equal rewards, or groups of one, have no advantage; without a KL term the weights stay to the last bit."""
-    module = GRPOModule(tiny(), reward, adamw(1e-2), group_size=group_size, beta=0.0, **SMALL)
+    module = grpo(tiny(), reward, adamw(1e-2), group_size=group_size, beta=0.0, **SMALL)
     before = state(module)
     log = train(module, 2)
     assert moved(module, before) == set()
@@ -132,20 +139,127 @@ def test_nothing_to_compare_nothing_to_learn(train, tiny, adamw, reward, group_s
     assert log["train/equal_groups"] == [1.0, 1.0]
 
 
-def test_accumulated_batches_draw_anew(fit, tiny, adamw, scenes, tmp_path):
-    """The same prompt twice in one step."""
+def test_a_prompt_that_comes_twice_is_answered_anew(fit, tiny, adamw, scenes, tmp_path):
+    """The same prompt in two steps between which the weights stay."""
     folder = str(tmp_path / "set")
     with ShardWriter(folder, 2) as writer:
         for key in "ab":
             writer.write(replace(scenes(1, sizes=[(84, 84)], snap_px=None)[0], key=key))
-    module = GRPOModule(tiny(), SPACES, adamw(1e-3), group_size=4, beta=0.0, **SMALL)
-    log = fit(module, GRPODataModule(folder, mode="direct", batch_size=1), 1, accumulate_grad_batches=2)
-    assert len(log.steps) == 2
+    module = grpo(tiny(), SPACES, adamw(0.0), group_size=4, beta=0.0, **SMALL)
+    log = fit(module, GRPODataModule(folder, mode="direct", batch_size=1), 2)
     assert log["train/reward/total"][0] != log["train/reward/total"][1]
 
 
+def weights_after(train, module):
+    log = train(module, 2)
+    return torch.cat([p.detach().flatten() for p in module.backbone.parameters() if p.requires_grad]), log
+
+
+def test_parts_are_learnt_as_one(train, tiny, adamw):
+    sgd = partial(torch.optim.SGD, lr=1.0)
+    settings = {"group_size": 4, "beta": 0.1, "max_grad_norm": None, **SMALL}
+    whole, log = weights_after(train, grpo(tiny(), SPACES, sgd, **settings))
+    parts, other = weights_after(train, grpo(tiny(), SPACES, sgd, part_prompts=1, **settings))
+    assert (whole - parts).norm() < 1e-5 * whole.norm()
+    assert log["train/loss"] == pytest.approx(other["train/loss"], abs=1e-6)
+    assert log["train/grad_norm"] == pytest.approx(other["train/grad_norm"], rel=1e-3)
+
+
+def test_several_updates_move_the_ratio(train, tiny, adamw):
+    module = grpo(tiny(), SPACES, adamw(1e-2), group_size=4, beta=0.0, passes=2, updates=2, **SMALL)
+    log = train(module, 8)
+    assert len(log.steps) == 2  # batches: each is followed by four optimizer steps
+    assert log["train/ratio"][0] != pytest.approx(1.0, abs=1e-4)
+    assert log["train/clip_fraction"][0] > 0
+
+
+def test_the_first_update_has_a_ratio_of_one_from_sampling_alone(train, tiny, adamw):
+    """Log-probabilities of sampling stand for those of the old policy."""
+    module = grpo(tiny(), SPACES, adamw(0.0), group_size=4, beta=0.0, passes=2, **SMALL)
+    log = train(module, 2)
+    assert log["train/ratio"] == [pytest.approx(1.0, abs=1e-4)] * len(log.steps)
+
+
+def test_the_schedule_counts_every_update(fit, two, tiny, adamw):
+    module = grpo(tiny(), SPACES, adamw(1e-2), group_size=2, beta=0.0, updates=2, schedule="cosine", **SMALL)
+    fit(module, GRPODataModule(two, mode="direct", batch_size=2), -1, max_epochs=3)
+    assert module.trainer.global_step == 6
+    assert module.lr_schedulers().get_last_lr() == [pytest.approx(0.0, abs=1e-9)]
+
+
+class HalfReward(Reward):
+    """Equal rewards for the first prompt that it ever sees and for all of its returns; spaces for the others."""
+
+    def __init__(self):
+        self.first = None
+
+    def __call__(self, texts, samples, codec, sizes) -> Tensor:
+        self.first = self.first or samples[0].key
+        return torch.tensor(
+            [0.0 if s.key == self.first else len(t) + t.count(" ") for s, t in zip(samples, texts, strict=True)]
+        )
+
+
+def test_groups_with_equal_rewards_are_replaced(train, tiny, adamw):
+    """One of two prompts never tells anything: two batches have to be sampled for each update of two groups."""
+    learnt = []
+    module = grpo(tiny(), WeightedReward({"half": HalfReward()}), adamw(1e-3), group_size=4, refills=3, **SMALL)
+    learn = module._learn
+    module._learn = lambda pieces: learnt.append(pieces) or learn(pieces)
+    train(module, 2)
+    assert [sum(piece.num_prompts for piece in pieces) for pieces in learnt] == [2, 2]
+    assert [len(pieces) for pieces in learnt] == [2, 2]
+    assert all((piece.advantages != 0).any() for pieces in learnt for piece in pieces)
+
+
+def test_refills_end(train, tiny, adamw):
+    module = grpo(tiny(), EQUAL, adamw(1e-3), group_size=4, beta=0.0, refills=1, **SMALL)
+    log = train(module, 2)
+    assert len(log.steps) == 4  # batches: each update had one refill, which told nothing either
+    assert log.steps[-1]["train/loss"] == 0.0
+
+
+def test_truncated_completions_may_be_left_out(train, tiny, adamw):
+    """All answers of eight tokens of a toy are cut off."""
+    module = grpo(tiny(), SPACES, adamw(1e-2), group_size=4, beta=0.0, learn_truncated=False, **SMALL)
+    before = state(module)
+    log = train(module, 1)
+    assert log["train/truncated"] == [1.0]
+    assert moved(module, before) == set()
+
+
+def test_length_costs_near_its_limit(train, tiny, adamw):
+    module = grpo(tiny(), EQUAL, adamw(1e-3), group_size=4, overlong=4, **SMALL)
+    log = train(module, 1)
+    assert log["train/reward/overlong"] == [-1.0]  # all are eight tokens long, four over the limit of four
+    assert log["train/reward/total"] == [pytest.approx(0.7 - 1.0)]
+
+
+class SpoiltReward(Reward):
+    """An advantage that no float32 gradient survives."""
+
+    def __call__(self, texts, samples, codec, sizes) -> Tensor:
+        return torch.tensor([3e38 * (number % 2) for number in range(len(texts))])
+
+
+def test_a_gradient_that_is_none_stops_the_run_and_keeps_the_batch(train, tiny, adamw, tmp_path):
+    module = grpo(
+        tiny(), WeightedReward({"spoilt": SpoiltReward()}), adamw(1e-2), group_size=4, advantage="none", **SMALL
+    )
+    before = state(module)
+    with pytest.raises(TrainingError, match=r"step 0: .*not finite.*step0-rank0-part0\.pt"):
+        train(module, 1)
+    assert moved(module, before) == set()
+    (kept,) = (tmp_path / "failed").iterdir()
+    found = Experience.load(kept)
+    assert found.num_prompts == 2
+    assert {s.key for s in found.batch["samples"]} == {"0", "1"} or len(found.batch["samples"]) == 2
+    again, _ = module.backbone.completion_logprobs(found.batch, found.tokens, found.mask)
+    assert torch.isfinite(again).all()
+
+
 def test_evaluation_keeps_no_reference(tiny, two, tmp_path):
-    module = GRPOModule(tiny(), PUBLISHED, **SMALL)
+    module = grpo(tiny(), PUBLISHED, **SMALL)
     data = EvaluationDataModule(two, mode="direct", batch_size=2)
     data.connect(module.backbone)
     trainer = L.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=tmp_path)
@@ -155,6 +269,10 @@ def test_evaluation_keeps_no_reference(tiny, two, tmp_path):
 
 def test_impossible_settings(tiny):
     with pytest.raises(ConfigError, match=r"model\.group_size: 0"):
-        GRPOModule(tiny(), EQUAL, group_size=0)
+        grpo(tiny(), EQUAL, group_size=0)
     with pytest.raises(ConfigError, match=r"model\.temperature: 0"):
-        GRPOModule(tiny(), EQUAL, temperature=0.0)
+        grpo(tiny(), EQUAL, temperature=0.0)
+    with pytest.raises(ConfigError, match=r"model\.passes"):
+        grpo(tiny(), EQUAL, updates=0)
+    with pytest.raises(ConfigError, match=r"model\.overlong"):
+        grpo(tiny(), EQUAL, overlong=512)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -9,6 +13,8 @@ from kvg.errors import ConfigError
 from kvg.rewards.combine import WeightedReward
 from kvg.rewards.format import FormatReward
 from kvg.rewards.iou import IoUReward
+from kvg.rewards.knowledge import KnowledgeReward, Level
+from kvg.rl.advantage import group_advantage
 from kvg.text.box_codec import AbsoluteCodec, ImageSize, RelativeCodec
 from kvg.types import Sample, SceneObject
 
@@ -140,3 +146,87 @@ def test_misnamed_weight_is_refused() -> None:
 def test_unequal_lists_are_refused() -> None:
     with pytest.raises(ValueError, match="got 2, 1 and 1"):
         IoUReward()([EXACT, EXACT], [SAMPLE], CODEC, [SIZE])
+
+
+OTHER = Sample("o", b"", 200, 100, "bird", "seen", (OBJECTS[1], OBJECTS[0]), target=0)  # asks for the Hobby
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> str:
+    path = tmp_path / "probe.json"
+    path.write_text(json.dumps({"Merlin": 0.5}))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "found", "missed"),
+    [  # GOOD has an IoU of 0.9; the product is at most 1
+        (1.0, 0.9 * 0.65, -0.6),
+        (0.70, 0.9 * 0.65, -0.6),
+        (0.69, 0.9 * 0.85, -0.5),
+        (0.45, 0.9 * 0.85, -0.5),
+        (0.30, 0.9, -0.4),
+        (0.10, 1.0, -0.2),
+        (0.09, 1.0, 0.0),
+        (0.0, 1.0, 0.0),
+    ],
+)
+def test_knowledge_reward_by_level(tmp_path: Path, accuracy: float, found: float, missed: float) -> None:
+    path = tmp_path / "probe.json"
+    path.write_text(json.dumps({"Merlin": accuracy}))
+    reward = KnowledgeReward(str(path))
+    assert score(reward, tagged(GOOD)) == pytest.approx(found)
+    assert score(reward, tagged("(0,0),(325,1000)")) == pytest.approx(missed)  # 0.65 exactly: not above the gate
+    assert score(reward, tagged(MISS)) == pytest.approx(missed)
+    assert score(reward, tagged("on the left")) == pytest.approx(missed)
+    assert score(reward, GOOD) == 0.0  # no answer block
+
+
+def test_an_entity_that_was_not_probed_is_on_the_lowest_level(table: str) -> None:
+    reward = KnowledgeReward(table)
+    found = reward([tagged(MISS), tagged(GOOD)], [SAMPLE, OTHER], CODEC, [SIZE, SIZE])
+    assert found.tolist() == pytest.approx([-0.5, 0.0])
+    assert reward.level(OTHER).name == "completely incorrect"
+
+
+def test_samples_may_tell_their_own_knowledge() -> None:
+    reward = KnowledgeReward(None)
+    known, unknown = (replace(SAMPLE, knowledge=name) for name in ("known", "unknown"))
+    found = reward([tagged(GOOD)] * 2 + [tagged(MISS)] * 2, [known, unknown] * 2, CODEC, [SIZE] * 4)
+    assert found.tolist() == pytest.approx([0.585, 1.0, -0.6, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("right", "ious"), [(1, (0.9, 0, 0, 0)), (2, (0.9, 0.8, 0, 0))], ids=["one of four", "two of four"]
+)
+def test_a_group_cancels_the_scale(right: int, ious: tuple[float, ...]) -> None:
+    """By hand: with one of four right the advantages are 1.5 and -0.5 on every level; see paper, table of levels."""
+    published = {"vanilla": (1.0, 0.0), "top": (0.65, -0.6), "bottom": (1.4, 0.0)}
+    advantages = {}
+    for name, (scale, penalty) in published.items():
+        rewards = torch.tensor([min(1.0, scale * i) if i else penalty for i in ious])
+        advantages[name] = group_advantage(rewards, 4, eps=0.0)
+        raw = group_advantage(rewards, 4, "none")
+        assert raw[0].item() == pytest.approx(float(rewards[0] - rewards.mean()))
+    if right == 1:
+        for found in advantages.values():
+            torch.testing.assert_close(found, torch.tensor([1.5, -0.5, -0.5, -0.5]))
+    else:  # computed by hand from means and unbiased deviations
+        assert advantages["vanilla"][:2].tolist() == pytest.approx([0.9646, 0.7615], abs=1e-3)
+        assert advantages["top"][:2].tolist() == pytest.approx([0.9141, 0.8165], abs=1e-3)
+        assert advantages["bottom"][:2].tolist() == pytest.approx([0.8660, 0.8660], abs=1e-3)
+
+
+@pytest.mark.parametrize("content", ["[1]", "{}", '{"a": 2}', '{"a": true}', "{", '{"a": "0.5"}'])
+def test_probe_files_are_checked(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "probe.json"
+    path.write_text(content)
+    with pytest.raises(ConfigError, match=r"reward\.accuracies: .*probe\.json"):
+        KnowledgeReward(str(path))
+
+
+def test_levels_are_checked() -> None:
+    with pytest.raises(ConfigError, match=r"reward\.levels"):
+        KnowledgeReward(None, levels=[Level("a", 0.0, 1.0, 0.0), Level("b", 0.5, 1.0, 0.0)])
+    with pytest.raises(ConfigError, match=r"reward\.levels"):
+        KnowledgeReward(None, levels=[Level("a", 0.5, 1.0, 0.0)])

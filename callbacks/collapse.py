@@ -1,0 +1,94 @@
+"""Watches stage 2 for the ways in which it collapses: short answers, no more variety, nothing that can be parsed."""
+
+from __future__ import annotations
+
+import warnings
+from collections import deque
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+
+from kvg.errors import ConfigError, TrainingError
+
+LENGTH, ENTROPY = "train/completion_length", "train/entropy"
+SPREAD, UNPARSED = "train/reward_std_in_group", "train/unparsed"
+
+
+class CollapseGuard(Callback):
+    """Warns, and on request stops, when the mean of the last steps has left its range.
+
+    Args:
+        steps: that means are taken over; nothing is said before there are as many.
+        min_length_share: completions shorter than this share of their length in the first ``steps`` steps.
+        min_entropy: nats per token.
+        min_reward_std: within a group; without differences nothing is learnt.
+        max_unparsed: share of answers without a box.
+        stop: end the run instead of warning once for each sign.
+
+    Raises:
+        ConfigError: ``steps`` is below 1.
+    """
+
+    def __init__(
+        self,
+        steps: int = 20,
+        min_length_share: float = 0.5,
+        min_entropy: float = 0.002,
+        min_reward_std: float = 0.01,
+        max_unparsed: float = 0.5,
+        stop: bool = False,
+    ) -> None:
+        if steps < 1:
+            raise ConfigError("callbacks.CollapseGuard.steps", f"{steps} must be at least 1")
+        self.steps, self.min_length_share, self.min_entropy = steps, min_length_share, min_entropy
+        self.min_reward_std, self.max_unparsed, self.stop = min_reward_std, max_unparsed, stop
+        self.first_length: float | None = None
+        self._seen: dict[str, deque[float]] = {n: deque(maxlen=steps) for n in (LENGTH, ENTROPY, SPREAD, UNPARSED)}
+        self._told: set[str] = set()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run goes on from."""
+        return {"first_length": self.first_length, "seen": {name: list(v) for name, v in self._seen.items()}}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes it back."""
+        self.first_length = state_dict["first_length"]
+        self._seen = {name: deque(values, maxlen=self.steps) for name, values in state_dict["seen"].items()}
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Takes in a step and looks at the means.
+
+        Raises:
+            TrainingError: there is a sign of collapse, and ``stop`` is set.
+        """
+        for name, values in self._seen.items():
+            if name in trainer.callback_metrics:
+                values.append(float(trainer.callback_metrics[name]))
+        means = {name: sum(v) / len(v) for name, v in self._seen.items() if len(v) == self.steps}
+        if self.first_length is None and LENGTH in means:
+            self.first_length = means[LENGTH]
+        signs = self._signs(means)
+        pl_module.log("train/collapse_signs", float(len(signs)), batch_size=1)
+        for sign in signs.keys() - self._told:
+            self._told.add(sign)
+            warnings.warn(f"step {trainer.global_step}: {signs[sign]}", stacklevel=2)
+        # All processes stop together: one that left alone would make the others wait for it.
+        if self.stop and trainer.strategy.reduce_boolean_decision(bool(signs), all=False):
+            told = "; ".join(signs.values()) or "another process has seen a sign of collapse"
+            raise TrainingError(f"step {trainer.global_step}", f"{told}; callbacks.CollapseGuard stops the run")
+
+    def _signs(self, means: dict[str, float]) -> dict[str, str]:
+        found = {}
+        over = f"over {self.steps} steps"
+        if LENGTH in means and self.first_length and means[LENGTH] < self.min_length_share * self.first_length:
+            found[LENGTH] = f"completions shrank from {self.first_length:.0f} to {means[LENGTH]:.0f} tokens {over}"
+        if means.get(ENTROPY, self.min_entropy) < self.min_entropy:
+            found[ENTROPY] = f"entropy is {means[ENTROPY]:.4f} nats a token {over}: all answers are alike"
+        if means.get(SPREAD, self.min_reward_std) < self.min_reward_std:
+            found[SPREAD] = f"rewards differ by {means[SPREAD]:.4f} within groups {over}: nothing is left to learn from"
+        if means.get(UNPARSED, self.max_unparsed) > self.max_unparsed:
+            found[UNPARSED] = f"{means[UNPARSED]:.0%} of the answers hold no box {over}"
+        return found

@@ -1,0 +1,112 @@
+"""Reward for the box that depends on how well the model knows the entity (KARL, DeepPerception v3, equation 1).
+
+What is hardly known pays more when it is found and costs nothing when it is missed; what is known well pays less and
+costs. All completions of a group ask for the same entity, so dividing advantages by the group's standard deviation
+cancels the scale almost wholly (README, "Knowledge-aware reward"): use ``advantage: batch_std`` or ``none``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from kvg.errors import ConfigError
+from kvg.rewards.iou import IoUReward
+from kvg.text.box_codec import BoxCodec, ImageSize
+from kvg.text.completion import parse_completion
+from kvg.types import Sample
+
+
+@dataclass(frozen=True)
+class Level:
+    """How well entities are known, and what that does to the reward.
+
+    Attributes:
+        name: for people.
+        min_accuracy: of the probe, from which on an entity is on this level.
+        scale: factor of the IoU where it exceeds the gate; the product is at most 1.
+        penalty: reward where it does not.
+    """
+
+    name: str
+    min_accuracy: float
+    scale: float
+    penalty: float
+
+
+# As published (v3, table 6, the last search), best known first. Guessing one of four gives 0.25.
+PUBLISHED = (
+    Level("completely correct", 0.70, 0.65, -0.6),
+    Level("mostly correct", 0.45, 0.85, -0.5),
+    Level("partially correct", 0.30, 1.0, -0.4),
+    Level("mostly incorrect", 0.10, 1.2, -0.2),
+    Level("completely incorrect", 0.0, 1.4, 0.0),
+)
+
+
+class KnowledgeReward(IoUReward):
+    """The IoU reward, scaled by the mastery level of the entity.
+
+    As published: an entity that is not in the table is on the lowest level, and a completion without an answer block
+    earns 0, not the penalty.
+
+    Args:
+        accuracies: JSON file, an object of entity: accuracy of the probe in 0-1. None takes what the samples say of
+            themselves: ``known`` is the highest level, all else the lowest.
+        levels: best known first.
+        iou_gate: see ``IoUReward``.
+        require_tags: see ``IoUReward``.
+
+    Raises:
+        ConfigError: the file or the levels cannot be used.
+    """
+
+    def __init__(
+        self,
+        accuracies: str | None,
+        levels: Sequence[Level] = PUBLISHED,
+        iou_gate: float = 0.65,
+        require_tags: bool = True,
+    ) -> None:
+        super().__init__(iou_gate, False, require_tags)
+        self.levels = tuple(levels)
+        bounds = [level.min_accuracy for level in self.levels]
+        if not bounds or bounds != sorted(bounds, reverse=True) or bounds[-1] > 0:
+            raise ConfigError("reward.levels", f"min_accuracy {bounds}: must fall, and end with 0")
+        self.accuracies = None if accuracies is None else _read(Path(accuracies))
+
+    def level(self, sample: Sample) -> Level:
+        """The mastery level of the entity asked for."""
+        if self.accuracies is None:
+            return self.levels[0] if sample.knowledge == "known" else self.levels[-1]
+        accuracy = self.accuracies.get(sample.entity, 0.0)
+        return next(level for level in self.levels if accuracy >= level.min_accuracy)
+
+    def __call__(
+        self, texts: Sequence[str], samples: Sequence[Sample], codec: BoxCodec, sizes: Sequence[ImageSize]
+    ) -> Tensor:
+        """See ``Reward.__call__``; ``[N]`` from the largest penalty to 1."""
+        paid = super().__call__(texts, samples, codec, sizes)
+        levels = [self.level(sample) for sample in samples]
+        scaled = (paid * torch.tensor([level.scale for level in levels])).clamp(max=1.0)
+        missed = torch.tensor([level.penalty for level in levels])
+        answered = torch.tensor([not self.require_tags or parse_completion(text).tagged for text in texts])
+        return torch.where(paid > 0, scaled, torch.where(answered, missed, torch.zeros_like(missed)))
+
+
+def _read(path: Path) -> dict[str, float]:
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError("reward.accuracies", f"{path} cannot be read ({error}); give a JSON file") from error
+    if not isinstance(found, dict) or not found:
+        raise ConfigError("reward.accuracies", f"{path} holds no object of entity: accuracy")
+    for name, value in found.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+            raise ConfigError("reward.accuracies", f"{path}: '{name}' has {value!r}; give an accuracy from 0 to 1")
+    return {name: float(value) for name, value in found.items()}

@@ -1,0 +1,129 @@
+"""What stage 2 learns from: prompts, the answers to them, and what those were worth; to be cut by prompts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kvg.types import Batch, Sample, SceneObject
+
+# Rows of these belong to pictures, not to prompts: patches before merging, visual tokens after it.
+PATCHES, FEATURES = "pixel_values", "image_features"
+
+
+@dataclass(frozen=True)
+class Experience:
+    """B prompts with G completions each; N = B * G, the rows of a group side by side, T = longest completion.
+
+    Attributes:
+        batch: the prompts, one picture each.
+        tokens: ``[N, T]``.
+        mask: ``[N, T]`` bool, which tokens are learnt from.
+        advantages: ``[N]``.
+        old_logprobs: ``[N, T]`` of the policy that sampled; None where it is the policy that learns.
+        ref_logprobs: ``[N, T]`` of the reference; None where there is none.
+    """
+
+    batch: Batch
+    tokens: Tensor
+    mask: Tensor
+    advantages: Tensor
+    old_logprobs: Tensor | None = None
+    ref_logprobs: Tensor | None = None
+
+    @property
+    def num_prompts(self) -> int:
+        """B."""
+        return len(self.batch["input_ids"])
+
+    def take(self, prompts: Sequence[int]) -> Experience:
+        """Only these prompts, in this order, with their completions."""
+        if list(prompts) == list(range(self.num_prompts)):
+            return self
+        group = len(self.tokens) // self.num_prompts
+        rows = torch.tensor([p * group + g for p in prompts for g in range(group)], device=self.tokens.device)
+        tensors = {
+            field.name: value[rows]
+            for field in dataclasses.fields(self)
+            if isinstance(value := getattr(self, field.name), Tensor)
+        }
+        return dataclasses.replace(self, batch=take_prompts(self.batch, prompts), **tensors)
+
+    def save(self, path: Path) -> None:
+        """Writes everything, pictures too, to be read by ``load``; an interrupted write leaves no file."""
+        state = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        samples = [dataclasses.asdict(sample) for sample in self.batch["samples"]]
+        state["batch"] = {**self.batch, "samples": samples}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        torch.save(state, part)
+        part.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Experience:
+        """Reads what ``save`` wrote, without running anything that a file may hold."""
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        found = [{**s, "objects": tuple(SceneObject(**o) for o in s["objects"])} for s in state["batch"]["samples"]]
+        state["batch"] = {**state["batch"], "samples": [Sample(**s) for s in found]}
+        return cls(**state)
+
+
+def take_prompts(batch: Batch, prompts: Sequence[int]) -> Batch:
+    """Only these prompts of a batch, in this order, with their pictures.
+
+    Raises:
+        ValueError: some prompts have a picture and some have none.
+    """
+    chosen, grid = list(prompts), batch.get("image_grid_thw")
+    if grid is not None and len(grid) != len(batch["input_ids"]):
+        raise ValueError(f"{len(grid)} pictures for {len(batch['input_ids'])} prompts: give each prompt one, or none")
+    out: Batch = {}
+    for name, value in batch.items():
+        if isinstance(value, Tensor) and name in (PATCHES, FEATURES) and grid is not None:
+            # Patches and visual tokens lie behind each other, a picture's share of both as its area.
+            areas = grid.prod(1)
+            sizes = (areas * len(value) // int(areas.sum())).tolist()
+            pieces = torch.split(value, sizes)
+            out[name] = torch.cat([pieces[p] for p in chosen])
+        elif isinstance(value, Tensor):
+            out[name] = value[torch.tensor(chosen, device=value.device)]
+        else:
+            out[name] = [value[p] for p in chosen] if isinstance(value, list) else value
+    return out
+
+
+def in_updates(pieces: Sequence[Experience], num_updates: int, part_prompts: int) -> list[list[Experience]]:
+    """Cuts experience into updates, and each into parts that are learnt one after another.
+
+    Args:
+        pieces: what there is.
+        num_updates: optimizer steps; the prompts are spread evenly, the first ones may get one more.
+        part_prompts: prompts of a part at most; 0 for no limit but the borders of pieces and updates.
+
+    Returns:
+        The parts of each update.
+
+    Raises:
+        ValueError: there are fewer prompts than updates.
+    """
+    places = [(number, prompt) for number, piece in enumerate(pieces) for prompt in range(piece.num_prompts)]
+    if len(places) < num_updates:
+        raise ValueError(f"{len(places)} prompts cannot be spread over {num_updates} updates")
+    updates, start = [], 0
+    for update in range(num_updates):
+        stop = start + len(places) // num_updates + (update < len(places) % num_updates)
+        parts: list[tuple[int, list[int]]] = []
+        for number, prompt in places[start:stop]:
+            full = part_prompts and parts and len(parts[-1][1]) == part_prompts
+            if not parts or parts[-1][0] != number or full:
+                parts.append((number, []))
+            parts[-1][1].append(prompt)
+        updates.append([pieces[number].take(prompts) for number, prompts in parts])
+        start = stop
+    return updates

@@ -1,0 +1,66 @@
+"""Random Qwen2-VL checkpoints and scenes on which our trainer and its peer do the same work."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import random
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+
+from kvg.types import Sample, SceneObject
+
+SIZES = {  # text: width, layers, heads, key-value heads, mlp; vision: width, layers, heads
+    "small": ((256, 6, 4, 2, 1024), (256, 4, 4)),
+    "medium": ((512, 6, 8, 2, 2048), (256, 6, 4)),
+}
+REAL_VOCABULARY = 151_936  # rows of the published 2B model
+
+
+def build(folder: Path, size: str, vocabulary: int = 4160) -> Path:
+    """Writes a checkpoint with the lab's tokenizer, its vocabulary filled up with rows that no text uses."""
+    from kvg.backbones.folders import write_folder
+    from kvg.backbones.processor import QwenVLProcessor
+    from kvg.backbones.qwen2_vl import lab_tokenizer
+    from kvg.backbones.tiny import TinySize, build_model
+    from kvg.text.box_codec import RelativeCodec
+
+    (hidden, layers, heads, kv_heads, mlp), (width, depth, vision_heads) = SIZES[size]
+    model = build_model(
+        lab_tokenizer(), TinySize(hidden, layers, heads, kv_heads, mlp, width, depth, vision_heads, 1_000_000.0)
+    )
+    model.resize_token_embeddings(vocabulary, mean_resizing=False)
+    processor = QwenVLProcessor(lab_tokenizer(), RelativeCodec(), min_pixels=56 * 56, max_pixels=12_845_056)
+    write_folder(folder, model, model.state_dict(), processor)
+    return folder
+
+
+def scene(seed: int, side: int) -> Sample:
+    """A square PNG with four coloured discs, one of which is asked for."""
+    rng = random.Random(seed)
+    image = Image.new("RGB", (side, side), (rng.randrange(200, 246),) * 3)
+    pen, objects = ImageDraw.Draw(image), []
+    for number, name in enumerate(("red", "green", "blue", "orange")):
+        size = rng.randrange(side // 6, side // 3)
+        left = number % 2 * side // 2 + rng.randrange(side // 2 - size)
+        top = number // 2 * side // 2 + rng.randrange(side // 2 - size)
+        pen.ellipse((left, top, left + size, top + size), fill=name)
+        objects.append(SceneObject(f"the {name} disc", (left, top, left + size, top + size)))
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return Sample(f"{seed:06d}", file.getvalue(), side, side, "bird", "seen", tuple(objects), 0)
+
+
+def main() -> None:
+    """Writes one checkpoint."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--size", choices=sorted(SIZES), default="small")
+    parser.add_argument("--vocabulary", type=int, default=4160)
+    args = parser.parse_args()
+    print(build(args.out, args.size, args.vocabulary))
+
+
+if __name__ == "__main__":
+    main()

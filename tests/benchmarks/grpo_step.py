@@ -1,0 +1,136 @@
+"""Times whole optimizer steps of our GRPO, from image bytes to updated weights, with completions of a fixed length.
+
+    python tests/benchmarks/grpo_step.py --checkpoint FOLDER --json out.json
+
+The work is fixed so that a peer can be given the same: no token ends a completion, and a reward of their letters keeps
+advantages apart, since random weights answer no box.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import sys
+import tempfile
+import zlib
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The options that our runner and the peer's share."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--checkpoint", type=Path, required=True, help="folder of a Qwen2-VL checkpoint")
+    parser.add_argument("--group", type=int, default=8, help="completions a prompt (default 8)")
+    parser.add_argument("--prompts", type=int, default=1, help="prompts a step (default 1)")
+    parser.add_argument("--completion", type=int, default=64, help="tokens a completion, exactly (default 64)")
+    parser.add_argument("--beta", type=float, default=0.0, help="weight of the KL (default 0)")
+    parser.add_argument("--image-size", type=int, default=448, help="side of the pictures in pixels (default 448)")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=5, help="timed steps (default 5)")
+    parser.add_argument("--warmup", type=int, default=2, help="steps before them (default 2)")
+    parser.add_argument("--json", type=Path, help="write the result there, too")
+    return parser
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Trains for some steps in this process; returns times, phases and memory."""
+    import lightning as L
+    import torch
+    from lightning.pytorch.callbacks import Callback
+    from phases import PhaseClock
+
+    torch.set_num_threads(args.threads)
+    from checkpoints import scene
+
+    from data_modules import GRPODataModule
+    from kvg.backbones.qwen2_vl import Qwen2VLBackbone
+    from kvg.cpu import keep_freed_memory
+    from kvg.losses.family import DAPOLoss
+    from kvg.modules import grpo
+    from kvg.rewards.base import Reward
+    from kvg.rewards.combine import WeightedReward
+    from kvg.rewards.iou import IoUReward
+    from kvg.shards.writer import ShardWriter
+
+    if args.keep_memory:
+        keep_freed_memory()
+
+    class Letters(Reward):
+        """A number from the text alone, different for almost all texts."""
+
+        def __call__(self, texts: Any, samples: Any, codec: Any, sizes: Any) -> torch.Tensor:
+            return torch.tensor([zlib.crc32(text.encode()) % 1000 / 1000 for text in texts])
+
+    clock = PhaseClock()
+    backbone = Qwen2VLBackbone(
+        str(args.checkpoint), "float32", freeze_vision=args.freeze_vision, freeze_projector=args.freeze_vision,
+        max_pixels=12_845_056, share_prefix=not args.plain,
+    )  # fmt: skip
+    backbone.end_token_ids = (-1,)
+    module = grpo.GRPOModule(
+        backbone,
+        WeightedReward({"iou": IoUReward(), "letters": Letters()}),
+        DAPOLoss(beta=args.beta),
+        partial(torch.optim.AdamW, lr=1e-6),
+        group_size=args.group,
+        max_new_tokens=args.completion,
+        export=False,
+    )
+
+    class Steps(Callback):
+        def on_train_start(self, *_: Any) -> None:
+            clock.wrap(grpo, "rollout", "sample")
+            clock.wrap(module, "_rewards", "reward")
+            clock.wrap(module, "_reference_logprobs", "reference")
+            clock.wrap(module.backbone, "completion_logprobs", "forward")
+            clock.wrap(module, "manual_backward", "backward")
+            clock.wrap(module.trainer.optimizers[0], "step", "optimizer")
+            clock.restart()
+
+        def on_train_batch_start(self, *_: Any) -> None:
+            pass
+
+        def on_train_batch_end(self, *_: Any) -> None:
+            clock.step()
+
+    total = args.warmup + args.steps
+    with tempfile.TemporaryDirectory() as folder:
+        with ShardWriter(Path(folder) / "set", 100) as writer:
+            for number in range(max(8, total * args.prompts)):
+                writer.write(scene(number, args.image_size))
+        data = GRPODataModule(str(Path(folder) / "set"), batch_size=args.prompts)
+        data.connect(backbone)
+        trainer = L.Trainer(
+            accelerator="cpu", max_steps=total, logger=False, enable_checkpointing=False, default_root_dir=folder,
+            enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False, callbacks=[Steps()],
+        )  # fmt: skip
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        trainer.fit(module, data)
+    sample = scene(0, args.image_size)
+    prompt = len(backbone.processor.encode(sample, mode="think", target=None)["input_ids"])
+    versions = {"torch": torch.__version__, "lightning": L.__version__}
+    return {**clock.report(args.warmup), "before_mib": before, "prompt_tokens": prompt, "versions": versions}
+
+
+def main() -> int:
+    """Runs and prints JSON."""
+    parser = arguments()
+    parser.description = __doc__.splitlines()[0]
+    parser.add_argument("--plain", action="store_true", help="repeat each prompt for its completions")
+    parser.add_argument("--freeze-vision", action="store_true", help="leave tower and projector as they are")
+    parser.add_argument("--keep-memory", action="store_true", help="as the command kvg does on a CPU")
+    args = parser.parse_args()
+    found = json.dumps(run(args))
+    print(found)
+    if args.json:
+        args.json.write_text(found + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
