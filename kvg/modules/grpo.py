@@ -23,7 +23,7 @@ from kvg.modules.base import StageModule
 from kvg.modules.guard import stop_run
 from kvg.rewards.combine import WeightedReward
 from kvg.rl.advantage import group_advantage
-from kvg.rl.experience import Experience, in_updates
+from kvg.rl.experience import Experience, first_prompts, in_updates
 from kvg.rl.rollout import Rollouts, SamplingSettings, rollout
 from kvg.types import Batch, Sample
 
@@ -200,10 +200,8 @@ class GRPOModule(StageModule):
         if not full and self._sampled <= self.refills:
             return None
         pieces = self._waiting + ([found.take(rest[:missing])] if missing > 0 else [])
-        if missing < 0:  # an equal number of prompts in every process and step
-            pieces[-1] = pieces[-1].take(range(pieces[-1].num_prompts + missing))
         self._waiting, self._sampled = [], 0
-        return pieces
+        return first_prompts(pieces, found.num_prompts)  # as many in every process and step
 
     def _learn(self, pieces: Sequence[Experience]) -> Tensor:
         optimizer, scheduler = self.optimizers(), self.lr_schedulers()

@@ -98,6 +98,16 @@ def take_prompts(batch: Batch, prompts: Sequence[int]) -> Batch:
     return out
 
 
+def first_prompts(pieces: Sequence[Experience], num: int) -> list[Experience]:
+    """The first ``num`` prompts of these pieces."""
+    kept: list[Experience] = []
+    for piece in pieces:
+        if num > 0:
+            kept.append(piece.take(range(min(num, piece.num_prompts))))
+            num -= kept[-1].num_prompts
+    return kept
+
+
 def in_updates(pieces: Sequence[Experience], num_updates: int, part_prompts: int) -> list[list[Experience]]:
     """Cuts experience into updates, and each into parts that are learnt one after another.
 

@@ -42,10 +42,10 @@ class DemoSizes:
         max_val_batches: of every validation; None for all.
     """
 
-    num_train: int = 800
-    num_hard: int = 1600
+    num_train: int = 650
+    num_hard: int = 1400
     num_val: int = 200
-    num_test: int = 1600
+    num_test: int = 2000
     card_repeats: int = 8
     num_tries: int = 4
     temperature: float = 0.7

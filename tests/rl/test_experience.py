@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kvg.backbones.qwen2_vl import Qwen2VLBackbone
-from kvg.rl.experience import Experience, in_updates, take_prompts
+from kvg.rl.experience import Experience, first_prompts, in_updates, take_prompts
 from kvg.types import Batch
 
 SIZES = ((140, 140), (168, 84), (112, 196))
@@ -66,6 +66,13 @@ def test_updates_and_parts(found):
     assert rows == [[0, 1, 2, 3], [4, 5, 6, 7]]
     with pytest.raises(ValueError, match="4 prompts cannot be spread over 5"):
         in_updates([found], 5, 0)
+
+
+def test_the_first_prompts_of_several_pieces(found):
+    pieces = [found.take([0, 1]), found.take([2]), found.take([3])]
+    kept = first_prompts(pieces, 3)
+    assert [piece.tokens[:, 0].tolist() for piece in kept] == [[0, 1, 2, 3], [4, 5]]
+    assert [piece.num_prompts for piece in first_prompts(pieces, 1)] == [1]
 
 
 def test_a_file_holds_everything(found, tmp_path):
