@@ -29,13 +29,8 @@ from kvg.errors import ConfigError
 from kvg.rl.logprobs import token_logprobs
 from kvg.text.box_codec import BoxCodec
 
-RUN_METHODS = (
-    "prefill",
-    "decode",
-    "completion_logprobs",
-    "label_loss",
-    "with_features",
-)  # entry points that run the model
+# Entry points that run the model.
+RUN_METHODS = ("prefill", "decode", "completion_logprobs", "label_loss", "with_features")
 
 
 def end_tokens(told: int | list[int] | None, turn_end: int) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from kvg.backbones.shared_prefix import Row, make_rows, no_masks, pack_rows
+from kvg.backbones.shared_prefix import make_rows, no_masks, pack_rows
 from kvg.rl.logprobs import token_logprobs
 
 if TYPE_CHECKING:
@@ -40,22 +40,24 @@ def shared_states(backbone: Backbone, batch: Mapping[str, Any], tokens: Tensor, 
     answers = backbone.model.get_input_embeddings()(tokens[completion_mask])
     embeds = torch.cat([embeds[mask], answers]).index_select(0, order)
     positions = torch.cat([positions[:, mask], after.expand(3, -1)], 1)[:, order]
-    # Processes that share a sharded model must pass through it equally often, whatever their lengths.
-    packs = [make_rows(prompts, sizes)] if backbone.sharded else pack_rows(prompts, sizes, PACK_TOKENS)
     # A completion's first token is predicted by the prompt's last, each other one by the token before it.
-    before, start = [], 0
-    for rows in packs:
-        for row in rows:
-            for own in row.completions:
-                before += [start + row.prompt.stop - 1, *range(start + own.start, start + own.stop - 1)]
-        start += rows[-1].ends[-1]
-    out = _packed(backbone, packs, embeds, positions)
+    before = [
+        place
+        for row in make_rows(prompts, sizes)
+        for own in row.completions
+        for place in (row.prompt.stop - 1, *range(own.start, own.stop - 1))
+    ]
+    out = _packed(backbone, prompts, sizes, embeds, positions)
     return out.index_select(0, torch.tensor(before, dtype=torch.long, device=device))
 
 
-def _packed(backbone: Backbone, packs: Sequence[list[Row]], embeds: Tensor, positions: Tensor) -> Tensor:
-    """States ``[L, hidden]`` of tokens that lie behind each other, a pass for each pack of rows."""
+def _packed(
+    backbone: Backbone, prompts: Sequence[int], sizes: Sequence[Sequence[int]], embeds: Tensor, positions: Tensor
+) -> Tensor:
+    """States ``[L, hidden]`` of rows that lie behind each other, in passes of at most ``PACK_TOKENS`` tokens."""
     model, states = backbone.model.model.language_model, []
+    # Processes that share a sharded model must pass through it equally often, whatever their lengths.
+    packs = [make_rows(prompts, sizes)] if backbone.sharded else pack_rows(prompts, sizes, PACK_TOKENS)
     totals = [rows[-1].ends[-1] for rows in packs]
     for rows, own, places in zip(packs, torch.split(embeds, totals), torch.split(positions, totals, 1), strict=True):
         out = model(
@@ -87,8 +89,7 @@ def labelled_states(backbone: Backbone, batch: Mapping[str, Any]) -> tuple[Tenso
     mask = mask.bool()
     lengths = mask.sum(1).tolist()
     nothing: list[list[int]] = [[] for _ in lengths]  # no completions: each row is one causal sequence
-    packs = [make_rows(lengths, nothing)] if backbone.sharded else pack_rows(lengths, nothing, PACK_TOKENS)
-    out = _packed(backbone, packs, embeds[mask], positions[:, mask])
+    out = _packed(backbone, lengths, nothing, embeds[mask], positions[:, mask])
     place = (mask.flatten().cumsum(0) - 1).view_as(mask)[:, :-1][learnt]
     return out.index_select(0, place), labels
 

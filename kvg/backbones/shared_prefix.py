@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -23,7 +24,6 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 log = logging.getLogger(__name__)
 NAME = "shared_prefix"  # how transformers knows the attention below
-_logged: set[str] = set()
 
 
 @dataclass(frozen=True)
@@ -234,7 +234,6 @@ def _heads(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, T
     return q, key[0][:, None].expand(-1, q.shape[1], -1, -1), value[0][:, None].expand(-1, q.shape[1], -1, -1)
 
 
+@cache
 def _log_once(kernel: str) -> None:
-    if kernel not in _logged:
-        _logged.add(kernel)
-        log.info("attention over shared prefixes: %s", kernel)
+    log.info("attention over shared prefixes: %s", kernel)

@@ -6,7 +6,7 @@ The losses themselves are in ``kvg.losses.family``; a config names one by its cl
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -143,7 +143,8 @@ class PolicyLoss(ABC):
             ValueError: shapes disagree, or something is missing.
             TypeError: the mask is not bool.
         """
-        self._check(logprobs, old_logprobs, ref_logprobs, advantages, mask, entropies)
+        given = {"old_logprobs": old_logprobs, "ref_logprobs": ref_logprobs, "mask": mask, "entropies": entropies}
+        self._check(logprobs, advantages, given)
         counts = counts or Counts.of(mask)
 
         # Padding is zeroed before exp: masking afterwards would still send NaN backwards (0 * inf).
@@ -194,25 +195,17 @@ class PolicyLoss(ABC):
         bounded = ratio.clamp(1 - self.clip_low, 1 + self.clip_high) * gain
         return torch.minimum(ratio * gain, bounded), bounded < ratio * gain
 
-    def _check(
-        self,
-        logprobs: Tensor,
-        old_logprobs: Tensor,
-        ref_logprobs: Tensor | None,
-        advantages: Tensor,
-        mask: Tensor,
-        entropies: Tensor | None,
-    ) -> None:
-        if ref_logprobs is None and self.beta:
+    def _check(self, logprobs: Tensor, advantages: Tensor, given: Mapping[str, Tensor | None]) -> None:
+        if given["ref_logprobs"] is None and self.beta:
             raise ValueError("beta > 0 needs ref_logprobs; give them or set beta to 0")
-        if entropies is None and self.entropy:
+        if given["entropies"] is None and self.entropy:
             raise ValueError("entropy > 0 needs entropies; give them or set entropy to 0")
-        given = {"old_logprobs": old_logprobs, "ref_logprobs": ref_logprobs, "mask": mask, "entropies": entropies}
         for name, tensor in given.items():
             if tensor is not None and tensor.shape != logprobs.shape:
                 raise ValueError(f"{name} is {tuple(tensor.shape)} where logprobs is {tuple(logprobs.shape)}")
         if advantages.shape != logprobs.shape[:1]:
             found = tuple(advantages.shape)
             raise ValueError(f"advantages is {found}, expected one for each of {logprobs.shape[0]} rows")
-        if mask.dtype != torch.bool:
-            raise TypeError(f"mask is bool with True = counts, got {mask.dtype}")
+        mask = given["mask"]
+        if mask is None or mask.dtype != torch.bool:
+            raise TypeError(f"mask is bool with True = counts, got {None if mask is None else mask.dtype}")

@@ -21,7 +21,8 @@ class CoTSFTModule(StageModule):
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
         """Mean negative log-likelihood of the labelled tokens, in nats."""
-        batch = self.backbone.with_features(batch)
+        if self.backbone.feature_cache is not None:  # else it would gain nothing, and gather a sharded root once more
+            batch = self.backbone.with_features(batch)
         loss, num_tokens = self.backbone.label_loss(batch)
         size = len(batch["input_ids"])
         self.log("train/loss", loss, prog_bar=True, batch_size=size)

@@ -215,7 +215,7 @@ class GRPOModule(StageModule):
                 loss = self._backward(parts, log)
                 trained = [p for p in self.backbone.parameters() if p.grad is not None]
                 limit = torch.inf if self.max_grad_norm is None else self.max_grad_norm
-                norm = torch.nn.utils.clip_grad_norm_(trained, limit) if limit < torch.inf else _norm(trained)
+                norm = torch.nn.utils.clip_grad_norm_(trained, limit)
                 self._check(loss, norm, parts)
                 optimizer.step()  # type: ignore[union-attr]
                 optimizer.zero_grad()  # type: ignore[union-attr]
@@ -288,7 +288,3 @@ class GRPOModule(StageModule):
         }
         for name, value in values.items():
             self.log(name, value, batch_size=size, prog_bar=name == "train/reward/total")
-
-
-def _norm(parameters: Sequence[Tensor]) -> Tensor:
-    return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])

@@ -37,6 +37,13 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
+def tell(found: dict[str, Any], path: Path | None) -> None:
+    """Prints a result as JSON, and writes it where that is asked for."""
+    print(json.dumps(found))
+    if path:
+        path.write_text(json.dumps(found) + "\n")
+
+
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Trains for some steps in this process; returns times, phases and memory."""
     import lightning as L
@@ -92,9 +99,6 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             clock.wrap(module.trainer.optimizers[0], "step", "optimizer")
             clock.restart()
 
-        def on_train_batch_start(self, *_: Any) -> None:
-            pass
-
         def on_train_batch_end(self, *_: Any) -> None:
             clock.step()
 
@@ -125,10 +129,7 @@ def main() -> int:
     parser.add_argument("--freeze-vision", action="store_true", help="leave tower and projector as they are")
     parser.add_argument("--keep-memory", action="store_true", help="as the command kvg does on a CPU")
     args = parser.parse_args()
-    found = json.dumps(run(args))
-    print(found)
-    if args.json:
-        args.json.write_text(found + "\n")
+    tell(run(args), args.json)
     return 0
 
 

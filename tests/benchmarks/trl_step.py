@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import os
 import resource
 import sys
@@ -143,16 +142,13 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> int:
     """Runs and prints JSON."""
-    from grpo_step import arguments
+    from grpo_step import arguments, tell
 
     parser = arguments()
     parser.description = __doc__.splitlines()[0]
     parser.add_argument("--trl", type=Path, help="folder with another release")
     args = parser.parse_args()
-    found = json.dumps(run(args))
-    print(found)
-    if args.json:
-        args.json.write_text(found + "\n")
+    tell(run(args), args.json)
     return 0
 
 
