@@ -60,7 +60,7 @@ class Completion:
     finish_reason: str  # stop | length
 
 
-Example = dict[str, Tensor]  # one tokenised sample: 1-D tensors, pixel_values [patches, patch_dim], image_grid_thw [3]
+Example = dict[str, Tensor]  # one tokenised sample: 1-D tensors, patches [P, D] uint8, image_grid_thw [3]
 Batch = dict[str, Any]  # collated examples, and "samples": the list of Sample they came from
 
 
@@ -76,7 +76,7 @@ class Processor(Protocol):
             target: ``rationale`` (think + answer), ``answer`` (answer only) or None (prompt only, for sampling).
 
         Returns:
-            ``input_ids`` [L], ``labels`` [L] (-100 where not learnt), ``pixel_values``, ``image_grid_thw``.
+            ``input_ids`` [L], ``labels`` [L] (-100 where not learnt), ``patches``, ``image_grid_thw``.
 
         Raises:
             DataError: the image does not decode, or a box lies outside it.
@@ -86,6 +86,6 @@ class Processor(Protocol):
         """Pads to one batch.
 
         Returns:
-            ``input_ids``, ``attention_mask``, ``labels`` [B, L], ``pixel_values`` [P, D], ``image_grid_thw`` [B, 3],
+            ``input_ids``, ``attention_mask``, ``labels`` [B, L], ``patches`` [P, D], ``image_grid_thw`` [B, 3],
             and ``samples``.
         """

@@ -64,7 +64,7 @@ def test_segments_neither_leak_nor_shift(backbone, packed):
             alone = {
                 "input_ids": ids,
                 "attention_mask": torch.ones_like(ids),
-                "pixel_values": picture,
+                "patches": picture,
                 "image_grid_thw": grid[None],
             }
             with torch.no_grad():

@@ -146,11 +146,11 @@ class Backbone(nn.Module, ABC):
         return device
 
     # -- parts of a forward pass -----------------------------------------------------------------------------------
-    def image_features(self, pixel_values: Tensor, image_grid_thw: Tensor) -> Tensor:
+    def image_features(self, patches: Tensor, image_grid_thw: Tensor) -> Tensor:
         """Projected visual tokens of all pictures, ``[tokens, hidden]``, in the order of the placeholders."""
         visual = self.model.model.visual
         with torch.no_grad() if self.sees_alike else nullcontext():
-            out = visual(pixel_values.to(visual.dtype), grid_thw=image_grid_thw)
+            out = visual(self.processor.pixel_values(patches).to(visual.dtype), grid_thw=image_grid_thw)
         features: Tensor = getattr(out, "pooler_output", out)
         return features
 
@@ -161,17 +161,17 @@ class Backbone(nn.Module, ABC):
 
     def with_features(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """The batch with its visual tokens as ``image_features`` where they never change: computed once, used often."""
-        pixels, grid = batch.get("pixel_values"), batch.get("image_grid_thw")
-        if pixels is None or grid is None or not self.sees_alike:
+        patches, grid = batch.get("patches"), batch.get("image_grid_thw")
+        if patches is None or grid is None or not self.sees_alike:
             return dict(batch)
         if self.feature_cache is None or len(grid) != len(batch["samples"]):
-            return {**batch, "image_features": self.image_features(pixels, grid)}
-        return {**batch, "image_features": self.feature_cache(batch["samples"], pixels, grid, self.image_features)}
+            return {**batch, "image_features": self.image_features(patches, grid)}
+        return {**batch, "image_features": self.feature_cache(batch["samples"], patches, grid, self.image_features)}
 
     def _features(self, batch: Mapping[str, Any]) -> Tensor | None:
         known: Tensor | None = batch.get("image_features")
-        pixels, grid = batch.get("pixel_values"), batch.get("image_grid_thw")
-        return known if known is not None or pixels is None or grid is None else self.image_features(pixels, grid)
+        patches, grid = batch.get("patches"), batch.get("image_grid_thw")
+        return known if known is not None or patches is None or grid is None else self.image_features(patches, grid)
 
     def embed(self, input_ids: Tensor, features: Tensor | None) -> Tensor:
         """Token embeddings ``[B, L, hidden]`` with the visual tokens put in place of their placeholders."""

@@ -29,7 +29,7 @@ class FeatureCache:
     def __call__(
         self,
         samples: Sequence[Sample],
-        pixel_values: Tensor,
+        patches: Tensor,
         grid: Tensor,
         encode: Callable[[Tensor, Tensor], Tensor],
     ) -> Tensor:
@@ -37,7 +37,7 @@ class FeatureCache:
 
         Args:
             samples: one for each picture.
-            pixel_values: ``[patches, patch_dim]`` of all pictures.
+            patches: ``[P, D]`` of all pictures.
             grid: ``[B, 3]``.
             encode: makes visual tokens of patches and grid.
         """
@@ -50,8 +50,8 @@ class FeatureCache:
         self.num_found, self.num_made = self.num_found + len(names) - len(missing), self.num_made + len(missing)
         if missing:
             areas = grid.prod(1).tolist()
-            patches = torch.split(pixel_values, areas)
-            made = encode(torch.cat([patches[n] for n in missing]), grid[missing])
+            pictures = torch.split(patches, areas)
+            made = encode(torch.cat([pictures[n] for n in missing]), grid[missing])
             share = sum(areas[n] for n in missing) // len(made)  # patches of a visual token
             for number, tokens in zip(missing, torch.split(made, [areas[n] // share for n in missing]), strict=True):
                 found[names[number]] = tokens
@@ -59,7 +59,7 @@ class FeatureCache:
         for name in names:
             if name in self._kept:
                 self._kept.move_to_end(name)
-        return torch.cat([found[name].to(pixel_values.device) for name in names])
+        return torch.cat([found[name].to(patches.device) for name in names])
 
     def _keep(self, name: bytes, tokens: Tensor) -> None:
         size = tokens.numel() * tokens.element_size()

@@ -70,8 +70,8 @@ class QwenVLProcessor:
         self.tokenizer, self.codec = tokenizer, codec
         self.min_pixels, self.max_pixels = min_pixels, max_pixels
         self.patch_size, self.merge_size, self.temporal_patch_size = patch_size, merge_size, temporal_patch_size
-        self._scale = (1 / (255 * np.asarray(image_std, dtype=np.float64))).astype(np.float32)
-        self._shift = (np.asarray(image_mean) / np.asarray(image_std)).astype(np.float32)
+        mean, std = (torch.tensor(values, dtype=torch.float64) for values in (image_mean, image_std))
+        self._scale, self._shift = (1 / (255 * std)).float().view(3, 1, 1), (mean / std).float().view(3, 1, 1)
         self.image_token_id = int(tokenizer.convert_tokens_to_ids(IMAGE_TOKEN))
         self.pad_token_id = int(tokenizer.pad_token_id or 0)
 
@@ -83,22 +83,32 @@ class QwenVLProcessor:
         return ImageSize(width, height, resized_w, resized_h)
 
     def patches(self, image: Image.Image) -> tuple[Tensor, Tensor]:
-        """Cuts a picture into normalised patches.
+        """Cuts a picture into patches, which stay bytes: an eighth of what the tower takes has to travel and be kept.
 
         Returns:
-            ``pixel_values`` ``[patches, 3 * temporal * patch * patch]`` float32 and ``image_grid_thw`` ``[3]``.
+            ``patches`` ``[P, 3 * patch * patch]`` uint8 and ``image_grid_thw`` ``[3]``.
         """
         size = self.image_size(*image.size)
         image = image.convert("RGB")
         if image.size != (size.resized_width, size.resized_height):
             image = image.resize((size.resized_width, size.resized_height), Image.Resampling.BICUBIC)
-        pixels = np.asarray(image, dtype=np.float32) * self._scale - self._shift  # [H, W, 3]
         p, m = self.patch_size, self.merge_size
         rows, columns = size.resized_height // p, size.resized_width // p
-        cut = pixels.reshape(rows // m, m, p, columns // m, m, p, 3).transpose(0, 3, 1, 4, 6, 2, 5)
-        cut = np.repeat(cut[:, :, :, :, :, None], self.temporal_patch_size, axis=5)
-        flat = torch.from_numpy(cut.reshape(rows * columns, -1).copy())
-        return flat, torch.tensor([1, rows, columns])
+        cut = np.array(image).reshape(rows // m, m, p, columns // m, m, p, 3).transpose(0, 3, 1, 4, 6, 2, 5)
+        return torch.from_numpy(cut.reshape(rows * columns, -1)), torch.tensor([1, rows, columns])
+
+    def pixel_values(self, patches: Tensor) -> Tensor:
+        """What the vision tower takes: patches normalised, and repeated as the frames of a still picture.
+
+        Args:
+            patches: ``[P, 3 * patch * patch]`` uint8, on any device.
+
+        Returns:
+            ``[P, 3 * temporal * patch * patch]`` float32.
+        """
+        scale, shift = self._scale.to(patches.device), self._shift.to(patches.device)
+        pixels = patches.view(len(patches), 3, 1, -1).float() * scale - shift
+        return pixels.expand(-1, -1, self.temporal_patch_size, -1).reshape(len(patches), -1)
 
     def open(self, sample: Sample) -> Image.Image:
         """Decodes the picture of a sample and checks it against the record.
@@ -158,12 +168,12 @@ class QwenVLProcessor:
 
     def encode(self, sample: Sample, *, mode: str, target: str | None) -> Example:
         """See ``kvg.types.Processor.encode``."""
-        pixel_values, grid = self.patches(self.open(sample))
+        patches, grid = self.patches(self.open(sample))
         asked = self.ids(self.expand(self.chat(prompt(sample.entity, mode)), grid))
         answer = [] if target is None else self.ids(self.completion(sample, target) + TURN_END)
-        if (asked + answer).count(self.image_token_id) != len(pixel_values) // self.merge_size**2:
+        if (asked + answer).count(self.image_token_id) != len(patches) // self.merge_size**2:
             raise DataError(sample.key, "entity, rationale", f"they may not hold {IMAGE_TOKEN}; remove it")
-        return {**self._example(asked, answer), "pixel_values": pixel_values, "image_grid_thw": grid}
+        return {**self._example(asked, answer), "patches": patches, "image_grid_thw": grid}
 
     def encode_text(self, asked: str | None, completion: str) -> Example:
         """A text-only example: a question with its answer, or running text that is learnt from its start."""
@@ -187,7 +197,7 @@ class QwenVLProcessor:
             span = slice(length - num, length) if pad_left else slice(0, num)
             ids[row, span], labels[row, span], mask[row, span] = example["input_ids"], example["labels"], 1
         batch: Batch = {"input_ids": ids, "labels": labels, "attention_mask": mask, "samples": list(samples)}
-        if pictures := [e for e in examples if "pixel_values" in e]:
-            batch["pixel_values"] = torch.cat([e["pixel_values"] for e in pictures])
+        if pictures := [e for e in examples if "patches" in e]:
+            batch["patches"] = torch.cat([e["patches"] for e in pictures])
             batch["image_grid_thw"] = torch.stack([e["image_grid_thw"] for e in pictures])
         return batch

@@ -142,7 +142,7 @@ class PretrainRows(IterableDataset[dict[str, Tensor]]):
         batch["about"] = torch.tensor([about + [-1] * (length - len(about)) for _, about, _ in rows])
         batch["wanted"] = torch.tensor([wanted + [UNSAID] * (length - len(wanted)) for _, _, wanted in rows])
         batch["owners"] = torch.stack(owners)
-        batch["pixel_values"], batch["image_grid_thw"] = torch.cat(pixels), torch.stack(grids)
+        batch["patches"], batch["image_grid_thw"] = torch.cat(pixels), torch.stack(grids)
         for name in dense[0]:
             batch[f"dense_{name}"] = torch.cat([d[name] for d in dense])
         return batch

@@ -63,7 +63,7 @@ class LabPretrainModule(L.LightningModule):
 
     def losses(self, batch: Mapping[str, Tensor]) -> tuple[Tensor | None, dict[str, Tensor], dict[str, Tensor]]:
         """Next-token loss (None where a batch has no text), and loss and accuracy of the visual tokens' labels."""
-        features = self.backbone.image_features(batch["pixel_values"], batch["image_grid_thw"])
+        features = self.backbone.image_features(batch["patches"], batch["image_grid_thw"])
         logits = {name: head(features) for name, head in self.trait_heads.items()}
         loss, aids, accuracy = None, dict[str, Tensor](), dict[str, Tensor]()
         if bool((batch["labels"] != -100).any()):

@@ -14,7 +14,7 @@ from torch import Tensor
 from kvg.types import Batch, Sample, SceneObject
 
 # Rows of these belong to pictures, not to prompts: patches before merging, visual tokens after it.
-PATCHES, FEATURES = "pixel_values", "image_features"
+PATCHES, FEATURES = "patches", "image_features"
 
 
 @dataclass(frozen=True)

@@ -80,10 +80,10 @@ def _texts(backbone: Backbone, questions: list[str], scenes: list[Sample] | None
                 rows[-1]["input_ids"] = rows[-1]["input_ids"][:-1]  # the text is to be continued, so its end goes
                 rows[-1]["labels"] = rows[-1]["labels"][:-1]
             else:
-                pixels, grid = p.patches(p.open(scenes[n]))
+                patches, grid = p.patches(p.open(scenes[n]))
                 example = p.encode_text(None, p.expand(p.chat(questions[n]), grid))
                 ids, labels = example["input_ids"][1:-1], example["labels"][1:-1]
-                rows.append({"input_ids": ids, "labels": labels, "pixel_values": pixels, "image_grid_thw": grid})
+                rows.append({"input_ids": ids, "labels": labels, "patches": patches, "image_grid_thw": grid})
         batch = p.collate(rows, (scenes or [])[start : start + 100], pad_left=True)
         result = rollout(backbone, batch, SamplingSettings(max_new_tokens, 0.0))
         for tokens, mask in zip(result.tokens, result.completion_mask, strict=True):

@@ -47,7 +47,12 @@ def plain(backbone):
 
     def arguments(batch: Batch) -> dict[str, torch.Tensor]:
         kinds = (batch["input_ids"] == backbone.processor.image_token_id).int()
-        names = ("input_ids", "attention_mask", "pixel_values", "image_grid_thw")
-        return {**{n: batch[n] for n in names if n in batch}, "mm_token_type_ids": kinds}
+        names = ("input_ids", "attention_mask", "image_grid_thw")
+        found = {**{n: batch[n] for n in names if n in batch}, "mm_token_type_ids": kinds}
+        return (
+            found
+            if "patches" not in batch
+            else {**found, "pixel_values": backbone.processor.pixel_values(batch["patches"])}
+        )
 
     return arguments

@@ -22,8 +22,8 @@ def pictures(prompts):
             encoded.append(len(grid))
             return backbone.image_features(pixels, grid)
 
-        found = cache(samples or batch["samples"], batch["pixel_values"], batch["image_grid_thw"], encode)
-        plain = backbone.image_features(batch["pixel_values"], batch["image_grid_thw"])
+        found = cache(samples or batch["samples"], batch["patches"], batch["image_grid_thw"], encode)
+        plain = backbone.image_features(batch["patches"], batch["image_grid_thw"])
         torch.testing.assert_close(found, plain, atol=1e-6, rtol=1e-6)
         return encoded
 
@@ -63,7 +63,7 @@ def test_features_of_a_batch_stand_for_its_patches(family, prompts):
         found = backbone.with_features(batch)
         torch.testing.assert_close(backbone.logits(found), expected, atol=1e-5, rtol=1e-5)
     assert backbone.feature_cache.num_found == 4
-    spoilt = {**found, "pixel_values": torch.full_like(batch["pixel_values"], torch.nan)}
+    spoilt = {**found, "patches": torch.zeros_like(batch["patches"])}
     torch.testing.assert_close(backbone.logits(spoilt), expected, atol=1e-5, rtol=1e-5)
 
 

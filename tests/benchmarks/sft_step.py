@@ -76,10 +76,11 @@ def transformers_trainer(batches: list[Any], backbone: Any) -> list[float]:
         def on_step_end(self, *_: Any, **__: Any) -> None:
             self.marks.append(time.perf_counter())
 
-    names = ("input_ids", "labels", "attention_mask", "pixel_values", "image_grid_thw")
+    names = ("input_ids", "labels", "attention_mask", "image_grid_thw")
     rows = []
     for batch in batches:
         row = {name: batch[name] for name in names if name in batch}
+        row["pixel_values"] = backbone.processor.pixel_values(batch["patches"])
         row["mm_token_type_ids"] = (batch["input_ids"] == backbone.processor.image_token_id).int()
         rows.append(row)
     with tempfile.TemporaryDirectory() as folder:

@@ -119,8 +119,7 @@ def test_processes_take_turns_and_a_stopped_stream_goes_on(processor, nameless):
     shares = [list(stream(rank=rank, world_size=2)) for rank in range(2)]
     assert [len(share) for share in shares] == [len(stream()) // 2] * 2 == [4, 4]
     pictures = [
-        {float(picture.sum()) for batch in share for picture in batch["pixel_values"].view(-1, 100, 1176)}
-        for share in shares
+        {int(picture.sum()) for batch in share for picture in batch["patches"].view(-1, 100, 588)} for share in shares
     ]
     assert not pictures[0] & pictures[1]  # no scene is seen by both
     rest = stream(rank=1, world_size=2, start=1)
@@ -244,7 +243,7 @@ def test_pieces_are_cut_where_tokens_end(processor, scenes):
 
 def test_labels_lie_where_pictures_show_something(batches):
     batch = batches[10]
-    bright = batch["pixel_values"].view(3 * 25, 4, -1).std((1, 2))  # four patches a token, in their order
+    bright = batch["patches"].view(3 * 25, 4, -1).float().std((1, 2))  # four patches a token, in their order
     covered = batch["dense_category"] != -100
     assert 0.1 < covered.float().mean() < 0.95
     assert bright[covered].mean() > bright[~covered].mean()
