@@ -63,7 +63,8 @@ class StageProgress(RichProgressBar):
     ) -> None:
         """Refreshes the bar, or prints a line when one is due."""
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        total = int(trainer.estimated_stepping_batches)
+        # A stage may take several steps a batch, where the Trainer counts one.
+        total = int(getattr(pl_module, "total_steps", lambda: trainer.estimated_stepping_batches)())
         due = monotonic() - self._last_line >= self.line_every_s or trainer.global_step >= total
         if self._plain and due and trainer.is_global_zero:
             self._last_line = monotonic()

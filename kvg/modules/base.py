@@ -83,9 +83,7 @@ class StageModule(L.LightningModule):
         if not trained:
             raise ConfigError("backbone", "everything is frozen; unfreeze a part or add lora")
         optimizer = self._optimizer(trained)
-        total = max(1, int(self.trainer.estimated_stepping_batches) * self.updates_per_batch())
-        if self.trainer.max_steps > 0:
-            total = min(total, self.trainer.max_steps)
+        total = self.total_steps()
         rising = round(self.warmup * total)
 
         def factor(step: int) -> float:
@@ -99,6 +97,11 @@ class StageModule(L.LightningModule):
     def updates_per_batch(self) -> int:
         """Optimizer steps that follow a batch; the Trainer counts one."""
         return 1
+
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        total = max(1, int(self.trainer.estimated_stepping_batches) * self.updates_per_batch())
+        return min(total, self.trainer.max_steps) if self.trainer.max_steps > 0 else total
 
     def on_train_start(self) -> None:
         """Weights from a folder come in evaluation mode, in which no activation is recomputed and no adapter drops."""

@@ -43,7 +43,7 @@ class DemoSizes:
     """
 
     num_train: int = 650
-    num_hard: int = 1400
+    num_hard: int = 1300
     num_val: int = 200
     num_test: int = 2000
     card_repeats: int = 8

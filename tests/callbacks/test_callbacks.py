@@ -140,6 +140,15 @@ def test_progress_prints_lines_without_a_terminal(
     assert lines[-1] == "validation  iou_acc 0.5"
 
 
+def test_progress_counts_all_steps_of_a_stage_that_takes_several_a_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(callbacks.progress, "monotonic", itertools.count(0, 10).__next__)
+    monkeypatch.setattr(OneWeight, "total_steps", lambda self: 12, raising=False)
+    trainer(tmp_path, StageProgress(line_every_s=30.0)).fit(OneWeight(), loader(6))
+    assert capsys.readouterr().out.splitlines()[0].startswith("step 3/12")
+
+
 def test_progress_shows_what_was_logged_under_short_names(tmp_path: Path) -> None:
     bar = StageProgress(shown={"r": "train/reward/total", "acc": "val/iou_acc", "kl": "train/kl"})
     run = trainer(tmp_path, bar)

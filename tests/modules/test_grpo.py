@@ -183,7 +183,7 @@ def test_the_first_update_has_a_ratio_of_one_from_sampling_alone(train, tiny, ad
 def test_the_schedule_counts_every_update(fit, two, tiny, adamw):
     module = grpo(tiny(), SPACES, adamw(1e-2), group_size=2, beta=0.0, updates=2, schedule="cosine", **SMALL)
     fit(module, GRPODataModule(two, mode="direct", batch_size=2), -1, max_epochs=3)
-    assert module.trainer.global_step == 6
+    assert module.trainer.global_step == module.total_steps() == 6
     assert module.lr_schedulers().get_last_lr() == [pytest.approx(0.0, abs=1e-9)]
 
 
