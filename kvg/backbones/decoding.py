@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from kvg.backbones.shared_prefix import no_masks
+from kvg.backbones.token_pass import TokenPass
 
 if TYPE_CHECKING:
     from kvg.backbones.base import Backbone
@@ -38,6 +39,7 @@ class GroupState:
         self.prompts: list[tuple[Tensor, Tensor]] = []  # of each layer: keys and values [B, groups of heads, P, D]
         self.own: list[tuple[Tensor, Tensor]] = []  # [N, groups of heads, room, D]
         self.length = 0  # of the completions so far
+        self.token_pass: TokenPass | None = None  # where the model's layers are of a kind that is written out
         self._place()
 
     def keep_prompts(self, key: Tensor, value: Tensor) -> None:
@@ -51,25 +53,25 @@ class GroupState:
 
         Args:
             layer: which.
-            query: ``[N, heads, 1, D]``.
-            key: ``[N, groups of heads, 1, D]``.
+            query: ``[N, heads, D]``.
+            key: ``[N, groups of heads, D]``.
             value: as ``key``.
             scale: of the scores.
 
         Returns:
-            ``[N, 1, heads, D]``.
+            ``[N, heads, D]``.
         """
         room = self.own[layer][0].shape[2]
         if self.length == room:
             self.own[layer] = (_widened(self.own[layer][0]), _widened(self.own[layer][1]))
         keys, values = self.own[layer]
-        keys[:, :, self.length], values[:, :, self.length] = key[:, :, 0], value[:, :, 0]
+        keys[:, :, self.length], values[:, :, self.length] = key, value
         now = self.length + 1
-        asked = query[:, :, 0].view(len(query), key.shape[1], -1, query.shape[3])  # [N, groups, heads of a group, D]
+        asked = query.view(len(query), key.shape[1], -1, query.shape[2])  # [N, groups, heads of a group, D]
         own, own_norm = _answers(asked, keys[:, :, :now], values[:, :, :now], None, scale)
         found, norm = self._from_prompts(layer, asked, scale)
         out = own.lerp(found, torch.sigmoid(norm - own_norm)[..., None].to(own.dtype))
-        return out.flatten(1, 2)[:, None]
+        return out.flatten(1, 2)
 
     def _from_prompts(self, layer: int, asked: Tensor, scale: float) -> tuple[Tensor, Tensor]:
         keys, values = self.prompts[layer]
@@ -155,7 +157,10 @@ def prefill(backbone: Backbone, batch: Mapping[str, Any], repeats: int) -> tuple
     state: GroupState | RepeatedState
     if backbone.shares_prefix:
         state = GroupState(mask.bool(), following, repeats)
-        out = backbone.model.model.language_model(**given, use_cache=False, keep=state)
+        model = backbone.model.model.language_model
+        out = model(**given, use_cache=False, keep=state)
+        if TokenPass.fits(model) and not backbone.sharded:
+            state.token_pass = TokenPass(model)
     else:
         out = backbone.model.model.language_model(**given, use_cache=True, past_key_values=DynamicCache())
         state = RepeatedState(mask.bool(), following, repeats, out.past_key_values)
@@ -164,17 +169,25 @@ def prefill(backbone: Backbone, batch: Mapping[str, Any], repeats: int) -> tuple
 
 def decode(backbone: Backbone, tokens: Tensor, state: GroupState | RepeatedState) -> Tensor:
     """See ``kvg.rl.rollout.Policy.decode``."""
-    model = backbone.model.model.language_model
-    given = {
-        "inputs_embeds": backbone.model.get_input_embeddings()(tokens[:, None]),
-        "position_ids": state.position.view(1, -1, 1).expand(3, -1, 1),
-    }
+    embeds = backbone.model.get_input_embeddings()(tokens)
+    if isinstance(state, GroupState) and state.token_pass is not None:
+        states = state.token_pass(embeds, state.position, state)
+    else:
+        states = _through_modules(backbone.model.model.language_model, embeds, state)
+    if isinstance(state, GroupState):
+        state.length += 1
+    state.position = state.position + 1
+    logits: Tensor = backbone.model.lm_head(states)
+    return logits
+
+
+def _through_modules(model: Any, embeds: Tensor, state: GroupState | RepeatedState) -> Tensor:
+    """The same as ``TokenPass`` by the model's own layers: of any kind, and sharded ones are gathered when called."""
+    given = {"inputs_embeds": embeds[:, None], "position_ids": state.position.view(1, -1, 1).expand(3, -1, 1)}
     if isinstance(state, GroupState):
         out = model(**given, attention_mask=no_masks(model), use_cache=False, state=state)
-        state.length += 1
     else:
-        state.mask = torch.cat([state.mask, state.mask.new_ones(len(tokens), 1)], -1)
+        state.mask = torch.cat([state.mask, state.mask.new_ones(len(embeds), 1)], -1)
         out = model(**given, attention_mask=state.mask[:, None, None], use_cache=True, past_key_values=state.cache)
-    state.position = state.position + 1
-    logits: Tensor = backbone.model.lm_head(out.last_hidden_state[:, -1])
-    return logits
+    states: Tensor = out.last_hidden_state[:, -1]
+    return states

@@ -123,7 +123,8 @@ def _attend(
             raise ValueError("attention over shared prefixes has no dropout; set attention_dropout to 0")
         return shared_prefix_attention(query, key, value, rows, options["scaling"]), None
     if state is not None:
-        return state.attend(module.layer_idx, query, key, value, options["scaling"]), None
+        now = (x[:, :, 0] for x in (query, key, value))
+        return state.attend(module.layer_idx, *now, options["scaling"])[:, None], None
     if keep is not None:
         keep.keep_prompts(key, value)
     out: tuple[Tensor, None] = ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, value, mask, **options)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from kvg.backbones import decoding
+from kvg.backbones.lora import LoRASettings
 from kvg.rl.rollout import SamplingSettings, rollout
 
 FREE = SamplingSettings(max_new_tokens=20, temperature=0.8)
@@ -54,3 +55,31 @@ def test_attention_written_out_is_that_of_the_kernel():
         ours = decoding.plain_answers(query, key, value, seen, 0.2)
         for one, other in zip(ours, decoding._answers(query, key, value, seen, 0.2), strict=True):
             torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("lora", [None, LoRASettings(r=4, alpha=8)])
+def test_a_token_written_out_gives_the_states_of_the_layers(family, prompts, lora):
+    torch.manual_seed(0)
+    backbone = family("tiny", lora=lora).eval()
+    for name, parameter in backbone.named_parameters():
+        if "lora_B" in name or "bias" in name or "norm" in name:  # which are 0 or 1 at first
+            torch.nn.init.normal_(parameter, std=0.5)
+    outs = []
+    for written_out in (True, False):
+        logits, state = backbone.prefill(prompts(backbone), 2)
+        assert state.token_pass is not None
+        if not written_out:
+            state.token_pass = None
+        outs.append([logits])
+        for step in range(3):
+            outs[-1].append(backbone.decode(outs[0][step].argmax(-1), state))
+    for one, other in zip(*outs, strict=True):
+        torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-5)
+
+
+def test_layers_that_are_not_known_are_called_as_they_are(backbone, prompts):
+    class Other(type(backbone.model.model.language_model.layers[0])):
+        pass
+
+    backbone.model.model.language_model.layers[1].__class__ = Other
+    assert backbone.prefill(prompts(backbone), 2)[1].token_pass is None
