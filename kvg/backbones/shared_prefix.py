@@ -118,6 +118,8 @@ def _attend(
     **options: Any,
 ) -> tuple[Tensor, None]:
     """An attention of transformers with three more ways: over rows, into a state of sampling, and out of it."""
+    # Under autocast values come in half precision, while rotation has brought queries and keys back to float32.
+    query, key = query.to(value.dtype), key.to(value.dtype)
     if rows is not None:
         if options.get("dropout"):
             raise ValueError("attention over shared prefixes has no dropout; set attention_dropout to 0")

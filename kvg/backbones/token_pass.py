@@ -84,9 +84,9 @@ class TokenPass:
             seen = layer.before(states)
             query, key = layer.query(seen), layer.key(seen)
             both = torch.cat([query, key], -1).view(len(states), -1, self.head_dim)  # [N, heads + groups, D]
-            both = torch.addcmul(both * cos, both.roll(half, -1), sin)
-            heads = query.shape[-1] // self.head_dim
             value = layer.value(seen).view(len(states), -1, self.head_dim)
+            both = torch.addcmul(both * cos, both.roll(half, -1), sin).to(value.dtype)  # float32 under autocast
+            heads = query.shape[-1] // self.head_dim
             states = states + layer.out(
                 state.attend(number, both[:, :heads], both[:, heads:], value, layer.scale).flatten(1)
             )

@@ -205,7 +205,8 @@ def _curves(curves: Mapping[str, Mapping[str, Curve]]) -> str:
     if not drawn:
         return ""
     return (
-        "<h2>Learning curves</h2><p class=note>Over optimizer steps. Bold: running mean; pale: single values.</p>"
+        "<h2>Learning curves</h2><p class=note>Over optimizer steps, in stage 2 over batches of answers. "
+        "Bold: running mean; pale: single values.</p>"
         f"<div class=curves>{drawn}</div>"
     )
 

@@ -8,6 +8,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from kvg.backbones.lora import LoRASettings
 from kvg.backbones.shared_prefix import make_rows, masked_attention, shared_prefix_attention
+from kvg.rl.rollout import SamplingSettings, rollout
 
 # Prompt lengths, and lengths of each group's completions: none, empty ones, and one beyond the kernel's block of keys.
 LENGTHS = ([7, 5, 300, 1], [[3, 0, 4], [0, 0, 0], [70, 33, 1], [2]])
@@ -124,3 +125,16 @@ def test_several_passes_are_as_one(scored, monkeypatch):
     _, again, _, gradient_again, *_ = scored()
     torch.testing.assert_close(scores, again, atol=1e-5, rtol=1e-5)
     assert (gradient - gradient_again).norm() < 1e-5 * gradient.norm()
+
+
+def test_mixed_precision_goes_through_every_kernel(scored, family, prompts):
+    """Weights in float32, products in bfloat16: near the plain numbers, with gradients in float32."""
+    exact = scored(share_prefix=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = scored(share_prefix=True)
+        backbone = family("tiny").eval()
+        out = rollout(backbone, prompts(backbone), SamplingSettings(8), 2, torch.Generator().manual_seed(0))
+    assert out.logprobs.isfinite().all()
+    for one, other in zip(mixed[1:4], exact[1:4], strict=True):  # scores, entropies, gradient
+        assert one.dtype == other.dtype == torch.float32
+        assert (one - other).norm() < 0.05 * other.norm()
