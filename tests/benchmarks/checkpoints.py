@@ -14,6 +14,7 @@ from kvg.types import Sample, SceneObject
 SIZES = {  # text: width, layers, heads, key-value heads, mlp; vision: width, layers, heads
     "small": ((256, 6, 4, 2, 1024), (256, 4, 4)),
     "medium": ((512, 6, 8, 2, 2048), (256, 6, 4)),
+    "2b": ((1536, 28, 12, 2, 8960), (1280, 32, 16)),  # as published, for GPUs
 }
 REAL_VOCABULARY = 151_936  # rows of the published 2B model
 

@@ -15,7 +15,9 @@ from typing import Any
 class PhaseClock:
     """Exclusive seconds by phase: a phase that is opened inside another one is taken off it."""
 
-    def __init__(self) -> None:
+    def __init__(self, wait: Callable[[], object] = lambda: None) -> None:
+        """``wait`` returns when all work that was asked for is done: a GPU's goes on behind the calls."""
+        self.wait = wait
         self.steps: list[dict[str, float]] = []
         self._wall: dict[str, float] = defaultdict(float)
         self._open: list[list[Any]] = []
@@ -30,6 +32,7 @@ class PhaseClock:
         try:
             yield
         finally:
+            self.wait()
             spent = time.perf_counter() - start
             self._open.pop()
             self._wall[name] += spent - frame[0]
@@ -54,6 +57,7 @@ class PhaseClock:
 
     def step(self) -> None:
         """A step ends, and the next begins."""
+        self.wait()
         now = (time.perf_counter(), time.process_time())
         step, cpu = (b - a for a, b in zip(self._last, now, strict=True))
         phases = {**self._wall}
