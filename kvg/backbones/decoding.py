@@ -154,15 +154,15 @@ def prefill(backbone: Backbone, batch: Mapping[str, Any], repeats: int) -> tuple
     embeds, positions, mask = backbone.prompt_inputs(batch)
     given = {"inputs_embeds": embeds, "position_ids": positions, "attention_mask": mask}
     following = positions[0, :, -1] + 1
+    model = backbone.model.model.language_model
     state: GroupState | RepeatedState
     if backbone.shares_prefix:
         state = GroupState(mask.bool(), following, repeats)
-        model = backbone.model.model.language_model
         out = model(**given, use_cache=False, keep=state)
         if TokenPass.fits(model) and not backbone.sharded:
             state.token_pass = TokenPass(model)
     else:
-        out = backbone.model.model.language_model(**given, use_cache=True, past_key_values=DynamicCache())
+        out = model(**given, use_cache=True, past_key_values=DynamicCache())
         state = RepeatedState(mask.bool(), following, repeats, out.past_key_values)
     return backbone.model.lm_head(out.last_hidden_state[:, -1]).repeat_interleave(repeats, 0), state
 

@@ -1,7 +1,7 @@
 """One token of each row through the language model, written out.
 
-A step of sampling has little arithmetic, and the layers of transformers spend most of it between kernels: in modules,
-keyword arguments, and a dozen small operations to each norm and rotation. Here the same is said in a third of the calls
+With few rows a step of sampling has little arithmetic, and the layers of transformers spend much of it between kernels:
+in modules, keyword arguments, and many small operations to each norm and rotation. Here the same is said in fewer calls
 (``tests/benchmarks/decoding.py``). The weights are the model's own; adapters are called as they are.
 """
 

@@ -16,6 +16,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 from checkpoints import SIZES, build, scene
+from compare_grpo import spread
 
 from kvg.backbones.qwen2_vl import Qwen2VLBackbone
 
@@ -56,8 +57,7 @@ def main() -> int:
                 ]
                 ratios = [layers / written for layers, written in pairs]
                 columns = [f"{median(column):.1f}" for column in zip(*pairs, strict=True)]
-                spread = f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-                print(f"| {size} | {8 * prompts} | {' | '.join(columns)} | {spread} |", flush=True)
+                print(f"| {size} | {8 * prompts} | {' | '.join(columns)} | {spread(ratios)} |", flush=True)
     return 0
 
 

@@ -10,7 +10,7 @@ import io
 import sys
 import time
 from collections.abc import Callable
-from statistics import median
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,6 +21,9 @@ from kvg.backbones.processor import QwenVLProcessor
 from kvg.backbones.qwen2_vl import lab_tokenizer
 from kvg.text.box_codec import RelativeCodec
 
+sys.path.insert(0, str(Path(__file__).parent))
+from compare_grpo import spread
+
 
 def milliseconds(work: Callable[[], object], repeats: int) -> list[float]:
     """Times of single calls, after one that is not counted."""
@@ -30,11 +33,6 @@ def milliseconds(work: Callable[[], object], repeats: int) -> list[float]:
         work()
         found.append(1000 * (time.perf_counter() - start))
     return found[1:]
-
-
-def spread(values: list[float]) -> str:
-    """Median and range."""
-    return f"{median(values):.1f} ({min(values):.1f} to {max(values):.1f})"
 
 
 def main() -> int:
