@@ -215,7 +215,7 @@ class Backbone(nn.Module, ABC):
     def label_loss(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         """Mean negative log-likelihood of the labelled tokens in nats, and their number."""
         states, labels = labelled_states(self, batch)
-        logprobs, _ = token_logprobs(self.model.lm_head, states, labels)
+        logprobs, _ = token_logprobs(self.model.lm_head.weight, states, labels)
         return -logprobs.sum() / max(1, len(labels)), torch.tensor(len(labels), device=labels.device)
 
     def completion_logprobs(

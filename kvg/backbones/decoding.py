@@ -160,7 +160,7 @@ def prefill(backbone: Backbone, batch: Mapping[str, Any], repeats: int) -> tuple
         state = GroupState(mask.bool(), following, repeats)
         out = model(**given, use_cache=False, keep=state)
         if TokenPass.fits(model) and not backbone.sharded:
-            state.token_pass = TokenPass(model)
+            state.token_pass = TokenPass(model, backbone.model.lm_head, len(state.owner))
     else:
         out = model(**given, use_cache=True, past_key_values=DynamicCache())
         state = RepeatedState(mask.bool(), following, repeats, out.past_key_values)
@@ -171,13 +171,12 @@ def decode(backbone: Backbone, tokens: Tensor, state: GroupState | RepeatedState
     """See ``kvg.rl.rollout.Policy.decode``."""
     embeds = backbone.model.get_input_embeddings()(tokens)
     if isinstance(state, GroupState) and state.token_pass is not None:
-        states = state.token_pass(embeds, state.position, state)
+        logits = state.token_pass(embeds, state.position, state)
     else:
-        states = _through_modules(backbone.model.model.language_model, embeds, state)
+        logits = backbone.model.lm_head(_through_modules(backbone.model.model.language_model, embeds, state))
     if isinstance(state, GroupState):
         state.length += 1
     state.position = state.position + 1
-    logits: Tensor = backbone.model.lm_head(states)
     return logits
 
 

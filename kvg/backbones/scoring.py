@@ -138,7 +138,7 @@ def completion_logprobs(
     states = shared_states if backbone.shares_prefix else repeated_states
     found = states(backbone, batch, tokens, completion_mask)
     scores, entropies = token_logprobs(
-        backbone.model.lm_head, found, tokens[completion_mask], temperature, entropy_gradient=entropy_gradient
+        backbone.model.lm_head.weight, found, tokens[completion_mask], temperature, entropy_gradient=entropy_gradient
     )
     empty = torch.zeros(tokens.shape, device=scores.device, dtype=scores.dtype)
     return empty.masked_scatter(completion_mask, scores), empty.masked_scatter(completion_mask, entropies)

@@ -1,8 +1,9 @@
 """One token of each row through the language model, written out.
 
-With few rows a step of sampling has little arithmetic, and the layers of transformers spend much of it between kernels:
-in modules, keyword arguments, and many small operations to each norm and rotation. Here the same is said in fewer calls
-(``tests/benchmarks/decoding.py``). The weights are the model's own; adapters are called as they are.
+With few rows a step of sampling has little arithmetic: it reads every weight once for each token, and the layers of
+transformers spend the rest between kernels, in modules, keyword arguments, and many small operations to each norm and
+rotation. Here the same is said in fewer calls, on a CPU with copies of the weights that lie as such products read them
+best, adapters worked in (``tests/benchmarks/decoding.py``). The copies last as long as the completions are drawn.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from peft.tuners.lora import LoraLayer
+from torch import Tensor
 from torch.nn import functional as F
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLDecoderLayer
 from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VLDecoderLayer
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from kvg.backbones.decoding import GroupState
 
 KNOWN_LAYERS = (Qwen2VLDecoderLayer, Qwen2_5_VLDecoderLayer)
+BLOCK = 32  # outputs of a linear layer whose weights lie behind each other
+FEW_ROWS = 64
 Map = Callable[[Tensor], Tensor]
 
 
@@ -30,27 +34,30 @@ class _Layer:
     """The maps of a layer, in the order of their use."""
 
     before: Map
-    query: Map
-    key: Map
-    value: Map
+    attention_inputs: Map  # queries, keys and values, side by side
     out: Map
     between: Map
-    gate: Map
-    up: Map
+    gate_and_up: Map  # side by side
     down: Map
+    groups: int  # of heads, each with one key and value
     scale: float
 
 
 class TokenPass:
-    """A text model of Qwen2-VL or Qwen2.5-VL, for one token a row whose context a ``GroupState`` holds.
+    """A text model of Qwen2-VL or Qwen2.5-VL and its head, for one token a row whose context a ``GroupState`` holds.
 
     Args:
         language_model: one for which ``fits`` is true.
+        head: the output projection.
+        rows: at most so many at a time; only few make copies of weights worth their while.
     """
 
-    def __init__(self, language_model: Any) -> None:
-        self.layers = [_layer(layer) for layer in language_model.layers]
+    def __init__(self, language_model: Any, head: Any, rows: int) -> None:
+        # Memory is dear on a GPU, and more rows have arithmetic enough.
+        linear = _copied if head.weight.device.type == "cpu" and rows <= FEW_ROWS else _as_they_are
+        self.layers = [_layer(layer, linear) for layer in language_model.layers]
         self.norm = _norm(language_model.norm)
+        self.head = linear(head)
         self.rotary = language_model.rotary_emb
         self.head_dim: int = language_model.layers[0].self_attn.head_dim
 
@@ -64,7 +71,7 @@ class TokenPass:
         return known and config.hidden_act == "silu" and config.rope_parameters["rope_type"] == "default"
 
     def __call__(self, embeds: Tensor, position: Tensor, state: GroupState) -> Tensor:
-        """The last hidden states.
+        """The logits after the tokens.
 
         Args:
             embeds: ``[N, hidden]`` of the tokens.
@@ -72,7 +79,7 @@ class TokenPass:
             state: is asked by each layer, and takes the tokens' keys and values.
 
         Returns:
-            ``[N, hidden]``.
+            ``[N, V]``.
         """
         angles = position[:, None, None].float() * self.rotary.inv_freq.float()  # [N, 1, D / 2]
         cos, sin = angles.cos(), angles.sin()
@@ -81,32 +88,26 @@ class TokenPass:
         half = self.head_dim // 2
         states = embeds
         for number, layer in enumerate(self.layers):
-            seen = layer.before(states)
-            query, key = layer.query(seen), layer.key(seen)
-            both = torch.cat([query, key], -1).view(len(states), -1, self.head_dim)  # [N, heads + groups, D]
-            value = layer.value(seen).view(len(states), -1, self.head_dim)
+            found = layer.attention_inputs(layer.before(states)).view(len(states), -1, self.head_dim)
+            both, value = found[:, : -layer.groups], found[:, -layer.groups :]
             both = torch.addcmul(both * cos, both.roll(half, -1), sin).to(value.dtype)  # float32 under autocast
-            heads = query.shape[-1] // self.head_dim
-            states = states + layer.out(
-                state.attend(number, both[:, :heads], both[:, heads:], value, layer.scale).flatten(1)
-            )
-            seen = layer.between(states)
-            states = states + layer.down(F.silu(layer.gate(seen)).mul_(layer.up(seen)))
-        return self.norm(states)
+            query, key = both[:, : -layer.groups], both[:, -layer.groups :]
+            states = states + layer.out(state.attend(number, query, key, value, layer.scale).flatten(1))
+            gate, up = layer.gate_and_up(layer.between(states)).chunk(2, -1)
+            states = states + layer.down(F.silu(gate).mul_(up))
+        return self.head(self.norm(states))
 
 
-def _layer(layer: Any) -> _Layer:
+def _layer(layer: Any, linear: Callable[..., Map]) -> _Layer:
     attention, mlp = layer.self_attn, layer.mlp
     return _Layer(
         _norm(layer.input_layernorm),
-        _linear(attention.q_proj),
-        _linear(attention.k_proj),
-        _linear(attention.v_proj),
-        _linear(attention.o_proj),
+        linear(attention.q_proj, attention.k_proj, attention.v_proj),
+        linear(attention.o_proj),
         _norm(layer.post_attention_layernorm),
-        _linear(mlp.gate_proj),
-        _linear(mlp.up_proj),
-        _linear(mlp.down_proj),
+        linear(mlp.gate_proj, mlp.up_proj),
+        linear(mlp.down_proj),
+        attention.k_proj.out_features // attention.head_dim,
         attention.scaling,
     )
 
@@ -117,6 +118,37 @@ def _norm(module: Any) -> Map:
     )
 
 
-def _linear(module: Any) -> Map:
-    """A plain layer without the module's call; an adapter's as it is."""
-    return partial(F.linear, weight=module.weight, bias=module.bias) if type(module) is nn.Linear else module
+def _as_they_are(*modules: Any) -> Map:
+    """Linear layers of one input, with or without adapters, their outputs side by side."""
+    return modules[0] if len(modules) == 1 else lambda states: torch.cat([m(states) for m in modules], -1)
+
+
+def _copied(*modules: Any) -> Map:
+    """The same from copies of their weights that lie as a product of few rows reads them fastest."""
+    with torch.no_grad():
+        weight = torch.cat([_merged(module) for module in modules])
+        biases = [getattr(module, "base_layer", module).bias for module in modules]
+        bias = None if biases[0] is None else torch.cat(biases)
+        if torch.is_autocast_enabled("cpu"):  # else each call would cast them anew
+            dtype = torch.get_autocast_dtype("cpu")
+            weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
+        num = len(weight)
+        blocks = F.pad(weight, (0, 0, 0, -num % BLOCK)).view(-1, BLOCK, weight.shape[1]).transpose(1, 2).contiguous()
+
+    def apply(states: Tensor) -> Tensor:
+        out = torch.bmm(states.expand(len(blocks), -1, -1), blocks).transpose(0, 1).reshape(len(states), -1)[:, :num]
+        return out if bias is None else out + bias
+
+    return apply
+
+
+def _merged(module: Any) -> Tensor:
+    """A linear layer's weight with its adapters worked in."""
+    if not isinstance(module, LoraLayer):
+        weight: Tensor = module.weight
+        return weight
+    base: Tensor = module.get_base_layer().weight
+    if module.disable_adapters:
+        return base
+    deltas = [module.get_delta_weight(name) for name in module.active_adapters]
+    return base + torch.stack(deltas).sum(0).to(base.dtype)

@@ -8,6 +8,9 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+BLOCK = 256  # words whose probabilities are summed before one of them is looked for
 
 
 @dataclass(frozen=True)
@@ -105,25 +108,54 @@ def rollout(
 def draw(logits: Tensor, settings: SamplingSettings, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
     """One token per row and its log-probability under the distribution it was drawn from.
 
-    The draw inverts the cumulative distribution: ``torch.multinomial`` costs twenty times as much on a CPU.
-
     >>> draw(torch.tensor([[0.0, 9.0, 1.0]]), SamplingSettings(temperature=0.0), None)[0]
     tensor([1])
     """
     logits = logits.float()
     if settings.temperature == 0:
         best = logits.argmax(-1)
-        return best, logits.log_softmax(-1).gather(-1, best[:, None])[:, 0]
-    logits = logits / settings.temperature
+        return best, logits.gather(-1, best[:, None])[:, 0] - logits.logsumexp(-1)
+    if settings.temperature != 1:
+        logits = logits / settings.temperature
     if settings.top_k and settings.top_k < logits.shape[-1]:
         logits = logits.masked_fill(logits < logits.topk(settings.top_k).values[:, -1:], -torch.inf)
     if settings.top_p < 1:
         ordered, index = logits.sort(-1, descending=True)
         before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
         logits = logits.masked_fill((before >= settings.top_p).scatter(-1, index, before >= settings.top_p), -torch.inf)
-    scores = logits.log_softmax(-1)
-    cumulative = scores.double().exp().cumsum(-1)
-    shots = torch.rand(len(logits), 1, generator=generator, device=generator.device if generator else None)
-    target = shots.to(logits.device).double() * cumulative[:, -1:]
-    drawn = torch.searchsorted(cumulative, target, right=True).clamp_(max=logits.shape[-1] - 1)
-    return drawn[:, 0], scores.gather(-1, drawn)[:, 0]
+    probs = logits.softmax(-1)
+    where = generator.device if generator else None
+    shots = torch.rand(len(logits), 1, generator=generator, device=where, dtype=torch.float64).to(logits.device)
+    drawn = invert(probs, shots)
+    return drawn[:, 0], probs.gather(-1, drawn)[:, 0].log()
+
+
+def invert(weights: Tensor, shots: Tensor) -> Tensor:
+    """Where the running sum of each row of weights first exceeds a share of their whole.
+
+    Blocks of words are summed first, and only the block that is hit is looked into: ``torch.multinomial``, or a running
+    sum over a large vocabulary, costs more than many a layer. What weighs nothing is never hit.
+
+    Args:
+        weights: ``[N, V]``, not negative, some above 0.
+        shots: ``[N, 1]`` shares in [0, 1), float64.
+
+    Returns:
+        ``[N, 1]`` indices.
+
+    >>> invert(torch.tensor([[0.0, 1.0, 3.0, 0.0]] * 2), torch.tensor([[0.24], [0.25]], dtype=torch.float64)).T
+    tensor([[1, 2]])
+    """
+    blocks = F.pad(weights, (0, -weights.shape[-1] % BLOCK)).view(len(weights), -1, BLOCK)
+    reached = blocks.sum(-1).double().cumsum(-1)
+    target = shots * reached[:, -1:]
+    block, target = _first_above(reached, target)
+    before = reached.gather(-1, (block - 1).clamp(min=0)).where(block > 0, 0)
+    inside = blocks[torch.arange(len(blocks), device=blocks.device), block[:, 0]].double().cumsum(-1)
+    return block * BLOCK + _first_above(inside, target - before)[0]
+
+
+def _first_above(reached: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Where running sums first exceed a target, which rounding must not lift to their end; and that target."""
+    target = torch.minimum(target, torch.nextafter(reached[:, -1:], torch.zeros_like(target)))
+    return torch.searchsorted(reached, target, right=True), target

@@ -5,8 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kvg.rl.logprobs import token_logprobs
-
 TOLERANCE = 1e-5
 
 
@@ -92,21 +90,3 @@ def test_frozen_parts_by_config(family):
     assert trained() == {"vision": False, "projector": False, "language": True}
     assert trained(freeze_vision=False) == {"vision": True, "projector": False, "language": True}
     assert trained(freeze_projector=False) == {"vision": False, "projector": True, "language": True}
-
-
-def test_token_logprobs_in_chunks_with_gradient():
-    torch.manual_seed(0)
-    head, hidden = torch.nn.Linear(8, 5, bias=False), torch.randn(7, 8, requires_grad=True)
-    targets = torch.tensor([0, 1, 2, 3, 4, 0, 1])
-    results = []
-    for chunk in (100, 3):
-        hidden.grad = None
-        scores, entropy = token_logprobs(head, hidden, targets, temperature=0.5, chunk=chunk)
-        scores.sum().backward()
-        results.append((scores.detach(), entropy, hidden.grad.clone()))
-    for whole, cut in zip(*results, strict=True):
-        torch.testing.assert_close(whole, cut)
-    expected = (head(hidden) / 0.5).log_softmax(-1)
-    torch.testing.assert_close(results[0][0], expected.gather(1, targets[:, None])[:, 0].detach())
-    torch.testing.assert_close(results[0][1], -(expected.exp() * expected).sum(-1).detach())
-    assert token_logprobs(head, hidden[:0], targets[:0])[0].shape == (0,)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kvg.rl.rollout import SamplingSettings, draw, rollout
+from kvg.rl.rollout import SamplingSettings, draw, invert, rollout
 
 GREEDY = SamplingSettings(max_new_tokens=12, temperature=0.0)
 
@@ -147,3 +147,23 @@ def test_greedy_scores_are_of_the_whole_distribution():
     drawn, scores = draw(torch.tensor([[0.0, 1.0]]), SamplingSettings(temperature=0.0), None)
     assert drawn.tolist() == [1]
     assert scores.item() == pytest.approx(-0.31326, abs=1e-5)  # -log(1 + 1/e)
+
+
+@pytest.mark.parametrize("num", [5, 256, 700])  # one block of words, just one, several and a part
+def test_inverted_shares_are_those_of_a_running_sum(num):
+    torch.manual_seed(0)
+    weights = torch.rand(40, num) * (torch.rand(40, num) < 0.2)
+    weights[:, 3] += 0.1
+    shots = torch.rand(40, 1, dtype=torch.float64)
+    running = weights.double().cumsum(-1)
+    expected = torch.searchsorted(running, shots * running[:, -1:], right=True)
+    assert (invert(weights, shots) == expected).float().mean() > 0.99  # a shot within rounding of a border may differ
+
+
+def test_what_weighs_nothing_is_never_hit():
+    weights = torch.zeros(2, 600)
+    weights[:, 258:260] = torch.tensor([1e-30, 1.0])
+    shots = torch.tensor([[0.0], [1 - 2**-53]], dtype=torch.float64)
+    assert invert(weights, shots)[:, 0].tolist() == [258, 259]
+    weights[:, 259] = 0
+    assert invert(weights, shots)[:, 0].tolist() == [258, 258]
