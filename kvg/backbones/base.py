@@ -18,9 +18,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from kvg.backbones import decoding
+from kvg.backbones import decoding, patch_embedding
 from kvg.backbones.features import FeatureCache
-from kvg.backbones.folders import full_state, load_checkpoint, write_folder
+from kvg.backbones.folders import end_tokens, full_state, load_checkpoint, write_folder
 from kvg.backbones.lora import LoRASettings, add_lora, lora_disabled, merged_state
 from kvg.backbones.processor import TURN_END, QwenVLProcessor
 from kvg.backbones.scoring import completion_logprobs, labelled_states
@@ -31,16 +31,6 @@ from kvg.text.box_codec import BoxCodec
 
 # Entry points that run the model.
 RUN_METHODS = ("prefill", "decode", "completion_logprobs", "label_loss", "with_features")
-
-
-def end_tokens(told: int | list[int] | None, turn_end: int) -> tuple[int, ...]:
-    """Tokens that end a completion: those that a checkpoint tells of, and the end of the turn, which is what is taught.
-
-    >>> end_tokens(None, 5), end_tokens(7, 5), end_tokens([5, 7], 5)
-    ((5,), (7, 5), (5, 7))
-    """
-    listed = told if isinstance(told, list) else [] if told is None else [told]
-    return tuple(dict.fromkeys([*listed, turn_end]))
 
 
 class Backbone(nn.Module, ABC):
@@ -103,6 +93,7 @@ class Backbone(nn.Module, ABC):
         self.sharded = False
         self.feature_cache = FeatureCache(feature_cache_mb * 2**20) if feature_cache_mb else None
         self.shares_prefix = share_prefix and attn == "sdpa"
+        patch_embedding.install(self.model.model.visual)
         if self.shares_prefix:
             install(self.model.model.language_model)
         self._freeze(freeze_vision, freeze_projector)
@@ -159,12 +150,18 @@ class Backbone(nn.Module, ABC):
         """Whether vision tower and projector are frozen as a whole, so that a picture's tokens never change."""
         return not any(p.requires_grad for p in self.model.model.visual.parameters())
 
-    def with_features(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """The batch with its visual tokens as ``image_features`` where they never change: computed once, used often."""
+    def with_features(self, batch: Mapping[str, Any], learnt_once: bool = False) -> dict[str, Any]:
+        """The batch with its visual tokens as ``image_features`` where they may be used again.
+
+        Args:
+            batch: with or without pictures.
+            learnt_once: a single backward pass follows, before the weights change: then visual tokens are computed once
+                even where the tower is trained, and keep their way back to it.
+        """
         patches, grid = batch.get("patches"), batch.get("image_grid_thw")
-        if patches is None or grid is None or not self.sees_alike:
+        if patches is None or grid is None or not (self.sees_alike or learnt_once):
             return dict(batch)
-        if self.feature_cache is None or len(grid) != len(batch["samples"]):
+        if not self.sees_alike or self.feature_cache is None or len(grid) != len(batch["samples"]):
             return {**batch, "image_features": self.image_features(patches, grid)}
         return {**batch, "image_features": self.feature_cache(batch["samples"], patches, grid, self.image_features)}
 

@@ -123,3 +123,13 @@ def write_folder(folder: Path, model: Any, state: Mapping[str, Tensor], processo
         "temporal_patch_size": processor.temporal_patch_size,
     }
     (folder / "preprocessor_config.json").write_text(json.dumps(picture, indent=1) + "\n")
+
+
+def end_tokens(told: int | list[int] | None, turn_end: int) -> tuple[int, ...]:
+    """Tokens that end a completion: those that a checkpoint tells of, and the end of the turn, which is what is taught.
+
+    >>> end_tokens(None, 5), end_tokens(7, 5), end_tokens([5, 7], 5)
+    ((5,), (7, 5), (5, 7))
+    """
+    listed = told if isinstance(told, list) else [] if told is None else [told]
+    return tuple(dict.fromkeys([*listed, turn_end]))

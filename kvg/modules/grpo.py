@@ -128,8 +128,9 @@ class GRPOModule(StageModule):
             return None
         temperature = self.rollout_sampling.temperature
         if self._reference:
-            if "image_features" not in batch:  # this tower is frozen, whatever the policy's does
-                batch = self._reference[0].with_features(batch)
+            if not self.backbone.sees_alike:  # its tower is frozen, whatever the policy's does
+                own = {name: value for name, value in batch.items() if name != "image_features"}
+                batch = self._reference[0].with_features(own)
             return self._reference[0].completion_logprobs(batch, out.tokens, out.completion_mask, temperature)[0]
         with self.backbone.base_weights():
             return self.backbone.completion_logprobs(batch, out.tokens, out.completion_mask, temperature)[0]
@@ -152,7 +153,8 @@ class GRPOModule(StageModule):
 
     def _collect(self, batch: Batch, batch_idx: int) -> tuple[list[Experience] | None, float]:
         start, size = time.perf_counter(), len(batch["samples"])
-        batch = self.backbone.with_features(batch)
+        single = self.updates_per_batch() == 1 and not (self.part_prompts or self.refills or self.backbone.sharded)
+        batch = self.backbone.with_features(batch, learnt_once=single)
         self.backbone.eval()
         generator = torch.Generator(device=self.device)
         generator.manual_seed(self.seed + 1_000_003 * self.global_step + 7919 * self.global_rank + 13 * batch_idx)

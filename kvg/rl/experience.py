@@ -60,6 +60,8 @@ class Experience:
         state = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         samples = [dataclasses.asdict(sample) for sample in self.batch["samples"]]
         state["batch"] = {**self.batch, "samples": samples}
+        if FEATURES in self.batch and self.batch[FEATURES].requires_grad:  # a replay has to reach the tower, too
+            del state["batch"][FEATURES]
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part")
         torch.save(state, part)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
@@ -90,3 +92,12 @@ def test_frozen_parts_by_config(family):
     assert trained() == {"vision": False, "projector": False, "language": True}
     assert trained(freeze_vision=False) == {"vision": True, "projector": False, "language": True}
     assert trained(freeze_projector=False) == {"vision": False, "projector": True, "language": True}
+
+
+def test_patches_go_through_the_convolution_as_a_product(backbone, prompts):
+    embed = copy.deepcopy(backbone.model.model.visual).patch_embed.double()
+    patches = backbone.processor.pixel_values(prompts(backbone)["patches"]).double()
+    with torch.no_grad():
+        torch.testing.assert_close(embed(patches), type(embed).forward(embed, patches))
+        embed.proj.weight.zero_()  # a copy answers with its own weight
+        assert embed(patches).abs().sum() == 0

@@ -20,7 +20,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
-PHASES = ("sample", "reward", "reference", "forward", "backward", "optimizer", "other")
+PHASES = ("vision", "sample", "reward", "reference", "forward", "backward", "optimizer", "other")
 
 
 def measure(script: str, args: list[str]) -> dict[str, Any]:

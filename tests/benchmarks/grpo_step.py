@@ -68,8 +68,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from kvg.rewards.iou import IoUReward
     from kvg.shards.writer import ShardWriter
 
-    if args.keep_memory:
-        keep_freed_memory()
+    keep_freed_memory()
 
     class Letters(Reward):
         """A number from the text alone, different for almost all texts."""
@@ -91,7 +90,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         backbone,
         WeightedReward({"iou": IoUReward(), "letters": Letters()}),
         DAPOLoss(beta=args.beta),
-        partial(torch.optim.AdamW, lr=1e-6),
+        partial(torch.optim.AdamW, lr=1e-6, fused=True),
         group_size=args.group,
         max_new_tokens=args.completion,
         export=False,
@@ -99,6 +98,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     class Steps(Callback):
         def on_train_start(self, *_: Any) -> None:
+            clock.wrap(module.backbone, "with_features", "vision")
             clock.wrap(grpo, "rollout", "sample")
             clock.wrap(module, "_rewards", "reward")
             clock.wrap(module, "_reference_logprobs", "reference")
@@ -139,7 +139,6 @@ def main() -> int:
     parser.description = __doc__.splitlines()[0]
     parser.add_argument("--plain", action="store_true", help="repeat each prompt for its completions")
     parser.add_argument("--freeze-vision", action="store_true", help="leave tower and projector as they are")
-    parser.add_argument("--keep-memory", action="store_true", help="as the command kvg does on a CPU")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the weights")
     parser.add_argument("--precision", default="32-true", help="the Trainer's (default 32-true)")

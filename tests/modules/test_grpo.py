@@ -127,6 +127,25 @@ def test_without_beta_there_is_no_reference(train, tiny, adamw):
     assert log["train/kl"] == [0.0]
 
 
+@pytest.mark.parametrize("beta", [0.0, 0.1])
+def test_a_trained_tower_sees_a_picture_once_a_step(train, tiny, adamw, beta):
+    """Sampling's visual tokens serve learning, too, and lead back to the tower: the step is that of two passes."""
+    found = []
+    for part_prompts in (0, 2):  # parts of an update need a way back each
+        backbone, calls = tiny(freeze_vision=False, freeze_projector=False), []
+        backbone.model.model.visual.register_forward_hook(lambda *_, calls=calls: calls.append(1))
+        module = grpo(backbone, SPACES, adamw(1e-3), group_size=4, beta=beta, part_prompts=part_prompts, **SMALL)
+        before = state(module)
+        train(module, 2)
+        found.append((len(calls), state(module)))
+        assert any("patch_embed" in name for name in moved(module, before))
+    (once, weights), (twice, expected) = found
+    reference = 2 if beta else 0  # the frozen copy took the hook along, and sees each picture with its own tower
+    assert (once - reference, twice - reference) == (2, 4)
+    for name, value in weights.items():
+        torch.testing.assert_close(value, expected[name], atol=1e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize(("reward", "group_size"), [(EQUAL, 4), (SPACES, 1)])
 def test_nothing_to_compare_nothing_to_learn(train, tiny, adamw, reward, group_size):
     """Equal rewards, or groups of one, have no advantage; without a KL term the weights stay to the last bit."""

@@ -84,3 +84,9 @@ def test_a_file_holds_everything(found, tmp_path):
             assert torch.equal(value, again.batch[name])
     assert torch.equal(again.tokens, found.tokens)
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["b.pt"]
+
+
+def test_a_file_leaves_out_what_leads_back_to_a_tower(found, tmp_path):
+    trained = {**found.batch, "image_features": found.batch["image_features"].clone().requires_grad_()}
+    Experience(trained, found.tokens, found.mask, found.advantages).save(tmp_path / "b.pt")
+    assert "image_features" not in Experience.load(tmp_path / "b.pt").batch
