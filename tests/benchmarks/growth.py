@@ -1,9 +1,11 @@
-"""Our step of stage 2 as group, completion and picture grow, beside the operations that the method cannot avoid.
+"""Our step of stage 2 as group, completion, picture and vocabulary grow, beside what the method cannot avoid.
 
     python tests/benchmarks/growth.py
 
-Counted are matrix products in float32, each token and picture once: a picture's tower and a prompt once for drawing and
-once for learning, a pass backwards as twice the pass forwards. Each run is a process of its own.
+Counted are matrix products in float32: a picture once, a prompt and its completions once for drawing and once for
+learning, a pass backwards as twice the pass forwards. Learning includes the picture's pass, whose tokens serve drawing,
+too. Of the memory, three copies of the embedding are its gradient and AdamW's two moments. Each run is a process of its
+own.
 """
 
 from __future__ import annotations
@@ -19,11 +21,16 @@ from typing import Any
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
-BASE = {"group": 8, "completion": 64, "image-size": 448}
-GROWN = {"group": (2, 4, 8, 16), "completion": (32, 64, 128, 256), "image-size": (224, 448, 672)}
+BASE = {"group": 8, "completion": 64, "image-size": 448, "vocabulary": 4160}
+GROWN = {
+    "group": (2, 4, 8, 16),
+    "completion": (32, 64, 128, 256),
+    "image-size": (224, 448, 672),
+    "vocabulary": (4160, 37_984, 151_936),
+}
 COLUMNS = (
-    *("group", "completion", "picture", "prompt", "step, s", "drawing, s", "Gop", "learning, s", "Gop"),
-    *("of the rate", "MiB above the model"),
+    *("group", "completion", "picture", "vocabulary", "prompt", "step, s", "drawing, s", "Gop", "learning, s", "Gop"),
+    *("of the rate", "MiB above the model", "embedding x 3, MiB"),
 )
 PATCH, MERGE = 14, 2
 RATE = """
@@ -72,8 +79,7 @@ def work(checkpoint: Path, prompt: int, group: int, completion: int, side: int) 
     merged = MERGE**2 * deep
     tower = vision["depth"] * (2 * block * patches + 4 * deep * patches**2)
     tower += 2 * patches * deep * 3 * 2 * PATCH**2 + 2 * patches / MERGE**2 * (merged**2 + merged * width)
-    once = (language + scores + tower) / 1e9
-    return Work(once, 3 * once)
+    return Work((language + scores) / 1e9, 3 * (language + scores + tower) / 1e9)
 
 
 def main() -> int:
@@ -83,36 +89,37 @@ def main() -> int:
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=sorted(SIZES), default="small")
-    parser.add_argument("--vocabulary", type=int, default=4160)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, default=5)
     args = parser.parse_args()
     fixed = ["--threads", str(args.threads), "--steps", str(args.steps)]
     script = RATE.format(threads=args.threads)
     rate = float(subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout)
-    print(f"{args.size}, {args.vocabulary} tokens; products of 2048 x 2048: {rate:.0f} Gop/s on {args.threads} threads")
-    print(
-        "| group | completion | picture | prompt | step, s | drawing, s | Gop | learning, s | Gop | of the rate | MiB |"
-    )
-    print("|" + "--|" * 11)
+    print(f"{args.size}; products of 2048 x 2048: {rate:.0f} Gop/s on {args.threads} threads")
+    print(f"| {' | '.join(COLUMNS)} |\n|{'--|' * len(COLUMNS)}")
     done: dict[tuple[int, ...], dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        checkpoint = build(Path(folder) / "model", args.size, args.vocabulary)
         for name, values in GROWN.items():
             for value in values:
                 shape = {**BASE, name: value}
-                options = [word for key, found in shape.items() for word in (f"--{key}", str(found))]
                 key = tuple(shape.values())
+                *sizes, vocabulary = key
+                checkpoint = Path(folder) / str(vocabulary)
+                if not checkpoint.exists():
+                    build(checkpoint, args.size, vocabulary)
+                options = [word for name in shape if name != "vocabulary" for word in (f"--{name}", str(shape[name]))]
                 if key not in done:
                     done[key] = measure("grpo_step.py", ["--checkpoint", str(checkpoint), *fixed, *options])
-                print(row(shape, done[key], work(checkpoint, done[key]["prompt_tokens"], *key), rate), flush=True)
+                needed = work(checkpoint, done[key]["prompt_tokens"], *sizes)
+                embedding = vocabulary * SIZES[args.size][0][0] * 4 / 2**20
+                print(row(shape, done[key], needed, rate) + f" {3 * embedding:.0f} |", flush=True)
     return 0
 
 
 def row(shape: dict[str, int], run: dict[str, Any], needed: Work, rate: float) -> str:
     """One size in the table."""
     phases = run["phases_s"]
-    learning = phases["forward"] + phases["backward"]
+    learning = phases["vision"] + phases["forward"] + phases["backward"]
     cells = [*map(str, shape.values()), str(run["prompt_tokens"]), f"{run['step_s']:.2f}"]
     cells += [f"{phases['sample']:.2f}", f"{needed.drawing:.0f}", f"{learning:.2f}", f"{needed.learning:.0f}"]
     cells += [f"{needed.learning / learning / rate:.0%}", f"{run['peak_rss_mib'] - run['before_mib']}"]
