@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -14,12 +13,12 @@ from typing import Any, Protocol
 
 from PIL import Image
 
+from kvg.catalogue.folders import entity_name
+from kvg.catalogue.reading import read_file
 from kvg.errors import DataError
 from kvg.types import Box
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-_ARTICLE = re.compile(r"^(?:an?|the|some)\s+", re.IGNORECASE)
-_REMARK = re.compile(r"[(,;]")
 OPAQUE = 127  # alpha above this belongs to the entity; softer pixels are its antialiased rim
 
 
@@ -206,17 +205,10 @@ def _images(folder: Path) -> Iterator[Path]:
 
 
 def _entity_name(path: Path, folder: Path, names: Mapping[str, Any]) -> str:
-    relative = path.relative_to(folder)
-    for key in (relative.as_posix(), path.name):
+    for key in (path.relative_to(folder).as_posix(), path.name):
         if key in names:
             return str(names[key])
-    label = path.with_suffix(".txt")
-    if label.is_file():
-        lines = label.read_text("utf-8", errors="replace").splitlines()
-        name = _ARTICLE.sub("", _REMARK.split(lines[0], maxsplit=1)[0].strip().rstrip(".!")) if lines else ""
-        if name:
-            return name
-    return (relative.parts[0] if len(relative.parts) > 1 else path.stem).replace("_", " ")
+    return entity_name(path, folder)
 
 
 def _read_json(path: Path) -> Mapping[str, Any]:
@@ -244,9 +236,4 @@ def _checked_box(path: Path, raw: object, width: int, height: int) -> Box:
 
 @lru_cache(maxsize=256)
 def _open_rgba(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            rgba: Image.Image = image.convert("RGBA")
-    except (OSError, SyntaxError) as error:
-        raise DataError(str(path), "image", f"cannot be decoded ({error}); replace or remove it") from error
-    return rgba
+    return read_file(path).convert("RGBA")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib
 import logging
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -70,15 +69,10 @@ def load_config(path: str | Path) -> dict[str, Any]:
     Raises:
         ConfigError: it cannot be read, or has keys other than ``source`` and ``compositor``.
     """
-    import yaml
+    from kvg.catalogue.project import read_yaml
 
-    try:
-        config = yaml.safe_load(Path(path).read_text("utf-8"))
-    except OSError as error:
-        raise ConfigError("config", f"{path} cannot be opened ({error.strerror}); correct the path") from error
-    except yaml.YAMLError as error:
-        raise ConfigError("config", f"{path} is no YAML ({error}); correct it") from error
-    if not isinstance(config, dict) or "source" not in config:
+    config = read_yaml(path)
+    if "source" not in config:
         raise ConfigError("source", f"is missing in {path}; add `source: {{class_path: ..., init_args: ...}}`")
     for key in config:
         if key not in ("source", "compositor"):
@@ -92,6 +86,7 @@ def build_compositor(config: Mapping[str, Any]) -> Compositor:
     Raises:
         ConfigError: a class or setting does not exist or does not fit.
     """
+    from kvg.catalogue.project import instantiate
     from kvg.synthesis.compositor import Compositor, CompositorConfig
 
     settings = dict(config.get("compositor") or {})
@@ -99,25 +94,7 @@ def build_compositor(config: Mapping[str, Any]) -> Compositor:
     for key in settings:
         if key not in known:
             raise ConfigError(f"compositor.{key}", f"is unknown; choose from {sorted(known)}")
-    return Compositor(build_source(config["source"]), CompositorConfig(**settings))
-
-
-def build_source(setting: Mapping[str, Any]) -> Any:
-    """Builds the source named by ``class_path`` with its ``init_args``.
-
-    Raises:
-        ConfigError: there is no such class, or it takes other arguments.
-    """
-    class_path = str(setting.get("class_path", "")) if isinstance(setting, Mapping) else ""
-    module, _, name = class_path.rpartition(".")
-    try:
-        kind = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError("source.class_path", f"'{class_path}' cannot be imported ({error}); correct it") from error
-    try:
-        return kind(**(setting.get("init_args") or {}))
-    except TypeError as error:
-        raise ConfigError("source.init_args", f"{error}; see the arguments of {class_path}") from error
+    return Compositor(instantiate(config["source"], "source"), CompositorConfig(**settings))
 
 
 def _samples(compositor: Compositor, num: int, workers: int) -> Iterator[Sample | None]:

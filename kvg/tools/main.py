@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from kvg.errors import KVGError
 
 COMMANDS = {
+    "scan": "open every picture of a project's sources; write which can be used, who may see it, and what is wrong",
     "compose": "make composites of 2-6 entities from a folder of photographs, or from the lab, as shards",
     "rationalize": "write a rationale for every sample of a set of shards",
     "cards": "write the lab's cards as text, to be replayed in stage 1",

@@ -100,7 +100,7 @@ def test_a_bad_photograph_costs_its_composites_only(config, tmp_path, capsys, ca
     assert 0 < len(made) < 12
     assert all("Merlin" not in [o.entity for o in s.objects] for s in made)
     assert f"{12 - len(made)} left out" in capsys.readouterr().out
-    assert "Merlin/1.png: image: cannot be decoded" in caplog.text
+    assert "Merlin/1.png: image: is cut off" in caplog.text
 
 
 def test_no_good_photograph_at_all(config, tmp_path):

@@ -1,0 +1,124 @@
+"""Fingerprints of pictures: of their bytes, and of what they look like, so that copies are found in any size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+SIDE = 32  # a picture is looked at in this size
+KEPT = 8  # lowest frequencies a side that make the fingerprint
+
+
+def perceptual_hash(image: Image.Image) -> int:
+    """Sixty-four bits that stay nearly the same when a picture is scaled, re-encoded or slightly changed.
+
+    The signs of its lowest frequencies around their median (the discrete cosine transform of a 32x32 grey copy). Where
+    pixels are transparent the picture is taken on grey.
+
+    Args:
+        image: RGB or RGBA.
+    """
+    if image.mode == "RGBA":
+        ground = Image.new("RGBA", image.size, (128, 128, 128, 255))
+        image = Image.alpha_composite(ground, image)
+    grey = np.asarray(image.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX), dtype=np.float64)
+    low = (_COSINES @ grey @ _COSINES.T).ravel()[1:]  # without the mean brightness
+    bits = np.concatenate([low > np.median(low), [False]])
+    return int.from_bytes(np.packbits(bits).tobytes(), "big")
+
+
+def distance(one: int, other: int) -> int:
+    """Bits in which two fingerprints differ.
+
+    >>> distance(0b1011, 0b0010)
+    2
+    """
+    return (one ^ other).bit_count()
+
+
+def groups_of_copies(hashes: Sequence[int], max_distance: int) -> list[int]:
+    """Joins pictures whose fingerprints differ in few bits, and those joined through others.
+
+    Two fingerprints that differ in at most d bits agree in at least one of d + 1 equal parts, so only those that share
+    a part are compared.
+
+    Args:
+        hashes: of the pictures.
+        max_distance: bits that may differ, at most 15.
+
+    Returns:
+        For each picture the number of the first picture of its group.
+
+    >>> groups_of_copies([0, 255 << 40, 1, 3], 1)
+    [0, 1, 0, 0]
+    """
+    first = list(range(len(hashes)))
+
+    def root(number: int) -> int:
+        while first[number] != number:
+            first[number] = first[first[number]]
+            number = first[number]
+        return number
+
+    for one, other in near_pairs(hashes, max_distance):
+        low, high = sorted((root(one), root(other)))
+        first[high] = low
+    return [root(number) for number in range(len(hashes))]
+
+
+def near_pairs(hashes: Sequence[int], max_distance: int) -> Iterable[tuple[int, int]]:
+    """Pairs of pictures (the lower number first) that differ in at most ``max_distance`` bits.
+
+    Of many that are equal only pairs with the first one come.
+    """
+    alike: dict[int, int] = {}
+    told: list[int] = []
+    for number, value in enumerate(hashes):
+        if value in alike:
+            yield alike[value], number
+        else:
+            alike[value] = number
+            told.append(number)
+    values = np.array([hashes[number] for number in told], dtype=np.uint64)
+    found: set[tuple[int, int]] = set()
+    for members in _sharing_a_part(values, max_distance + 1):
+        own = values[members]
+        for place in range(len(members) - 1):
+            far = np.bitwise_count(own[place + 1 :] ^ own[place])
+            found |= {(members[place], members[place + 1 + int(k)]) for k in np.flatnonzero(far <= max_distance)}
+    for one, other in sorted(found):
+        yield told[one], told[other]
+
+
+def _sharing_a_part(values: NDArray[np.uint64], num_parts: int) -> Iterable[list[int]]:
+    """Numbers of values that agree in one of the parts that their bits are cut into."""
+    borders = [round(64 * part / num_parts) for part in range(num_parts + 1)]
+    for low, high in pairwise(borders):
+        part = (values >> np.uint64(low)) & np.uint64((1 << (high - low)) - 1)
+        order = np.argsort(part, kind="stable")
+        ends = np.flatnonzero(np.diff(part[order])) + 1
+        yield from (sorted(run.tolist()) for run in np.split(order, ends) if len(run) > 1)
+
+
+def matches(wanted: Mapping[str, int], hashes: Sequence[int], max_distance: int) -> list[str]:
+    """For each picture the name of a known one that it is a copy of, '' where there is none.
+
+    Args:
+        wanted: fingerprints of known pictures by name.
+        hashes: of the pictures.
+        max_distance: bits that may differ.
+    """
+    names = list(wanted)
+    groups = groups_of_copies([*wanted.values(), *hashes], max_distance)
+    named: dict[int, str] = {}
+    for name, group in zip(names, groups, strict=False):
+        named.setdefault(group, name)
+    return [named.get(group, "") for group in groups[len(names) :]]
+
+
+_FREQUENCIES, _PLACES = np.arange(KEPT)[:, None], np.arange(SIDE)[None]
+_COSINES = np.cos(np.pi * _FREQUENCIES * (2 * _PLACES + 1) / (2 * SIDE))  # [KEPT, SIDE]

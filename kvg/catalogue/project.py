@@ -1,0 +1,152 @@
+"""The project file: where pictures come from, and how they are looked at and shared out."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from kvg.catalogue.listing import PictureSource
+from kvg.catalogue.reading import MAX_PIXELS
+from kvg.catalogue.sharing import SplitSettings
+from kvg.errors import ConfigError
+
+T = TypeVar("T")
+SECTIONS = ("seed", "out", "sources", "scan", "splits", "exclude")
+
+
+@dataclass(frozen=True)
+class ScanSettings:
+    """Which pictures are used.
+
+    Attributes:
+        min_side: pictures with a side shorter than this many pixels are not.
+        max_pixels: nor are larger ones, which could fill the memory when they are decoded.
+    """
+
+    min_side: int = 0
+    max_pixels: int = MAX_PIXELS
+
+
+@dataclass(frozen=True)
+class Project:
+    """A project file as it was read.
+
+    Attributes:
+        seed: of every random choice.
+        out: folder of everything that is made.
+        sources: by name, each ``{class_path, init_args}``.
+        scan: which pictures are used.
+        splits: how they are shared out.
+        exclude: what must not be trained on: folders of pictures, and parquet files with a column ``image``.
+    """
+
+    seed: int
+    out: Path
+    sources: Mapping[str, Mapping[str, Any]]
+    scan: ScanSettings
+    splits: SplitSettings
+    exclude: tuple[str, ...]
+
+    def build_sources(self) -> dict[str, PictureSource]:
+        """The sources, by name.
+
+        Raises:
+            ConfigError: a class or setting does not exist or does not fit.
+            DataError: a folder or list is missing.
+        """
+        return {name: instantiate(setting, f"sources.{name}") for name, setting in self.sources.items()}
+
+    def identity(self, *sections: str) -> str:
+        """Text that changes when one of these sections does."""
+        return json.dumps({name: getattr(self, name) for name in sections}, default=_plain, sort_keys=True)
+
+
+def load_project(path: str | Path) -> Project:
+    """Reads a project file.
+
+    Raises:
+        ConfigError: it cannot be read, or a setting is unknown or cannot work.
+    """
+    found = read_yaml(path)
+    for key in found:
+        if key not in SECTIONS:
+            raise ConfigError(str(key), f"is unknown in {path}; use {', '.join(SECTIONS)}")
+    sources = found.get("sources")
+    if not isinstance(sources, dict) or not sources:
+        raise ConfigError(
+            "sources", f"are missing in {path}; add `sources: {{name: {{class_path: ..., init_args: ...}}}}`"
+        )
+    seed = found.get("seed", 0)
+    if not isinstance(seed, int):
+        raise ConfigError("seed", f"{seed!r} is not a whole number")
+    return Project(
+        seed=seed,
+        out=Path(found.get("out") or Path(path).with_suffix("")),
+        sources={str(name): setting for name, setting in sources.items()},
+        scan=_settings(ScanSettings, found.get("scan"), "scan"),
+        splits=_settings(SplitSettings, found.get("splits"), "splits"),
+        exclude=tuple(str(entry) for entry in found.get("exclude") or ()),
+    )
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """A YAML file that holds settings.
+
+    Raises:
+        ConfigError: it cannot be opened, or is something else.
+    """
+    try:
+        found = yaml.safe_load(Path(path).read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError("config", f"{path} cannot be opened ({error.strerror}); correct the path") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError("config", f"{path} is no YAML ({error}); correct it") from error
+    if not isinstance(found, dict):
+        raise ConfigError("config", f"{path} holds no settings; write `name: value` lines")
+    return found
+
+
+def instantiate(setting: Any, field: str) -> Any:
+    """Builds what ``class_path`` names with its ``init_args``.
+
+    Args:
+        setting: ``{class_path, init_args}``.
+        field: where it stands, for errors.
+
+    Raises:
+        ConfigError: there is no such class, or it takes other arguments.
+    """
+    class_path = str(setting.get("class_path", "")) if isinstance(setting, Mapping) else ""
+    module, _, name = class_path.rpartition(".")
+    try:
+        kind = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"{field}.class_path", f"'{class_path}' cannot be imported ({error}); correct it") from error
+    try:
+        return kind(**(setting.get("init_args") or {}))
+    except TypeError as error:
+        raise ConfigError(f"{field}.init_args", f"{error}; see the arguments of {class_path}") from error
+
+
+def _settings(kind: type[T], values: Any, field: str) -> T:
+    if values is not None and not isinstance(values, dict):
+        raise ConfigError(field, f"{values!r} are no settings; write `name: value` lines")
+    known = [entry.name for entry in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    for key in values or {}:
+        if key not in known:
+            raise ConfigError(f"{field}.{key}", f"is unknown; choose from {', '.join(known)}")
+    try:
+        return kind(**(values or {}))
+    except TypeError as error:
+        raise ConfigError(field, f"{error}; correct the value") from error
+
+
+def _plain(value: Any) -> Any:
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else str(value)

@@ -1,0 +1,163 @@
+"""Work cut into numbered pieces, whose results are files: several processes, and what was interrupted goes on."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from kvg.errors import DataError, KVGError
+
+T = TypeVar("T")
+_AHEAD = 2  # pieces a process that wait for it
+_PR_SET_PDEATHSIG = 1  # of prctl, see its manual page
+
+
+class Pieces:
+    """Results of numbered pieces of work.
+
+    Args:
+        folder: that keeps them until the whole is done.
+        identity: of the work; results of other work are thrown away.
+    """
+
+    def __init__(self, folder: Path, identity: str) -> None:
+        self.folder = folder
+        digest = hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()
+        known = folder / "identity"
+        if folder.is_dir() and (not known.is_file() or known.read_text("ascii") != digest):
+            shutil.rmtree(folder)
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            write_whole(known, digest)
+
+    def run(
+        self,
+        work: Callable[[T], Any],
+        pieces: Sequence[T],
+        workers: int,
+        title: str,
+        start: Callable[..., None] | None = None,
+        start_args: tuple[Any, ...] = (),
+    ) -> None:
+        """Does what is not done yet.
+
+        Args:
+            work: makes the JSON of a piece; has to be importable where there are several processes.
+            pieces: what it is given.
+            workers: processes; 1 works in this one.
+            title: of the progress bar.
+            start: called once in each process before it works.
+            start_args: its arguments.
+
+        Raises:
+            KVGError: what a piece raised, or that a process was killed.
+        """
+        missing = [number for number in range(len(pieces)) if not self._path(number).is_file()]
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns) as progress:
+            task = progress.add_task(title, total=len(pieces), completed=len(pieces) - len(missing))
+            if workers <= 1:
+                if start:
+                    start(*start_args)
+                for number in missing:
+                    self._save(number, work(pieces[number]))
+                    progress.advance(task)
+                return
+            with ProcessPoolExecutor(workers, initializer=_begin, initargs=(start, start_args)) as pool:
+                try:
+                    for number, result in _in_turns(pool, work, pieces, missing, workers * _AHEAD):
+                        self._save(number, result)
+                        progress.advance(task)
+                except BrokenProcessPool as error:
+                    remedy = "a process was killed, perhaps for want of memory; take fewer workers and run it again"
+                    raise DataError(title, "workers", remedy) from error
+                except BaseException:
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    raise
+
+    def results(self, num: int) -> Iterator[Any]:
+        """The results of pieces 0 to ``num - 1``, in order."""
+        for number in range(num):
+            yield json.loads(self._path(number).read_text("ascii"))
+
+    def clear(self) -> None:
+        """Removes all of it."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{number:06d}.json"
+
+    def _save(self, number: int, result: Any) -> None:
+        with writing(self.folder):
+            write_whole(self._path(number), json.dumps(result))
+
+
+def _in_turns(
+    pool: ProcessPoolExecutor, work: Callable[[T], Any], pieces: Sequence[T], missing: Sequence[int], ahead: int
+) -> Iterator[tuple[int, Any]]:
+    """Results as they come; only a few pieces wait at a time, so that a stop is a stop."""
+    waiting: dict[Future[Any], int] = {}
+    rest = iter(missing)
+    while True:
+        for number in rest:
+            waiting[pool.submit(work, pieces[number])] = number
+            if len(waiting) >= ahead:
+                break
+        if not waiting:
+            return
+        for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+            yield waiting.pop(future), future.result()
+
+
+def _begin(start: Callable[..., None] | None, start_args: tuple[Any, ...]) -> None:
+    if sys.platform.startswith("linux"):  # a killed parent leaves nobody behind
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group, and the parent ends it in order
+    if start:
+        start(*start_args)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file so that a reader sees all of it or nothing."""
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(partial, path)
+
+
+class writing:  # a context manager that reads as what it is
+    """Turns what a disk refuses into a clear error.
+
+    Args:
+        folder: that is written to.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __enter__(self) -> None:
+        """Nothing to prepare."""
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        """Passes on everything but the disk's errors.
+
+        Raises:
+            DataError: the disk is full, or cannot be written to.
+        """
+        if isinstance(error, OSError) and not isinstance(error, KVGError):
+            remedy = f"cannot be written ({error.strerror}); make room or choose another folder, and run it again"
+            raise DataError(str(self.folder), "out", remedy) from error
