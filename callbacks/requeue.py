@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import lightning as L
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
@@ -85,9 +85,19 @@ class Requeue(Callback):
             queued = _requeued(_job())
         if trainer.strategy.broadcast(queued):
             rank_zero_info("Saved step %d in %s; job %s is back in the queue.", trainer.global_step, path, _job())
-            sys.exit(0)
+            _end(trainer)
         signal.signal(signal.SIGTERM, at_termination)
         rank_zero_info("Saved step %d in %s; going on until the job is stopped.", trainer.global_step, path)
+
+
+def _end(trainer: L.Trainer) -> NoReturn:
+    """Ends the process at once: everything is on disk, and an orderly end now and then aborts in torch's own threads."""
+    for logger in trainer.loggers:
+        logger.finalize("success")
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _checkpoints(trainer: L.Trainer) -> list[Path]:
