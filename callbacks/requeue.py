@@ -91,7 +91,7 @@ class Requeue(Callback):
 
 
 def _end(trainer: L.Trainer) -> NoReturn:
-    """Ends the process at once: everything is on disk, and an orderly end now and then aborts in torch's own threads."""
+    """Ends the process at once: all is on disk, and an orderly end now and then aborts in torch's own threads."""
     for logger in trainer.loggers:
         logger.finalize("success")
     logging.shutdown()

@@ -11,6 +11,8 @@ from typing import Any
 from kvg.errors import DataError
 from kvg.types import Box
 
+CATALOGUE = "catalogue.jsonl"  # in a project's folder
+
 
 @dataclass(frozen=True)
 class Entry:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
@@ -21,6 +21,66 @@ if TYPE_CHECKING:
     from webdataset.writer import TarWriter
 
 PATTERN: Final = "shard-{:06d}.tar"
+COUNTED: Final = ("category", "split", "knowledge", "num_objects", "rationale")
+Counts = dict[str, Counter[str]]
+
+
+class ShardFile:
+    """One tar of a set, which appears under its name only when it is whole.
+
+    Args:
+        folder: of the set; exists.
+        number: of the shard, from 0.
+
+    Attributes:
+        counts: samples by value, see ``Manifest``.
+    """
+
+    def __init__(self, folder: Path, number: int) -> None:
+        self.path = folder / PATTERN.format(number)
+        self.num_samples = 0
+        self.counts: Counts = {name: Counter() for name in COUNTED}
+        self._tar: TarWriter | None = None
+
+    def write(self, sample: Sample) -> None:
+        """Adds a sample.
+
+        Raises:
+            DataError: the sample breaks the schema.
+        """
+        members = encode_record(sample)
+        if self._tar is None:
+            from webdataset.writer import TarWriter  # it imports torch, which takes two seconds
+
+            # No clock and no user: equal samples give equal checksums.
+            self._tar = TarWriter(str(self._partial), encoder=False, mtime=0, user="", group="", mode=0o644)
+        self._tar.write({"__key__": sample.key, **members})
+        self.num_samples += 1
+        for name in ("category", "split", "knowledge"):
+            self.counts[name][getattr(sample, name) or "-"] += 1
+        self.counts["num_objects"][str(len(sample.objects))] += 1
+        self.counts["rationale"]["yes" if sample.rationale else "no"] += 1
+
+    def close(self) -> ShardEntry | None:
+        """Finishes the tar; None where it holds nothing, and then there is no file."""
+        if self._tar is None:
+            return None
+        self._tar.close()
+        with self._partial.open("rb") as stream:
+            os.fsync(stream.fileno())
+        entry = ShardEntry(self.path.name, self.num_samples, self._partial.stat().st_size, sha256_of(self._partial))
+        os.replace(self._partial, self.path)
+        return entry
+
+    def discard(self) -> None:
+        """Removes what has been written."""
+        if self._tar is not None:
+            self._tar.close()
+            self._partial.unlink()
+
+    @property
+    def _partial(self) -> Path:
+        return self.path.with_name(f"{self.path.name}.partial")
 
 
 class ShardWriter:
@@ -51,18 +111,12 @@ class ShardWriter:
         overwrite: bool = False,
     ) -> None:
         self.folder = Path(folder)
-        if samples_per_shard < 1:
-            raise ConfigError("samples_per_shard", f"{samples_per_shard} must be at least 1")
-        if (self.folder / MANIFEST).exists() and not overwrite:
-            raise ConfigError("out", f"{self.folder} already holds a set; choose another folder or allow overwriting")
+        check_set(self.folder, samples_per_shard, overwrite)
         self.samples_per_shard, self.seed, self.config = samples_per_shard, seed, dict(config or {})
         self._entries: list[ShardEntry] = []
+        self._counts: list[Counts] = []
         self._keys: set[str] = set()
-        self._counts: dict[str, Counter[str]] = {
-            name: Counter() for name in ("category", "split", "knowledge", "num_objects", "rationale")
-        }
-        self._tar: TarWriter | None = None
-        self._in_shard = 0
+        self._shard: ShardFile | None = None
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self._progress = Progress(*columns, disable=total is None)
         self._task = self._progress.add_task(f"writing {self.folder}", total=total)
@@ -70,9 +124,7 @@ class ShardWriter:
     def __enter__(self) -> Self:
         """Makes the folder; an old set loses its manifest first, since it is no longer whole."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / MANIFEST).unlink(missing_ok=True)
-        for old in (*self.folder.glob("shard-*.tar"), *self.folder.glob("*.partial")):
-            old.unlink()
+        clear_set(self.folder)
         self._progress.start()
         return self
 
@@ -82,17 +134,14 @@ class ShardWriter:
         Raises:
             DataError: the sample breaks the schema, or its key has been used.
         """
-        members = encode_record(sample)
         if sample.key in self._keys:
             raise DataError(str(self.folder), "key", f"'{sample.key}' occurs twice; make keys unique")
+        if self._shard is None:
+            self._shard = ShardFile(self.folder, len(self._entries))
+        self._shard.write(sample)
         self._keys.add(sample.key)
-        if self._tar is None:
-            self._tar = self._open_shard()
-        self._tar.write({"__key__": sample.key, **members})
-        self._count(sample)
-        self._in_shard += 1
         self._progress.advance(self._task)
-        if self._in_shard == self.samples_per_shard:
+        if self._shard.num_samples == self.samples_per_shard:
             self._close_shard()
 
     def __exit__(
@@ -101,39 +150,67 @@ class ShardWriter:
         """Finishes the set, or leaves it without a manifest where an exception passes through."""
         self._progress.stop()
         if kind is not None:
-            if self._tar is not None:
-                self._tar.close()
-                self._partial.unlink()
+            if self._shard is not None:
+                self._shard.discard()
             return
         self._close_shard()
-        counts = {name: dict(sorted(counter.items())) for name, counter in self._counts.items()}
-        Manifest(tuple(self._entries), counts, self.seed, self.config).save(self.folder)
-
-    @property
-    def _partial(self) -> Path:
-        return self.folder / f"{PATTERN.format(len(self._entries))}.partial"
-
-    def _open_shard(self) -> TarWriter:
-        from webdataset.writer import TarWriter  # it imports torch, which takes two seconds
-
-        # No clock and no user: equal samples give equal checksums.
-        return TarWriter(str(self._partial), encoder=False, mtime=0, user="", group="", mode=0o644)
+        write_manifest(self.folder, self._entries, self._counts, self.seed, self.config)
 
     def _close_shard(self) -> None:
-        if self._tar is None:
+        if self._shard is None:
             return
-        self._tar.close()
-        partial = self._partial
-        with partial.open("rb") as stream:
-            os.fsync(stream.fileno())
-        path = self.folder / PATTERN.format(len(self._entries))
-        entry = ShardEntry(path.name, self._in_shard, partial.stat().st_size, sha256_of(partial))
-        os.replace(partial, path)
-        self._entries.append(entry)
-        self._tar, self._in_shard = None, 0
+        entry = self._shard.close()
+        if entry is not None:
+            self._entries.append(entry)
+            self._counts.append(self._shard.counts)
+        self._shard = None
 
-    def _count(self, sample: Sample) -> None:
-        for name in ("category", "split", "knowledge"):
-            self._counts[name][getattr(sample, name) or "-"] += 1
-        self._counts["num_objects"][str(len(sample.objects))] += 1
-        self._counts["rationale"]["yes" if sample.rationale else "no"] += 1
+
+def check_set(folder: Path, samples_per_shard: int, overwrite: bool) -> None:
+    """Whether a set may be written here.
+
+    Raises:
+        ConfigError: the folder holds a finished set and ``overwrite`` is off, or ``samples_per_shard`` is below 1.
+    """
+    if samples_per_shard < 1:
+        raise ConfigError("samples_per_shard", f"{samples_per_shard} must be at least 1")
+    if (folder / MANIFEST).exists() and not overwrite:
+        raise ConfigError("out", f"{folder} already holds a set; choose another folder or allow overwriting")
+
+
+def clear_set(folder: Path, keep: Iterable[str] = ()) -> None:
+    """Removes a set, the manifest first, and what an interrupted writer has left.
+
+    Args:
+        folder: of the set.
+        keep: names of shards that stay.
+    """
+    (folder / MANIFEST).unlink(missing_ok=True)
+    kept = set(keep)
+    for old in (*folder.glob("shard-*.tar"), *folder.glob("*.partial")):
+        if old.name not in kept:
+            old.unlink()
+
+
+def write_manifest(
+    folder: Path,
+    entries: Iterable[ShardEntry],
+    counts: Iterable[Mapping[str, Mapping[str, int]]],
+    seed: int | None,
+    config: Mapping[str, Any],
+) -> None:
+    """Finishes a set.
+
+    Args:
+        folder: of the set.
+        entries: its shards, in order.
+        counts: of each shard.
+        seed: see ``Manifest``.
+        config: see ``Manifest``.
+    """
+    total: Counts = {name: Counter() for name in COUNTED}
+    for own in counts:
+        for name, values in own.items():
+            total[name].update(values)
+    sums = {name: dict(sorted(counter.items())) for name, counter in total.items()}
+    Manifest(tuple(entries), sums, seed, config).save(folder)

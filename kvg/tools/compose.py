@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import logging
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +14,10 @@ from kvg.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from kvg.synthesis.compositor import Compositor
-    from kvg.types import Sample
 
 log = logging.getLogger(__name__)
 
-_made_by: Compositor | None = None  # set once in each worker process
+_given: tuple[Compositor, Path] | None = None  # set once in each process
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,27 +38,32 @@ def run(args: argparse.Namespace) -> int:
         ConfigError: the config is wrong.
         DataError: no composite could be made.
     """
-    from kvg.shards.writer import ShardWriter
+    from kvg.shards.manifest import ShardEntry
+    from kvg.shards.writer import PATTERN, check_set, clear_set, write_manifest
+    from kvg.tools.pieces import Pieces, writing
 
-    config = load_config(args.config)
+    config, out, size = load_config(args.config), Path(args.out), args.samples_per_shard
     config.setdefault("compositor", {})["seed"] = args.seed
     compositor = build_compositor(config)
-    num_written = 0
-    with ShardWriter(
-        args.out,
-        args.samples_per_shard,
-        seed=args.seed,
-        config=config,
-        total=args.num,
-        overwrite=args.overwrite,
-    ) as writer:
-        for sample in _samples(compositor, args.num, args.workers):
-            if sample is not None:
-                writer.write(sample)
-                num_written += 1
-        if not num_written:
-            raise DataError(str(args.config), "source", "no composite could be made; see the messages above")
-    print(f"{num_written} composites in {args.out}" + _lost(args.num - num_written))
+    check_set(out, size, args.overwrite)
+    pieces = [(number, start, min(args.num, start + size)) for number, start in enumerate(range(0, args.num, size))]
+    # A shard is a piece of work, and depends on nothing but the seed and its numbers.
+    done = Pieces(out / "compose.pieces", json.dumps([config, args.num, size], sort_keys=True))
+    with writing(out):
+        clear_set(out, keep=[PATTERN.format(number) for number in done.finished()])
+    done.run(_write_shard, pieces, args.workers, f"writing {out}", _start, (compositor, out))
+    results = list(done.results(len(pieces)))
+    lost = [reason for result in results for reason in result["lost"]]
+    for reason in lost:
+        log.warning("composite %s", reason)
+    entries = [ShardEntry(**result["entry"]) for result in results if result["entry"]]
+    if entries:
+        with writing(out):
+            write_manifest(out, entries, [result["counts"] for result in results], args.seed, config)
+    done.clear()
+    if not entries:
+        raise DataError(str(args.config), "source", "no composite could be made; see the messages above")
+    print(f"{args.num - len(lost)} composites in {out}" + (f"; {len(lost)} left out, see above" if lost else ""))
     return 0
 
 
@@ -97,33 +101,30 @@ def build_compositor(config: Mapping[str, Any]) -> Compositor:
     return Compositor(instantiate(config["source"], "source"), CompositorConfig(**settings))
 
 
-def _samples(compositor: Compositor, num: int, workers: int) -> Iterator[Sample | None]:
-    if workers <= 1:
-        for index in range(num):
-            yield _made(compositor, index)
-        return
-    with ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(compositor,)) as pool:
-        yield from pool.map(_make, range(num), chunksize=16)
+def _start(compositor: Compositor, folder: Path) -> None:
+    global _given
+    _given = compositor, folder
 
 
-def _start_worker(compositor: Compositor) -> None:
-    global _made_by
-    _made_by = compositor
+def _write_shard(piece: tuple[int, int, int]) -> dict[str, Any]:
+    """Writes the composites from one index to another as the shard of this number; returns what it holds."""
+    from kvg.shards.writer import ShardFile
+    from kvg.tools.pieces import writing
 
-
-def _make(index: int) -> Sample | None:
-    if _made_by is None:
-        raise RuntimeError("the worker was not started")
-    return _made(_made_by, index)
-
-
-def _made(compositor: Compositor, index: int) -> Sample | None:
+    if _given is None:
+        raise RuntimeError("the process was not started")
+    compositor, folder = _given
+    number, start, stop = piece
+    shard, lost = ShardFile(folder, number), list[str]()
     try:
-        return compositor.sample(index)
-    except DataError as error:
-        log.warning("composite %d left out: %s", index, error)
-        return None
-
-
-def _lost(num: int) -> str:
-    return f"; {num} left out, see above" if num else ""
+        with writing(folder):
+            for index in range(start, stop):
+                try:
+                    shard.write(compositor.sample(index))
+                except DataError as error:
+                    lost.append(f"{index} left out: {error}")
+            entry = shard.close()
+    except BaseException:
+        shard.discard()
+        raise
+    return {"entry": entry and dataclasses.asdict(entry), "counts": shard.counts, "lost": lost}

@@ -64,7 +64,7 @@ class Pieces:
         Raises:
             KVGError: what a piece raised, or that a process was killed.
         """
-        missing = [number for number in range(len(pieces)) if not self._path(number).is_file()]
+        missing = sorted(set(range(len(pieces))) - set(self.finished()))
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns) as progress:
             task = progress.add_task(title, total=len(pieces), completed=len(pieces) - len(missing))
@@ -86,6 +86,10 @@ class Pieces:
                 except BaseException:
                     pool.shutdown(wait=False, cancel_futures=True)
                     raise
+
+    def finished(self) -> list[int]:
+        """Numbers of the pieces that are done."""
+        return sorted(int(path.stem) for path in self.folder.glob("[0-9]*.json"))
 
     def results(self, num: int) -> Iterator[Any]:
         """The results of pieces 0 to ``num - 1``, in order."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from kvg.tools.pieces import Pieces
 
 log = logging.getLogger(__name__)
-CATALOGUE, REJECTED, SUMMARY = "catalogue.jsonl", "rejected.jsonl", "scan.json"
+REJECTED, SUMMARY = "rejected.jsonl", "scan.json"
 PIECE = 64  # pictures
 
 _given: tuple[dict[str, PictureSource], ScanSettings] | None = None  # set once in each process
@@ -38,6 +38,7 @@ def run(args: argparse.Namespace) -> int:
         ConfigError: the project file is wrong.
         DataError: a source cannot be used, or nothing that it lists can.
     """
+    from kvg.catalogue.entry import CATALOGUE
     from kvg.catalogue.project import load_project
     from kvg.catalogue.sharing import share_out
 
@@ -122,7 +123,7 @@ def _pictures_of(place: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _write(out: Path, kept: Sequence[Entry], rejected: Sequence[Rejection]) -> None:
-    from kvg.catalogue.entry import to_line
+    from kvg.catalogue.entry import CATALOGUE, to_line
     from kvg.tools.pieces import write_whole, writing
 
     counts = {

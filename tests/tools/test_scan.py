@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import random
 import resource
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -120,37 +116,6 @@ def test_boxes_names_and_exclusions(tmp_path):
 
 def outputs(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-
-
-def killed_and_resumed(tmp_path: Path, kills: int, num: int) -> None:
-    fill(tmp_path / "in", num, bad=7, odd=7, size=(400, 300))
-    whole = project(tmp_path, tmp_path / "in", "whole")
-    start = time.monotonic()
-    assert main(["scan", str(whole), "--workers", "2"]) == 0
-    longest = time.monotonic() - start
-    path, rng = project(tmp_path, tmp_path / "in", "killed"), random.Random(0)
-    command = [sys.executable, "-m", "kvg.tools.main", "scan", str(path), "--workers", "2"]
-    struck = 0
-    for _ in range(kills):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(rng.uniform(0.1, longest + 0.5))
-        if process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
-            struck += 1
-        process.wait()
-    assert struck >= kills // 3
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert outputs(tmp_path / "killed") == outputs(tmp_path / "whole")
-
-
-def test_a_killed_scan_goes_on(tmp_path):
-    killed_and_resumed(tmp_path, 3, 400)
-
-
-@pytest.mark.slow
-def test_a_scan_killed_twenty_times_goes_on(tmp_path):
-    killed_and_resumed(tmp_path, 20, 3000)
 
 
 def test_a_picture_that_came_later_is_in_the_next_catalogue(tmp_path):

@@ -1,0 +1,125 @@
+"""Tiles from the catalogue of a project: whole pictures with their boxes, cut-outs as they are."""
+
+from __future__ import annotations
+
+import random
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from kvg.catalogue.entry import CATALOGUE, Entry, read_catalogue
+from kvg.catalogue.project import load_project, read_yaml
+from kvg.catalogue.reading import read_picture
+from kvg.errors import ConfigError, DataError
+from kvg.synthesis.sources import EntityInfo
+from kvg.types import Box
+
+
+class CatalogueTiles:
+    """A ``kvg.synthesis.sources.TileSource`` of a scanned project.
+
+    Args:
+        project: the project file, scanned before.
+        uses: which pictures: ``train``, ``val``, ``test``.
+        facts: YAML file with ``{entity: its looks, comma separated}``; entities that it leaves out have no note.
+        max_side: pictures are kept no larger than this, in pixels.
+        cache_mb: main memory for pictures that have been opened, in each process.
+
+    Raises:
+        ConfigError: ``uses`` is none of them, or ``facts`` is no such file.
+        DataError: the project has not been scanned, or no picture with a box is left.
+    """
+
+    def __init__(
+        self,
+        project: str | Path,
+        uses: Sequence[str] = ("train",),
+        facts: str | Path | None = None,
+        max_side: int = 480,
+        cache_mb: int = 512,
+    ) -> None:
+        if not uses or set(uses) - {"train", "val", "test"}:
+            raise ConfigError("source.uses", f"{list(uses)} are not some of train, val, test")
+        found = load_project(project)
+        self._sources, self._max_pixels = found.build_sources(), found.scan.max_pixels
+        self._entries: dict[str, list[Entry]] = {}
+        self._categories: dict[str, list[str]] = {}
+        for entry in read_catalogue(found.out / CATALOGUE):
+            if entry.use not in uses or entry.box_px is None:
+                continue
+            if entry.entity not in self._entries:
+                self._categories.setdefault(entry.category, []).append(entry.entity)
+            self._entries.setdefault(entry.entity, []).append(entry)
+        if not self._entries:
+            raise DataError(str(found.out / CATALOGUE), "box_px", f"no picture with a box is for {', '.join(uses)}")
+        self._notes = {str(name): str(looks) for name, looks in (read_yaml(facts) if facts else {}).items()}
+        self._max_side, self._max_bytes = max_side, cache_mb * 2**20
+        self._kept: OrderedDict[tuple[str, str], tuple[Image.Image, Box | None]] = OrderedDict()
+        self._num_bytes = 0
+
+    def categories(self) -> tuple[str, ...]:
+        """See ``TileSource``."""
+        return tuple(self._categories)
+
+    def entities(self, category: str) -> tuple[str, ...]:
+        """See ``TileSource``."""
+        return tuple(self._categories[category])
+
+    def neighbours(self, entity: str) -> tuple[str, ...]:
+        """Empty: pictures do not say who resembles whom."""
+        return ()
+
+    def info(self, entity: str) -> EntityInfo:
+        """See ``TileSource``."""
+        entry = self._entries[entity][0]
+        return EntityInfo(entry.category, entry.split, "", self._notes.get(entity, ""))
+
+    def tile(self, entity: str, rng: random.Random) -> Image.Image:
+        """See ``TileSource``; mirrored half of the time."""
+        entry = rng.choice(self._entries[entity])
+        image, box = self._opened(entry)
+        if rng.random() < 0.5:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            box = box and (image.width - box[2], box[1], image.width - box[0], box[3])
+        else:
+            image = image.copy()
+        image.info = {"path": f"{entry.source}/{entry.ref}"}
+        if box is not None:
+            image.info["box"] = box
+        return image
+
+    def _opened(self, entry: Entry) -> tuple[Image.Image, Box | None]:
+        key = entry.source, entry.ref
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        image = read_picture(self._sources[entry.source].read(entry.ref), entry.ref, self._max_pixels)
+        if image.size != (entry.width, entry.height) or entry.box_px is None:
+            raise DataError(entry.ref, "size", "has changed since the scan; scan again")
+        made = _shrunk(image, entry.box_px, entry.box_from == "alpha", self._max_side)
+        self._kept[key] = made
+        self._num_bytes += _size(made[0])
+        while self._num_bytes > self._max_bytes and len(self._kept) > 1:
+            self._num_bytes -= _size(self._kept.popitem(last=False)[1][0])
+        return made
+
+
+def _shrunk(image: Image.Image, box: Box, cut_out: bool, max_side: int) -> tuple[Image.Image, Box | None]:
+    """A picture of at most ``max_side``, and where in it the entity is; a cut-out is cropped to itself."""
+    if cut_out:
+        x1, y1, x2, y2 = (int(value) for value in box)
+        image = image.crop((x1, y1, x2, y2))
+    scale = min(1.0, max_side / max(image.size))
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    across, down = size[0] / image.width, size[1] / image.height
+    if scale < 1:
+        # Straight RGBA would drag the colour of transparent pixels into the rim.
+        image = image.convert("RGBA").convert("RGBa").resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
+    image = image.convert("RGBA")
+    return image, None if cut_out else (box[0] * across, box[1] * down, box[2] * across, box[3] * down)
+
+
+def _size(image: Image.Image) -> int:
+    return 4 * image.width * image.height

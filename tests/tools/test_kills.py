@@ -1,0 +1,85 @@
+"""Commands killed at random moments go on, and what they make is what they would have made, to the last byte."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.catalogue.conftest import bad_ones, drawing, encoded
+
+
+def pictures(root: Path, num: int) -> None:
+    for number in range(num):
+        path = root / f"bird/Kind {number % 8}/{number:05d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(drawing(number, (400, 300))))
+    for name, (data, _) in bad_ones(0).items():
+        (root / "bird/Kind 0" / name).write_bytes(data)
+
+
+def scan(folder: Path, name: str, size: int) -> list[str]:
+    if not (folder / "in").exists():
+        pictures(folder / "in", 40 * size)
+    init = {"root": str(folder / "in")}
+    source = {"class_path": "kvg.catalogue.folders.ImageFolder", "init_args": init}
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump({"out": str(folder / name), "sources": {"photos": source}}))
+    return ["scan", str(path), "--workers", "2"]
+
+
+def compose(folder: Path, name: str, size: int) -> list[str]:
+    config = "configs/lab/train.yaml"
+    numbers = ["--num", str(20 * size), "--samples-per-shard", "20", "--seed", "3", "--workers", "2"]
+    return ["compose", "--config", config, "--out", str(folder / name), *numbers]
+
+
+def start(arguments: list[str]) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "kvg.tools.main", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def outputs(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def children(process: subprocess.Popen[str]) -> list[int]:
+    tasks = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    return [int(pid) for pid in tasks.read_text().split()] if tasks.exists() else []
+
+
+@pytest.mark.parametrize(("kills", "size"), [(3, 10), pytest.param(20, 60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("command", [scan, compose])
+def test_a_killed_command_goes_on(tmp_path, command, kills, size):
+    began = time.monotonic()
+    whole = start(command(tmp_path, "whole", size))
+    assert whole.wait() == 0, whole.stderr.read()
+    longest, rng, struck = time.monotonic() - began, random.Random(0), 0
+    for _ in range(kills):
+        process = start(command(tmp_path, "killed", size))
+        time.sleep(rng.uniform(0.3, 0.8) * longest)
+        left = children(process)
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+            struck += 1
+        process.wait()
+        deadline = time.monotonic() + 10
+        while any(Path(f"/proc/{pid}").exists() for pid in left) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert not any(Path(f"/proc/{pid}").exists() for pid in left)  # nobody is left behind
+        if process.returncode == 0:
+            break
+    assert struck
+    again = command(tmp_path, "killed", size)
+    if (tmp_path / "killed/manifest.json").exists():  # the last one came to its end
+        again.append("--overwrite")
+    last = start(again)
+    assert last.wait() == 0, last.stderr.read()
+    assert outputs(tmp_path / "killed") == outputs(tmp_path / "whole")
