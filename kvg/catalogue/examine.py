@@ -57,18 +57,18 @@ def examine(name: str, source: PictureSource, listing: Listing, min_side: int, m
 
 
 def alpha_box(image: Image.Image) -> Box | None:
-    """The box of what is opaque; None for a picture without alpha, or opaque to its rim.
+    """The box of what is opaque; None for a picture in which nothing is transparent.
 
     Raises:
         DataError: nothing is opaque.
     """
-    if image.mode != "RGBA":
+    if image.mode != "RGBA" or image.getchannel("A").getextrema()[0] > OPAQUE:
         return None
     bounds = image.getchannel("A").point(lambda alpha: 255 * (alpha > OPAQUE)).getbbox()
     if bounds is None:
         raise DataError("picture", "alpha", "is empty, so there is no entity on it; remove the picture")
     x1, y1, x2, y2 = bounds
-    return None if bounds == (0, 0, *image.size) else (float(x1), float(y1), float(x2), float(y2))
+    return float(x1), float(y1), float(x2), float(y2)
 
 
 def checked_box(raw: object, width: int, height: int) -> Box | None:
