@@ -62,9 +62,12 @@ def alpha_box(image: Image.Image) -> Box | None:
     Raises:
         DataError: nothing is opaque.
     """
-    if image.mode != "RGBA" or image.getchannel("A").getextrema()[0] > OPAQUE:
+    if image.mode != "RGBA":
         return None
-    bounds = image.getchannel("A").point(lambda alpha: 255 * (alpha > OPAQUE)).getbbox()
+    opaque = image.getchannel("A").point(lambda alpha: 255 * (alpha > OPAQUE))
+    if opaque.getextrema() == (255, 255):
+        return None
+    bounds = opaque.getbbox()
     if bounds is None:
         raise DataError("picture", "alpha", "is empty, so there is no entity on it; remove the picture")
     x1, y1, x2, y2 = bounds
