@@ -126,18 +126,21 @@ def _as_they_are(*modules: Any) -> Map:
 def _copied(*modules: Any) -> Map:
     """The same from copies of their weights that lie as a product of few rows reads them fastest."""
     with torch.no_grad():
-        weight = torch.cat([_merged(module) for module in modules])
+        weights = [_merged(module) for module in modules]
+        num, width = sum(map(len, weights)), weights[0].shape[1]
         biases = [getattr(module, "base_layer", module).bias for module in modules]
-        bias = None if biases[0] is None else torch.cat(biases)
+        bias = weights[0].new_zeros(num) if biases[0] is None else torch.cat(biases)
+        if any(len(weight) % BLOCK for weight in weights):
+            weights = [F.pad(torch.cat(weights), (0, 0, 0, -num % BLOCK))]
+        blocks = torch.cat([weight.view(-1, BLOCK, width).transpose(1, 2) for weight in weights]).contiguous()
+        added = F.pad(bias, (0, -num % BLOCK)).view(-1, 1, BLOCK)
         if torch.is_autocast_enabled("cpu"):  # else each call would cast them anew
             dtype = torch.get_autocast_dtype("cpu")
-            weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
-        num = len(weight)
-        blocks = F.pad(weight, (0, 0, 0, -num % BLOCK)).view(-1, BLOCK, weight.shape[1]).transpose(1, 2).contiguous()
+            blocks, added = blocks.to(dtype), added.to(dtype)
 
     def apply(states: Tensor) -> Tensor:
-        out = torch.bmm(states.expand(len(blocks), -1, -1), blocks).transpose(0, 1).reshape(len(states), -1)[:, :num]
-        return out if bias is None else out + bias
+        out = torch.baddbmm(added, states.expand(len(blocks), -1, -1), blocks)
+        return out.transpose(0, 1).reshape(len(states), -1)[:, :num]
 
     return apply
 
