@@ -19,6 +19,7 @@ COMMANDS = {
     "rationalize": "write a rationale for every sample of a set of shards",
     "cards": "write the lab's cards as text, to be replayed in stage 1",
     "exam": "measure the skills of the lab's model apart: seeing, boxing, picking, recalling",
+    "convert": "write shards, ShareGPT JSON, GRPO or KVG-Bench parquet from any of them",
     "filter": "let a stage-1 model try each sample several times; keep what it sometimes gets right",
     "inspect": "show what is in shards or in a published file: counts, and pictures with boxes and rationales",
     "verify": "check shards against their manifest, sample by sample",
