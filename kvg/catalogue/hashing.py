@@ -14,10 +14,11 @@ KEPT = 8  # lowest frequencies a side that make the fingerprint
 
 
 def perceptual_hash(image: Image.Image) -> int:
-    """Sixty-four bits that stay nearly the same when a picture is scaled, re-encoded or slightly changed.
+    """Sixty-four bits that stay nearly the same when a picture is scaled, re-encoded, mirrored or slightly changed.
 
-    The signs of its lowest frequencies around their median (the discrete cosine transform of a 32x32 grey copy). Where
-    pixels are transparent the picture is taken on grey.
+    The signs of its lowest frequencies around their median (the discrete cosine transform of a 32x32 grey copy). A
+    mirror turns the signs of all odd horizontal frequencies; so they are turned until the largest of them is positive.
+    Where pixels are transparent the picture is taken on grey.
 
     Args:
         image: RGB or RGBA.
@@ -26,8 +27,11 @@ def perceptual_hash(image: Image.Image) -> int:
         ground = Image.new("RGBA", image.size, (128, 128, 128, 255))
         image = Image.alpha_composite(ground, image)
     grey = np.asarray(image.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX), dtype=np.float64)
-    low = (_COSINES @ grey @ _COSINES.T).ravel()[1:]  # without the mean brightness
-    bits = np.concatenate([low > np.median(low), [False]])
+    low = _COSINES @ grey @ _COSINES.T  # vertical, horizontal frequency
+    odd = low[:, 1::2]
+    odd *= np.sign(odd.flat[np.abs(odd).argmax()]) or 1.0
+    found = low.ravel()[1:]  # without the mean brightness
+    bits = np.concatenate([found > np.median(found), [False]])
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 

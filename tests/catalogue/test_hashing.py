@@ -21,6 +21,7 @@ def recompressed(image):
 
 
 CHANGES = {
+    "mirrored": lambda image: recompressed(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)),
     "jpeg": recompressed,
     "half": lambda image: image.resize((image.width // 2, image.height // 2)),
     "double": lambda image: image.resize((image.width * 2, image.height * 2)),
