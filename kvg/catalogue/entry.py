@@ -68,13 +68,18 @@ class Rejection:
     reason: str
 
 
+def values_of(record: Entry | Rejection) -> dict[str, Any]:
+    """What is told of a picture; fields that are empty are left out."""
+    return {name: value for name, value in asdict(record).items() if value not in (None, "")}
+
+
 def to_line(record: Entry | Rejection) -> str:
     """JSON in ASCII: names of files need not be valid text."""
-    return json.dumps({name: value for name, value in asdict(record).items() if value not in (None, "")})
+    return json.dumps(values_of(record))
 
 
 def entry_of(values: dict[str, Any]) -> Entry:
-    """An entry of what ``to_line`` wrote."""
+    """An entry of what ``values_of`` gave."""
     box = values.get("box_px")
     return Entry(**{**values, "box_px": None if box is None else tuple(box)})
 

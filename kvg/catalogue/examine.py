@@ -56,6 +56,11 @@ def examine(name: str, source: PictureSource, listing: Listing, min_side: int, m
     )
 
 
+def opaque(image: Image.Image) -> Image.Image:
+    """Where an RGBA picture shows its entity: 255 there and 0 elsewhere, mode L."""
+    return image.getchannel("A").point(lambda alpha: 255 * (alpha > OPAQUE))
+
+
 def alpha_box(image: Image.Image) -> Box | None:
     """The box of what is opaque; None for a picture in which nothing is transparent.
 
@@ -64,10 +69,10 @@ def alpha_box(image: Image.Image) -> Box | None:
     """
     if image.mode != "RGBA":
         return None
-    opaque = image.getchannel("A").point(lambda alpha: 255 * (alpha > OPAQUE))
-    if opaque.getextrema() == (255, 255):
+    mask = opaque(image)
+    if mask.getextrema() == (255, 255):
         return None
-    bounds = opaque.getbbox()
+    bounds = mask.getbbox()
     if bounds is None:
         raise DataError("picture", "alpha", "is empty, so there is no entity on it; remove the picture")
     x1, y1, x2, y2 = bounds

@@ -35,15 +35,6 @@ def perceptual_hash(image: Image.Image) -> int:
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 
-def distance(one: int, other: int) -> int:
-    """Bits in which two fingerprints differ.
-
-    >>> distance(0b1011, 0b0010)
-    2
-    """
-    return (one ^ other).bit_count()
-
-
 def groups_of_copies(hashes: Sequence[int], max_distance: int) -> list[int]:
     """Joins pictures whose fingerprints differ in few bits, and those joined through others.
 

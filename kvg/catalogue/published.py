@@ -132,9 +132,8 @@ class StanfordDogs(FileSource):
             kind = path.parent.name
             note = self.root / "Annotation" / kind / path.stem
             try:
-                found = (
-                    ET.parse(note).getroot().findall("object/bndbox")
-                )  # the standard parser expands no external entity
+                # The standard parser expands no external entity.
+                found = ET.parse(note).getroot().findall("object/bndbox")
             except (OSError, ET.ParseError) as error:
                 raise DataError(str(note), "annotation", f"cannot be read ({error}); unpack Annotation, too") from error
             if len(found) != 1:

@@ -13,7 +13,7 @@ from kvg.catalogue.entry import CATALOGUE, Entry, read_catalogue
 from kvg.catalogue.project import load_project, read_yaml
 from kvg.catalogue.reading import read_picture
 from kvg.errors import ConfigError, DataError
-from kvg.synthesis.sources import EntityInfo
+from kvg.synthesis.sources import EntityInfo, as_tile
 from kvg.types import Box
 
 
@@ -79,16 +79,7 @@ class CatalogueTiles:
     def tile(self, entity: str, rng: random.Random) -> Image.Image:
         """See ``TileSource``; mirrored half of the time."""
         entry = rng.choice(self._entries[entity])
-        image, box = self._opened(entry)
-        if rng.random() < 0.5:
-            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-            box = box and (image.width - box[2], box[1], image.width - box[0], box[3])
-        else:
-            image = image.copy()
-        image.info = {"path": f"{entry.source}/{entry.ref}"}
-        if box is not None:
-            image.info["box"] = box
-        return image
+        return as_tile(*self._opened(entry), f"{entry.source}/{entry.ref}", rng)
 
     def _opened(self, entry: Entry) -> tuple[Image.Image, Box | None]:
         key = entry.source, entry.ref

@@ -10,10 +10,11 @@ from typing import TypeVar
 
 from PIL import Image
 
+from kvg.catalogue.examine import opaque
 from kvg.errors import ConfigError, DataError
 from kvg.synthesis.backgrounds import BACKGROUNDS
 from kvg.synthesis.layouts import LAYOUTS, Cell, reading_order
-from kvg.synthesis.sources import OPAQUE, TileSource
+from kvg.synthesis.sources import TileSource
 from kvg.types import Box, Sample, SceneObject
 
 T = TypeVar("T")
@@ -205,7 +206,7 @@ def _targets_by_category(source: TileSource, config: CompositorConfig) -> dict[s
 def _paste(image: Image.Image, tile: Image.Image, cell: Cell, fill: float, step: int, rng: random.Random) -> Box:
     """Pastes a tile into its cell so that the entity's box falls on the grid of ``step`` pixels; returns that box."""
     if "box" not in tile.info:
-        bounds = tile.getchannel("A").point(lambda a: 255 * (a > OPAQUE)).getbbox()
+        bounds = opaque(tile).getbbox()
         if bounds is None:
             raise DataError(str(tile.info.get("path", "tile")), "alpha", "is empty, so there is no entity; remove it")
         tile = tile.crop(bounds)

@@ -19,7 +19,6 @@ from kvg.errors import DataError
 from kvg.types import Box
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-OPAQUE = 127  # alpha above this belongs to the entity; softer pixels are its antialiased rim
 
 
 @dataclass(frozen=True)
@@ -64,6 +63,26 @@ class TileSource(Protocol):
         Raises:
             DataError: the picture cannot be read.
         """
+
+
+def as_tile(picture: Image.Image, box: Box | None, path: str, rng: random.Random) -> Image.Image:
+    """A copy of a picture as ``TileSource.tile`` returns it, mirrored half of the time.
+
+    Args:
+        picture: RGBA.
+        box: of the entity in its pixels; None for a cut-out.
+        path: where it comes from.
+        rng: decides.
+    """
+    if rng.random() < 0.5:
+        tile = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        box = box and (tile.width - box[2], box[1], tile.width - box[0], box[3])
+    else:
+        tile = picture.copy()
+    tile.info = {"path": path}
+    if box is not None:
+        tile.info["box"] = box
+    return tile
 
 
 @dataclass(frozen=True)
@@ -141,17 +160,8 @@ class FolderSource:
     def tile(self, entity: str, rng: random.Random) -> Image.Image:
         """See ``TileSource``; mirrored half of the time, since most entities come with one photograph."""
         picture = rng.choice(self._pictures[entity])
-        image = _open_rgba(picture.path)
-        box = picture.box_px
-        if rng.random() < 0.5:
-            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-            box = box and (image.width - box[2], box[1], image.width - box[0], box[3])
-        else:
-            image = image.copy()
-        image.info = {"path": picture.path.relative_to(self.root).as_posix()}
-        if box is not None:
-            image.info["box"] = box
-        return image
+        path = picture.path.relative_to(self.root).as_posix()
+        return as_tile(_open_rgba(picture.path), picture.box_px, path, rng)
 
     def _read_category(self, folder: Path, category: str, root_boxes: Mapping[str, Any]) -> None:
         if not folder.is_dir():

@@ -86,14 +86,14 @@ def _start(sources: dict[str, PictureSource], settings: ScanSettings) -> None:
 
 
 def _look(piece: Sequence[tuple[str, Listing]]) -> list[dict[str, Any]]:
-    from kvg.catalogue.entry import to_line
+    from kvg.catalogue.entry import values_of
     from kvg.catalogue.examine import examine
 
     if _given is None:
         raise RuntimeError("the process was not started")
     sources, settings = _given
     found = (examine(n, sources[n], listing, settings.min_side, settings.max_pixels) for n, listing in piece)
-    return [json.loads(to_line(record)) for record in found]
+    return [values_of(record) for record in found]
 
 
 def _forbidden(places: Sequence[str]) -> dict[str, str]:
