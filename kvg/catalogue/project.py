@@ -18,7 +18,8 @@ from kvg.catalogue.sharing import SplitSettings
 from kvg.errors import ConfigError
 
 T = TypeVar("T")
-SECTIONS = ("seed", "out", "sources", "scan", "splits", "exclude")
+SCANNED = ("seed", "out", "sources", "scan", "splits", "exclude")
+LATER = ("box", "compose", "probe", "rationalize", "filter", "shard")  # each belongs to the command of that name
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Project:
         scan: which pictures are used.
         splits: how they are shared out.
         exclude: what must not be trained on: folders of pictures, and parquet files with a column ``image``.
+        later: settings of the commands that come after ``scan``, by their names.
     """
 
     seed: int
@@ -53,6 +55,19 @@ class Project:
     scan: ScanSettings
     splits: SplitSettings
     exclude: tuple[str, ...]
+    later: Mapping[str, Mapping[str, Any]]
+
+    def settings(self, command: str, kind: type[T]) -> T:
+        """The settings of a command.
+
+        Args:
+            command: its name, one of ``LATER``.
+            kind: dataclass of them; what the project file leaves out has its defaults.
+
+        Raises:
+            ConfigError: one is unknown or cannot work.
+        """
+        return settings_of(kind, self.later.get(command), command)
 
     def build_sources(self) -> dict[str, PictureSource]:
         """The sources, by name.
@@ -76,8 +91,8 @@ def load_project(path: str | Path) -> Project:
     """
     found = read_yaml(path)
     for key in found:
-        if key not in SECTIONS:
-            raise ConfigError(str(key), f"is unknown in {path}; use {', '.join(SECTIONS)}")
+        if key not in SCANNED + LATER:
+            raise ConfigError(str(key), f"is unknown in {path}; use {', '.join(SCANNED + LATER)}")
     sources = found.get("sources")
     if not isinstance(sources, dict) or not sources:
         raise ConfigError(
@@ -90,9 +105,10 @@ def load_project(path: str | Path) -> Project:
         seed=seed,
         out=Path(found.get("out") or Path(path).with_suffix("")),
         sources={str(name): setting for name, setting in sources.items()},
-        scan=_settings(ScanSettings, found.get("scan"), "scan"),
-        splits=_settings(SplitSettings, found.get("splits"), "splits"),
+        scan=settings_of(ScanSettings, found.get("scan"), "scan"),
+        splits=settings_of(SplitSettings, found.get("splits"), "splits"),
         exclude=tuple(str(entry) for entry in found.get("exclude") or ()),
+        later={name: found[name] or {} for name in LATER if name in found},
     )
 
 
@@ -135,7 +151,17 @@ def instantiate(setting: Any, field: str) -> Any:
         raise ConfigError(f"{field}.init_args", f"{error}; see the arguments of {class_path}") from error
 
 
-def _settings(kind: type[T], values: Any, field: str) -> T:
+def settings_of(kind: type[T], values: Any, field: str) -> T:
+    """Builds the dataclass of a section.
+
+    Args:
+        kind: the dataclass; checks its own values.
+        values: what the file holds; None for nothing.
+        field: where it stands, for errors.
+
+    Raises:
+        ConfigError: a setting is unknown or missing, or cannot work.
+    """
     if values is not None and not isinstance(values, dict):
         raise ConfigError(field, f"{values!r} are no settings; write `name: value` lines")
     known = [entry.name for entry in dataclasses.fields(kind)]  # type: ignore[arg-type]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from kvg.errors import DataError
+from kvg.pieces import write_whole
 from kvg.shards.schema import SCHEMA_VERSION
 
 MANIFEST: Final = "manifest.json"
@@ -59,9 +59,7 @@ class Manifest:
     def save(self, folder: Path) -> None:
         """Writes the manifest so that a reader sees all of it or nothing."""
         record = {"num_samples": self.num_samples, **asdict(self)}
-        partial = folder / f"{MANIFEST}.partial"
-        partial.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", "utf-8")
-        os.replace(partial, folder / MANIFEST)
+        write_whole(folder / MANIFEST, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
 
 def load_manifest(folder: str | Path) -> Manifest:

@@ -9,10 +9,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from typing_extensions import Self
 
 from kvg.errors import ConfigError, DataError
+from kvg.progress import progress_bar
 from kvg.shards.manifest import MANIFEST, Manifest, ShardEntry, sha256_of
 from kvg.shards.schema import encode_record
 from kvg.types import Sample
@@ -117,8 +117,7 @@ class ShardWriter:
         self._counts: list[Counts] = []
         self._keys: set[str] = set()
         self._shard: ShardFile | None = None
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._progress = Progress(*columns, disable=total is None)
+        self._progress = progress_bar(hidden=total is None)
         self._task = self._progress.add_task(f"writing {self.folder}", total=total)
 
     def __enter__(self) -> Self:

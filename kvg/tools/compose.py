@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     """
     from kvg.shards.manifest import ShardEntry
     from kvg.shards.writer import PATTERN, check_set, clear_set, write_manifest
-    from kvg.tools.pieces import Pieces, writing
+    from kvg.pieces import Pieces, writing
 
     config, out, size = load_config(args.config), Path(args.out), args.samples_per_shard
     config.setdefault("compositor", {})["seed"] = args.seed
@@ -109,7 +109,7 @@ def _start(compositor: Compositor, folder: Path) -> None:
 def _write_shard(piece: tuple[int, int, int]) -> dict[str, Any]:
     """Writes the composites from one index to another as the shard of this number; returns what it holds."""
     from kvg.shards.writer import ShardFile
-    from kvg.tools.pieces import writing
+    from kvg.pieces import writing
 
     if _given is None:
         raise RuntimeError("the process was not started")

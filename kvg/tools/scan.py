@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from kvg.catalogue.entry import Entry, Rejection
     from kvg.catalogue.listing import Listing, PictureSource
     from kvg.catalogue.project import Project, ScanSettings
-    from kvg.tools.pieces import Pieces
+    from kvg.pieces import Pieces
 
 log = logging.getLogger(__name__)
 REJECTED, SUMMARY = "rejected.jsonl", "scan.json"
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _examined(project: Project, workers: int) -> tuple[list[Entry], list[Rejection], Pieces]:
     from kvg.catalogue.entry import Rejection, entry_of
-    from kvg.tools.pieces import Pieces
+    from kvg.pieces import Pieces
 
     sources = project.build_sources()
     listed = [(name, listing) for name, source in sources.items() for listing in source.listings()]
@@ -124,7 +124,7 @@ def _pictures_of(place: Path) -> Iterator[tuple[str, bytes]]:
 
 def _write(out: Path, kept: Sequence[Entry], rejected: Sequence[Rejection]) -> None:
     from kvg.catalogue.entry import CATALOGUE, to_line
-    from kvg.tools.pieces import write_whole, writing
+    from kvg.pieces import write_whole, writing
 
     counts = {
         name: dict(sorted(Counter(getattr(entry, name) or "-" for entry in kept).items()))

@@ -15,9 +15,8 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from kvg.errors import DataError, KVGError
+from kvg.progress import progress_bar
 
 T = TypeVar("T")
 _AHEAD = 2  # pieces a process that wait for it
@@ -65,9 +64,9 @@ class Pieces:
             KVGError: what a piece raised, or that a process was killed.
         """
         missing = sorted(set(range(len(pieces))) - set(self.finished()))
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns) as progress:
-            task = progress.add_task(title, total=len(pieces), completed=len(pieces) - len(missing))
+        began = len(pieces) - len(missing)
+        with progress_bar() as progress:
+            task = progress.add_task(title, total=len(pieces), completed=began, began=began)
             if workers <= 1:
                 if start:
                     start(*start_args)

@@ -1,0 +1,1 @@
+"""Questions about pictures, put to a model: behind a server, or loaded here."""

@@ -1,0 +1,36 @@
+"""The progress bar of everything long: how much is done, how fast, and how long it will take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+T = TypeVar("T")
+
+
+class Rate(ProgressColumn):
+    """Steps a second since the bar began."""
+
+    def render(self, task: Task) -> Text:
+        """Empty before the first step."""
+        began = int(task.fields.get("began", 0))
+        speed = (task.completed - began) / task.elapsed if task.elapsed else 0.0
+        return Text(f"{speed:.1f}/s" if speed < 10 else f"{speed:.0f}/s") if speed else Text("")
+
+
+def progress_bar(hidden: bool = False) -> Progress:
+    """A bar; tasks that go on where they were interrupted tell with ``began=`` where."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
+    return Progress(*columns, disable=hidden)
+
+
+def shown(things: Iterable[T], title: str, total: int | None) -> Iterator[T]:
+    """The same things, with a bar that advances with each."""
+    with progress_bar() as progress:
+        task = progress.add_task(title, total=total)
+        for thing in things:
+            yield thing
+            progress.advance(task)
