@@ -38,9 +38,9 @@ def run(args: argparse.Namespace) -> int:
         ConfigError: the config is wrong.
         DataError: no composite could be made.
     """
+    from kvg.pieces import Pieces, writing
     from kvg.shards.manifest import ShardEntry
     from kvg.shards.writer import PATTERN, check_set, clear_set, write_manifest
-    from kvg.pieces import Pieces, writing
 
     config, out, size = load_config(args.config), Path(args.out), args.samples_per_shard
     config.setdefault("compositor", {})["seed"] = args.seed
@@ -108,8 +108,8 @@ def _start(compositor: Compositor, folder: Path) -> None:
 
 def _write_shard(piece: tuple[int, int, int]) -> dict[str, Any]:
     """Writes the composites from one index to another as the shard of this number; returns what it holds."""
-    from kvg.shards.writer import ShardFile
     from kvg.pieces import writing
+    from kvg.shards.writer import ShardFile
 
     if _given is None:
         raise RuntimeError("the process was not started")
