@@ -71,13 +71,13 @@ class Pieces:
                 if start:
                     start(*start_args)
                 for number in missing:
-                    self._save(number, work(pieces[number]))
+                    self.save(number, work(pieces[number]))
                     progress.advance(task)
                 return
             with ProcessPoolExecutor(workers, initializer=_begin, initargs=(start, start_args)) as pool:
                 try:
                     for number, result in _in_turns(pool, work, pieces, missing, workers * _AHEAD):
-                        self._save(number, result)
+                        self.save(number, result)
                         progress.advance(task)
                 except BrokenProcessPool as error:
                     remedy = "a process was killed, perhaps for want of memory; take fewer workers and run it again"
@@ -102,7 +102,12 @@ class Pieces:
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:06d}.json"
 
-    def _save(self, number: int, result: Any) -> None:
+    def save(self, number: int, result: Any) -> None:
+        """Keeps the result of a piece that was done elsewhere than in ``run``; it has to be JSON.
+
+        Raises:
+            DataError: the disk is full, or cannot be written to.
+        """
         with writing(self.folder):
             write_whole(self._path(number), json.dumps(result))
 

@@ -29,9 +29,9 @@ class CardWriter:
     """Writes from what is known of the entities, without a teacher model.
 
     Where every object has a note (its looks, comma separated), the entity is recalled by its looks and compared with
-    the others in the first trait that differs. Otherwise objects are told apart by their names. Objects are numbered
-    from 1, in the order of the sample. The comparison begins with the object that fits: pointing at it takes one look,
-    while a verdict on each in turn would have to be right every time.
+    the others in the first of their traits that it does not have. Otherwise objects are told apart by their names.
+    Objects are numbered from 1, in the order of the sample. The comparison begins with the object that fits: pointing
+    at it takes one look, while a verdict on each in turn would have to be right every time.
 
     >>> from kvg.types import SceneObject
     >>> stilt = SceneObject("Stilt", (0, 0, 9, 9), "white, plain")
@@ -62,6 +62,6 @@ Compare: <box:1> yes; 1 no, plain. Conclusion: object 2.'
 
 
 def _first_difference(words: str, wanted: str) -> str:
-    own, other = (text.split(", ") for text in (words, wanted))
-    differing = [trait for i, trait in enumerate(own) if i >= len(other) or trait != other[i]]
-    return differing[0] if differing else ""
+    """The first trait of these words that the wanted ones do not have; '' where there is none."""
+    other = wanted.split(", ")
+    return next((trait for trait in words.split(", ") if trait not in other), "")

@@ -22,36 +22,74 @@ _given: tuple[Compositor, Path] | None = None  # set once in each process
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
-    parser.add_argument("--config", required=True, help="YAML with `source: {class_path, init_args}` and `compositor`")
-    parser.add_argument("--out", required=True, help="folder for the shards")
-    parser.add_argument("--num", type=int, required=True, help="number of composites")
-    parser.add_argument("--seed", type=int, default=0, help="decides all of them (default 0)")
+    parser.add_argument("project", nargs="?", help="project file: its `compose` section says which sets are made")
+    parser.add_argument("--set", dest="names", action="append", help="only this set of the project; may be repeated")
+    parser.add_argument("--config", help="instead: YAML with `source: {class_path, init_args}` and `compositor`")
+    parser.add_argument("--out", help="with --config: folder for the shards")
+    parser.add_argument("--num", type=int, help="with --config: number of composites")
+    parser.add_argument("--seed", type=int, default=0, help="with --config: decides all of them (default 0)")
     parser.add_argument("--workers", type=int, default=1, help="processes (default 1); the result is the same")
     parser.add_argument("--samples-per-shard", type=int, default=500, help="of every shard but the last (default 500)")
     parser.add_argument("--overwrite", action="store_true", help="replace a set that is already there")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Makes the set.
+    """Makes the set, or the sets of a project.
 
     Raises:
         ConfigError: the config is wrong.
+        DataError: no composite could be made.
+    """
+    if bool(args.project) == bool(args.config):
+        raise ConfigError("project", "give a project file, or --config with --out and --num")
+    if args.project:
+        from kvg.tools.project_sets import composed_sets
+
+        for made in composed_sets(args.project, args.names):
+            if not (made.is_finished() and not args.overwrite):
+                make_set(made.config, made.out, made.num, made.seed, made.samples_per_shard, args.workers, True)
+            else:
+                print(f"{made.out} is there already")
+        return 0
+    if not args.out or args.num is None:
+        raise ConfigError("--out, --num", "are needed with --config")
+    config = load_config(args.config)
+    make_set(config, Path(args.out), args.num, args.seed, args.samples_per_shard, args.workers, args.overwrite)
+    return 0
+
+
+def make_set(
+    config: dict[str, Any], out: Path, num: int, seed: int, samples_per_shard: int, workers: int, overwrite: bool
+) -> None:
+    """Makes one set and says so.
+
+    Args:
+        config: ``source`` and ``compositor``; what else it holds is noted, and another value makes another set.
+        out: folder for the shards.
+        num: composites.
+        seed: decides all of them.
+        samples_per_shard: of every shard but the last.
+        workers: processes.
+        overwrite: whether a finished set is replaced.
+
+    Raises:
+        ConfigError: the config is wrong, or a set is there.
         DataError: no composite could be made.
     """
     from kvg.pieces import Pieces, writing
     from kvg.shards.manifest import ShardEntry
     from kvg.shards.writer import PATTERN, check_set, clear_set, write_manifest
 
-    config, out, size = load_config(args.config), Path(args.out), args.samples_per_shard
-    config.setdefault("compositor", {})["seed"] = args.seed
+    config = {**config, "compositor": {**(config.get("compositor") or {}), "seed": seed}}
     compositor = build_compositor(config)
-    check_set(out, size, args.overwrite)
-    pieces = [(number, start, min(args.num, start + size)) for number, start in enumerate(range(0, args.num, size))]
+    check_set(out, samples_per_shard, overwrite)
+    starts = range(0, num, samples_per_shard)
+    pieces = [(number, start, min(num, start + samples_per_shard)) for number, start in enumerate(starts)]
     # A shard is a piece of work, and depends on nothing but the seed and its numbers.
-    done = Pieces(out / "compose.pieces", json.dumps([config, args.num, size], sort_keys=True))
+    done = Pieces(out / "compose.pieces", json.dumps([config, num, samples_per_shard], sort_keys=True))
     with writing(out):
         clear_set(out, keep=[PATTERN.format(number) for number in done.finished()])
-    done.run(_write_shard, pieces, args.workers, f"writing {out}", _start, (compositor, out))
+    done.run(_write_shard, pieces, workers, f"writing {out}", _start, (compositor, out))
     results = list(done.results(len(pieces)))
     lost = [reason for result in results for reason in result["lost"]]
     for reason in lost:
@@ -59,12 +97,11 @@ def run(args: argparse.Namespace) -> int:
     entries = [ShardEntry(**result["entry"]) for result in results if result["entry"]]
     if entries:
         with writing(out):
-            write_manifest(out, entries, [result["counts"] for result in results], args.seed, config)
+            write_manifest(out, entries, [result["counts"] for result in results], seed, {**config, "num": num})
     done.clear()
     if not entries:
-        raise DataError(str(args.config), "source", "no composite could be made; see the messages above")
-    print(f"{args.num - len(lost)} composites in {out}" + (f"; {len(lost)} left out, see above" if lost else ""))
-    return 0
+        raise DataError(str(out), "source", "no composite could be made; see the messages above")
+    print(f"{num - len(lost)} composites in {out}" + (f"; {len(lost)} left out, see above" if lost else ""))
 
 
 def load_config(path: str | Path) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def test_from_photographs_to_a_page(config, tmp_path, capsys):
     assert [s.image for s in before] == [s.image for s in after]
     assert all(s.rationale.startswith(f"Plan: find the {s.entity} among") for s in after)
     manifest = ShardFolder(told).manifest
-    assert (manifest.seed, manifest.config["rationale_writer"]) == (4, "cards")
+    assert (manifest.seed, manifest.config["rationale"]["writer"]) == (4, "cards")
     assert manifest.config["compositor"]["k_weights"] == {"2": 1, "3": 1}
 
     assert call(inspect, told, "--num", 5) == 0
