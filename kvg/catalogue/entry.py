@@ -26,7 +26,7 @@ class Entry:
         width: upright, in pixels.
         height: upright, in pixels.
         sha256: of the file, in hexadecimal.
-        fingerprint: its ``perceptual_hash``, sixteen hexadecimal digits.
+        fingerprint: its ``perceptual_hash``, forty hexadecimal digits.
         box_px: of the entity in pixels of the upright picture; None where none is known yet.
         box_from: ``alpha``, ``given``, or '' where there is no box.
         part: of the published set.

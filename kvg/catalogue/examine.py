@@ -48,7 +48,7 @@ def examine(name: str, source: PictureSource, listing: Listing, min_side: int, m
         width=image.width,
         height=image.height,
         sha256=hashlib.sha256(data).hexdigest(),
-        fingerprint=f"{perceptual_hash(image):016x}",
+        fingerprint=f"{perceptual_hash(image):040x}",
         box_px=found,
         box_from="given" if given else "alpha" if found else "",
         part=listing.part,

@@ -11,14 +11,18 @@ from PIL import Image
 
 SIDE = 32  # a picture is looked at in this size
 KEPT = 8  # lowest frequencies a side that make the fingerprint
+BANDS = 4  # of equal height, whose colours are kept
+MAX_TINT = 48  # of 255: copies differ by no more than this in the mean colour of a band
+_SHAPE = (1 << 64) - 1  # the bits that tell of light and dark
 
 
 def perceptual_hash(image: Image.Image) -> int:
-    """Sixty-four bits that stay nearly the same when a picture is scaled, re-encoded, mirrored or slightly changed.
+    """Bits that stay nearly the same when a picture is scaled, re-encoded, mirrored or slightly changed.
 
-    The signs of its lowest frequencies around their median (the discrete cosine transform of a 32x32 grey copy). A
-    mirror turns the signs of all odd horizontal frequencies; so they are turned until the largest of them is positive.
-    Where pixels are transparent the picture is taken on grey.
+    The lower sixty-four tell of light and dark: the signs of its lowest frequencies around their median (the discrete
+    cosine transform of a 32x32 grey copy). A mirror turns the signs of all odd horizontal frequencies; so they are
+    turned until the largest of them is positive. The upper ninety-six are the mean colours of four bands, twelve bytes:
+    a red shirt and a blue one are alike in grey. Where pixels are transparent the picture is taken on grey.
 
     Args:
         image: RGB or RGBA.
@@ -31,19 +35,20 @@ def perceptual_hash(image: Image.Image) -> int:
     odd = low[:, 1::2]
     odd *= np.sign(odd.flat[np.abs(odd).argmax()]) or 1.0
     found = low.ravel()[1:]  # without the mean brightness
-    bits = np.concatenate([found > np.median(found), [False]])
-    return int.from_bytes(np.packbits(bits).tobytes(), "big")
+    bits = np.packbits(np.concatenate([found > np.median(found), [False]]))
+    tints = image.convert("RGB").resize((1, BANDS), Image.Resampling.BOX).tobytes()
+    return int.from_bytes(tints + bits.tobytes(), "big")
 
 
 def groups_of_copies(hashes: Sequence[int], max_distance: int) -> list[int]:
-    """Joins pictures whose fingerprints differ in few bits, and those joined through others.
+    """Joins pictures whose fingerprints are near, and those joined through others.
 
-    Two fingerprints that differ in at most d bits agree in at least one of d + 1 equal parts, so only those that share
-    a part are compared.
+    Two that differ in at most d of the bits of light and dark agree in at least one of d + 1 equal parts of them, so
+    only those that share a part are compared.
 
     Args:
         hashes: of the pictures.
-        max_distance: bits that may differ, at most 15.
+        max_distance: bits of light and dark that may differ, at most 15; colours may differ by ``MAX_TINT``.
 
     Returns:
         For each picture the number of the first picture of its group.
@@ -66,7 +71,7 @@ def groups_of_copies(hashes: Sequence[int], max_distance: int) -> list[int]:
 
 
 def near_pairs(hashes: Sequence[int], max_distance: int) -> Iterable[tuple[int, int]]:
-    """Pairs of pictures (the lower number first) that differ in at most ``max_distance`` bits.
+    """Pairs of pictures (the lower number first) that are near, see ``groups_of_copies``.
 
     Of many that are equal only pairs with the first one come.
     """
@@ -78,13 +83,16 @@ def near_pairs(hashes: Sequence[int], max_distance: int) -> Iterable[tuple[int, 
         else:
             alike[value] = number
             told.append(number)
-    values = np.array([hashes[number] for number in told], dtype=np.uint64)
+    values = np.array([hashes[number] & _SHAPE for number in told], dtype=np.uint64)
+    tints = np.array([list((hashes[number] >> 64).to_bytes(3 * BANDS, "big")) for number in told], dtype=np.int16)
     found: set[tuple[int, int]] = set()
     for members in _sharing_a_part(values, max_distance + 1):
         own = values[members]
         for place in range(len(members) - 1):
-            far = np.bitwise_count(own[place + 1 :] ^ own[place])
-            found |= {(members[place], members[place + 1 + int(k)]) for k in np.flatnonzero(far <= max_distance)}
+            near = np.bitwise_count(own[place + 1 :] ^ own[place]) <= max_distance
+            for other in (members[place + 1 + int(k)] for k in np.flatnonzero(near)):
+                if np.abs(tints[members[place]] - tints[other]).max() <= MAX_TINT:
+                    found.add((members[place], other))
     for one, other in sorted(found):
         yield told[one], told[other]
 
@@ -105,7 +113,7 @@ def matches(wanted: Mapping[str, int], hashes: Sequence[int], max_distance: int)
     Args:
         wanted: fingerprints of known pictures by name.
         hashes: of the pictures.
-        max_distance: bits that may differ.
+        max_distance: see ``groups_of_copies``.
     """
     names = list(wanted)
     groups = groups_of_copies([*wanted.values(), *hashes], max_distance)

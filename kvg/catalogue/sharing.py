@@ -21,7 +21,8 @@ class SplitSettings:
         held_out: share of the entities of every other category of which nothing is trained on, either.
         val: share of the pictures of all other entities that validate.
         test: share that test.
-        copy_distance: pictures whose fingerprints (64 bits) differ in at most this many are copies of each other.
+        copy_distance: pictures that are alike in colour are copies of each other where at most this many of the 64 bits
+            that tell of light and dark differ.
     """
 
     unseen: Sequence[str] = ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import logging
 from collections import Counter
@@ -29,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
     parser.add_argument("project", help="project file (YAML)")
     parser.add_argument("--workers", type=int, default=1, help="processes (default 1); the result is the same")
+    parser.add_argument("--if-changed", action="store_true", help="only where settings or listed pictures have changed")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -43,13 +45,19 @@ def run(args: argparse.Namespace) -> int:
     from kvg.catalogue.sharing import share_out
 
     project = load_project(args.project)
-    entries, rejected, pieces = _examined(project, args.workers)
+    sources = project.build_sources()
+    listed = [(name, listing) for name, source in sources.items() for listing in source.listings()]
+    identity = _identity(project, listed)
+    if args.if_changed and _is_finished(project.out, identity):
+        print(f"{project.out / CATALOGUE} is there already")
+        return 0
+    entries, rejected, pieces = _examined(project, sources, listed, args.workers)
     kept, copies = share_out(entries, project.splits, project.seed, _forbidden(project.exclude))
     rejected += copies
     if not kept:
         said = f"; the first: {rejected[0].ref}: {rejected[0].reason}" if rejected else ""
         raise DataError(str(args.project), "sources", f"list no picture that can be used{said}")
-    _write(project.out, kept, rejected)
+    _write(project.out, kept, rejected, identity)
     pieces.clear()  # a picture may be mended under its old name: the next scan looks at all of them again
     print(f"{len(kept)} pictures of {len({e.entity for e in kept})} entities in {project.out / CATALOGUE}")
     if rejected:
@@ -58,12 +66,31 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _examined(project: Project, workers: int) -> tuple[list[Entry], list[Rejection], Pieces]:
+def _identity(project: Project, listed: Sequence[tuple[str, Listing]]) -> str:
+    """Checksum of the settings and of the names of all pictures, but not of their contents."""
+    parts = (
+        project.identity("seed", "sources", "scan", "splits", "exclude"),
+        json.dumps([[n, str(v)] for n, v in listed]),
+    )
+    return hashlib.sha256("".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _is_finished(out: Path, identity: str) -> bool:
+    from kvg.catalogue.entry import CATALOGUE
+
+    try:
+        known = json.loads((out / SUMMARY).read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return (out / CATALOGUE).is_file() and known.get("identity") == identity
+
+
+def _examined(
+    project: Project, sources: dict[str, PictureSource], listed: Sequence[tuple[str, Listing]], workers: int
+) -> tuple[list[Entry], list[Rejection], Pieces]:
     from kvg.catalogue.entry import Rejection, entry_of
     from kvg.pieces import Pieces
 
-    sources = project.build_sources()
-    listed = [(name, listing) for name, source in sources.items() for listing in source.listings()]
     pieces = [listed[at : at + PIECE] for at in range(0, len(listed), PIECE)]
     # What was listed is part of the work: a picture that has come or gone moves all others.
     identity = project.identity("sources", "scan") + json.dumps([[n, v.ref, str(v)] for n, v in listed])
@@ -104,7 +131,7 @@ def _forbidden(places: Sequence[str]) -> dict[str, str]:
     found = {}
     for place in places:
         for name, data in _pictures_of(Path(place)):
-            found[name] = f"{perceptual_hash(read_picture(data, name)):016x}"
+            found[name] = f"{perceptual_hash(read_picture(data, name)):040x}"
     return found
 
 
@@ -122,7 +149,7 @@ def _pictures_of(place: Path) -> Iterator[tuple[str, bytes]]:
         raise DataError(str(place), "exclude", "is neither a folder nor a parquet file; correct the path")
 
 
-def _write(out: Path, kept: Sequence[Entry], rejected: Sequence[Rejection]) -> None:
+def _write(out: Path, kept: Sequence[Entry], rejected: Sequence[Rejection], identity: str) -> None:
     from kvg.catalogue.entry import CATALOGUE, to_line
     from kvg.pieces import write_whole, writing
 
@@ -135,6 +162,7 @@ def _write(out: Path, kept: Sequence[Entry], rejected: Sequence[Rejection]) -> N
         "entities": len({entry.entity for entry in kept}),
         "rejected": dict(sorted(Counter(r.field for r in rejected).items())),
         **counts,
+        "identity": identity,
     }
     with writing(out):
         for name, records in ((CATALOGUE, kept), (REJECTED, rejected)):

@@ -15,8 +15,8 @@ from .conftest import drawing
 
 
 def distance(one, other):
-    """Bits that differ."""
-    return (one ^ other).bit_count()
+    """Bits of light and dark that differ."""
+    return ((one ^ other) & (2**64 - 1)).bit_count()
 
 
 def recompressed(image):
@@ -41,6 +41,30 @@ def test_copies_are_near_and_others_are_far(change):
     changed = [perceptual_hash(CHANGES[change](picture)) for picture in pictures]
     assert sorted(distance(a, b) for a, b in zip(hashes, changed, strict=True))[36] <= 4  # nine of ten
     assert min(distance(a, b) for a, b in combinations(hashes, 2)) > 8
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_copies_have_the_same_colours(change):
+    for seed in range(40):
+        picture = drawing(seed, (200, 150))
+        one, other = (perceptual_hash(p) >> 64 for p in (picture, CHANGES[change](picture)))
+        pairs = zip(one.to_bytes(12, "big"), other.to_bytes(12, "big"), strict=True)
+        assert max(abs(a - b) for a, b in pairs) <= (38 if change == "brighter" else 4)
+
+
+def shirt(colour):
+    image = Image.new("RGB", (90, 90), "white")
+    image.paste(colour, (20, 10, 70, 85))
+    image.paste("black", (40, 20, 50, 30))
+    return perceptual_hash(image)
+
+
+def test_one_thing_in_two_colours_is_two_things():
+    # Both as light as each other: 0.299 r + 0.587 g + 0.114 b = 76.
+    red, blue = shirt((255, 0, 0)), shirt((0, 82, 250))
+    assert distance(red, blue) <= 3
+    assert groups_of_copies([red, blue, red], 3) == [0, 1, 0]
+    assert groups_of_copies([red, shirt((250, 8, 10))], 3) == [0, 0]
 
 
 def test_what_is_transparent_is_not_looked_at():
