@@ -28,7 +28,7 @@ class Entry:
         sha256: of the file, in hexadecimal.
         fingerprint: its ``perceptual_hash``, forty hexadecimal digits.
         box_px: of the entity in pixels of the upright picture; None where none is known yet.
-        box_from: ``alpha``, ``given``, or '' where there is no box.
+        box_from: ``alpha``, ``given``, the name of the model that found it, or '' where there is no box.
         part: of the published set.
         licence: of the picture.
         split: ``seen`` or ``unseen``.

@@ -141,8 +141,8 @@ def check_names(names: Sequence[str] | None, known: Mapping[str, Any], where: st
 
 def checksums(project: Project, facts: str | None) -> dict[str, str]:
     """What composites are made of, beside the pictures: SHA-256 of each file that is there, by name."""
-    files = [project.out / name for name in (CATALOGUE, "boxes.jsonl", "bad_boxes.jsonl", "knowledge.json")]
-    files += [Path(facts)] if facts else []
+    files = [project.out / name for name in (CATALOGUE, "boxes.jsonl", "knowledge.json")]
+    files += [*sorted(project.out.glob("bad_boxes*.jsonl")), *([Path(facts)] if facts else [])]
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files if path.is_file()}
 
 

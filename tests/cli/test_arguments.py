@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import re
 import subprocess
 import sys
@@ -130,3 +132,15 @@ def test_data_door_lists_every_command_and_refuses_others(capsys: pytest.Capture
 def test_every_data_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert data_door.main([name, "--help"]) == 0
     assert f"usage: kvg-data {name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", data_door.COMMANDS)
+def test_the_example_of_every_data_command_is_one(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    data_door.main([name, "--help"])
+    example = data_door.EXAMPLES[name]
+    assert f"example: {example}" in " ".join(capsys.readouterr().out.split())
+    program, command, *arguments = example.split()
+    parser = argparse.ArgumentParser()
+    importlib.import_module(f"kvg.tools.{name}").add_arguments(parser)
+    parser.parse_args(arguments)  # exits where the command has no such argument
+    assert (program, command) == ("kvg-data", name)

@@ -1,0 +1,189 @@
+"""How a model is asked where the entity is, and which boxes are refused, whoever answers."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from kvg.catalogue.entry import Entry
+from kvg.errors import ConfigError, DataError
+from kvg.text.box_codec import BoxCodec, ImageSize
+from kvg.text.prompts import question
+from kvg.types import Box
+
+SIDE: Final = 28  # pixels of Qwen-VL's visual token
+MIN_PIXELS: Final = 4 * SIDE * SIDE
+BORDER: Final = 0.01  # share of a side within which a box touches it
+# What faults begin with, so that they can be counted however an asker words what it passes on.
+RULES: Final = {
+    "unreadable": "no box can be read",
+    "empty": "the box has no area",
+    "border": "the box touches all four borders",
+    "small": "the box is too small",
+    "large": "the box is too large",
+    "thin": "the box is too thin",
+}
+UNANSWERED: Final = "unanswered"
+OWN: Final = ("alpha", "given")  # where boxes come from that no model has found
+_CODEC: Final = {"class_path": "kvg.text.box_codec.RelativeCodec"}
+_BLANK = re.compile(r"\{(entity|category)\}")
+
+
+@dataclass(frozen=True)
+class BoxSettings:
+    """Section ``box`` of a project file.
+
+    Attributes:
+        asker: ``{class_path, init_args}`` of the model that is asked.
+        codec: ``{class_path, init_args}`` of its box convention.
+        question: what is asked; ``{entity}`` and ``{category}`` are filled in.
+        second: another model, which is asked about what the first has boxed; None for no second opinion.
+        second_codec: its box convention; the first's by default.
+        second_question: what it is asked; the same by default.
+        samples: answers of the first model; more than one says something only where it draws them.
+        agreement: least IoU of the first answer's box with every other one.
+        tries: an answer that breaks a rule is asked for again until it has been asked for so often.
+        max_pixels: pictures are sent no larger than this, in sides of multiples of 28; the model must not shrink them
+            further, or boxes in absolute pixels are wrong.
+        min_area: smallest share of the picture that a box covers.
+        max_area: largest.
+        max_aspect: longer side over shorter side at most.
+        review: ``model`` puts the boxes of models on the page of review, ``all`` given ones and cut-outs, too.
+    """
+
+    asker: Mapping[str, Any] | None = None
+    codec: Mapping[str, Any] = field(default_factory=lambda: _CODEC)
+    question: str = question("{entity}")
+    second: Mapping[str, Any] | None = None
+    second_codec: Mapping[str, Any] | None = None
+    second_question: str | None = None
+    samples: int = 1
+    agreement: float = 0.7
+    tries: int = 2
+    max_pixels: int = 401_408
+    min_area: float = 0.01
+    max_area: float = 0.98
+    max_aspect: float = 8.0
+    review: str = "model"
+
+    def __post_init__(self) -> None:
+        """Checks the settings.
+
+        Raises:
+            ConfigError: one cannot work.
+        """
+        for name in ("samples", "tries", "max_pixels"):
+            least = MIN_PIXELS if name == "max_pixels" else 1
+            if type(getattr(self, name)) is not int or getattr(self, name) < least:
+                raise ConfigError(f"box.{name}", f"{getattr(self, name)!r} is not a whole number of at least {least}")
+        if not 0 <= self.agreement <= 1:
+            raise ConfigError("box.agreement", f"{self.agreement} is not an IoU; give 0 to 1")
+        if not 0 < self.min_area < self.max_area <= 1:
+            limits = f"{self.min_area} and {self.max_area} are not 0 < min_area < max_area <= 1"
+            raise ConfigError("box.min_area, max_area", limits)
+        if not self.max_aspect > 1:
+            raise ConfigError("box.max_aspect", f"{self.max_aspect} allows squares at most; give more than 1")
+        if self.review not in ("model", "all"):
+            raise ConfigError("box.review", f"'{self.review}' is neither model nor all")
+        for name in ("question", "second_question"):
+            text = getattr(self, name)
+            if name == "second_question" and text is None:
+                continue
+            if not isinstance(text, str) or not _BLANK.search(text):
+                raise ConfigError(f"box.{name}", f"{text!r} names nothing; write {{entity}} or {{category}} into it")
+
+
+def model_name(asker: Mapping[str, Any]) -> str:
+    """What a model is called in what is written: its name on a server, or its checkpoint, else its class.
+
+    >>> model_name({"class_path": "kvg.asking.server.Server", "init_args": {"model": "Qwen2-VL-7B"}})
+    'Qwen2-VL-7B'
+    """
+    init = asker.get("init_args") or {}
+    name = init.get("model") or init.get("backbone") or ""
+    if isinstance(name, Mapping):
+        name = (name.get("init_args") or {}).get("checkpoint", "")
+    return str(name) if name not in ("", *OWN) else str(asker.get("class_path", "")).rpartition(".")[2]
+
+
+def wording(text: str, entry: Entry) -> str:
+    """A question with its blanks filled in, once: a name may hold braces.
+
+    >>> wording("{entity}?", Entry("s", "r", "{category}", "bird", 1, 1, "", ""))
+    '{category}?'
+    """
+    return _BLANK.sub(lambda blank: str(getattr(entry, blank[1])), text)
+
+
+def sent_size(width: int, height: int, max_pixels: int) -> ImageSize:
+    """Both sizes of a picture: as it is, and as it is sent, in sides that Qwen-VL's models leave as they are.
+
+    >>> sent_size(1000, 500, 401_408)  # 35.7 and 17.9 tokens are 36 and 18: 508,032 pixels; shrunk by 1.116
+    ImageSize(width=1000, height=500, resized_width=896, resized_height=448)
+    """
+    across, down = (max(1, round(side / SIDE)) * SIDE for side in (width, height))
+    if across * down > max_pixels:
+        by = math.sqrt(width * height / max_pixels)
+        across, down = (max(1, math.floor(side / by / SIDE)) * SIDE for side in (width, height))
+    elif across * down < MIN_PIXELS:
+        by = math.sqrt(MIN_PIXELS / (width * height))
+        across, down = (math.ceil(side * by / SIDE) * SIDE for side in (width, height))
+    return ImageSize(width, height, across, down)
+
+
+def read_box(text: str, size: ImageSize, codec: BoxCodec, settings: BoxSettings) -> Box:
+    """The box of an answer, in pixels of the stored picture.
+
+    Raises:
+        DataError: it holds none, or one that breaks a rule.
+    """
+    box = codec.decode(text, size)
+    if box is None:
+        raise DataError("answer", "box", f"{RULES['unreadable']} in {text[:120]!r}")
+    rule, why = broken_rule(box, size.width, size.height, settings)
+    if rule:
+        raise DataError("answer", "box", f"{RULES[rule]}{why}")
+    return box
+
+
+def broken_rule(box: Box, width: int, height: int, settings: BoxSettings) -> tuple[str, str]:
+    """The first of ``RULES`` that a box breaks and how it does; '' and '' for a box that may be right."""
+    x1, y1, x2, y2 = box
+    across, down = x2 - x1, y2 - y1
+    if not (across > 0 and down > 0):
+        return "empty", f" ({x1:g}, {y1:g}, {x2:g}, {y2:g})"
+    rims = (x1 / width, y1 / height, (width - x2) / width, (height - y2) / height)
+    share, aspect = across * down / (width * height), max(across, down) / min(across, down)
+    if max(rims) <= BORDER:
+        return "border", ""
+    if share < settings.min_area:
+        return "small", f" ({share:.2%} of the picture, less than min_area {settings.min_area:g})"
+    if share > settings.max_area:
+        return "large", f" ({share:.2%} of the picture, more than max_area {settings.max_area:g})"
+    if aspect > settings.max_aspect:
+        return "thin", f" (sides as 1 to {aspect:.1f}, more than max_aspect {settings.max_aspect:g})"
+    return "", ""
+
+
+def named_fault(faults: Sequence[str]) -> tuple[str, str]:
+    """The rule that the last fault tells of, and the fault from there on."""
+    text = faults[-1] if faults else "no answer came"
+    # What an answer says is quoted behind the rule, so the first one found is meant.
+    found = min(((text.find(start), rule) for rule, start in RULES.items() if start in text), default=None)
+    return (UNANSWERED, text) if found is None else (found[1], text[found[0] :])
+
+
+def overlap(one: Box, other: Box) -> float:
+    """IoU of two boxes; 0 where either has no area.
+
+    >>> overlap((0, 0, 2, 2), (1, 0, 3, 2))  # 2 / (4 + 4 - 2)
+    0.3333333333333333
+    """
+    areas = [max(0.0, x2 - x1) * max(0.0, y2 - y1) for x1, y1, x2, y2 in (one, other)]
+    across = min(one[2], other[2]) - max(one[0], other[0])
+    down = min(one[3], other[3]) - max(one[1], other[1])
+    shared = max(0.0, across) * max(0.0, down)
+    return shared / (areas[0] + areas[1] - shared) if min(areas) > 0 else 0.0
