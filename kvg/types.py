@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from torch import Tensor
+if TYPE_CHECKING:  # what handles records alone starts without torch
+    from torch import Tensor
 
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2
 
@@ -60,7 +61,7 @@ class Completion:
     finish_reason: str  # stop | length
 
 
-Example = dict[str, Tensor]  # one tokenised sample: 1-D tensors, patches [P, D] uint8, image_grid_thw [3]
+Example = dict[str, "Tensor"]  # one tokenised sample: 1-D tensors, patches [P, D] uint8, image_grid_thw [3]
 Batch = dict[str, Any]  # collated examples, and "samples": the list of Sample they came from
 
 
