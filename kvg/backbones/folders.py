@@ -115,8 +115,17 @@ def write_folder(folder: Path, model: Any, state: Mapping[str, Tensor], processo
     tied = {"lm_head.weight"} if model.config.tie_word_embeddings else set()
     model.save_pretrained(folder, state_dict={name: value for name, value in state.items() if name not in tied})
     processor.tokenizer.save_pretrained(folder)
+    # All is spelt out: transformers would fill in what is missing, while vLLM shows the model raw bytes without a word.
     picture = {
         "image_processor_type": "Qwen2VLImageProcessor",
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "resample": 3,  # bicubic
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(processor.image_mean),
+        "image_std": list(processor.image_std),
         "size": {"shortest_edge": processor.min_pixels, "longest_edge": processor.max_pixels},
         "patch_size": processor.patch_size,
         "merge_size": processor.merge_size,

@@ -46,7 +46,8 @@ class RationaleShard:
 
     def set_aside(self, sample: Sample, reasons: Sequence[str]) -> None:
         """Notes a sample that has no usable rationale."""
-        self._lost.append({"key": sample.key, "entity": sample.entity, "reasons": list(reasons)})
+        told = [reason.removeprefix(f"sample {sample.key}: ") for reason in reasons]
+        self._lost.append({"key": sample.key, "entity": sample.entity, "reasons": told})
 
     def close(self) -> dict[str, Any]:
         """Finishes the shard.
