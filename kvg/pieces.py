@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import json
@@ -9,7 +10,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -67,24 +68,10 @@ class Pieces:
         began = len(pieces) - len(missing)
         with progress_bar() as progress:
             task = progress.add_task(title, total=len(pieces), completed=began, began=began)
-            if workers <= 1:
-                if start:
-                    start(*start_args)
-                for number in missing:
-                    self.save(number, work(pieces[number]))
+            with contextlib.closing(each(work, pieces, missing, workers, title, start, start_args)) as coming:
+                for number, result in coming:
+                    self.save(number, result)
                     progress.advance(task)
-                return
-            with ProcessPoolExecutor(workers, initializer=_begin, initargs=(start, start_args)) as pool:
-                try:
-                    for number, result in _in_turns(pool, work, pieces, missing, workers * _AHEAD):
-                        self.save(number, result)
-                        progress.advance(task)
-                except BrokenProcessPool as error:
-                    remedy = "a process was killed, perhaps for want of memory; take fewer workers and run it again"
-                    raise DataError(title, "workers", remedy) from error
-                except BaseException:
-                    pool.shutdown(wait=False, cancel_futures=True)
-                    raise
 
     def finished(self) -> list[int]:
         """Numbers of the pieces that are done."""
@@ -112,6 +99,40 @@ class Pieces:
             write_whole(self._path(number), json.dumps(result))
 
 
+def each(
+    work: Callable[[T], Any],
+    pieces: Sequence[T],
+    numbers: Sequence[int],
+    workers: int,
+    title: str,
+    start: Callable[..., None] | None = None,
+    start_args: tuple[Any, ...] = (),
+) -> Generator[tuple[int, Any], None, None]:
+    """Does pieces of work; keeps nothing. The arguments are those of ``Pieces.run``, and which pieces are done.
+
+    Yields:
+        Number and result, as they come.
+
+    Raises:
+        KVGError: what a piece raised, or that a process was killed.
+    """
+    if workers <= 1:
+        if start:
+            start(*start_args)
+        for number in numbers:
+            yield number, work(pieces[number])
+        return
+    with ProcessPoolExecutor(workers, initializer=_begin, initargs=(start, start_args)) as pool:
+        try:
+            yield from _in_turns(pool, work, pieces, numbers, workers * _AHEAD)
+        except BrokenProcessPool as error:
+            remedy = "a process was killed, perhaps for want of memory; take fewer workers and run it again"
+            raise DataError(title, "workers", remedy) from error
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
 def _in_turns(
     pool: ProcessPoolExecutor, work: Callable[[T], Any], pieces: Sequence[T], missing: Sequence[int], ahead: int
 ) -> Iterator[tuple[int, Any]]:
@@ -130,11 +151,16 @@ def _in_turns(
 
 
 def _begin(start: Callable[..., None] | None, start_args: tuple[Any, ...]) -> None:
-    if sys.platform.startswith("linux"):  # a killed parent leaves nobody behind
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    follow_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group, and the parent ends it in order
     if start:
         start(*start_args)
+
+
+def follow_parent() -> None:
+    """Lets this process end when the one that started it does: a killed parent leaves nobody behind."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def write_whole(path: Path, text: str) -> None:

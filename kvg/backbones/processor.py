@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
@@ -70,6 +70,7 @@ class QwenVLProcessor:
         self.tokenizer, self.codec = tokenizer, codec
         self.min_pixels, self.max_pixels = min_pixels, max_pixels
         self.patch_size, self.merge_size, self.temporal_patch_size = patch_size, merge_size, temporal_patch_size
+        self.image_mean, self.image_std = tuple(image_mean), tuple(image_std)
         mean, std = (torch.tensor(values, dtype=torch.float64) for values in (image_mean, image_std))
         self._scale, self._shift = (1 / (255 * std)).float().view(3, 1, 1), (mean / std).float().view(3, 1, 1)
         self.image_token_id = int(tokenizer.convert_tokens_to_ids(IMAGE_TOKEN))
@@ -89,7 +90,7 @@ class QwenVLProcessor:
             ``patches`` ``[P, 3 * patch * patch]`` uint8 and ``image_grid_thw`` ``[3]``.
         """
         size = self.image_size(*image.size)
-        image = image.convert("RGB")
+        image = _rgb(image)
         if image.size != (size.resized_width, size.resized_height):
             image = image.resize((size.resized_width, size.resized_height), Image.Resampling.BICUBIC)
         p, m = self.patch_size, self.merge_size
@@ -107,8 +108,32 @@ class QwenVLProcessor:
             ``[P, 3 * temporal * patch * patch]`` float32.
         """
         scale, shift = self._scale.to(patches.device), self._shift.to(patches.device)
-        pixels = patches.view(len(patches), 3, 1, -1).float() * scale - shift
+        # In place, since most of the time goes into memory that is touched for the first time.
+        pixels = patches.view(len(patches), 3, 1, -1).to(torch.float32, copy=True).mul_(scale).sub_(shift)
         return pixels.expand(-1, -1, self.temporal_patch_size, -1).reshape(len(patches), -1)
+
+    def decode(self, image: bytes, key: str) -> Image.Image:
+        """Decodes a picture.
+
+        Args:
+            image: an encoded JPEG or PNG.
+            key: what errors call it.
+
+        Raises:
+            DataError: it does not decode, or has a shape that the model cannot take.
+        """
+        try:
+            with Image.open(io.BytesIO(image)) as opened:
+                opened.load()
+                decoded = _rgb(opened)
+        except Exception as error:  # damaged files make decoders raise nearly anything
+            raise DataError(key, "image", f"it does not decode ({error}); replace or drop the file") from error
+        try:
+            self.image_size(*decoded.size)
+        except ValueError as error:
+            remedy = f"{decoded.width}x{decoded.height} cannot be resized ({error}); crop it"
+            raise DataError(key, "image", remedy) from error
+        return decoded
 
     def open(self, sample: Sample) -> Image.Image:
         """Decodes the picture of a sample and checks it against the record.
@@ -117,19 +142,10 @@ class QwenVLProcessor:
             DataError: it does not decode, has another size than the record says or a shape that the model cannot take,
                 or a box lies outside of it.
         """
-        try:
-            with Image.open(io.BytesIO(sample.image)) as opened:
-                image: Image.Image = opened.convert("RGB")
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise DataError(sample.key, "image", f"it does not decode ({error}); replace or drop the file") from error
+        image = self.decode(sample.image, sample.key)
         if image.size != (sample.width, sample.height):
             found = f"the picture is {image.width}x{image.height}, the record says {sample.width}x{sample.height}"
             raise DataError(sample.key, "width, height", f"{found}; write the size of the stored picture")
-        try:
-            self.image_size(*image.size)
-        except ValueError as error:
-            remedy = f"{image.width}x{image.height} cannot be resized ({error}); crop it"
-            raise DataError(sample.key, "image", remedy) from error
         for number, thing in enumerate(sample.objects):
             check_box(thing.box_px, *image.size, sample.key, f"objects[{number}].box_px")
         return image
@@ -168,12 +184,34 @@ class QwenVLProcessor:
 
     def encode(self, sample: Sample, *, mode: str, target: str | None) -> Example:
         """See ``kvg.types.Processor.encode``."""
-        patches, grid = self.patches(self.open(sample))
-        asked = self.ids(self.expand(self.chat(prompt(sample.entity, mode)), grid))
-        answer = [] if target is None else self.ids(self.completion(sample, target) + TURN_END)
-        if (asked + answer).count(self.image_token_id) != len(patches) // self.merge_size**2:
-            raise DataError(sample.key, "entity, rationale", f"they may not hold {IMAGE_TOKEN}; remove it")
-        return {**self._example(asked, answer), "patches": patches, "image_grid_thw": grid}
+        image = self.open(sample)
+        completion = None if target is None else self.completion(sample, target)
+        return self._pictured(sample.key, "entity, rationale", image, prompt(sample.entity, mode), completion)
+
+    def encode_question(self, key: str, image: bytes, asked: str, completion: str | None = None) -> Example:
+        """An example of any text with a picture.
+
+        Args:
+            key: what errors call it.
+            image: an encoded JPEG or PNG.
+            asked: the whole text of the user's turn.
+            completion: what the model should say; None for a prompt alone.
+
+        Raises:
+            DataError: the picture cannot be used, or a text holds its placeholder.
+        """
+        return self._pictured(key, "text", self.decode(image, key), asked, completion)
+
+    def _pictured(self, key: str, field: str, image: Image.Image, asked: str, completion: str | None) -> Example:
+        patches, grid = self.patches(image)
+        head = self.ids(self.chat(asked))
+        if self.image_token_id in head:  # the same as tokenising ``expand``, without hundreds of equal tokens to find
+            at = head.index(self.image_token_id)
+            head[at : at + 1] = [self.image_token_id] * (int(grid.prod()) // self.merge_size**2)
+        answer = [] if completion is None else self.ids(completion + TURN_END)
+        if (head + answer).count(self.image_token_id) != len(patches) // self.merge_size**2:
+            raise DataError(key, field, f"may not hold {IMAGE_TOKEN}; remove it")
+        return {**self._example(head, answer), "patches": patches, "image_grid_thw": grid}
 
     def encode_text(self, asked: str | None, completion: str) -> Example:
         """A text-only example: a question with its answer, or running text that is learnt from its start."""
@@ -201,3 +239,7 @@ class QwenVLProcessor:
             batch["patches"] = torch.cat([e["patches"] for e in pictures])
             batch["image_grid_thw"] = torch.stack([e["image_grid_thw"] for e in pictures])
         return batch
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    return image if image.mode == "RGB" else image.convert("RGB")  # it would copy what is right already

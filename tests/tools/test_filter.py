@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
+from kvg.asking.local_settings import backbone_setting
+from kvg.asking.module import build_backbone
 from kvg.backbones.qwen2_vl import Qwen2VLBackbone
 from kvg.errors import ConfigError
 from kvg.lab.world import LabSource
 from kvg.shards.reader import ShardFolder
 from kvg.shards.writer import ShardWriter
 from kvg.synthesis.compositor import Compositor, CompositorConfig
+from kvg.text.box_codec import ImageSize, RelativeCodec
 from kvg.tools.main import main
 
 LEARNT = 3
@@ -121,8 +130,8 @@ def test_limit_and_seed(samples, checkpoint, tmp_path):
         (("--keep-min", 3, "--keep-max", 2), "--keep-min, --keep-max: 3 to 2 is no range"),
         (("--samples", 0), "--samples: 0 must be at least 1"),
         (("--temperature", 0), "--temperature: must be above 0"),
-        (("--backbone-class", "kvg.nowhere.Model"), "--backbone-class: 'kvg.nowhere.Model' cannot be imported"),
-        (("--backbone-class", "pathlib.Path"), "--backbone-class: 'pathlib.Path' is no backbone"),
+        (("--backbone-class", "kvg.nowhere.Model"), "backbone.class_path: 'kvg.nowhere.Model' cannot be imported"),
+        (("--backbone-class", "pathlib.Path"), "backbone.class_path: 'pathlib.Path' is no backbone"),
         (("--mode", "shout"), "--mode: 'shout' is not one of"),
     ],
 )
@@ -134,7 +143,155 @@ def test_wrong_options(samples, checkpoint, tmp_path, capsys, options, message):
 
 
 def test_a_folder_without_a_model(tmp_path):
-    from kvg.tools.filter import load_backbone
-
     with pytest.raises(ConfigError, match="has no config"):
-        load_backbone("kvg.backbones.qwen2_vl.Qwen2VLBackbone", str(tmp_path))
+        build_backbone(backbone_setting(str(tmp_path)))
+
+
+def write_yaml(path, content):
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def test_a_served_model_answers_in_its_own_convention(samples, tmp_path, capsys):
+    source = write(tmp_path / "in", samples[:2])
+    size = ImageSize(56, 56, 56, 56)
+    first, second = (RelativeCodec().encode(sample.box_px, size) for sample in samples[:2])
+    assert first != second
+    answers = [f"<think>so</think><answer>{first}</answer>", first, "no idea", f"<think>so</think><answer>{second}"]
+    path = write_yaml(
+        tmp_path / "asker.yaml",
+        {"class_path": "tests.tools.askers.Parrot", "init_args": {"answers": answers}},
+    )
+    options = ["filter", "--in", source, "--out", tmp_path / "out", "--asker", path, "--mode", "direct"]
+    assert main([str(option) for option in options]) == 0
+    said = capsys.readouterr().out
+    assert (
+        "kept 1 of 2" in said
+    )  # to the first sample two of four are right, to the second none: that one is not closed
+    assert "parroted" in said
+    (kept,) = read(tmp_path / "out")
+    assert (kept.key, kept.provenance["num_right"]) == (samples[0].key, 2)
+    pixels = [json.dumps({"bbox_2d": [round(2 * value) for value in samples[0].box_px]})]
+    path = write_yaml(
+        tmp_path / "pixels.yaml",
+        {"asker": {"class_path": "tests.tools.askers.Parrot", "init_args": {"answers": pixels}}},
+    )
+    options = [*options[:4], tmp_path / "pixels", "--asker", path, "--keep-min", 4, "--keep-max", 4]
+    # This server shows its model pictures of at least 112x112 pixels, so 56x56 px become 112x112.
+    assert main([str(o) for o in (*options, "--codec", "absolute", "--max-pixels", 12544, "--min-pixels", 12544)]) == 0
+    assert [sample.key for sample in read(tmp_path / "pixels")] == [samples[0].key]
+
+
+def test_an_overlay_brings_backbone_and_trainer(samples, checkpoint, tmp_path):
+    source = write(tmp_path / "in", samples)
+    everything = ("--keep-min", 0, "--keep-max", 4, "--temperature", 3)
+    assert call(source, tmp_path / "plain", checkpoint, *everything) == 0
+    overlay = {
+        "model": {"init_args": {"backbone": {"init_args": {"gradient_checkpointing": True, "max_pixels": 19600}}}},
+        "trainer": {"gradient_clip_val": None, "strategy": "auto"},
+    }
+    path = write_yaml(tmp_path / "overlay.yaml", overlay)
+    shipped = ("--config", "configs/backbone/tiny.yaml", "--strategy", "configs/strategy/single.yaml")
+    assert call(source, tmp_path / "overlaid", checkpoint, *everything, *shipped, "--config", path) == 0
+    assert read(tmp_path / "overlaid") == read(tmp_path / "plain")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--samples", 0), "--samples: 0 must be at least 1"),
+        (("--mode", "shout"), "--mode: 'shout' is not one of"),
+        (("--iou", 1.5), "--iou: 1.5 is not within 0 to 1"),
+        (("--config", "nowhere.yaml"), "-c nowhere.yaml: no such file"),
+        (("--asker", "nowhere.yaml"), "--temperature: does not go with --asker"),
+    ],
+)
+def test_wrong_options_stop_before_torch_is_imported(tmp_path, options, message):
+    needed = ["filter", "--in", "nowhere", "--out", str(tmp_path), "--checkpoint", "lab", "--temperature", "1"]
+    code = (
+        "import sys; from kvg.tools.main import main; code = main(sys.argv[1:]); "
+        "sys.exit(9 if 'torch' in sys.modules or 'lightning' in sys.modules else code)"
+    )
+    command = [sys.executable, "-c", code, *needed, *map(str, options)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+
+
+def outputs(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def command(source, out, checkpoint, *options):
+    needed = ["--in", source, "--out", out, "--checkpoint", checkpoint, "--mode", "direct", "--max-new-tokens", 40]
+    kept = ["--batch-size", 1, "--keep-min", 0, "--keep-max", 4]
+    return [sys.executable, "-m", "kvg.tools.main", "filter", *map(str, (*needed, *kept, *options))]
+
+
+def strategy(folder, class_path):
+    trainer = {"accelerator": "cpu", "devices": 2, "strategy": {"class_path": class_path}}
+    return "--strategy", write_yaml(folder / "strategy.yaml", {"trainer": trainer})
+
+
+@pytest.fixture(scope="module")
+def whole(checkpoint, samples, tmp_path_factory):
+    """Many samples and what one process makes of them without being interrupted."""
+    folder = tmp_path_factory.mktemp("whole")
+    many = [dataclasses.replace(s, key=f"{s.key}-{n}") for n in range(8) for s in samples]
+    source = write(folder / "in", many)
+    subprocess.run(command(source, folder / "out", checkpoint), check=True, capture_output=True)
+    return source, outputs(folder / "out")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "class_path", ["lightning.pytorch.strategies.DDPStrategy", "kvg.modules.sharding.FSDP2Strategy"]
+)
+def test_two_processes_keep_the_same_as_one(whole, checkpoint, tmp_path, class_path):
+    source, expected = whole
+    run = command(source, tmp_path / "out", checkpoint, *strategy(tmp_path, class_path))
+    done = subprocess.run(run, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert outputs(tmp_path / "out") == expected
+    assert done.stdout.count("kept 48 of 48") == 1  # the other process says nothing
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num", [1, 2])
+def test_a_killed_filter_goes_on_and_leaves_nobody_behind(whole, checkpoint, tmp_path, num):
+    source, expected = whole
+    out = tmp_path / "out"
+    given = strategy(tmp_path, "lightning.pytorch.strategies.DDPStrategy") if num == 2 else ()
+    run = command(source, out, checkpoint, *given)
+    rng, struck = random.Random(0), 0
+    for goal in (0, 3, 9, 20):  # answered batches that are waited for; at first a kill while it starts
+        process = subprocess.Popen(run, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while process.poll() is None and len(list(out.glob("filter.pieces/0/*.json"))) < goal:
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.1) if goal else 5.0)
+        left = children(process)
+        struck += process.poll() is None
+        process.kill()
+        process.wait()
+        deadline = time.monotonic() + 20
+        while any(running(pid) for pid in left) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not any(running(pid) for pid in left)
+    assert struck >= 3
+    assert len(list(out.glob("filter.pieces/0/*.json"))) >= 20
+    process = subprocess.Popen(run, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    assert process.wait() == 0, process.stderr.read()
+    assert outputs(out) == expected
+    assert not (out / "filter.pieces").exists()
+
+
+def children(process):
+    tasks = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    return [int(pid) for pid in tasks.read_text().split()] if tasks.exists() else []
+
+
+def running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

@@ -1,0 +1,84 @@
+"""Settings of a model that answers here, checked before anything heavy is imported."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from kvg.errors import ConfigError
+
+QWEN2_VL = "kvg.backbones.qwen2_vl.Qwen2VLBackbone"
+TRAINER = ("accelerator", "strategy", "devices", "num_nodes", "precision", "benchmark", "deterministic")
+_OF_TRAINING = ("gradient_clip_val", "accumulate_grad_batches", "max_epochs", "max_steps")  # stand in shared overlays
+_STRATEGIES = ("auto", "ddp")
+_PRECISIONS = ("32-true", "32", "bf16-mixed", "16-mixed")
+_SAMPLES, _SAMPLE = 256, 2**16  # stretches of a file of weights that are looked at, and their bytes
+
+
+def backbone_setting(backbone: Mapping[str, Any] | str) -> dict[str, Any]:
+    """``{class_path, init_args}`` of what names a backbone, without what concerns training alone.
+
+    Raises:
+        ConfigError: it is neither that nor a checkpoint.
+    """
+    if isinstance(backbone, str) and backbone:
+        return {"class_path": QWEN2_VL, "init_args": {"checkpoint": backbone}}
+    if not isinstance(backbone, Mapping) or not isinstance(backbone.get("class_path"), str):
+        raise ConfigError("backbone", f"{backbone!r} is neither a checkpoint nor {{class_path, init_args}}")
+    init = dict(backbone.get("init_args") or {})
+    if not init.get("checkpoint"):
+        raise ConfigError("backbone.init_args.checkpoint", "is missing; name a folder, or a model of that family")
+    if init.pop("lora", None):
+        raise ConfigError("backbone.init_args.lora", "would add fresh adapters; merge them first, and remove it here")
+    init.pop("gradient_checkpointing", None)
+    return {"class_path": backbone["class_path"], "init_args": init}
+
+
+def trainer_settings(given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Settings of the Trainer that matter for answering.
+
+    Raises:
+        ConfigError: one is unknown, or cannot work here.
+    """
+    if given is not None and not isinstance(given, Mapping):
+        raise ConfigError("trainer", f"{given!r} are no settings; see configs/strategy")
+    found = {name: value for name, value in (given or {}).items() if name not in _OF_TRAINING}
+    for name in found:
+        if name not in TRAINER:
+            raise ConfigError(f"trainer.{name}", f"has no place in answering; choose from {', '.join(TRAINER)}")
+    strategy, precision = found.get("strategy", "auto"), found.get("precision", 32)
+    if isinstance(strategy, Mapping):
+        if str(strategy.get("class_path", "")).endswith(("strategies.FSDPStrategy", "DeepSpeedStrategy")):
+            raise ConfigError("trainer.strategy", "cannot draw answers; use configs/strategy/fsdp2.yaml for shards")
+    elif strategy not in _STRATEGIES:
+        remedy = f"'{strategy}' is none of {', '.join(_STRATEGIES)}; or give {{class_path, init_args}}"
+        raise ConfigError("trainer.strategy", remedy)
+    if str(precision) not in _PRECISIONS:
+        remedy = f"'{precision}' is none of {', '.join(_PRECISIONS)}; weights are cast by backbone.init_args.dtype"
+        raise ConfigError("trainer.precision", remedy)
+    return found
+
+
+def fingerprint(checkpoint: str) -> list[list[str]]:
+    """What a model's folder holds: its small files whole, of its weights their sizes and samples from end to end.
+
+    Training changes nearly all weights, so samples tell models apart, and a folder of 15 GB is known in a second. A
+    name on the hub stands for itself.
+    """
+    folder = Path(checkpoint)
+    if checkpoint == "lab" and not folder.is_dir():
+        folder = Path(str(resources.files("kvg.lab") / "base"))
+    found = []
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.suffix not in (".json", ".jinja", ".txt", ".model", ".safetensors"):
+            continue
+        digest, size = hashlib.sha256(), path.stat().st_size
+        with path.open("rb") as stream:
+            for part in range(_SAMPLES):
+                stream.seek(max(part * _SAMPLE, part * size // _SAMPLES))
+                digest.update(stream.read(_SAMPLE))
+        found.append([path.name, str(size), digest.hexdigest()])
+    return found

@@ -1,0 +1,77 @@
+"""Pictures of the catalogue as a model is shown them: opaque, shrunk, and kept so that each is opened once."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from PIL import Image
+
+from kvg.catalogue.entry import Entry
+from kvg.catalogue.listing import PictureSource
+from kvg.catalogue.reading import read_picture
+from kvg.errors import DataError
+from kvg.pieces import writing
+
+NEUTRAL = (127, 127, 127)  # behind cut-outs: as far from black as from white
+_QUALITY = 95
+_START, _END = b"\xff\xd8", b"\xff\xd9"
+
+
+class PreparedPictures:
+    """Pictures ready to be shown. Several processes may prepare the same one.
+
+    Args:
+        folder: that keeps them.
+        sources: of the project, by name.
+        max_side: in pixels; larger ones are shrunk.
+        max_pixels: larger files are not opened.
+    """
+
+    def __init__(self, folder: Path, sources: Mapping[str, PictureSource], max_side: int, max_pixels: int) -> None:
+        self.folder, self.sources, self.max_side, self.max_pixels = folder, sources, max_side, max_pixels
+
+    def read(self, entry: Entry) -> bytes:
+        """The picture as JPEG.
+
+        Raises:
+            DataError: it cannot be read, or is not the one that was scanned; or the disk is full.
+        """
+        words = f"{entry.source}\0{entry.ref}\0{entry.sha256}\0{self.max_side}"
+        name = hashlib.sha256(words.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+        path = self.folder / name[:2] / f"{name}.jpg"
+        if path.is_file() and _is_whole(data := path.read_bytes()):
+            return data
+        data = self._made(entry)
+        with writing(self.folder):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_suffix(f".{os.getpid()}.partial")
+            partial.write_bytes(data)
+            os.replace(partial, path)
+        return data
+
+    def _made(self, entry: Entry) -> bytes:
+        name = f"{entry.source}: {entry.ref}"
+        data = self.sources[entry.source].read(entry.ref)
+        if hashlib.sha256(data).hexdigest() != entry.sha256:
+            raise DataError(name, "image", "has changed since the scan; scan again")
+        image = opaque(read_picture(data, name, self.max_pixels))
+        image.thumbnail((self.max_side, self.max_side), Image.Resampling.LANCZOS, reducing_gap=2.0)
+        file = io.BytesIO()
+        image.save(file, "JPEG", quality=_QUALITY)
+        return file.getvalue()
+
+
+def opaque(image: Image.Image) -> Image.Image:
+    """A picture without holes: what is transparent becomes a neutral grey."""
+    if image.mode != "RGBA":
+        return image.convert("RGB")
+    ground = Image.new("RGBA", image.size, (*NEUTRAL, 255))
+    return Image.alpha_composite(ground, image).convert("RGB")
+
+
+def _is_whole(data: bytes) -> bool:
+    return data.startswith(_START) and data.endswith(_END)

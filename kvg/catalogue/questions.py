@@ -1,0 +1,137 @@
+"""Questions of several choices about single-entity pictures: how well a model knows an entity (v3, appendix B.2)."""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from kvg.catalogue.entry import Entry
+
+NUM_OPTIONS = 4
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_ENDINGS = ("<|im_end|>", "<|endoftext|>")
+# "Answer: B", "The answer is (B)", "Option B"; then what follows must not go on with a word.
+_LEAD = r"(?:the\s+)?(?:correct\s+)?(?:answer|option|choice)(?:\s+is)?\s*:?\s*"
+_MARKS = r"[\s*_`\"']*"
+_LETTER = re.compile(rf"{_MARKS}(?:{_LEAD})?{_MARKS}(\(?)([A-Z])(\)?){_MARKS}(?:[.:,;)]|\Z|\n)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Question:
+    """A picture and the names it may go by.
+
+    Attributes:
+        entry: the picture.
+        turn: how often this picture has been asked about before.
+        options: names of entities of its category, one of them right.
+    """
+
+    entry: Entry
+    turn: int
+    options: tuple[str, ...]
+
+    @property
+    def answer(self) -> int:
+        """Which option is right, from 0."""
+        return self.options.index(self.entry.entity)
+
+    @property
+    def text(self) -> str:
+        """What is asked."""
+        lines = [f"{letter}. {name}" for letter, name in zip(LETTERS, self.options, strict=False)]
+        head = f"Which {self.entry.category} is shown in the picture?"
+        return "\n".join([head, *lines, "Answer with the letter only."])
+
+
+def names_by_category(entries: Iterable[Entry]) -> dict[str, list[str]]:
+    """All entities of each category, sorted."""
+    found: dict[str, set[str]] = {}
+    for entry in entries:
+        found.setdefault(entry.category, set()).add(entry.entity)
+    return {category: sorted(names) for category, names in sorted(found.items())}
+
+
+def choice_questions(
+    entries: Sequence[Entry], names: Mapping[str, Sequence[str]], seed: int, pictures: int, questions: int
+) -> Iterator[Question]:
+    """Questions about entities, entity by entity.
+
+    An entity is asked about in as many pictures as there are, but at most ``pictures`` of them, drawn by the seed. They
+    are gone round until there are enough questions, each time with other distractors as long as there are others.
+    Where a category has fewer than four entities, all of them are the options; one with a single entity is left out.
+
+    Args:
+        entries: pictures that may be asked about.
+        names: see ``names_by_category``; where the distractors come from.
+        seed: of pictures, distractors and their order.
+        pictures: of an entity at most.
+        questions: about each entity.
+    """
+    own: dict[tuple[str, str], list[Entry]] = {}
+    for entry in entries:
+        own.setdefault((entry.category, entry.entity), []).append(entry)
+    for (category, entity), found in sorted(own.items()):
+        others = [name for name in names[category] if name != entity]
+        if not others:
+            continue
+        chosen = found
+        if len(found) > pictures:
+            chosen = random.Random(f"{seed}/probe/{category}/{entity}").sample(found, pictures)
+        for number in range(questions):
+            turn, place = divmod(number, len(chosen))
+            yield _question(chosen[place], entity, others, seed, turn)
+
+
+def _question(entry: Entry, entity: str, others: Sequence[str], seed: int, turn: int) -> Question:
+    of_picture = f"{seed}/probe/{entry.source}/{entry.ref}"
+    mixed = list(others)
+    random.Random(of_picture).shuffle(mixed)
+    num = min(NUM_OPTIONS - 1, len(mixed))
+    options = [entity, *(mixed[(turn * num + k) % len(mixed)] for k in range(num))]
+    random.Random(f"{of_picture}/{turn}").shuffle(options)
+    return Question(entry, turn, tuple(options))
+
+
+def parse_choice(text: str, options: Sequence[str]) -> int | None:
+    """The option that an answer names; None where it names none.
+
+    A letter counts where it stands first: alone, in brackets, before a dot, or behind "Answer:". Without one the exact
+    name of an option counts.
+
+    >>> names = ("Wren", "Red Kite", "A Merlin")
+    >>> [parse_choice(text, names) for text in ("B", "(c)", "Answer: A.", "B. Red Kite", "red kite", "D", "A bird")]
+    [1, 2, 0, 1, 1, None, None]
+    """
+    for ending in _ENDINGS:
+        text = text.replace(ending, "")
+    plain = text.strip().strip("*_`\"'.").strip().casefold()
+    for number, name in enumerate(options):
+        if plain in (name.casefold(), f"{LETTERS[number]} {name}".casefold()):
+            return number
+    match = _LETTER.match(text)
+    if match is None or (match[1] and not match[3]):
+        return None
+    number = LETTERS.index(match[2].upper())
+    return number if number < len(options) else None
+
+
+def chance_of(right: int, num: int, guess: float) -> float:
+    """How likely guessing gets at least so many right: the one-sided exact binomial test.
+
+    Args:
+        right: questions that were answered rightly.
+        num: of so many.
+        guess: share that guessing gets right.
+
+    >>> round(chance_of(2, 2, 0.25), 6)
+    0.0625
+    """
+
+    def exactly(k: int) -> float:  # by logarithms: the number of ways is soon too large for a float
+        ways = math.lgamma(num + 1) - math.lgamma(k + 1) - math.lgamma(num - k + 1)
+        return math.exp(ways + k * math.log(guess) + (num - k) * math.log1p(-guess))
+
+    return math.fsum(exactly(k) for k in range(right, num + 1))

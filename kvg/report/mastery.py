@@ -1,0 +1,222 @@
+"""How well a model knows the entities of a catalogue: scores, the five levels, and a page that shows them."""
+
+from __future__ import annotations
+
+import html
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+from kvg.catalogue.questions import chance_of
+from kvg.rewards.knowledge import PUBLISHED, Level
+
+PUBLISHED_SHARES = (0.0118, 0.1140, 0.2136, 0.4679, 0.1927)  # of the paper's entities by level (v3), best known first
+CONFIDENCE = 0.95
+BINS = 20
+
+
+@dataclass
+class EntityScore:
+    """What a model knows of an entity.
+
+    Attributes:
+        category: of the entity.
+        entity: its name.
+        guess: share of the questions that guessing gets right.
+        pictures: that were asked about; questions about one picture are not independent of each other.
+        num: questions that were put.
+        right: answered with the right option.
+        unparsed: answered with no option; wrong.
+        unanswered: not answered, after all tries; wrong.
+    """
+
+    category: str
+    entity: str
+    guess: float
+    pictures: int = 0
+    num: int = 0
+    right: int = 0
+    unparsed: int = 0
+    unanswered: int = 0
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right answers."""
+        return self.right / self.num
+
+    @property
+    def level(self) -> Level:
+        """Level by the published cut-offs."""
+        return level_of(self.accuracy)
+
+    @property
+    def chance(self) -> float:
+        """How likely guessing gets at least as many right."""
+        return chance_of(self.right, self.num, self.guess)
+
+    def record(self) -> dict[str, Any]:
+        """All of it as JSON."""
+        return {
+            "entity": self.entity,
+            "category": self.category,
+            "pictures": self.pictures,
+            "questions": self.num,
+            "right": self.right,
+            "unparsed": self.unparsed,
+            "unanswered": self.unanswered,
+            "guessing": self.guess,
+            "accuracy": self.accuracy,
+            "level": self.level.name,
+            "chance": self.chance,
+            "above_guessing": self.chance <= 1 - CONFIDENCE,
+        }
+
+
+def level_of(accuracy: float) -> Level:
+    """The published level of an accuracy.
+
+    >>> level_of(0.25).name, level_of(0.7).name
+    ('mostly incorrect', 'completely correct')
+    """
+    return next(level for level in PUBLISHED if accuracy >= level.min_accuracy)
+
+
+def level_rows(scores: Sequence[EntityScore]) -> list[dict[str, Any]]:
+    """Entities by level, best known first, beside the published shares."""
+    counts = Counter(score.level.name for score in scores)
+    return [
+        {
+            "level": level.name,
+            "from": level.min_accuracy,
+            "entities": counts[level.name],
+            "share": counts[level.name] / max(1, len(scores)),
+            "published": share,
+        }
+        for level, share in zip(PUBLISHED, PUBLISHED_SHARES, strict=True)
+    ]
+
+
+def guessing(scores: Sequence[EntityScore]) -> list[tuple[float, int, str]]:
+    """What guessing gets right: share, entities with so many options, and the level it lands on; commonest first."""
+    counts = Counter(score.guess for score in scores)
+    return [(guess, num, level_of(guess).name) for guess, num in counts.most_common()]
+
+
+def mastery_page(scores: Sequence[EntityScore], title: str) -> str:
+    """A page without anything outside of it.
+
+    Args:
+        scores: at least one.
+        title: what was asked.
+    """
+    style = (resources.files("kvg.report") / "style.css").read_text("utf-8")
+    above = sum(score.chance <= 1 - CONFIDENCE for score in scores)
+    guess, _, landing = guessing(scores)[0]
+    lead = (
+        "Each entity is asked for in questions of several choices about its pictures; the other names are of the same "
+        f"category. Guessing gets {guess:.0%} right, which is the level <em>{landing}</em>. "
+        f"{above} of {len(scores)} entities are above guessing (exact binomial test, {CONFIDENCE:.0%}; one in twenty "
+        "would be by luck alone). Questions about the same picture are not independent of each other: where an entity "
+        "has few pictures the test says more than it knows."
+    )
+    parts = [
+        f"<header><h1>{html.escape(title)}</h1><p class=soft>{lead}</p></header>",
+        "<h2>Accuracy</h2><p class=note>Entities by the share of questions that were answered rightly. Dashed: "
+        "guessing; where some entities have fewer options, with their number. Below: where levels begin.</p>"
+        f"<div class=framed>{histogram(scores)}</div>",
+        _levels(scores),
+        _categories(scores),
+        _entities(scores),
+    ]
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{html.escape(title)}</title><style>{style}</style></head><body>{''.join(parts)}</body></html>\n"
+    )
+
+
+def histogram(scores: Sequence[EntityScore]) -> str:
+    """Entities by accuracy, with the guessing level drawn in, as inline SVG."""
+    width, height, left, top, bottom = 760.0, 300.0, 48.0, 34.0, 62.0
+    counts = Counter(min(BINS - 1, int(score.accuracy * BINS + 1e-9)) for score in scores)
+    most = max(counts.values())
+
+    def x(share: float) -> float:
+        return left + (width - left - 24) * share
+
+    def y(num: float) -> float:
+        return top + (height - top - bottom) * (1 - num / most)
+
+    parts = []
+    for tick in sorted({0, most // 2, most}):
+        line = f'<path class="grid" d="M{left:.1f} {y(tick):.1f}H{width:.1f}"/>'
+        parts.append(f'{line}<text x="{left - 6:.1f}" y="{y(tick) + 3.5:.1f}" class="end tiny">{tick}</text>')
+    for number, num in sorted(counts.items()):
+        low, high = number / BINS, (number + 1) / BINS
+        tip = f"{low:.0%} to {high:.0%}: {num} entities"
+        shape = f'x="{x(low) + 1:.1f}" y="{y(num):.1f}" width="{x(high) - x(low) - 2:.1f}" height="{y(0) - y(num):.1f}"'
+        parts.append(f'<g><title>{tip}</title><rect {shape} rx="2" style="fill:var(--cot_sft_grpo)"/></g>')
+    for tenth in range(0, 11, 2):
+        parts.append(f'<text x="{x(tenth / 10):.1f}" y="{y(0) + 15:.1f}" class="mid tiny">{tenth * 10}%</text>')
+    highest = 1.0
+    for number, level in enumerate(PUBLISHED):
+        middle, under = (level.min_accuracy + highest) / 2, y(0) + 40 + 14 * (number % 2)
+        parts.append(f'<path class="grid" d="M{x(level.min_accuracy):.1f} {y(0) + 20:.1f}V{y(0) + 27:.1f}"/>')
+        parts.append(f'<text x="{x(middle):.1f}" y="{under:.1f}" class="mid tiny">{level.name}</text>')
+        highest = level.min_accuracy
+    for number, (guess, num, _) in enumerate(guessing(scores)):
+        place = x(guess)
+        said = f"{guess:.0%} ({num})" if number else f"guessing {guess:.0%}"  # the commonest in full
+        parts.append(
+            f'<path d="M{place:.1f} {top - 12:.1f}V{y(0):.1f}" style="stroke:var(--answer)" stroke-width="1.5" '
+            f'stroke-dasharray="5 4"/><text x="{place:.1f}" y="{top - 17:.1f}" class="mid strong">{said}</text>'
+        )
+    label = "Entities by accuracy, with the share that guessing gets right"
+    return (
+        f'<svg class="chart" viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
+    )
+
+
+def _levels(scores: Sequence[EntityScore]) -> str:
+    rows = [
+        [row["level"], f"{row['from']:.0%}", row["entities"], f"{row['share']:.1%}", f"{row['published']:.1%}"]
+        for row in level_rows(scores)
+    ]
+    heads = ("level", "from", "entities", "share", "published share")
+    return f"<h2>Levels</h2>{_table(heads, rows)}"
+
+
+def _categories(scores: Sequence[EntityScore]) -> str:
+    rows = []
+    for category in sorted({score.category for score in scores}):
+        own = [score for score in scores if score.category == category]
+        above = sum(score.chance <= 1 - CONFIDENCE for score in own)
+        mean = sum(score.accuracy for score in own) / len(own)
+        rows.append([category, len(own), f"{mean:.1%}", f"{own[0].guess:.0%}", above])
+    return f"<h2>Categories</h2>{_table(('category', 'entities', 'mean accuracy', 'guessing', 'above guessing'), rows)}"
+
+
+def _entities(scores: Sequence[EntityScore]) -> str:
+    ordered = sorted(scores, key=lambda score: (score.category, -score.accuracy, score.entity))
+    rows = [
+        [
+            *(score.entity, score.category, score.pictures, score.num, score.right),
+            *(score.unparsed + score.unanswered or "", f"{score.accuracy:.0%}", score.level.name),
+            "yes" if score.chance <= 1 - CONFIDENCE else "",
+        ]
+        for score in ordered
+    ]
+    heads = (
+        "entity", "category", "pictures", "questions", "right", "no option", "accuracy", "level", "above guessing"
+    )  # fmt: skip
+    return f"<h2>Entities</h2>{_table(heads, rows)}"
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    head = "".join(f"<th>{name}</th>" for name in heads)
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
+    return (
+        f'<div class="framed wide"><table class=dense><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    )
