@@ -9,6 +9,7 @@ from kvg.formats.grpo_parquet import GRPOParquet
 from kvg.formats.kvg_bench import KVGBench
 from kvg.formats.parquet import columns_of
 from kvg.formats.sharegpt import ShareGPTFile
+from kvg.shards.manifest import sha256_of
 from kvg.shards.reader import SampleStore, ShardFolder
 
 
@@ -26,3 +27,15 @@ def open_store(path: str | Path) -> SampleStore:
     if path.is_file():
         raise DataError(str(path), "suffix", "must be .json (ShareGPT), .parquet, or a folder of shards")
     return ShardFolder(path)
+
+
+def checksums_of(path: str | Path) -> list[str]:
+    """SHA-256 of each file that holds the samples, those of shards as their manifest tells.
+
+    Raises:
+        DataError: see ``open_store``.
+    """
+    store = open_store(path)
+    if isinstance(store, ShardFolder):
+        return [entry.sha256 for entry in store.manifest.shards]
+    return [sha256_of(Path(path))]

@@ -39,10 +39,11 @@ class Manifest:
 
     Attributes:
         shards: the tars, in order.
-        counts: samples by value of ``category``, ``split``, ``knowledge``, ``num_objects`` and ``rationale``.
+        counts: samples by value of each of ``COUNTED``; those of ``licences`` can add up to more than the samples.
         seed: of the set, None where it was not made from one.
         config: how the set was made; free.
         schema_version: of its records.
+        revision: of the code that made the set; '' in sets from before it was noted.
     """
 
     shards: tuple[ShardEntry, ...]
@@ -50,6 +51,7 @@ class Manifest:
     seed: int | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
+    revision: str = ""
 
     @property
     def num_samples(self) -> int:
@@ -78,7 +80,9 @@ def load_manifest(folder: str | Path) -> Manifest:
         record = json.loads(path.read_text("utf-8"))
         version = int(record["schema_version"])
         shards = tuple(ShardEntry(**entry) for entry in record["shards"])
-        manifest = Manifest(shards, record["counts"], record["seed"], record["config"], version)
+        manifest = Manifest(
+            shards, record["counts"], record["seed"], record["config"], version, str(record.get("revision", ""))
+        )
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(str(path), "manifest", f"cannot be read ({error!r}); make the shards again") from error
     if version != SCHEMA_VERSION:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import logging
+import os
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Final, Protocol
 
 from kvg.errors import DataError
 from kvg.shards.manifest import load_manifest
-from kvg.shards.schema import decode_record
+from kvg.shards.schema import IMAGES, decode_record
 from kvg.types import Sample
 
 log = logging.getLogger(__name__)
+
+Place = tuple[tuple[int, int], tuple[int, int]]  # (offset, length) in the tar: of the record, of the image
+_BUFFER: Final = 1 << 20
 
 
 @dataclass
@@ -91,34 +95,38 @@ class Shard:
 
     def read(self, tally: Tally | None = None) -> Iterator[tuple[int, Sample]]:
         """See ``SamplePart``."""
+        for position, sample, _ in self.read_places(tally):
+            yield position, sample
+
+    def read_places(self, tally: Tally | None = None) -> Iterator[tuple[int, Sample, Place]]:
+        """As ``read``, and where in the file each sample lies."""
         tally = Tally() if tally is None else tally
         position = -1
         for position, (key, members) in enumerate(self._groups(tally)):
             try:
-                sample = decode_record(str(self.path), key, members)
+                sample = decode_record(str(self.path), key, {name: data for name, (data, _) in members.items()})
             except DataError as error:
                 tally.note(error)
                 continue
             tally.num_read += 1
-            yield position, sample
+            spans = {name: (at, len(data)) for name, (data, at) in members.items()}
+            yield position, sample, (spans["json"], next(spans[name] for name in IMAGES if name in spans))
         if position + 1 < self.num_samples and not tally.num_cut:
             remedy = f"holds {position + 1} of {self.num_samples} samples; copy it again"
             tally.note(DataError(str(self.path), "tar", remedy), cut=True)
 
-    def _groups(self, tally: Tally) -> Iterator[tuple[str, dict[str, bytes]]]:
+    def _groups(self, tally: Tally) -> Iterator[tuple[str, dict[str, tuple[bytes, int]]]]:
         key = ""
-        members: dict[str, bytes] = {}
-        from webdataset.tariterators import tar_file_iterator  # it imports torch, which takes two seconds
-
+        members: dict[str, tuple[bytes, int]] = {}
         try:
             with self.path.open("rb") as stream:
-                for member in tar_file_iterator(stream):
-                    stem, _, extension = Path(member["fname"]).name.partition(".")
+                for name, data, at in _members(stream):
+                    stem, _, extension = name.rpartition("/")[2].partition(".")
                     if stem != key:
                         if members:
                             yield key, members
                         key, members = stem, {}
-                    members[extension.lower()] = member["data"]
+                    members[extension.lower()] = data, at
         except (tarfile.TarError, EOFError, OSError) as error:
             where = f"{self.path} after sample {key}" if key else str(self.path)
             tally.note(DataError(where, "tar", f"is cut off or damaged ({error}); copy it again"), cut=True)
@@ -126,6 +134,19 @@ class Shard:
                 return
         if members:
             yield key, members
+
+
+def _members(stream: BinaryIO) -> Iterator[tuple[str, bytes, int]]:
+    """Name, content and offset of each file in a tar, from its start to its end."""
+    # As a stream: a file that ends too early is an error there, and the end of the tar otherwise.
+    with tarfile.open(fileobj=stream, mode="r|", bufsize=_BUFFER) as tar:
+        for member in tar:
+            content = tar.extractfile(member) if member.isreg() else None
+            if content is not None:
+                yield member.name, content.read(), member.offset_data
+            tar.members.clear()  # type: ignore[attr-defined] # it would keep every header
+        if tar.offset + tarfile.BLOCKSIZE > os.fstat(stream.fileno()).st_size:
+            raise tarfile.ReadError("the end mark is missing")  # tarfile takes half a header for the end
 
 
 class ShardFolder:

@@ -33,6 +33,7 @@ from kvg.types import Box, Sample, SceneObject
 SCHEMA_VERSION: Final = 1
 SPLITS: Final = ("seen", "unseen")
 KNOWLEDGE: Final = ("known", "unknown", "")
+IMAGES: Final = ("jpg", "png", "jpeg")  # extensions of the member that holds the image
 
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 _KEY = re.compile(r"[^./\\\s]+")
@@ -82,7 +83,7 @@ def decode_record(where: str, key: str, members: Mapping[str, bytes]) -> Sample:
     where = f"{where} sample {key}"
     if "json" not in members:
         raise DataError(where, "json", "is missing; write the shard again")
-    image = next((members[ext] for ext in ("jpg", "png", "jpeg") if ext in members), None)
+    image = next((members[ext] for ext in IMAGES if ext in members), None)
     if image is None:
         raise DataError(where, "image", "has neither .jpg nor .png; write the shard again")
     try:

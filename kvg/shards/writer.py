@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Any, Final
 from typing_extensions import Self
 
 from kvg.errors import ConfigError, DataError
+from kvg.pieces import writing
 from kvg.progress import progress_bar
+from kvg.shards.counting import Counts, added, count_sample, no_counts
 from kvg.shards.manifest import MANIFEST, Manifest, ShardEntry, sha256_of
+from kvg.shards.revision import revision
 from kvg.shards.schema import encode_record
 from kvg.types import Sample
 
@@ -21,8 +24,6 @@ if TYPE_CHECKING:
     from webdataset.writer import TarWriter
 
 PATTERN: Final = "shard-{:06d}.tar"
-COUNTED: Final = ("category", "split", "knowledge", "num_objects", "rationale")
-Counts = dict[str, Counter[str]]
 
 
 class ShardFile:
@@ -39,7 +40,7 @@ class ShardFile:
     def __init__(self, folder: Path, number: int) -> None:
         self.path = folder / PATTERN.format(number)
         self.num_samples = 0
-        self.counts: Counts = {name: Counter() for name in COUNTED}
+        self.counts: Counts = no_counts()
         self._tar: TarWriter | None = None
 
     def write(self, sample: Sample) -> None:
@@ -56,10 +57,7 @@ class ShardFile:
             self._tar = TarWriter(str(self._partial), encoder=False, mtime=0, user="", group="", mode=0o644)
         self._tar.write({"__key__": sample.key, **members})
         self.num_samples += 1
-        for name in ("category", "split", "knowledge"):
-            self.counts[name][getattr(sample, name) or "-"] += 1
-        self.counts["num_objects"][str(len(sample.objects))] += 1
-        self.counts["rationale"]["yes" if sample.rationale else "no"] += 1
+        count_sample(self.counts, sample)
 
     def close(self) -> ShardEntry | None:
         """Finishes the tar; None where it holds nothing, and then there is no file."""
@@ -75,8 +73,10 @@ class ShardFile:
     def discard(self) -> None:
         """Removes what has been written."""
         if self._tar is not None:
-            self._tar.close()
-            self._partial.unlink()
+            with contextlib.suppress(OSError):  # a full disk refuses the end mark, too
+                self._tar.close()
+            self._tar = None
+            self._partial.unlink(missing_ok=True)
 
     @property
     def _partial(self) -> Path:
@@ -122,8 +122,9 @@ class ShardWriter:
 
     def __enter__(self) -> Self:
         """Makes the folder; an old set loses its manifest first, since it is no longer whole."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        clear_set(self.folder)
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            clear_set(self.folder)
         self._progress.start()
         return self
 
@@ -131,17 +132,18 @@ class ShardWriter:
         """Adds a sample.
 
         Raises:
-            DataError: the sample breaks the schema, or its key has been used.
+            DataError: the sample breaks the schema, its key has been used, or the disk is full.
         """
         if sample.key in self._keys:
             raise DataError(str(self.folder), "key", f"'{sample.key}' occurs twice; make keys unique")
         if self._shard is None:
             self._shard = ShardFile(self.folder, len(self._entries))
-        self._shard.write(sample)
-        self._keys.add(sample.key)
-        self._progress.advance(self._task)
-        if self._shard.num_samples == self.samples_per_shard:
-            self._close_shard()
+        with writing(self.folder):
+            self._shard.write(sample)
+            self._keys.add(sample.key)
+            self._progress.advance(self._task)
+            if self._shard.num_samples == self.samples_per_shard:
+                self._close_shard()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -152,8 +154,14 @@ class ShardWriter:
             if self._shard is not None:
                 self._shard.discard()
             return
-        self._close_shard()
-        write_manifest(self.folder, self._entries, self._counts, self.seed, self.config)
+        try:
+            with writing(self.folder):
+                self._close_shard()
+                write_manifest(self.folder, self._entries, self._counts, self.seed, self.config)
+        except DataError:
+            if self._shard is not None:
+                self._shard.discard()
+            raise
 
     def _close_shard(self) -> None:
         if self._shard is None:
@@ -207,9 +215,4 @@ def write_manifest(
         seed: see ``Manifest``.
         config: see ``Manifest``.
     """
-    total: Counts = {name: Counter() for name in COUNTED}
-    for own in counts:
-        for name, values in own.items():
-            total[name].update(values)
-    sums = {name: dict(sorted(counter.items())) for name, counter in total.items()}
-    Manifest(tuple(entries), sums, seed, config).save(folder)
+    Manifest(tuple(entries), added(counts), seed, config, revision=revision()).save(folder)

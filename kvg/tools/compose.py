@@ -78,6 +78,7 @@ def make_set(
     """
     from kvg.pieces import Pieces, writing
     from kvg.shards.manifest import ShardEntry
+    from kvg.shards.revision import revision
     from kvg.shards.writer import PATTERN, check_set, clear_set, write_manifest
 
     config = {**config, "compositor": {**(config.get("compositor") or {}), "seed": seed}}
@@ -85,8 +86,9 @@ def make_set(
     check_set(out, samples_per_shard, overwrite)
     starts = range(0, num, samples_per_shard)
     pieces = [(number, start, min(num, start + samples_per_shard)) for number, start in enumerate(starts)]
-    # A shard is a piece of work, and depends on nothing but the seed and its numbers.
-    done = Pieces(out / "compose.pieces", json.dumps([config, num, samples_per_shard], sort_keys=True))
+    # A shard is a piece of work, and depends on nothing but the code, the seed and its numbers.
+    identity = json.dumps([config, num, samples_per_shard, revision()], sort_keys=True)
+    done = Pieces(out / "compose.pieces", identity)
     with writing(out):
         clear_set(out, keep=[PATTERN.format(number) for number in done.finished()])
     done.run(_write_shard, pieces, workers, f"writing {out}", _start, (compositor, out))

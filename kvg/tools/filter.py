@@ -7,6 +7,7 @@ advantages of a group are 0.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from kvg.errors import ConfigError
 
 if TYPE_CHECKING:
     from kvg.asking.request import Asker
+    from kvg.tools.filter_set import Difficulty
 
 QWEN2_VL = "kvg.backbones.qwen2_vl.Qwen2VLBackbone"
 CODECS = ("relative", "json", "absolute")
@@ -26,8 +28,10 @@ _NOTED = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
-    parser.add_argument("--in", dest="source", required=True, help="folder of shards, or a published file")
-    parser.add_argument("--out", required=True, help="folder for the kept samples")
+    parser.add_argument("project", nargs="?", help="project file: its `filter` section holds these options by name")
+    parser.add_argument("--set", dest="names", action="append", help="only this set of the project; may be repeated")
+    parser.add_argument("--in", dest="source", help="instead: folder of shards, or a published file")
+    parser.add_argument("--out", help="with --in: folder for the kept samples")
     parser.add_argument("--checkpoint", help="the stage-1 model: a Hugging Face folder, or lab")
     parser.add_argument("--backbone-class", help=f"its family (default {QWEN2_VL})")
     parser.add_argument(
@@ -61,7 +65,26 @@ def run(args: argparse.Namespace) -> int:
         ConfigError: an option cannot work.
         DataError: the input cannot be used, or no sample is kept.
     """
-    from kvg.tools.filter_set import BoxReader, Difficulty, filter_set
+    if bool(args.project) == bool(args.source):
+        raise ConfigError("project", "give a project file, or --in and --out")
+    if args.project:
+        return _run_project(args)
+    if not args.out:
+        raise ConfigError("--out", "is needed with --in")
+    _filter(args, *settle(args))
+    return 0
+
+
+def settle(args: argparse.Namespace) -> tuple[Difficulty, dict[str, Any]]:
+    """Fills in what was left out, and checks it.
+
+    Returns:
+        What is kept, and all settings for the record.
+
+    Raises:
+        ConfigError: an option cannot work.
+    """
+    from kvg.tools.filter_set import Difficulty
 
     difficulty = Difficulty(
         samples=args.samples,
@@ -74,11 +97,59 @@ def run(args: argparse.Namespace) -> int:
     )
     args.keep_max = difficulty.most
     fill_options(args)
+    return difficulty, {name: value for name, value in vars(args).items() if name in _NOTED}
+
+
+def _filter(args: argparse.Namespace, difficulty: Difficulty, noted: Mapping[str, Any]) -> None:
+    from kvg.tools.filter_set import BoxReader, filter_set
+
     asker = build_asker(args)
     reader = BoxReader(asker, args.codec, args.min_pixels, args.max_pixels)
-    noted = {name: value for name, value in vars(args).items() if name in _NOTED}
     filter_set(args.source, Path(args.out), asker, reader, difficulty, noted, args.overwrite)
+
+
+def _run_project(args: argparse.Namespace) -> int:
+    from kvg.catalogue.project import load_project
+    from kvg.tools.filter_set import is_finished
+    from kvg.tools.project_sets import FILTERED, latest, set_names
+
+    project = load_project(args.project)
+    options = project_options(project.later.get("filter", {}), project.seed)
+    names = set_names(project, args.names, "filter")
+    if len(names) > 1 and options.config:
+        raise ConfigError("filter.sets", "are several, and a strategy serves one; name it with --set")
+    for name in names:
+        options.source, options.out, options.overwrite = str(latest(project, name)), project.out / FILTERED / name, True
+        difficulty, noted = settle(options)
+        if is_finished(options.source, options.out, noted) and not args.overwrite:
+            print(f"{options.out} is there already")
+        else:
+            _filter(options, difficulty, noted)
     return 0
+
+
+def project_options(section: Mapping[str, Any], seed: int) -> argparse.Namespace:
+    """The options of a project's section; what it leaves out has its default.
+
+    Args:
+        section: options by name, with ``_`` for ``-``; ``sets`` is not one of them.
+        seed: of the project.
+
+    Raises:
+        ConfigError: an option is unknown.
+    """
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    options = parser.parse_args([])
+    known = sorted(set(vars(options)) - {"project", "names", "source", "out", "overwrite"})
+    for key, value in section.items():
+        if key != "sets" and key not in known:
+            raise ConfigError(f"filter.{key}", f"is unknown; choose from sets, {', '.join(known)}")
+        setattr(options, key, value)
+    if not options.asker and options.seed is None:
+        options.seed = seed
+    options.config = [options.config] if isinstance(options.config, str) else options.config
+    return options
 
 
 def fill_options(args: argparse.Namespace) -> None:

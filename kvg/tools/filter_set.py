@@ -180,7 +180,7 @@ def filter_set(
         ConfigError: the set is there already.
         DataError: the input cannot be used, or no sample is kept.
     """
-    from kvg.formats.stores import open_store
+    from kvg.formats.stores import checksums_of, open_store
     from kvg.pieces import write_whole, writing
     from kvg.shards.reader import ShardFolder, Tally
     from kvg.shards.writer import ShardWriter, check_set
@@ -206,7 +206,13 @@ def filter_set(
             listed = [f"{counts[right]} with {right}/{num} right" for right in range(num + 1) if counts[right]]
             raise DataError(str(source), "filter", f"keeps nothing: {', '.join(listed + bad)}; {_REMEDY}")
         right = {str(right): counts[right] for right in range(num + 1)}
-        record = {**noted, "right": right, "num_tried": counts.total(), "num_kept": num_kept}
+        record = {
+            **noted,
+            "made_of": checksums_of(source),
+            "right": right,
+            "num_tried": counts.total(),
+            "num_kept": num_kept,
+        }
         record |= {"num_bad": tally.num_bad, "num_cut": tally.num_cut}
         with writing(out):
             write_whole(out / RECORD, json.dumps(record, indent=1) + "\n")
@@ -215,6 +221,19 @@ def filter_set(
     bad_text = f"; {tally.num_bad} bad samples and {tally.num_cut} cut files passed over" if tally.problems else ""
     print(f"kept {num_kept} of {counts.total()} in {out}{bad_text}")
     print(asker.summary())
+
+
+def is_finished(source: str | Path, out: Path, noted: Mapping[str, Any]) -> bool:
+    """Whether a set is there, filtered with these settings from the source as it is."""
+    from kvg.formats.stores import checksums_of
+    from kvg.shards.manifest import MANIFEST
+
+    try:
+        record = json.loads((out / RECORD).read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    wanted = {**noted, "made_of": checksums_of(source)}
+    return (out / MANIFEST).is_file() and all(record.get(name) == value for name, value in wanted.items())
 
 
 def _trials(

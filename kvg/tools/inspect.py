@@ -1,128 +1,171 @@
-"""Shows what a set holds: a table, and one HTML page with pictures, boxes and rationales."""
+"""Shows what a set holds: tables, and one HTML page with pictures, boxes and rationales."""
 
 from __future__ import annotations
 
 import argparse
-import base64
-import html
 import random
-import re
-from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from kvg.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kvg.report.set_figures import SetFigures
+    from kvg.shards.reader import SampleStore, Tally
     from kvg.types import Sample
 
-_STYLE = """
-body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:1280px;
-padding:0 1rem;color:#1d2330;background:#f6f7f9}
-h1{font-size:1.4rem;margin-bottom:.2rem}
-main{display:grid;grid-template-columns:repeat(auto-fill,minmax(290px,1fr));gap:1rem}
-figure{margin:0;background:#fff;border-radius:10px;overflow:hidden;box-shadow:0 1px 4px #0002}
-svg{display:block;width:100%;height:auto;background:#eee}figcaption{padding:.6rem .8rem}
-b{font-size:1.02rem}small{color:#667}p{margin:.35rem 0 0;font-size:.86rem}
-table{border-collapse:collapse;margin:.8rem 0 1.4rem}td,th{padding:.15rem .9rem .15rem 0;text-align:left}
-.n{font-size:12px;font-weight:700}i{font-style:normal;font-weight:600;color:#a35b00}
-"""
+PAGE = "contact_sheet.html"
+_SAID = 24  # characters of a rationale that a terminal's table shows at least
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
-    parser.add_argument("folder", help="folder of shards, or a published file")
-    parser.add_argument("--num", type=int, default=24, help="pictures on the page (default 24)")
-    parser.add_argument("--seed", type=int, default=0, help="which pictures (default 0)")
-    parser.add_argument("--out", help="the page (default: contact_sheet.html in the folder, or beside the file)")
+    parser.add_argument("folder", help="folder of shards, a published file, or the folder of a scanned project")
+    parser.add_argument("--num", type=int, default=24, help="samples on the page (default 24); 0 writes none")
+    parser.add_argument("--table", type=int, default=0, metavar="NUM", help="so many samples as a table here, too")
+    parser.add_argument("--seed", type=int, default=0, help="which samples (default 0)")
+    for name, text in (("category", "of the samples shown"), ("entity", "asked for"), ("key", "of a sample to show")):
+        parser.add_argument(f"--{name}", action="append", help=f"{text}; may be repeated")
+    parser.add_argument("--out", help=f"the page (default: {PAGE} in the folder, or beside the file)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the table and writes the page.
+    """Prints the tables and writes the page.
 
     Raises:
-        DataError: the set cannot be opened.
+        ConfigError: a number is below 0.
+        DataError: the set cannot be opened, or nothing in it is what was asked for.
     """
-    from rich.console import Console
-    from rich.table import Table
-
+    from kvg.catalogue.entry import CATALOGUE
     from kvg.formats.stores import open_store
+    from kvg.report.set_figures import SetFigures
+    from kvg.shards.manifest import MANIFEST
     from kvg.shards.reader import Tally
 
-    source, tally = Path(args.folder), Tally()
-    counts: dict[tuple[str, str, str], Counter[str]] = {}
-    picked: list[Sample] = []
-    rng, num_seen = random.Random(args.seed), 0
-    for part in open_store(source).parts():
-        for _, sample in part.read(tally):
-            row = counts.setdefault((sample.category, sample.split, sample.knowledge or "-"), Counter())
-            row.update(samples=1, objects=len(sample.objects), rationales=bool(sample.rationale))
-            num_seen += 1
-            # Reservoir sampling: every sample is on the page with the same chance, in one pass.
-            if len(picked) < args.num:
-                picked.append(sample)
-            elif (slot := rng.randrange(num_seen)) < args.num:
-                picked[slot] = sample
-    table = Table(title=str(source))
-    for title in ("category", "split", "knowledge"):
-        table.add_column(title)
-    for title in ("samples", "objects each", "rationales"):
-        table.add_column(title, justify="right")
-    rows = [_row(key, row) for key, row in sorted(counts.items())]
-    for cells in rows:
-        table.add_row(*cells)
-    Console().print(table)
-    out = Path(args.out) if args.out else (source if source.is_dir() else source.parent) / "contact_sheet.html"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(contact_sheet(str(source), rows, picked), "utf-8")
+    source, tally, figures = Path(args.folder), Tally(), SetFigures()
+    if min(args.num, args.table) < 0:
+        raise ConfigError("num, table", "must be at least 0")
+    if (source / CATALOGUE).is_file() and not (source / MANIFEST).is_file():
+        from kvg.tools.inspect_catalogue import show_catalogue
+
+        show_catalogue(source, args.table, args.seed, args.category, args.entity)
+        return 0
+    store = open_store(source)
+    picked = _pass(store, tally, figures, _Choice(args))
+    if not figures.num_samples:
+        said = f" ({tally.problems[0]})" if tally.problems else ""
+        raise DataError(str(source), "samples", f"none can be read{said}")
+    if not picked and max(args.num, args.table):
+        raise DataError(str(source), "samples", "none has that category, entity or key; look at --table 20")
+    facts = figures.facts(_sizes(source, store))
+    _print_figures(source, figures, facts)
+    _print_samples(picked[: args.table])
     bad = f"; {tally.num_bad} bad samples, {tally.num_cut} cut files" if tally.problems else ""
-    print(f"{num_seen} samples{bad}; pictures in {out}")
+    told = f"{figures.num_samples} samples{bad}"
+    if args.num:
+        told += f"; pictures in {_write_page(args, source, figures, facts, picked[: args.num])}"
+    print(told)
     return 0
 
 
-def contact_sheet(title: str, rows: Sequence[Sequence[str]], samples: Sequence[Sample]) -> str:
-    """One HTML page that needs no other file.
+class _Choice:
+    """Draws samples as they pass, each of those that fit with the same chance."""
 
-    Args:
-        title: headline.
-        rows: category, split, knowledge, samples, objects each, rationales.
-        samples: to be shown, the object asked for framed in orange.
-    """
-    names = ("category", "split", "knowledge", "samples", "objects each", "rationales")
-    head = "".join(f"<th>{name}</th>" for name in names)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    figures = "\n".join(_figure(sample) for sample in samples)
-    return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f"<style>{_STYLE}</style><h1>{html.escape(title)}</h1><table><tr>{head}</tr>{body}</table>"
-        f"<main>{figures}</main></html>\n"
-    )
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.wanted = {"category": args.category, "entity": args.entity, "key": args.key}
+        self.most, self.rng, self.num_fitting = max(args.num, args.table), random.Random(f"{args.seed}/inspect"), 0
+        self.picked: list[Sample] = []
 
-
-def _figure(sample: Sample) -> str:
-    from kvg.shards.schema import image_extension
-
-    kind = {"jpg": "jpeg", "png": "png"}[image_extension(sample.image)]
-    data = base64.b64encode(sample.image).decode()
-    stroke = max(sample.width, sample.height) / 220
-    boxes = ""
-    for i, scene_object in enumerate(sample.objects):
-        x1, y1, x2, y2 = scene_object.box_px
-        colour = "#f08a00" if i == sample.target else "#5b7fa8"
-        boxes += (
-            f'<rect x="{x1}" y="{y1}" width="{x2 - x1}" height="{y2 - y1}" fill="none" stroke="{colour}" '
-            f'stroke-width="{stroke:.2f}"><title>{html.escape(f"{i + 1} {scene_object.entity}")}</title></rect>'
-            f'<text x="{x1 + 2 * stroke}" y="{y1 + 9 * stroke}" font-size="{9 * stroke:.1f}" fill="{colour}" '
-            f'font-weight="700">{i + 1}</text>'
-        )
-    text = re.sub(r"&lt;box:(\d+)&gt;", lambda m: f"<i>[{int(m[1]) + 1}]</i>", html.escape(sample.rationale))
-    facts = " · ".join(filter(None, (sample.category, sample.split, sample.knowledge, sample.key)))
-    return (
-        f'<figure><svg viewBox="0 0 {sample.width} {sample.height}"><image width="{sample.width}" '
-        f'height="{sample.height}" href="data:image/{kind};base64,{data}"/>{boxes}</svg><figcaption>'
-        f"<b>{html.escape(sample.entity)}</b><br><small>{html.escape(facts)}</small><p>{text}</p></figcaption></figure>"
-    )
+    def offer(self, sample: Sample) -> None:
+        """Takes the sample, or lets it pass (reservoir sampling)."""
+        if any(values and getattr(sample, name) not in values for name, values in self.wanted.items()):
+            return
+        self.num_fitting += 1
+        if len(self.picked) < self.most:
+            self.picked.append(sample)
+        elif self.most and (slot := self.rng.randrange(self.num_fitting)) < self.most:
+            self.picked[slot] = sample
 
 
-def _row(key: tuple[str, str, str], counts: Counter[str]) -> list[str]:
-    num = counts["samples"]
-    return [*key, str(num), f"{counts['objects'] / num:.2f}", str(counts["rationales"])]
+def _pass(store: SampleStore, tally: Tally, figures: SetFigures, choice: _Choice) -> list[Sample]:
+    from kvg.progress import progress_bar
+
+    parts = store.parts()
+    with progress_bar() as progress:
+        task = progress.add_task("reading samples", total=sum(part.num_samples for part in parts))
+        for part in parts:
+            for _, sample in part.read(tally):
+                figures.add(sample)
+                choice.offer(sample)
+                progress.advance(task)
+    return choice.picked
+
+
+def _sizes(source: Path, store: SampleStore) -> list[int]:
+    from kvg.shards.reader import ShardFolder
+
+    if isinstance(store, ShardFolder):
+        return [entry.num_bytes for entry in store.manifest.shards]
+    return [source.stat().st_size]
+
+
+def _print_figures(source: Path, figures: SetFigures, facts: dict[str, str]) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    from kvg.report.set_figures import COLUMNS
+
+    table = _table(str(source), COLUMNS, right=COLUMNS[3:])
+    for row in figures.rows():
+        table.add_row(*(Text(cell) for cell in row), style="bold" if row[0] == "all" and not row[1] else "")
+    console = Console()
+    console.print(table)
+    for name, text in facts.items():
+        console.print(Text(f"{name}: {text}"), soft_wrap=True)
+
+
+def _print_samples(samples: Sequence[Sample]) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    if not samples:
+        return
+    names, rows, console = ("key", "category", "entity", "k", "box asked for"), list[list[str]](), Console()
+    for sample in samples:
+        box = ",".join(f"{value:g}" for value in sample.box_px)
+        rows.append([sample.key, sample.category, sample.entity, str(len(sample.objects)), box])
+    # What is left of a line, so that each sample has one where the terminal is wide enough.
+    taken = sum(max(len(cell) for cell in column) + 3 for column in zip(names, *rows, strict=True))
+    room = max(_SAID, console.width - taken - 4)
+    table = _table("", (*names, "rationale"), right=("k",))
+    for row, sample in zip(rows, samples, strict=True):
+        said = " ".join(sample.rationale.split())
+        said = said if len(said) <= room else f"{said[: room - 1]}…"
+        table.add_row(*map(Text, (*row, said or "-")))  # as text: a name may hold what would be markup
+    console.print(table)
+
+
+def _table(title: str, columns: Sequence[str], right: Sequence[str]) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(title) if title else None)
+    for name in columns:
+        table.add_column(name, justify="right" if name in right else "left", overflow="fold")
+    return table
+
+
+def _write_page(
+    args: argparse.Namespace, source: Path, figures: SetFigures, facts: dict[str, str], samples: Sequence[Sample]
+) -> Path:
+    from kvg.pieces import write_whole, writing
+    from kvg.report.contact_sheet import Sheet, contact_sheet
+
+    out = Path(args.out) if args.out else (source if source.is_dir() else source.parent) / PAGE
+    lead = f"{figures.num_samples} samples that ask for {figures.num_entities} entities; {len(samples)} of them below."
+    with writing(out.parent):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(out, contact_sheet(Sheet(str(source), lead, figures.rows(), facts, samples)))
+    return out

@@ -128,6 +128,33 @@ def composed_sets(path: str | Path, names: Sequence[str] | None = None) -> list[
     ]
 
 
+def set_names(project: Project, asked: Sequence[str] | None, section: str) -> list[str]:
+    """The sets that a step works on: those that are asked for, else those of its section, else all.
+
+    Raises:
+        ConfigError: there is no such set.
+    """
+    made = project.settings("compose", ComposeSettings).sets
+    own = project.later.get(section, {}).get("sets")
+    check_names(asked, made, "compose.sets")
+    check_names(own, made, f"{section}.sets")
+    return list(asked or own or made)
+
+
+def latest(project: Project, name: str) -> Path:
+    """Where a set stands before it is filtered or mixed: with rationales where these are there.
+
+    Raises:
+        DataError: it has not been composed.
+    """
+    from kvg.shards.manifest import MANIFEST
+
+    for step in (RATIONALES, COMPOSITES):
+        if (project.out / step / name / MANIFEST).is_file():
+            return project.out / step / name
+    raise DataError(str(project.out / COMPOSITES / name), MANIFEST, "is missing; run `kvg-data compose` first")
+
+
 def check_names(names: Sequence[str] | None, known: Mapping[str, Any], where: str) -> None:
     """Checks that every name is that of a set.
 

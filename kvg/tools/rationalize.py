@@ -14,7 +14,7 @@ from kvg.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from kvg.asking.request import Asker
-    from kvg.shards.reader import SamplePart, SampleStore
+    from kvg.shards.reader import SamplePart
     from kvg.tools.rationale_shards import Lessons
 
 WRITERS = ("cards", "teacher")
@@ -97,14 +97,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _run_project(args: argparse.Namespace) -> int:
     from kvg.catalogue.project import load_project
-    from kvg.tools.project_sets import COMPOSITES, RATIONALES, ComposeSettings, check_names
+    from kvg.tools.project_sets import COMPOSITES, RATIONALES, set_names
 
     project = load_project(args.project)
     settings = project.settings("rationalize", RationaleSettings)
-    made = project.settings("compose", ComposeSettings).sets
-    check_names(args.names, made, "compose.sets")
-    check_names(settings.sets, made, "rationalize.sets")
-    for name in args.names or settings.sets or made:
+    for name in set_names(project, args.names, "rationalize"):
         source, out = project.out / COMPOSITES / name, project.out / RATIONALES / name
         if is_finished(source, out, settings) and not args.overwrite:
             print(f"{out} is there already")
@@ -119,7 +116,7 @@ def is_finished(source: Path, out: Path, settings: RationaleSettings) -> bool:
 
     if not (out / MANIFEST).is_file():
         return False
-    return bool(load_manifest(out).config.get("rationale") == _record(source, _read_store(source), settings))
+    return bool(load_manifest(out).config.get("rationale") == _record(source, settings))
 
 
 def write_set(source: Path, out: Path, settings: RationaleSettings, workers: int, overwrite: bool) -> None:
@@ -136,6 +133,7 @@ def write_set(source: Path, out: Path, settings: RationaleSettings, workers: int
         ConfigError: a setting cannot work, or a set is there.
         DataError: the input cannot be used, no rationale could be written, or the teacher has gone.
     """
+    from kvg.formats.stores import open_store
     from kvg.pieces import Pieces, write_whole, writing
     from kvg.shards.manifest import ShardEntry
     from kvg.shards.reader import ShardFolder
@@ -144,8 +142,8 @@ def write_set(source: Path, out: Path, settings: RationaleSettings, workers: int
     # Settings first: a wrong one must not cost the opening of a large file.
     lessons = _build_lessons(settings) if settings.writer == "teacher" else None
     check_set(out, 1, overwrite)
-    store = _read_store(source)
-    parts, record = store.parts(), _record(source, store, settings)
+    store = open_store(source)
+    parts, record = store.parts(), _record(source, settings)
     done = Pieces(out / "rationalize.pieces", json.dumps(record, sort_keys=True))
     with writing(out):
         clear_set(out, keep=[PATTERN.format(number) for number in done.finished()])
@@ -183,21 +181,13 @@ def _tell(out: Path, num: int, lost: Sequence[Mapping[str, Any]], num_bad: int) 
         print(f"{len(lost)} set aside ({counted}), each with its reasons in {out / SET_ASIDE}")
 
 
-def _record(source: Path, store: SampleStore, settings: RationaleSettings) -> dict[str, Any]:
+def _record(source: Path, settings: RationaleSettings) -> dict[str, Any]:
     """What the result depends on."""
-    from kvg.shards.manifest import sha256_of
-    from kvg.shards.reader import ShardFolder
+    from kvg.formats.stores import checksums_of
     from kvg.tools.project_sets import plain
 
     named = ("writer",) if settings.writer == "cards" else ("writer", "teacher", "codec", "lesson", "tries")
-    files = [entry.sha256 for entry in store.manifest.shards] if isinstance(store, ShardFolder) else [sha256_of(source)]
-    return {**{name: plain(getattr(settings, name)) for name in named}, "made_of": files}
-
-
-def _read_store(source: Path) -> SampleStore:
-    from kvg.formats.stores import open_store
-
-    return open_store(source)
+    return {**{name: plain(getattr(settings, name)) for name in named}, "made_of": checksums_of(source)}
 
 
 def _start(out: Path) -> None:

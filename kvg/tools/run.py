@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import importlib
+import contextlib
+import subprocess
+import sys
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from kvg.errors import ConfigError
+from kvg.pieces import follow_parent
+
+if TYPE_CHECKING:
+    from kvg.catalogue.project import Project
 
 # What each is told beside the project file. The optional ones run where the project file has a section of that name.
 STEPS: Mapping[str, tuple[str, ...]] = {
@@ -22,6 +27,7 @@ STEPS: Mapping[str, tuple[str, ...]] = {
 }
 OPTIONAL = ("box", "probe", "filter")
 IN_PROCESSES = ("scan", "compose", "rationalize", "shard")
+GRACE_S = 10.0  # for a step to end in order once the whole is interrupted
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,50 +49,60 @@ def run(args: argparse.Namespace) -> int:
     from kvg.catalogue.project import load_project
 
     project = load_project(args.project)
-    check_sections(project.later)
+    check_sections(project)
     names = list(STEPS)[: list(STEPS).index(args.to) + 1]
     for name in names:
         if name in OPTIONAL and name not in project.later:
             continue
         began = time.monotonic()
-        print(f"-- {name}")
-        workers = ("--workers", str(args.workers)) if name in IN_PROCESSES else ()
-        code = run_command(name, (args.project, *STEPS[name], *workers))
-        print(f"   {time.monotonic() - began:.1f} s")
-        if code:
+        print(f"-- {name}", flush=True)
+        workers = ["--workers", str(args.workers)] if name in IN_PROCESSES else []
+        if code := run_command(name, [args.project, *STEPS[name], *workers]):
+            print(f"kvg-data {name} has failed; mend what it says and run this again", file=sys.stderr)
             return code
+        print(f"   {time.monotonic() - began:.1f} s", flush=True)
     return 0
 
 
-def check_sections(later: Mapping[str, Any]) -> None:
+def check_sections(project: Project) -> None:
     """Checks the settings of all steps before the first of them starts.
 
     Raises:
         ConfigError: a setting is unknown or cannot work.
     """
-    from kvg.catalogue.project import settings_of
+    from kvg.tools.filter import project_options, settle
+    from kvg.tools.project_sets import ComposeSettings, set_names
+    from kvg.tools.rationalize import RationaleSettings
+    from kvg.tools.shard import ProjectShards
 
-    for name, (module, kind) in SECTION_CLASSES.items():
-        if name in later or name not in (*OPTIONAL, "shard", "rationalize"):
-            try:
-                settings_of(getattr(importlib.import_module(module), kind), later.get(name), name)
-            except (ImportError, AttributeError) as error:
-                raise ConfigError(name, f"{error}") from error
+    project.settings("compose", ComposeSettings)
+    project.settings("rationalize", RationaleSettings)
+    project.settings("shard", ProjectShards)
+    for section in ("rationalize", "filter", "shard"):
+        set_names(project, None, section)
+    if "box" in project.later:
+        from kvg.catalogue.box_rules import BoxSettings
+
+        project.settings("box", BoxSettings)
+    if "probe" in project.later:
+        from kvg.tools.probe import ProbeSettings
+
+        project.settings("probe", ProbeSettings)
+    if "filter" in project.later:
+        settle(project_options(project.later["filter"], project.seed))
 
 
-SECTION_CLASSES = {
-    "box": ("kvg.catalogue.boxing", "BoxSettings"),
-    "probe": ("kvg.tools.probe", "ProbeSettings"),
-    "compose": ("kvg.tools.project_sets", "ComposeSettings"),
-    "rationalize": ("kvg.tools.rationalize", "RationaleSettings"),
-    "filter": ("kvg.tools.project_sets", "FilterSettings"),
-    "shard": ("kvg.tools.project_sets", "ShardSettings"),
-}
+def run_command(name: str, arguments: Sequence[str]) -> int:
+    """Runs one command of ``kvg-data`` in a process of its own; returns its exit code.
 
-
-def run_command(name: str, arguments: tuple[str, ...]) -> int:
-    """Runs one command of ``kvg-data`` in this process; returns its exit code."""
-    module = importlib.import_module(f"kvg.tools.{name}")
-    parser = argparse.ArgumentParser(prog=f"kvg-data {name}")
-    module.add_arguments(parser)
-    return int(module.run(parser.parse_args(arguments)) or 0)
+    A model that is spread over several processes has to be the first thing that a process does.
+    """
+    process = subprocess.Popen([sys.executable, "-m", "kvg.tools.main", name, *arguments], preexec_fn=follow_parent)
+    try:
+        return process.wait()
+    except BaseException:  # Ctrl-C reaches it, too
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE_S)
+        process.kill()
+        process.wait()
+        raise

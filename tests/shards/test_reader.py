@@ -77,7 +77,16 @@ def test_whole_samples_before_the_cut_are_kept(write_set):
     with tarfile.open(path) as tar:
         second = tar.getmember("k0001.json").offset
     path.write_bytes(path.read_bytes()[: second + 100])  # inside the header of the second sample
-    assert [s.key for s in read_shard(path)] == ["k0000"]
+    tally = Tally()
+    assert [s.key for s in read_shard(path, tally)] == ["k0000"]
+    assert (tally.num_cut, tally.num_bad) == (1, 0)
+    with tarfile.open(write_set(2, per_shard=2, name="other") / "shard-000000.tar") as tar:
+        image, record = (tar.getmember(f"k0001.{kind}") for kind in ("jpg", "json"))
+    for end in (record.offset + 40, record.offset, image.offset_data + 9):  # between image and record, and in the image
+        path.write_bytes((path.parent.parent / "other/shard-000000.tar").read_bytes()[:end])
+        tally = Tally()
+        assert [s.key for s in read_shard(path, tally)] == ["k0000"]
+        assert (tally.num_cut, tally.num_bad) == (1, 0)
 
 
 def test_not_a_tar_at_all(tmp_path):

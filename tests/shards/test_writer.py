@@ -9,6 +9,7 @@ import webdataset
 from kvg.errors import ConfigError, DataError
 from kvg.shards.manifest import load_manifest
 from kvg.shards.reader import read_shard
+from kvg.shards.revision import revision
 from kvg.shards.writer import ShardWriter
 from kvg.types import SceneObject
 
@@ -26,6 +27,34 @@ def test_manifest_counts_and_checksums(write_set):
         assert hashlib.sha256(content).hexdigest() == shard["sha256"]
         assert len(content) == shard["num_bytes"]
     assert sorted(p.name for p in folder.iterdir()) == ["manifest.json", *(f"shard-00000{i}.tar" for i in range(3))]
+
+
+def test_licences_are_counted_and_the_code_is_named(tmp_path, make_sample):
+    told = ({"licences": ["CC0", "CC-BY", "CC0"]}, {"licences": ["CC0"]}, {"licences": []}, {})
+    with ShardWriter(tmp_path / "set", 3) as writer:
+        for number, provenance in enumerate(told):
+            writer.write(make_sample(number, provenance=provenance))
+    manifest = load_manifest(tmp_path / "set")
+    assert manifest.counts["licences"] == {"-": 2, "CC-BY": 1, "CC0": 2}
+    assert manifest.revision == revision()
+
+
+def test_a_manifest_from_before_licences_and_revisions(write_set):
+    path = write_set(4) / "manifest.json"
+    record = json.loads(path.read_text())
+    del record["revision"], record["counts"]["licences"]
+    path.write_text(json.dumps(record))
+    manifest = load_manifest(path.parent)
+    assert (manifest.num_samples, manifest.revision) == (4, "")
+
+
+def test_a_long_key(tmp_path, make_sample):
+    key = "k" * 300
+    with ShardWriter(tmp_path / "set") as writer:
+        writer.write(make_sample(0, key=key))
+    assert [s.key for s in read_shard(tmp_path / "set/shard-000000.tar")] == [key]
+    rows = list(webdataset.WebDataset(str(tmp_path / "set/shard-000000.tar"), shardshuffle=False))
+    assert [row["__key__"] for row in rows] == [key]
 
 
 def test_same_samples_same_bytes(write_set):

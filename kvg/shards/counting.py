@@ -1,0 +1,49 @@
+"""What a set's manifest counts of its samples."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from kvg.types import Sample
+
+COUNTED: Final = ("category", "split", "knowledge", "num_objects", "rationale", "licences")
+Counts = dict[str, Counter[str]]
+
+
+def no_counts() -> Counts:
+    """Nothing of everything that is counted."""
+    return {name: Counter() for name in COUNTED}
+
+
+def count_sample(counts: Counts, sample: Sample) -> None:
+    """Adds one sample. A sample under several licences counts once under each."""
+    for name in ("category", "split", "knowledge"):
+        counts[name][getattr(sample, name) or "-"] += 1
+    counts["num_objects"][str(len(sample.objects))] += 1
+    counts["rationale"]["yes" if sample.rationale else "no"] += 1
+    counts["licences"].update(dict.fromkeys(licences_of(sample) or ["-"], 1))
+
+
+def licences_of(sample: Sample) -> list[str]:
+    """The licences of the pictures that a sample was made of, as far as they are known; sorted, each once.
+
+    >>> licences_of(Sample("k", b"", 9, 9, "bird", "seen", (), 0, provenance={"licences": ["CC0", "", "CC0", "BY"]}))
+    ['BY', 'CC0']
+    """
+    found = sample.provenance.get("licences")
+    return sorted({name for name in found if isinstance(name, str) and name}) if isinstance(found, list) else []
+
+
+def added(counts: Iterable[Mapping[str, Mapping[str, int]]]) -> dict[str, dict[str, int]]:
+    """The sum of several counts, in a fixed order.
+
+    >>> added([{"split": {"unseen": 1}}, {"split": {"seen": 2, "unseen": 3}}])["split"]
+    {'seen': 2, 'unseen': 4}
+    """
+    total = no_counts()
+    for own in counts:
+        for name, values in own.items():
+            total[name].update(values)
+    return {name: dict(sorted(counter.items())) for name, counter in total.items()}

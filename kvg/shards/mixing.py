@@ -1,0 +1,224 @@
+"""Samples of several sets in one new order, without holding them: where each lies is noted, then it is fetched.
+
+The index is a row of six numbers a sample, so that a million samples take 48 MB; only the samples of one new shard are
+in memory at a time. Tars are read as they are; parts of published files, which cannot be entered, become tars first.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from kvg.errors import DataError
+from kvg.shards.manifest import MANIFEST, sha256_of
+from kvg.shards.reader import SamplePart, SampleStore, Shard, ShardFolder, Tally
+from kvg.shards.schema import decode_record, image_extension
+from kvg.shards.writer import ShardFile
+from kvg.types import Sample
+
+# File, offset and length of the record, offset and length of the image, 1 where the key gets the set's name.
+_COLUMNS: Final = 6
+_MAX_PROBLEMS: Final = 20  # of a part that are told by name; the others are counted
+
+
+def look(number: int, part: SamplePart, folder: Path) -> dict[str, Any]:
+    """Finds the good samples of a part.
+
+    Args:
+        number: of the part.
+        part: a tar, or a part of a published file.
+        folder: for the tar that is made of the latter; exists.
+
+    Returns:
+        JSON: ``path`` of the tar, ``rows`` (key, and four numbers of the index), ``problems``, and how many there are.
+
+    Raises:
+        OSError: the tar cannot be written.
+    """
+    tally = Tally(max_problems=_MAX_PROBLEMS, log_problems=False)
+    shard = part if isinstance(part, Shard) else _as_tar(number, part, folder, tally)
+    rows = [[s.key, *record, *image] for _, s, (record, image) in shard.read_places(tally)] if shard else []
+    num_problems = tally.num_bad + tally.num_cut
+    return {"path": str(shard.path) if shard else "", "rows": rows, "problems": tally.problems, "num": num_problems}
+
+
+def _as_tar(number: int, part: SamplePart, folder: Path, tally: Tally) -> Shard | None:
+    file = ShardFile(folder, number)
+    try:
+        for _, sample in part.read(tally):
+            try:
+                file.write(sample)
+            except DataError as error:
+                tally.note(error)
+        return Shard(file.path) if file.close() else None
+    except BaseException:
+        file.discard()
+        raise
+
+
+@dataclass
+class Found:
+    """What the parts of several sets hold.
+
+    Attributes:
+        rows: the index, ``_COLUMNS`` numbers a sample.
+        paths: of the tars.
+        sets: the set of each tar.
+        problems: the first of each part.
+        num_bad: samples that cannot be used.
+        num_renamed: samples whose key another set has, too.
+    """
+
+    rows: array[int] = field(default_factory=lambda: array("Q"))
+    paths: list[str] = field(default_factory=list)
+    sets: list[int] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    num_bad: int = 0
+    num_renamed: int = 0
+
+    @property
+    def num_samples(self) -> int:
+        """Good ones."""
+        return len(self.rows) // _COLUMNS
+
+    def save(self, path: Path) -> None:
+        """Writes the index for ``Mixture``."""
+        np.save(path, np.asarray(self.rows, dtype=np.uint64).reshape(-1, _COLUMNS))
+
+
+def put_together(looks: Iterable[Mapping[str, Any]], sets: Sequence[int], names: Sequence[str]) -> Found:
+    """Makes one index of what ``look`` found, with every key once.
+
+    A key that several sets have is given the name of its set in each of them; all others stay. A key that comes again
+    in the same set is a bad sample.
+
+    Args:
+        looks: of the parts, in order.
+        sets: the set of each part.
+        names: of the sets.
+
+    Raises:
+        DataError: a key with its set's name in front is taken.
+    """
+    found, first, more = Found(), dict[str, int](), set[tuple[str, int]]()
+    renamed: list[tuple[str, int]] = []
+    for part, looked in enumerate(looks):
+        found.paths.append(looked["path"])
+        found.sets.append(sets[part])
+        found.problems += looked["problems"]
+        found.num_bad += looked["num"]
+        for key, *places in looked["rows"]:
+            row = first.setdefault(key, found.num_samples)
+            other = sets[found.rows[row * _COLUMNS]] if row < found.num_samples else None
+            if other == sets[part] or (key, sets[part]) in more:
+                found.num_bad += 1
+                found.problems.append(f"{looked['path']} sample {key}: key: occurs twice in this set; make keys unique")
+                continue
+            if other is not None:
+                more.add((key, sets[part]))
+                if not found.rows[(row + 1) * _COLUMNS - 1]:
+                    found.rows[(row + 1) * _COLUMNS - 1] = 1
+                    renamed.append((key, other))
+                renamed.append((key, sets[part]))
+            found.rows.extend((part, *places, int(other is not None)))
+    new = [f"{names[own]}-{key}" for key, own in renamed]
+    for key in new:
+        if key in first:
+            remedy = f"'{key}' is one already, and a key that several sets have would become it; rename a folder"
+            raise DataError(", ".join(names), "key", remedy)
+    if len(set(new)) < len(new):
+        raise DataError(", ".join(names), "key", "of several sets would become the same; rename a folder")
+    found.num_renamed = len(renamed)
+    return found
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Samples by number. Picklable.
+
+    Attributes:
+        index: file that ``Found.save`` wrote.
+        paths: of the tars.
+        prefixes: set's name of each tar.
+    """
+
+    index: Path
+    paths: Sequence[str]
+    prefixes: Sequence[str]
+
+    def samples(self, numbers: Sequence[int]) -> list[Sample | DataError]:
+        """Fetches samples, in the order of the files, and gives them in the order asked for.
+
+        Returns:
+            For each the sample, or why it cannot be used any more.
+
+        Raises:
+            DataError: a file has gone.
+        """
+        rows = np.load(self.index, mmap_mode="r")[list(numbers)]
+        fetched: list[Sample | DataError] = [DataError("", "", "")] * len(numbers)
+        for file in np.unique(rows[:, 0]):
+            path, prefix = self.paths[int(file)], self.prefixes[int(file)]
+            try:
+                with open(path, "rb") as stream:
+                    for slot in sorted(np.flatnonzero(rows[:, 0] == file), key=lambda i: int(rows[i, 1])):
+                        _, at, length, image_at, image_length, renamed = map(int, rows[slot])
+                        stream.seek(at)
+                        record = stream.read(length)
+                        stream.seek(image_at)
+                        image = stream.read(image_length)
+                        fetched[slot] = _sample(path, at, record, image, prefix if renamed else "")
+            except OSError as error:
+                raise DataError(path, "file", f"cannot be read ({error.strerror}); bring it back") from error
+        return fetched
+
+
+def _sample(path: str, at: int, record: bytes, image: bytes, prefix: str) -> Sample | DataError:
+    try:
+        sample = decode_record(path, f"at byte {at}", {"json": record, image_extension(image, path): image})
+    except DataError as error:
+        return error
+    return replace(sample, key=f"{prefix}-{sample.key}") if prefix else sample
+
+
+def spread(num: int, most: int) -> Iterator[range]:
+    """Stretches of at most so many numbers, whose lengths differ by one at most.
+
+    >>> list(spread(7, 3))
+    [range(0, 3), range(3, 5), range(5, 7)]
+    """
+    parts = -(-num // most)
+    share, longer = divmod(num, parts) if parts else (0, 0)
+    start = 0
+    for number in range(parts):
+        stop = start + share + (number < longer)
+        yield range(start, stop)
+        start = stop
+
+
+def told_of(path: Path, store: SampleStore) -> dict[str, Any]:
+    """What the manifest of the new set says of an old one."""
+    if not isinstance(store, ShardFolder):
+        return {"path": str(path), "num_bytes": path.stat().st_size}
+    found = store.manifest
+    licences = found.counts.get("licences")
+    return {
+        "path": str(path),
+        "manifest_sha256": sha256_of(path / MANIFEST),
+        "num_samples": found.num_samples,
+        "seed": found.seed,
+        "revision": found.revision,
+        "config": found.config,
+        **({"licences": licences} if licences else {}),
+    }
+
+
+def stamps(path: Path, store: SampleStore) -> list[tuple[int, int]]:
+    """Size and time of each file: one that was mended since is looked at again."""
+    files = [shard.path for shard in store.parts()] if isinstance(store, ShardFolder) else [path]
+    return [(found.st_size, found.st_mtime_ns) for found in (file.stat() for file in files)]
