@@ -1,15 +1,26 @@
-"""What lies behind the tiles: pale, so that it can be mistaken for no entity."""
+"""What lies behind the tiles: pale, so that it can be mistaken for no entity, or like nature, or a photograph."""
 
 from __future__ import annotations
 
 import colorsys
+import logging
 import random
-from collections.abc import Callable
-from typing import Final
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
 
+import numpy as np
 from PIL import Image, ImageFilter
 
+from kvg.catalogue.folders import PICTURE_SUFFIXES
+from kvg.catalogue.reading import read_file
+from kvg.errors import ConfigError, DataError
+
+log = logging.getLogger(__name__)
 Background = Callable[[tuple[int, int], random.Random], Image.Image]
+Colour = tuple[int, int, int]
 
 
 def white(canvas: tuple[int, int], rng: random.Random) -> Image.Image:
@@ -24,23 +35,173 @@ def plain(canvas: tuple[int, int], rng: random.Random) -> Image.Image:
 
 def gradient(canvas: tuple[int, int], rng: random.Random) -> Image.Image:
     """From one pale colour to another, across or down."""
-    ramp = Image.linear_gradient("L")
-    if rng.random() < 0.5:
-        ramp = ramp.transpose(Image.Transpose.ROTATE_90)
-    return Image.composite(plain(canvas, rng), plain(canvas, rng), ramp.resize(canvas))
+    across = rng.random() < 0.5
+    ramp = np.linspace(0, 255, canvas[0] if across else canvas[1]).astype(np.uint8)
+    mask = np.broadcast_to(ramp if across else ramp[:, None], (canvas[1], canvas[0]))
+    return _coloured(Image.fromarray(np.ascontiguousarray(mask)), (_pale(rng), _pale(rng)))
 
 
 def clouds(canvas: tuple[int, int], rng: random.Random) -> Image.Image:
     """Soft blotches of two pale colours."""
     cells = (max(2, canvas[0] // 40), max(2, canvas[1] // 40))
-    blotches = Image.frombytes("L", cells, rng.randbytes(cells[0] * cells[1]))
-    mask = blotches.resize(canvas, Image.Resampling.BICUBIC).filter(ImageFilter.GaussianBlur(3))
-    return Image.composite(plain(canvas, rng), plain(canvas, rng), mask)
+    return _coloured(_noise(cells, rng).resize(canvas, Image.Resampling.BICUBIC), (_pale(rng), _pale(rng)))
 
 
-BACKGROUNDS: Final[dict[str, Background]] = {"white": white, "plain": plain, "gradient": gradient, "clouds": clouds}
+@dataclass(frozen=True)
+class Texture:
+    """What a ground looks like.
+
+    Attributes:
+        stretch: of its blotches, across and down.
+        grain: share of noise as fine as pixels.
+        slope: share by which it grows lighter downwards.
+        colours: from dark to light.
+    """
+
+    stretch: tuple[float, float]
+    grain: float
+    slope: float
+    colours: tuple[Colour, ...]
 
 
-def _pale(rng: random.Random) -> tuple[int, int, int]:
+TEXTURES: Final[dict[str, Texture]] = {
+    "sky": Texture((2.5, 1.0), 0.03, 0.5, ((66, 116, 190), (108, 156, 212), (168, 198, 226), (236, 240, 244))),
+    "grass": Texture((0.5, 2.0), 0.30, 0.1, ((38, 62, 22), (70, 104, 40), (108, 140, 62), (160, 170, 96))),
+    "sand": Texture((1.5, 1.0), 0.25, 0.1, ((150, 124, 90), (188, 164, 124), (212, 190, 152), (232, 216, 186))),
+    "wood": Texture((12.0, 0.6), 0.10, 0.0, ((74, 46, 28), (118, 78, 48), (156, 110, 72), (190, 148, 106))),
+    "stone": Texture((1.0, 1.0), 0.20, 0.0, ((72, 70, 68), (112, 110, 106), (146, 144, 140), (188, 186, 180))),
+    "water": Texture((4.0, 0.7), 0.05, 0.3, ((24, 58, 78), (46, 92, 112), (86, 132, 148), (168, 192, 198))),
+}
+_OCTAVES = (1.0, 0.55, 0.35, 0.22, 0.14)  # weights from the largest blotches to the smallest, each half as large
+_ALONG = 2.0  # grains of what runs one way by more than this factor do, too: single pixels would hide it
+
+
+def texture(canvas: tuple[int, int], rng: random.Random) -> Image.Image:
+    """Noise of several octaves in the colours of sky, grass, sand, wood, stone or water."""
+    kind = TEXTURES[rng.choice(list(TEXTURES))]
+    coarse = max(4, canvas[0] // 3), max(4, canvas[1] // 3)
+    span, total, sum_of_weights = rng.uniform(0.25, 0.6) * max(coarse), Image.new("L", coarse), 0.0
+    for number, weight in enumerate(_OCTAVES):
+        octave = _noise(_cells(coarse, span * 0.5**number, kind.stretch), rng)
+        sum_of_weights += weight
+        total = Image.blend(total, octave.resize(coarse, Image.Resampling.BICUBIC), weight / sum_of_weights)
+    if kind.slope:
+        ramp = Image.linear_gradient("L").resize(coarse, Image.Resampling.BILINEAR)
+        total = Image.blend(total, ramp, kind.slope * rng.random())
+    shaped = total.resize(canvas, Image.Resampling.BICUBIC)
+    along = max(kind.stretch) > _ALONG * min(kind.stretch)
+    grain = _noise(_cells(canvas, 1.5, kind.stretch) if along else canvas, rng)
+    shaped = Image.blend(shaped, grain.resize(canvas, Image.Resampling.BILINEAR), kind.grain * rng.uniform(0.5, 1))
+    shift = rng.uniform(-18, 18)
+    jittered = [[min(255.0, max(0.0, v + shift + rng.uniform(-8, 8))) for v in colour] for colour in kind.colours]
+    return _coloured(shaped, jittered, 0.2)
+
+
+def _cells(size: tuple[int, int], span: float, stretch: tuple[float, float]) -> tuple[int, int]:
+    """Cells of noise on a picture of some size, each ``span`` pixels times ``stretch``; at least two a side."""
+    across, down = (min(length, max(2, round(length / (span * s)))) for length, s in zip(size, stretch, strict=True))
+    return across, down
+
+
+PALE: Final[dict[str, Background]] = {"white": white, "plain": plain, "gradient": gradient, "clouds": clouds}
+BACKGROUNDS: Final[dict[str, Background]] = {**PALE, "texture": texture}
+PHOTOGRAPH: Final = "photograph"  # one more, of class ``Photographs``
+
+
+class Photographs:
+    """Crops of pictures, sharp or blurred to varying degrees.
+
+    Nothing on them may be of a category that is asked for: what they show has no box.
+
+    Args:
+        root: folder; pictures in folders below it count, too.
+        max_side: pictures are kept no larger than this, in pixels.
+        cache_mb: main memory for pictures that have been opened, in each process.
+
+    Raises:
+        ConfigError: there is no such folder, or no picture in it.
+    """
+
+    def __init__(self, root: str | Path, max_side: int = 1024, cache_mb: int = 128) -> None:
+        self.root, self.max_side, self._max_bytes = Path(root), max_side, cache_mb * 2**20
+        found = sorted(self.root.rglob("*")) if self.root.is_dir() else []
+        self._paths = [path for path in found if path.suffix.lower() in PICTURE_SUFFIXES]
+        if not self._paths:
+            raise ConfigError("compositor.background_folder", f"'{root}' holds no pictures; correct the path")
+        self._bad: set[Path] = set()
+        self._kept: OrderedDict[Path, Image.Image] = OrderedDict()
+
+    def __call__(self, canvas: tuple[int, int], rng: random.Random) -> Image.Image:
+        """A background.
+
+        Raises:
+            DataError: none of the pictures can be read.
+        """
+        image = self._drawn(rng)
+        scale = min(image.width / canvas[0], image.height / canvas[1]) * rng.uniform(0.5, 1.0)
+        width, height = canvas[0] * scale, canvas[1] * scale
+        x, y = rng.uniform(0, image.width - width), rng.uniform(0, image.height - height)
+        blur = 2 ** rng.uniform(0.0, 4.0) if rng.random() < 0.7 else 1.0
+        small = max(4, round(canvas[0] / blur)), max(4, round(canvas[1] / blur))
+        made = image.resize(small, Image.Resampling.HAMMING, box=(x, y, x + width, y + height))
+        if rng.random() < 0.5:
+            made = made.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        if small == canvas:
+            return made
+        if blur > 2:  # else the grid of the small picture would show
+            made = made.filter(ImageFilter.GaussianBlur(0.8))
+        return made.resize(canvas, Image.Resampling.BICUBIC)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kept": OrderedDict()}  # another process opens pictures for itself
+
+    def _drawn(self, rng: random.Random) -> Image.Image:
+        """A picture; one that cannot be read is reported once and passed over."""
+        for path in rng.sample(self._paths, min(len(self._paths), 20)):
+            if path in self._bad:
+                continue
+            try:
+                return self._opened(path)
+            except DataError as error:
+                self._bad.add(path)
+                log.warning("background passed over: %s", error)
+        raise DataError(str(self.root), "background_folder", "none of its pictures can be read; replace them")
+
+    def _opened(self, path: Path) -> Image.Image:
+        if path in self._kept:
+            self._kept.move_to_end(path)
+            return self._kept[path]
+        image = read_file(path).convert("RGB")
+        scale = self.max_side / max(image.size)
+        if scale < 1:
+            size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+            image = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
+        self._kept[path] = image
+        while len(self._kept) > 1 and 4 * sum(i.width * i.height for i in self._kept.values()) > self._max_bytes:
+            self._kept.popitem(last=False)
+        return image
+
+
+def _noise(cells: tuple[int, int], rng: random.Random) -> Image.Image:
+    return Image.frombytes("L", cells, rng.randbytes(cells[0] * cells[1]))
+
+
+def _coloured(mask: Image.Image, stops: Sequence[Sequence[float]], margin: float = 0.0) -> Image.Image:
+    """A grey picture in colour.
+
+    Args:
+        mask: mode L.
+        stops: colours from black to white, evenly spaced.
+        margin: share of the greys at either end that have the first and the last colour.
+    """
+    greys = (np.linspace(0, 1, 256) - margin) / (1 - 2 * margin)
+    places = np.linspace(0, 1, len(stops))
+    palette = np.stack([np.interp(greys, places, channel) for channel in zip(*stops, strict=True)], axis=1)
+    mask = mask.copy()  # which is about to become a picture with a palette
+    mask.putpalette(np.rint(palette).astype(np.uint8).tobytes())
+    return mask.convert("RGB")
+
+
+def _pale(rng: random.Random) -> Colour:
     red, green, blue = colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.02, 0.22), rng.uniform(0.82, 1.0))
     return round(red * 255), round(green * 255), round(blue * 255)

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
-from kvg.catalogue.entry import CATALOGUE, Entry, read_catalogue
+from kvg.catalogue.boxing import boxed_entries
+from kvg.catalogue.entry import CATALOGUE, Entry
 from kvg.catalogue.project import load_project, read_yaml
 from kvg.catalogue.reading import read_picture
 from kvg.errors import ConfigError, DataError
-from kvg.synthesis.sources import EntityInfo, as_tile
+from kvg.synthesis.sources import EntityInfo
+from kvg.synthesis.tiles import Picture, Tile
 from kvg.types import Box
+
+KNOWLEDGE = "knowledge.json"  # in a project's folder: {entity: share of the questions about it answered rightly}
+KNOWN = 0.30  # as published, the lower end of the third of five levels; a guess among four is right in 0.25
 
 
 class CatalogueTiles:
     """A ``kvg.synthesis.sources.TileSource`` of a scanned project.
+
+    Where the project's folder holds ``knowledge.json``, an entity is ``known`` from an accuracy of 0.30 on.
 
     Args:
         project: the project file, scanned before.
@@ -29,7 +38,7 @@ class CatalogueTiles:
 
     Raises:
         ConfigError: ``uses`` is none of them, or ``facts`` is no such file.
-        DataError: the project has not been scanned, or no picture with a box is left.
+        DataError: the project has not been scanned, no picture with a box is left, or ``knowledge.json`` is damaged.
     """
 
     def __init__(
@@ -46,7 +55,7 @@ class CatalogueTiles:
         self._sources, self._max_pixels = found.build_sources(), found.scan.max_pixels
         self._entries: dict[str, list[Entry]] = {}
         self._categories: dict[str, list[str]] = {}
-        for entry in read_catalogue(found.out / CATALOGUE):
+        for entry in boxed_entries(found):
             if entry.use not in uses or entry.box_px is None:
                 continue
             if entry.entity not in self._entries:
@@ -55,8 +64,9 @@ class CatalogueTiles:
         if not self._entries:
             raise DataError(str(found.out / CATALOGUE), "box_px", f"no picture with a box is for {', '.join(uses)}")
         self._notes = {str(name): str(looks) for name, looks in (read_yaml(facts) if facts else {}).items()}
+        self._knowledge = _read_knowledge(found.out / KNOWLEDGE)
         self._max_side, self._max_bytes = max_side, cache_mb * 2**20
-        self._kept: OrderedDict[tuple[str, str], tuple[Image.Image, Box | None]] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, str], Tile] = OrderedDict()
         self._num_bytes = 0
 
     def categories(self) -> tuple[str, ...]:
@@ -74,14 +84,16 @@ class CatalogueTiles:
     def info(self, entity: str) -> EntityInfo:
         """See ``TileSource``."""
         entry = self._entries[entity][0]
-        return EntityInfo(entry.category, entry.split, "", self._notes.get(entity, ""))
+        return EntityInfo(entry.category, entry.split, self._knowledge.get(entity, ""), self._notes.get(entity, ""))
 
-    def tile(self, entity: str, rng: random.Random) -> Image.Image:
+    def tile(self, entity: str, rng: random.Random) -> Tile:
         """See ``TileSource``; mirrored half of the time."""
-        entry = rng.choice(self._entries[entity])
-        return as_tile(*self._opened(entry), f"{entry.source}/{entry.ref}", rng)
+        return self._opened(rng.choice(self._entries[entity])).mirror(rng)
 
-    def _opened(self, entry: Entry) -> tuple[Image.Image, Box | None]:
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kept": OrderedDict(), "_num_bytes": 0}  # another process opens them for itself
+
+    def _opened(self, entry: Entry) -> Tile:
         key = entry.source, entry.ref
         if key in self._kept:
             self._kept.move_to_end(key)
@@ -89,12 +101,14 @@ class CatalogueTiles:
         image = read_picture(self._sources[entry.source].read(entry.ref), entry.ref, self._max_pixels)
         if image.size != (entry.width, entry.height) or entry.box_px is None:
             raise DataError(entry.ref, "size", "has changed since the scan; scan again")
-        made = _shrunk(image, entry.box_px, entry.box_from == "alpha", self._max_side)
-        self._kept[key] = made
-        self._num_bytes += _size(made[0])
+        path, cut_out = f"{entry.source}/{entry.ref}", entry.box_from == "alpha"
+        image, box = _shrunk(image, entry.box_px, cut_out, self._max_side)
+        tile = Tile(Picture(image, path, cropped=cut_out), box, path=path, licence=entry.licence)
+        self._kept[key] = tile
+        self._num_bytes += tile.picture.num_bytes
         while self._num_bytes > self._max_bytes and len(self._kept) > 1:
-            self._num_bytes -= _size(self._kept.popitem(last=False)[1][0])
-        return made
+            self._num_bytes -= self._kept.popitem(last=False)[1].picture.num_bytes
+        return tile
 
 
 def _shrunk(image: Image.Image, box: Box, cut_out: bool, max_side: int) -> tuple[Image.Image, Box | None]:
@@ -106,11 +120,24 @@ def _shrunk(image: Image.Image, box: Box, cut_out: bool, max_side: int) -> tuple
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     across, down = size[0] / image.width, size[1] / image.height
     if scale < 1:
-        # Straight RGBA would drag the colour of transparent pixels into the rim.
-        image = image.convert("RGBA").convert("RGBa").resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
-    image = image.convert("RGBA")
+        # Straight RGBA would drag the colour of transparent pixels into the rim, a sharper filter would light it up.
+        plain = image.mode == "RGB"
+        image = image if plain else image.convert("RGBa")
+        sharpness = Image.Resampling.LANCZOS if plain else Image.Resampling.HAMMING
+        image = image.resize(size, sharpness, reducing_gap=2.0)
+        image = image if plain else image.convert("RGBA")
     return image, None if cut_out else (box[0] * across, box[1] * down, box[2] * across, box[3] * down)
 
 
-def _size(image: Image.Image) -> int:
-    return 4 * image.width * image.height
+def _read_knowledge(path: Path) -> dict[str, str]:
+    """``known`` or ``unknown`` by entity; empty where nothing has been measured."""
+    if not path.is_file():
+        return {}
+    try:
+        found = {str(name): float(accuracy) for name, accuracy in json.loads(path.read_text("utf-8")).items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise DataError(str(path), "knowledge", f"cannot be read ({error}); probe again") from error
+    for name, accuracy in found.items():
+        if not 0 <= accuracy <= 1:
+            raise DataError(str(path), name, f"has an accuracy of {accuracy}; shares are from 0 to 1; probe again")
+    return {name: "known" if accuracy >= KNOWN else "unknown" for name, accuracy in found.items()}

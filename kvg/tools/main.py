@@ -15,6 +15,8 @@ from kvg.errors import KVGError
 
 COMMANDS = {
     "scan": "open every picture of a project's sources; write which can be used, who may see it, and what is wrong",
+    "box": "ask a grounding model for the boxes that pictures lack; make pages on which a person ticks the wrong ones",
+    "probe": "ask a model what is on single-entity pictures, to choose from four names: how well it knows each entity",
     "compose": "make composites of 2-6 entities from a folder of photographs, or from the lab, as shards",
     "rationalize": "write a rationale for every sample of a set of shards",
     "cards": "write the lab's cards as text, to be replayed in stage 1",
@@ -22,12 +24,33 @@ COMMANDS = {
     "convert": "write shards, ShareGPT JSON, GRPO or KVG-Bench parquet from any of them",
     "filter": "let a stage-1 model try each sample several times; keep what it sometimes gets right",
     "shard": "mix the samples of one or several sets into the final training set, in shards of equal size",
+    "shortcuts": "see how a set is distributed, and by what else than its looks the object asked for could be found",
     "inspect": "show what is in shards or in a published file: counts, and pictures with boxes and rationales",
     "verify": "check shards against their manifest, sample by sample",
     "run": "all of it for a project file: scan, box, probe, compose, rationalize, filter, shard; what is done stays",
     "base": "put a freshly pretrained lab model into the package, examined and signed",
     "demo": "run the whole method end to end in the lab",
     "report": "make the table and the page of a finished demo again",
+}
+
+EXAMPLES = {
+    "scan": "kvg-data scan project.yaml --workers 2",
+    "box": "kvg-data box project.yaml",
+    "compose": "kvg-data compose project.yaml --workers 2",
+    "probe": "kvg-data probe project.yaml",
+    "rationalize": "kvg-data rationalize --in runs/birds/composites/train --out runs/told --teacher teacher.yaml",
+    "cards": "kvg-data cards --out runs/cards.jsonl",
+    "exam": "kvg-data exam --checkpoint lab",
+    "convert": "kvg-data convert --in runs/birds/shards/train --to sharegpt --out cot-sft.json",
+    "filter": "kvg-data filter --in runs/birds/shards/train --out runs/kept --checkpoint runs/cot_sft/export",
+    "shard": "kvg-data shard --in runs/birds/rationales/train runs/cars/rationales/train --out runs/both",
+    "shortcuts": "kvg-data shortcuts runs/birds/composites/train",
+    "inspect": "kvg-data inspect runs/birds/shards/train --num 48",
+    "verify": "kvg-data verify runs/birds/shards/train",
+    "run": "kvg-data run project.yaml --workers 2",
+    "base": "kvg-data base --run runs/lab-base",
+    "demo": "kvg-data demo --seed 1",
+    "report": "kvg-data report --runs base=runs/base cot_sft=runs/cot_sft --shards runs/data/test --out runs/report",
 }
 
 
@@ -45,7 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     named = args[0] if args else ""
     for name, text in COMMANDS.items():
-        sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        told = f"example: {EXAMPLES[name]}"
+        sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", epilog=told)
         if name == named:
             importlib.import_module(f"kvg.tools.{name}").add_arguments(sub)
     try:

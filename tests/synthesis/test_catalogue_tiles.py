@@ -13,6 +13,7 @@ from PIL import Image
 
 from kvg.errors import ConfigError, DataError
 from kvg.synthesis.catalogue_tiles import CatalogueTiles
+from kvg.synthesis.compositor import Compositor, CompositorConfig
 from kvg.tools.main import main
 from tests.catalogue.conftest import drawing, encoded
 
@@ -32,7 +33,7 @@ def project(tmp_path):
     (root / "green.png").write_bytes(encoded(cut, "PNG"))
     (root / "boxless.jpg").write_bytes(encoded(drawing(0)))
     rows = [
-        {"path": "red.png", "entity": "Red", "category": "thing", "box": [300, 200, 600, 500]},
+        {"path": "red.png", "entity": "Red", "category": "thing", "box": [300, 200, 600, 500], "licence": "CC0"},
         {"path": "green.png", "entity": "Green", "category": "thing"},
         {"path": "boxless.jpg", "entity": "Blue", "category": "thing"},
     ]
@@ -52,23 +53,28 @@ def coloured(image, colour):
     return xs.min(), ys.min(), xs.max() + 1, ys.max() + 1
 
 
+def seen_of(tiles, entity, seed):
+    tile = tiles.tile(entity, random.Random(seed))
+    return tile.box, tile.scaled((80, 60)).tobytes()
+
+
 @pytest.mark.parametrize("max_side", [2000, 300])
 def test_boxes_are_where_the_entities_are(project, max_side):
     tiles, seen = CatalogueTiles(project, max_side=max_side), set()
     for seed in range(8):
-        image = tiles.tile("Red", random.Random(seed))
-        assert max(image.size) == min(1200, max_side)
-        assert np.abs(np.subtract(image.info["box"], coloured(image, RED))).max() <= 1
-        assert image.info["path"] == "mine/red.png"
-        seen.add(image.info["box"])
+        tile = tiles.tile("Red", random.Random(seed))
+        assert max(tile.size) == min(1200, max_side)
+        assert np.abs(np.subtract(tile.box, coloured(tile.scaled(tile.size), RED))).max() <= 1
+        assert (tile.path, tile.licence) == ("mine/red.png", "CC0")
+        seen.add(tile.box)
     assert len(seen) == 2  # as it is, and mirrored
 
 
 def test_cut_outs_are_cropped_and_keep_their_rims(project):
-    image = CatalogueTiles(project, max_side=50).tile("Green", random.Random(0))
-    assert image.size == (50, 25)
-    assert "box" not in image.info
-    assert coloured(image, GREEN) == (0, 0, 50, 25)  # no magenta of the transparent pixels
+    tile = CatalogueTiles(project, max_side=50).tile("Green", random.Random(0))
+    assert tile.size == (50, 25)
+    assert tile.box is None
+    assert coloured(tile.scaled(tile.size), GREEN) == (0, 0, 50, 25)  # no magenta of the transparent pixels
 
 
 def test_what_is_offered(project, tmp_path):
@@ -78,8 +84,7 @@ def test_what_is_offered(project, tmp_path):
     assert tiles.entities("thing") == ("Red", "Green")  # nobody knows where in its picture Blue is
     assert tiles.info("Red").note == "red, square"
     assert tiles.info("Green").note == ""
-    again = pickle.loads(pickle.dumps(tiles))
-    assert again.tile("Red", random.Random(3)).tobytes() == tiles.tile("Red", random.Random(3)).tobytes()
+    assert seen_of(tiles, "Red", 3) == seen_of(pickle.loads(pickle.dumps(tiles)), "Red", 3)
     with pytest.raises(DataError, match="no picture with a box is for test"):
         CatalogueTiles(project, uses=["test"])
     with pytest.raises(ConfigError, match="are not some of train, val, test"):
@@ -90,7 +95,7 @@ def test_little_memory_changes_nothing(project):
     small, large = CatalogueTiles(project, cache_mb=0), CatalogueTiles(project)
     for seed in range(6):
         entity = ("Red", "Green")[seed % 2]
-        assert small.tile(entity, random.Random(seed)).tobytes() == large.tile(entity, random.Random(seed)).tobytes()
+        assert seen_of(small, entity, seed) == seen_of(large, entity, seed)
     assert len(small._kept) == 1
 
 
@@ -104,3 +109,27 @@ def test_without_a_scan(project):
     (project.parent / "out/catalogue.jsonl").unlink()
     with pytest.raises(DataError, match="run `kvg-data scan` first"):
         CatalogueTiles(project)
+
+
+def test_what_was_probed_says_who_is_known(project):
+    path = project.parent / "out/knowledge.json"
+    assert [CatalogueTiles(project).info(name).knowledge for name in ("Red", "Green")] == ["", ""]
+    path.write_text('{"Red": 0.3}')  # the lower end of the third of the five published levels
+    assert [CatalogueTiles(project).info(name).knowledge for name in ("Red", "Green")] == ["known", ""]
+    path.write_text('{"Red": 0.29, "Green": 1}')
+    assert [CatalogueTiles(project).info(name).knowledge for name in ("Red", "Green")] == ["unknown", "known"]
+    for text in ("[1]", '{"Red": "often"}', "{"):
+        path.write_text(text)
+        with pytest.raises(DataError, match=r"knowledge: cannot be read .* probe again"):
+            CatalogueTiles(project)
+    path.write_text('{"Red": 30}')
+    with pytest.raises(DataError, match=r"Red: has an accuracy of 30\.0; shares are from 0 to 1"):
+        CatalogueTiles(project)
+
+
+def test_samples_tell_tiles_and_licences_in_the_order_of_their_objects(project):
+    for index in range(6):
+        sample = Compositor(CatalogueTiles(project), CompositorConfig(k_weights={2: 1})).sample(index)
+        files = {"Red": "mine/red.png", "Green": "mine/green.png"}
+        assert sample.provenance["tiles"] == [files[thing.entity] for thing in sample.objects]
+        assert sample.provenance["licences"] == ["CC0"]

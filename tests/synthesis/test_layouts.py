@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from kvg.synthesis.layouts import LAYOUTS, grid, horizontal, reading_order, vertical
+from kvg.synthesis.layouts import LAYOUTS, PUBLISHED, grid, horizontal, overlapping, reading_order, vertical
 
 
 def test_horizontal_by_hand():
@@ -29,7 +29,7 @@ def test_grid_follows_the_canvas(canvas, shape):
     assert (len({c[0] for c in cells}), len({c[1] for c in cells})) == shape
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("name", PUBLISHED)
 @pytest.mark.parametrize("num_tiles", [2, 3, 4, 5, 6])
 def test_cells_stay_inside_apart_and_in_reading_order(name, num_tiles):
     for seed in range(30):
@@ -47,3 +47,18 @@ def test_cells_stay_inside_apart_and_in_reading_order(name, num_tiles):
 def test_random_layout_really_varies():
     layouts = {tuple(LAYOUTS["random"](3, (640, 480), 8, random.Random(seed))) for seed in range(10)}
     assert len(layouts) == 10
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.5])
+def test_overlapping_cells_share_no_more_than_allowed(share):
+    most = 0.0
+    for seed in range(60):
+        cells = overlapping(4, (640, 480), 8, random.Random(seed), share)
+        assert all(8 <= x1 < x2 <= 632 and 8 <= y1 < y2 <= 472 for x1, y1, x2, y2 in cells)
+        for i, a in enumerate(cells):
+            for b in cells[:i]:
+                across, down = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+                smaller = min((c[2] - c[0]) * (c[3] - c[1]) for c in (a, b))
+                most = max(most, max(0, across) * max(0, down) / smaller)
+    assert share * 0.9 <= most <= share
+    assert set(LAYOUTS) - set(PUBLISHED) == {"overlapping"}

@@ -32,7 +32,7 @@ def test_folder_per_entity(tmp_path):
     assert source.entities("bird") == ("Merlin", "Red Kite")
     assert (source.info("Merlin").split, source.info("Merlin").knowledge) == ("seen", "known")
     assert (source.info("Banana").split, source.info("Banana").category) == ("unseen", "food")
-    assert {source.tile("Red Kite", random.Random(i)).info["path"] for i in range(20)} == {
+    assert {source.tile("Red Kite", random.Random(i)).path for i in range(20)} == {
         "bird/Red_Kite/a.png",
         "bird/Red_Kite/b.png",
     }
@@ -78,7 +78,7 @@ def test_boxes_json_and_mirror(tmp_path):
     photo(tmp_path / "landmark/Eiffel_Tower/1.jpg")
     (tmp_path / "boxes.json").write_text(json.dumps({"landmark/Eiffel_Tower/1.jpg": [10, 5, 30, 55]}))
     source = FolderSource(tmp_path)
-    boxes = {source.tile("Eiffel Tower", random.Random(i)).info["box"] for i in range(20)}
+    boxes = {source.tile("Eiffel Tower", random.Random(i)).box for i in range(20)}
     assert boxes == {(10.0, 5.0, 30.0, 55.0), (50.0, 5.0, 70.0, 55.0)}
 
 
