@@ -31,8 +31,8 @@ def stage1(root, two, kvg):
         "fit",
         "cot_sft",
         root / "cot_sft",
-        trainer__max_steps=130,
-        trainer__check_val_every_n_epoch=130,
+        trainer__max_steps=160,
+        trainer__check_val_every_n_epoch=160,
         data__init_args__train=two,
         data__init_args__val=two,
         model__init_args__backbone__init_args__freeze_vision="false",
@@ -64,7 +64,7 @@ def stage2(root, two, kvg, stage1):
 def test_stage_1_learns_both_rationales(stage1, curves):
     logged = curves(stage1)
     losses = logged["train/loss"]
-    assert len(losses) == 130
+    assert len(losses) == 160
     assert all(later < earlier for earlier, later in itertools.pairwise(losses[:10]))
     assert losses[-1] < 0.05
     assert logged["val/iou_acc"] == [1.0]

@@ -65,7 +65,7 @@ def moved(module, before):
 
 def test_reward_rises(train, tiny, adamw):
     module = grpo(tiny(), SPACES, adamw(1e-2), group_size=8, beta=0.0, **SMALL)
-    log = train(module, 12)
+    log = train(module, 20)
     rewards = log["train/reward/spaces"]
     assert sum(rewards[-3:]) / 3 > 2 * sum(rewards[:3]) / 3
     assert log["train/reward/total"] == rewards
