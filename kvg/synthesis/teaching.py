@@ -48,6 +48,8 @@ _BOX = re.compile(
     r"\s*(?:<\|box_end\|>)?"
 )
 _PLACEHOLDER = re.compile(r"<box:(\d+)>")
+_NUMBERED = re.compile(r"\b(\d{1,2})\b[^<>\d]{0,24}<box:(\d+)>")
+_OBJECT = re.compile(r"\b(?:object|number|no\.|#)\s*(\d{1,2})\b", re.IGNORECASE)
 _TAGS = re.compile(r"</?(?:think|answer)>|<\|[^|<>]*\|>")
 
 
@@ -139,11 +141,18 @@ def template_of(text: str, sample: Sample, codec: BoxCodec, size: ImageSize, set
     wanted = set(range(len(sample.objects))) if settings.all_boxes else {sample.target}
     if missing := sorted(wanted - quoted):
         raise DataError(where, "boxes", f"that of {sample.objects[missing[0]].entity or UNKNOWN} is not quoted")
-    concluded = [int(number) for number in _PLACEHOLDER.findall(parts["Conclusion"])]
+    concluded = _pointed_at(parts["Look"], parts["Conclusion"])
     if concluded and concluded[-1] != sample.target:
         other = sample.objects[concluded[-1]].entity or UNKNOWN
-        raise DataError(where, "target", f"it concludes at the box of {other}, not of {sample.entity}")
+        raise DataError(where, "target", f"it concludes at {other}, not at {sample.entity}")
     return " ".join(f"{title}: {parts[title]}" for title in PARTS)
+
+
+def _pointed_at(look: str, words: str) -> list[int]:
+    """The objects that words point at, by their boxes or by the numbers that they were looked at under."""
+    numbered = {int(number): int(box) for number, box in _NUMBERED.findall(look)}
+    boxes = [int(box) for box in _PLACEHOLDER.findall(words)]
+    return boxes or [numbered[int(n)] for n in _OBJECT.findall(words) if int(n) in numbered]
 
 
 def _pointed(text: str, sample: Sample, codec: BoxCodec, size: ImageSize, settings: LessonSettings) -> str:
