@@ -102,7 +102,7 @@ def test_boxes_are_read_in_the_teachers_own_convention():
         ("(510,0),(1000,990)", "[1, 2, 3, 4]", "boxes: .* is the box of no object"),
         ("(0,0),(500,1000)", "left", "boxes: that of Hoopoe is not quoted"),
         ("object 1, (0,0),(500,1000)", "object 2, (500,0),(1000,1000)", "target: it concludes at European"),
-        ("The Hoopoe is object 1, (0,0),(500,1000)", "The Hoopoe is object 2", "target: it concludes at European Roller"),
+        ("The Hoopoe is object 1, (0,0),(500,1000)", "The Hoopoe is object 2", "target: it concludes at European"),
         ("I look for these.", "I look at (0,0),(500,1000).", "leak: the plan has a box already"),
         ("object 2 has none", "as given, object 2 has none", "leak: 'as given' tells"),
         ("object 2 has none", "the provided bounding box is here", "leak: 'provided bounding box' tells"),
@@ -140,7 +140,8 @@ def test_every_box_may_be_asked_for():
 
 
 def test_objects_go_by_the_numbers_that_the_teacher_gave_them():
-    swapped = GOOD.replace("1. <|box", "2. <|box").replace("2. (510", "1. (510").replace("object 1, (0,0),(500,1000)", "X")
+    swapped = GOOD.replace("1. <|box", "2. <|box").replace("2. (510", "1. (510")
+    swapped = swapped.replace("object 1, (0,0),(500,1000)", "X")
     assert taken(swapped.replace("is X", "is object 2")).endswith("The Hoopoe is object 2.")
     with pytest.raises(DataError, match="target: it concludes at European Roller, not at Hoopoe"):
         taken(swapped.replace("is X", "is object 1"))
