@@ -3,7 +3,7 @@
     python tests/asking/lab_teacher.py --out runs/lab-teacher --steps 400
     python tests/asking/real_server.py --model runs/lab-teacher --port 8000
 
-A stand-in for a big model in trials of ``kvg-data rationalize`` without a GPU. It learns from the card writer's words, so
+A stand-in for a big model in trials of ``kvg-data rationalize`` without a GPU. It learns from the card writer's words:
 its rationales are right where it looks well, and what it gets wrong is for the checks of the answers to find.
 """
 
