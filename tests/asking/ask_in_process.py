@@ -11,18 +11,19 @@ from kvg.errors import KVGError
 from tests.asking.conftest import as_it_is, questions
 from tests.asking.scripted import MODEL
 
-url, work, num, catch, limit = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4], int(sys.argv[5])
-if limit:  # bytes that a file may have
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-server = Server(url, MODEL, concurrency=4, backoff=0.01, retries=1)
-try:
-    for outcome in server.ask(questions(num), as_it_is, work):
-        print(outcome.request.key, *outcome.values, *outcome.faults, flush=True)
-except KVGError as error:
-    print(error)
-    sys.exit(2)
-except KeyboardInterrupt:
-    if catch == "catch":
-        sys.exit(130)
-    raise
-print("torch" in sys.modules)
+if __name__ == "__main__":
+    url, work, num, catch, limit = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4], int(sys.argv[5])
+    if limit:  # bytes that a file may have
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    server = Server(url, MODEL, concurrency=4, backoff=0.01, retries=1)
+    try:
+        for outcome in server.ask(questions(num), as_it_is, work):
+            print(outcome.request.key, *outcome.values, *outcome.faults, flush=True)
+    except KVGError as error:
+        print(error)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        if catch == "catch":
+            sys.exit(130)
+        raise
+    print("torch" in sys.modules)
