@@ -332,7 +332,7 @@ sys.exit(code)
 """
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [1, pytest.param(20, marks=pytest.mark.slow)])
 def test_killed_at_any_moment_it_goes_on(tmp_path, kills):
     slow = GroundingServer(delay=0.15)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
