@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from kvg.types import Sample
 
 log = logging.getLogger(__name__)
-KNOWN_FROM = 0.3  # accuracy of the probe, of `partially correct` in kvg.rewards.knowledge; a guess among four has 0.25
 _SHOWN = 20  # bad samples that are named
 
 _folder: Path | None = None  # these two are set once in each process
@@ -234,9 +233,11 @@ def _write_shard(piece: tuple[int, list[int]]) -> dict[str, Any]:
 
 
 def _stamp(sample: Sample, accuracies: Mapping[str, float]) -> Sample:
+    from kvg.synthesis.catalogue_tiles import KNOWN
+
     if sample.entity not in accuracies:  # the probe has not asked for it
         return sample
-    known = accuracies[sample.entity] >= KNOWN_FROM
+    known = accuracies[sample.entity] >= KNOWN
     return dataclasses.replace(sample, knowledge="known" if known else "unknown")
 
 

@@ -56,6 +56,20 @@ def children(process: subprocess.Popen[str]) -> list[int]:
     return [int(pid) for pid in tasks.read_text().split()] if tasks.exists() else []
 
 
+def strike(process: subprocess.Popen[str]) -> bool:
+    """Kills a command that still runs, sees that nobody is left behind, and says whether it ran."""
+    left = children(process)
+    running = process.poll() is None
+    if running:
+        os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    deadline = time.monotonic() + 10
+    while any(Path(f"/proc/{pid}").exists() for pid in left) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in left)
+    return running
+
+
 @pytest.mark.parametrize(("kills", "size"), [(3, 10), pytest.param(20, 30, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("command", [scan, compose])
 def test_a_killed_command_goes_on(tmp_path, command, kills, size):
@@ -68,15 +82,7 @@ def test_a_killed_command_goes_on(tmp_path, command, kills, size):
     while struck < kills:
         process = start(killed)
         time.sleep(rng.uniform(0.2, 0.9) * longest)
-        left = children(process)
-        if process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
-            struck += 1
-        process.wait()
-        deadline = time.monotonic() + 10
-        while any(Path(f"/proc/{pid}").exists() for pid in left) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        assert not any(Path(f"/proc/{pid}").exists() for pid in left)  # nobody is left behind
+        struck += strike(process)
         finished = (tmp_path / "killed/manifest.json").exists()  # and was killed on its way out
         if process.returncode == 0 or finished:  # it came to its end: once more from nothing
             assert outputs(tmp_path / "killed") == outputs(tmp_path / "whole")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -16,6 +14,7 @@ import yaml
 
 from kvg.shards.reader import ShardFolder
 from kvg.tools.main import main
+from tests.tools.test_kills import strike
 from tests.tools.test_project import change, files, project  # noqa: F401 - a fixture
 
 COMMAND = [sys.executable, "-m", "kvg.tools.main", "run"]
@@ -79,16 +78,7 @@ def test_a_killed_run_goes_on(project, tmp_path, kills):  # noqa: F811
     while struck < kills:
         process = subprocess.Popen([*COMMAND, str(project)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         time.sleep(rng.uniform(0.2, 0.9) * longest)
-        tasks = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-        left = tasks.read_text().split() if tasks.exists() else []
-        if process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
-            struck += 1
-        process.wait()
-        deadline = time.monotonic() + 10
-        while any(Path(f"/proc/{pid}").exists() for pid in left) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        assert not any(Path(f"/proc/{pid}").exists() for pid in left)  # no step outlives it
+        struck += strike(process)  # no step outlives it
         if (tmp_path / "out/shards/unseen/manifest.json").exists():
             assert files(tmp_path / "out") == whole
             shutil.rmtree(tmp_path / "out")

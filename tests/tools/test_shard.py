@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
-import signal
 import time
 from collections import Counter
 from dataclasses import replace
@@ -21,7 +19,7 @@ from kvg.shards.mixing import Found, put_together
 from kvg.shards.writer import ShardWriter
 from kvg.tools.main import main
 from tests.shards.conftest import build
-from tests.tools.test_kills import children, outputs, start
+from tests.tools.test_kills import outputs, start, strike
 
 
 def write(folder: Path, numbers: range, per_shard: int = 10, **changes) -> Path:
@@ -215,15 +213,7 @@ def test_a_killed_run_goes_on(tmp_path, kills, size):
     while struck < kills:
         process = start(arguments("killed"))
         time.sleep(rng.uniform(0.4, 0.95) * longest)
-        left = children(process)
-        if process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
-            struck += 1
-        process.wait()
-        deadline = time.monotonic() + 10
-        while any(Path(f"/proc/{pid}").exists() for pid in left) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        assert not any(Path(f"/proc/{pid}").exists() for pid in left)
+        struck += strike(process)
         if (tmp_path / "killed/manifest.json").exists():  # it came to its end: once more from nothing
             assert outputs(tmp_path / "killed") == outputs(tmp_path / "whole")
             shutil.rmtree(tmp_path / "killed")
