@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from kvg.catalogue.entry import Entry
+from kvg.text.prompts import LETTERS, choice_prompt
 
 NUM_OPTIONS = 4
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _ENDINGS = ("<|im_end|>", "<|endoftext|>")
 # "Answer: B", "The answer is (B)", "Option B"; then what follows must not go on with a word.
 _LEAD = r"(?:the\s+)?(?:correct\s+)?(?:answer|option|choice)(?:\s+is)?\s*:?\s*"
@@ -41,9 +41,7 @@ class Question:
     @property
     def text(self) -> str:
         """What is asked."""
-        lines = [f"{letter}. {name}" for letter, name in zip(LETTERS, self.options, strict=False)]
-        head = f"Which {self.entry.category} is shown in the picture?"
-        return "\n".join([head, *lines, "Answer with the letter only."])
+        return choice_prompt(self.entry.category, self.options)
 
 
 def names_by_category(entries: Iterable[Entry]) -> dict[str, list[str]]:

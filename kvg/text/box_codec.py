@@ -63,13 +63,13 @@ def _clamp(value: float, limit: int) -> float:
     return min(max(value, 0.0), float(limit))
 
 
-def _last_box(text: str) -> tuple[float, float, float, float] | None:
-    """Numbers of the last box in a text; the corner form is preferred, as in the published evaluation."""
-    for pattern in (_CORNERS, _LIST):
+def _last_box(text: str) -> tuple[Box, int] | None:
+    """Numbers of the last box in a text, and in which form: the first, corners, is preferred, as published."""
+    for form, pattern in enumerate((_CORNERS, _LIST), 1):
         found = pattern.findall(text)
         if found:
             x1, y1, x2, y2 = (float(number) for number in found[-1])
-            return x1, y1, x2, y2
+            return (x1, y1, x2, y2), form
     return None
 
 
@@ -86,6 +86,9 @@ class BoxCodec(ABC):
         """
 
     @abstractmethod
+    def find(self, text: str, size: ImageSize) -> tuple[Box, int] | None:
+        """As ``decode``, and the form in which the box is written: 1 = two corners, 2 = a list of four numbers."""
+
     def decode(self, text: str, size: ImageSize) -> Box | None:
         """Reads the last box in a text.
 
@@ -97,6 +100,8 @@ class BoxCodec(ABC):
             The box in pixels of the stored image, clamped to it, corners in the order given (``x2 <= x1`` is left as
             it is and counts as a miss); None where no box can be read.
         """
+        found = self.find(text, size)
+        return None if found is None else found[0]
 
     @abstractmethod
     def is_canonical(self, text: str) -> bool:
@@ -131,14 +136,15 @@ class RelativeCodec(BoxCodec):
         y1, y2 = _round_pair(norm[1], norm[3], GRID)
         return _write_json(x1, y1, x2, y2) if self.as_json else f"{BOX_START}({x1},{y1}),({x2},{y2}){BOX_END}"
 
-    def decode(self, text: str, size: ImageSize) -> Box | None:
-        """See ``BoxCodec.decode``; coordinates beyond 0-1000 are clamped."""
+    def find(self, text: str, size: ImageSize) -> tuple[Box, int] | None:
+        """See ``BoxCodec.find``; coordinates beyond 0-1000 are clamped."""
         found = _last_box(text)
         if found is None:
             return None
-        unit = GRID if self.published_unit_boxes and sum(found) < 4 else 1
-        x1, y1, x2, y2 = (_clamp(value * unit, GRID) for value in found)
-        return (x1 * size.width / GRID, y1 * size.height / GRID, x2 * size.width / GRID, y2 * size.height / GRID)
+        box, form = found
+        unit = GRID if self.published_unit_boxes and sum(box) < 4 else 1
+        x1, y1, x2, y2 = (_clamp(value * unit, GRID) for value in box)
+        return (x1 * size.width / GRID, y1 * size.height / GRID, x2 * size.width / GRID, y2 * size.height / GRID), form
 
     def is_canonical(self, text: str) -> bool:
         """See ``BoxCodec.is_canonical``."""
@@ -162,14 +168,15 @@ class AbsoluteCodec(BoxCodec):
         y1, y2 = _round_pair(box_px[1] * factor_y, box_px[3] * factor_y, size.resized_height)
         return _write_json(x1, y1, x2, y2)
 
-    def decode(self, text: str, size: ImageSize) -> Box | None:
-        """See ``BoxCodec.decode``; coordinates beyond the resized image are clamped."""
+    def find(self, text: str, size: ImageSize) -> tuple[Box, int] | None:
+        """See ``BoxCodec.find``; coordinates beyond the resized image are clamped."""
         found = _last_box(text)
         if found is None:
             return None
-        x1, x2 = (_clamp(value, size.resized_width) * size.width / size.resized_width for value in found[::2])
-        y1, y2 = (_clamp(value, size.resized_height) * size.height / size.resized_height for value in found[1::2])
-        return (x1, y1, x2, y2)
+        box, form = found
+        x1, x2 = (_clamp(value, size.resized_width) * size.width / size.resized_width for value in box[::2])
+        y1, y2 = (_clamp(value, size.resized_height) * size.height / size.resized_height for value in box[1::2])
+        return (x1, y1, x2, y2), form
 
     def is_canonical(self, text: str) -> bool:
         """See ``BoxCodec.is_canonical``; an added ``label`` and a fenced code block are the family's own habit."""

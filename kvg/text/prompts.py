@@ -25,6 +25,14 @@ PROMPTS: Final[dict[str, str]] = {
     "cot": "{question}. Let's think step by step",
     "json": "{question}, output its bbox coordinates using JSON format.",
 }
+# Two turns that only an evaluation asks (v2's ``cot-kvg``): a description, and then the box.
+DESCRIBE: Final = "describe"
+DESCRIPTION: Final = (
+    "Which object in this image is {name}? Give a detailed and discriminative description of the appearance of it"
+)
+AFTER_DESCRIPTION: Final = "Based on the description, find and give the bounding box of {reference}"
+CHOICE_REQUEST: Final = "Output the thinking process in <think> </think> and the letter in <answer> </answer> tags."
+LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 _PLACEHOLDER = re.compile(r"<box:(\d+)>")
 
@@ -55,6 +63,32 @@ def prompt(name: str, mode: str) -> str:
         raise ConfigError("mode", f"'{mode}' is not a prompt; choose one of {', '.join(PROMPTS)}")
     # Not str.format: an entity's name may hold braces.
     return PROMPTS[mode].replace("{question}", question(name))
+
+
+def describe_prompts(name: str) -> tuple[str, str]:
+    """Both turns of the mode ``describe``; the model's description stands between them.
+
+    >>> describe_prompts("Merlin")[1]
+    'Based on the description, find and give the bounding box of <|object_ref_start|>Merlin<|object_ref_end|>'
+    """
+    reference = f"{REF_START}{name}{REF_END}"
+    return DESCRIPTION.replace("{name}", name), AFTER_DESCRIPTION.replace("{reference}", reference)
+
+
+def choice_prompt(category: str, options: Sequence[str], mode: str = "direct") -> str:
+    r"""A question of several choices.
+
+    Args:
+        category: of what is on the picture.
+        options: names.
+        mode: ``think`` asks for a rationale; any other for the letter alone.
+
+    >>> choice_prompt("bird", ["Merlin", "Hobby"])
+    'Which bird is shown in the picture?\nA. Merlin\nB. Hobby\nAnswer with the letter only.'
+    """
+    lines = [f"{letter}. {name}" for letter, name in zip(LETTERS, options, strict=False)]
+    request = CHOICE_REQUEST if mode == "think" else "Answer with the letter only."
+    return "\n".join([f"Which {category} is shown in the picture?", *lines, request])
 
 
 def fill_boxes(rationale: str, box_texts: Sequence[str]) -> str:

@@ -1,0 +1,245 @@
+"""One answered question: a line of ``predictions.jsonl``, ours or anybody's.
+
+A line is a JSON object. It needs ``answer`` (the model's text) and what would have been right: ``gt_bbox``, a list of
+boxes on the 0-1000 grid over the picture, or ``options`` and ``right`` for a question of several choices. All boxes of
+a line stand on that grid, whatever the backbone writes. Everything else is optional::
+
+    key, set             name of the question, unique within its set; without one the number of the line
+    question_id          of the published benchmark
+    category, split, knowledge, entity, mode
+    box, parser          as read by `kvg-data score`; without ``parser`` the answer is read by the strict one
+    codec, size          how boxes stand in the answer: relative (default) or absolute, then with [width, height,
+                         resized width, resized height] in pixels
+    objects, target      [{"entity", "box", "note"}] of the picture, and which one is asked for
+    image                checksum of the picture: cases that share one are not independent of each other
+    num_tokens, finish_reason
+    description          first turn of the mode `describe`
+    artifact, strength   how the picture was disturbed
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from kvg.errors import DataError
+from kvg.text.box_codec import GRID
+from kvg.types import Box
+
+IOU_GATE: Final = 0.5  # an answer with at least this overlap is right (paper v3, section 5.1)
+PREDICTIONS: Final = "predictions.jsonl"
+
+
+@dataclass(frozen=True)
+class NamedBox:
+    """An object of the picture, its box on the 0-1000 grid; ``note`` are its looks in words, in the lab."""
+
+    entity: str
+    box: Box
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Case:
+    """An answered question with its verdict. Boxes stand on the 0-1000 grid.
+
+    Attributes:
+        key: unique within ``set``.
+        answer: the model's text.
+        truth: boxes, any of which is right; empty for a question of several choices.
+        box: that was read from the answer; None where none could be.
+        iou: best overlap with the truth; 0 without a box, and for a question of several choices.
+        correct: the verdict.
+        facts: the whole line.
+    """
+
+    key: str
+    answer: str
+    truth: tuple[Box, ...]
+    box: Box | None
+    iou: float
+    correct: bool
+    set: str = ""
+    category: str = ""
+    split: str = ""
+    knowledge: str = ""
+    entity: str = ""
+    mode: str = ""
+    image: str = ""
+    objects: tuple[NamedBox, ...] = ()
+    target: int = 0
+    facts: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def id(self) -> str:
+        """Key and set: what the same question is called in another run; a disturbed picture makes it another one."""
+        disturbed = f"@{self.artifact}-{self.strength}" if self.artifact else ""
+        return f"{self.set}/{self.key}{disturbed}"
+
+    @property
+    def is_choice(self) -> bool:
+        """Whether an option was to be chosen instead of a box to be given."""
+        return "options" in self.facts
+
+    @property
+    def answered(self) -> bool:
+        """Whether a box, or an option, could be read."""
+        return self.facts.get("chosen") is not None if self.is_choice else self.box is not None
+
+    @property
+    def artifact(self) -> str:
+        """How the picture was disturbed; '' where it was not."""
+        return str(self.facts.get("artifact") or "")
+
+    @property
+    def strength(self) -> int:
+        """How much it was; 0 where it was not."""
+        return int(self.facts.get("strength") or 0)
+
+    @property
+    def num_tokens(self) -> int | None:
+        """Length of the answer; None where it is not known."""
+        found = self.facts.get("num_tokens")
+        return None if found is None else int(found)
+
+
+def read_cases(run: str | Path) -> list[Case]:
+    """Reads the answers of a run, and reads boxes from them where that has not been done.
+
+    Args:
+        run: a file of such lines, or the folder with ``predictions.jsonl``.
+
+    Returns:
+        In the order of the file.
+
+    Raises:
+        DataError: there is no such file, it is empty, a line is wrong, or a question comes twice.
+    """
+    path = Path(run)
+    path = path / PREDICTIONS if path.is_dir() else path
+    cases: list[Case] = []
+    lines: dict[str, int] = {}
+    for number, record in read_lines(path):
+        where = f"{path} line {number}"
+        case = case_of(record, where, number)
+        if case.id in lines:
+            remedy = f"'{case.key}' stands in line {lines[case.id]} already; give each question once"
+            raise DataError(where, "key", remedy)
+        lines[case.id] = number
+        cases.append(case)
+    return cases
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Number and object of each line.
+
+    Raises:
+        DataError: the file is missing, holds nothing, or a line is no JSON object.
+    """
+    try:
+        stream = path.open("rb")
+    except OSError as error:
+        remedy = f"cannot be read ({error.strerror}); run `kvg predict` first, or correct the path"
+        raise DataError(str(path), "predictions", remedy) from error
+    number, num = 0, 0
+    with stream:
+        for number, raw in enumerate(stream, 1):
+            if not raw.strip():
+                continue
+            try:
+                record = json.loads(raw.decode("utf-8"))
+            except (ValueError, RecursionError) as error:
+                raise DataError(
+                    f"{path} line {number}", "json", f"cannot be read ({error}); correct the line"
+                ) from error
+            if not isinstance(record, dict):
+                raise DataError(f"{path} line {number}", "json", 'is no object; write {"answer": ..., ...}')
+            num += 1
+            yield number, record
+    if not num:
+        raise DataError(str(path), "lines", "there are none; an empty file has no score")
+
+
+def case_of(record: Mapping[str, Any], where: str, number: int = 0) -> Case:
+    """Makes a case of a line.
+
+    Args:
+        record: the line.
+        where: file and line, for messages.
+        number: of the line; its name where it has none.
+
+    Raises:
+        DataError: a field is missing or wrong.
+    """
+    from kvg.evaluation.scoring import score  # which needs the checks of this file
+
+    scored = score(record, where, parser=None)
+    words = {
+        name: _text(record, name, where)
+        for name in ("set", "category", "split", "knowledge", "entity", "mode", "image")
+    }
+    objects = tuple(_named(raw, where, i) for i, raw in enumerate(record.get("objects") or ()))
+    target = record.get("target", 0)
+    if objects and not (isinstance(target, int) and 0 <= target < len(objects)):
+        raise DataError(where, "target", f"{target!r} is not an index into {len(objects)} objects")
+    return Case(
+        key=str(record.get("key") or record.get("question_id") or f"line {number}"),
+        answer=record["answer"],
+        truth=tuple(boxes_of(record["gt_bbox"], where, "gt_bbox")) if "options" not in record else (),
+        box=scored.box,
+        iou=scored.iou,
+        correct=scored.correct,
+        objects=objects,
+        target=int(target or 0),
+        facts={**record, **({"chosen": scored.chosen} if "options" in record else {})},
+        **words,
+    )
+
+
+def boxes_of(value: Any, where: str, name: str) -> list[Box]:
+    """Checks a list of true boxes.
+
+    One without an area beside others is let pass, as by the published evaluation: nothing can overlap it.
+
+    Raises:
+        DataError: it is none, is empty, a box lies off the grid, or none has an area, so that nothing would be right.
+    """
+    if not isinstance(value, Sequence) or isinstance(value, str) or not value:
+        raise DataError(where, name, f"{value!r} is no list of boxes; write [[x1, y1, x2, y2], ...] on the 0-1000 grid")
+    boxes = [box_of(raw, where, f"{name}[{i}]") for i, raw in enumerate(value)]
+    if not any(x1 < x2 and y1 < y2 for x1, y1, x2, y2 in boxes):
+        raise DataError(where, name, f"{value!r} holds no box with x1 < x2 and y1 < y2: no answer could be right")
+    return boxes
+
+
+def box_of(value: Any, where: str, name: str) -> Box:
+    """Checks a box.
+
+    Raises:
+        DataError: it is no four numbers on the 0-1000 grid.
+    """
+    good = isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 4
+    if not good or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in value):
+        raise DataError(where, name, f"{value!r} is not four numbers x1, y1, x2, y2")
+    x1, y1, x2, y2 = map(float, value)
+    if not all(0 <= v <= GRID for v in (x1, y1, x2, y2)):  # also what is no number
+        raise DataError(where, name, f"{list(value)} does not lie on the 0-{GRID} grid; give relative coordinates")
+    return x1, y1, x2, y2
+
+
+def _text(record: Mapping[str, Any], name: str, where: str) -> str:
+    value = record.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise DataError(where, name, f"{value!r} must be text")
+    return value
+
+
+def _named(raw: Any, where: str, index: int) -> NamedBox:
+    if not isinstance(raw, Mapping) or not isinstance(raw.get("entity"), str):
+        raise DataError(where, f"objects[{index}]", "must be an object with entity and box")
+    return NamedBox(raw["entity"], box_of(raw.get("box"), where, f"objects[{index}].box"), str(raw.get("note") or ""))

@@ -1,0 +1,124 @@
+"""From an answer to a verdict: which box, or which option, a parser reads in it, and whether that is right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+
+from kvg.boxes import iou
+from kvg.catalogue.questions import parse_choice
+from kvg.errors import DataError
+from kvg.evaluation.case import IOU_GATE, boxes_of
+from kvg.text.box_codec import GRID, AbsoluteCodec, BoxCodec, ImageSize, RelativeCodec, to_norm
+from kvg.text.completion import parse_completion
+from kvg.types import Box
+
+STRICT: Final = "strict"
+CODECS: Final[dict[str, BoxCodec]] = {"relative": RelativeCodec(), "absolute": AbsoluteCodec()}
+_GRID: Final = ImageSize(GRID, GRID, GRID, GRID)  # of which boxes are read on the 0-1000 grid
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a parser made of an answer.
+
+    Attributes:
+        box: on the 0-1000 grid; None where it read none.
+        pattern: 1-based number of the pattern that hit; 0 = none.
+        iou: best over the true boxes.
+        correct: the verdict.
+        chosen: the option that was chosen; None where none could be read, and for boxes.
+    """
+
+    box: Box | None
+    pattern: int
+    iou: float
+    correct: bool
+    chosen: int | None = None
+
+
+def best_iou(box: Box | None, truth: Sequence[Box]) -> float:
+    """Best overlap of a box with the true ones, in single precision, as published; 0 without a box.
+
+    >>> best_iou((0.0, 0.0, 500.0, 500.0), [(0.0, 0.0, 10.0, 10.0), (0.0, 0.0, 500.0, 1000.0)])
+    0.5
+    """
+    if box is None:
+        return 0.0
+    return float(iou(torch.tensor([box] * len(truth)), torch.tensor(truth, dtype=torch.float32)).max())
+
+
+def score(record: Mapping[str, Any], where: str, parser: str | None = STRICT) -> Score:
+    """Reads an answer and judges it.
+
+    Args:
+        record: a line, see ``kvg.evaluation.case``.
+        where: file and line, for messages.
+        parser: a key of ``PARSERS``; None takes the box that the line says another parser has read, and reads strictly
+            where none has.
+
+    Raises:
+        DataError: a field that is needed is missing or wrong.
+    """
+    answer = record.get("answer")
+    if not isinstance(answer, str):
+        told = "is missing" if "answer" not in record else f"{answer!r} must be text"
+        raise DataError(where, "answer", f"{told}; write what the model said")
+    if "options" in record:
+        return _choice(record, answer, where)
+    if "gt_bbox" not in record:
+        raise DataError(
+            where, "gt_bbox", "is missing; write the true boxes as [[x1, y1, x2, y2], ...] on the 0-1000 grid"
+        )
+    truth = boxes_of(record["gt_bbox"], where, "gt_bbox")
+    if parser is None and record.get("parser"):
+        box, pattern = _told_box(record, where), int(record.get("pattern") or 0)
+    else:
+        box, pattern = PARSERS[parser or STRICT](answer, record, where)
+    overlap = best_iou(box, truth)
+    return Score(box, pattern, overlap, overlap >= IOU_GATE)
+
+
+def _strict(answer: str, record: Mapping[str, Any], where: str) -> tuple[Box | None, int]:
+    """The answer block alone, its last box; 1 = a pair of corners, 2 = a list of four numbers."""
+    codec = record.get("codec", "relative")
+    if codec not in CODECS:
+        raise DataError(where, "codec", f"{codec!r} is none of {', '.join(CODECS)}")
+    size = _GRID
+    if codec == "absolute":
+        sides = record.get("size")
+        if not isinstance(sides, list) or len(sides) != 4 or not all(isinstance(v, int) and v > 0 for v in sides):
+            remedy = f"{sides!r} must be [width, height, resized width, resized height] where codec is absolute"
+            raise DataError(where, "size", remedy)
+        size = ImageSize(*sides)
+    found = CODECS[codec].find(parse_completion(answer).answer, size)
+    return (None, 0) if found is None else (to_norm(found[0], size), found[1])
+
+
+def _told_box(record: Mapping[str, Any], where: str) -> Box | None:
+    box = record.get("box")
+    if box is None:
+        return None
+    if not isinstance(box, list) or len(box) != 4 or not all(isinstance(v, int | float) for v in box):
+        raise DataError(where, "box", f"{box!r} is not four numbers x1, y1, x2, y2")
+    x1, y1, x2, y2 = map(float, box)
+    return x1, y1, x2, y2
+
+
+def _choice(record: Mapping[str, Any], answer: str, where: str) -> Score:
+    """A question of several choices; whatever the parser, an option is read in one way."""
+    options, right = record["options"], record.get("right")
+    if not isinstance(options, list) or len(options) < 2 or not all(isinstance(name, str) for name in options):
+        raise DataError(where, "options", f"{options!r} must be a list of at least two names")
+    if not isinstance(right, int) or isinstance(right, bool) or not 0 <= right < len(options):
+        raise DataError(where, "right", f"{right!r} is not an index into {len(options)} options")
+    parsed = parse_completion(answer)
+    chosen = parse_choice(parsed.answer, options)
+    return Score(None, 0, 0.0, chosen == right, chosen)
+
+
+Parser = Callable[[str, Mapping[str, Any], str], tuple[Box | None, int]]  # answer, line, where -> box, pattern
+PARSERS: Final[dict[str, Parser]] = {STRICT: _strict}
