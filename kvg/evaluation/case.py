@@ -87,7 +87,10 @@ class Case:
     @property
     def answered(self) -> bool:
         """Whether a box, or an option, could be read."""
-        return self.facts.get("chosen") is not None if self.is_choice else self.box is not None
+        if self.is_choice:
+            return self.facts.get("chosen") is not None
+        # The published parsers say (0, 0, 0, 0) where no pattern of theirs hits.
+        return self.box is not None and not (self.facts.get("parser") and self.facts.get("pattern") == 0)
 
     @property
     def artifact(self) -> str:
@@ -193,7 +196,7 @@ def case_of(record: Mapping[str, Any], where: str, number: int = 0) -> Case:
         iou=scored.iou,
         correct=scored.correct,
         objects=objects,
-        target=int(target or 0),
+        target=target if objects else 0,
         facts={**record, **({"chosen": scored.chosen} if "options" in record else {})},
         **words,
     )
@@ -224,9 +227,9 @@ def box_of(value: Any, where: str, name: str) -> Box:
     good = isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 4
     if not good or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in value):
         raise DataError(where, name, f"{value!r} is not four numbers x1, y1, x2, y2")
-    x1, y1, x2, y2 = map(float, value)
-    if not all(0 <= v <= GRID for v in (x1, y1, x2, y2)):  # also what is no number
+    if not all(0 <= v <= GRID for v in value):  # also what is no number, and before a huge one is made a float
         raise DataError(where, name, f"{list(value)} does not lie on the 0-{GRID} grid; give relative coordinates")
+    x1, y1, x2, y2 = map(float, value)
     return x1, y1, x2, y2
 
 

@@ -1,19 +1,27 @@
-"""From an answer to a verdict: which box, or which option, a parser reads in it, and whether that is right."""
+"""From an answer to a verdict: which box, or which option, a parser reads in it, and whether that is right.
+
+``strict`` reads the answer block alone, by the backbone's convention, and is what training is judged by;
+``published-v2`` and ``published-v3`` read what the evaluations published with the paper's versions read
+(``kvg.text.published_parsers``), so that figures can be put beside the printed ones.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import torch
 
-from kvg.boxes import iou
+from kvg.boxes import MISSING_BOX, iou
 from kvg.catalogue.questions import parse_choice
 from kvg.errors import DataError
 from kvg.evaluation.case import IOU_GATE, boxes_of
 from kvg.text.box_codec import GRID, AbsoluteCodec, BoxCodec, ImageSize, RelativeCodec, to_norm
 from kvg.text.completion import parse_completion
+from kvg.text.published_parsers import Version, read_published
 from kvg.types import Box
 
 STRICT: Final = "strict"
@@ -26,7 +34,7 @@ class Score:
     """What a parser made of an answer.
 
     Attributes:
-        box: on the 0-1000 grid; None where it read none.
+        box: on the 0-1000 grid; where it read none, None, or zeros from a published parser.
         pattern: 1-based number of the pattern that hit; 0 = none.
         iou: best over the true boxes.
         correct: the verdict.
@@ -75,7 +83,7 @@ def score(record: Mapping[str, Any], where: str, parser: str | None = STRICT) ->
         )
     truth = boxes_of(record["gt_bbox"], where, "gt_bbox")
     if parser is None and record.get("parser"):
-        box, pattern = _told_box(record, where), int(record.get("pattern") or 0)
+        box, pattern = _told(record, where)
     else:
         box, pattern = PARSERS[parser or STRICT](answer, record, where)
     overlap = best_iou(box, truth)
@@ -98,14 +106,24 @@ def _strict(answer: str, record: Mapping[str, Any], where: str) -> tuple[Box | N
     return (None, 0) if found is None else (to_norm(found[0], size), found[1])
 
 
-def _told_box(record: Mapping[str, Any], where: str) -> Box | None:
-    box = record.get("box")
+def _published(version: Version, answer: str, record: Mapping[str, Any], where: str) -> tuple[Box | None, int]:
+    """As published; ``codec`` is not asked for, as there is no such thing there."""
+    box, pattern = read_published(answer, version)
+    # Python takes "nan" and "inf" for numbers. Nothing overlaps such a box, and JSON cannot tell of it.
+    return (box if all(map(math.isfinite, box)) else MISSING_BOX), pattern
+
+
+def _told(record: Mapping[str, Any], where: str) -> tuple[Box | None, int]:
+    """Box and pattern as a line has them from another parser."""
+    box, pattern = record.get("box"), record.get("pattern") or 0
+    if not isinstance(pattern, int):
+        raise DataError(where, "pattern", f"{pattern!r} must be the number of a pattern, 0 for none")
     if box is None:
-        return None
+        return None, pattern
     if not isinstance(box, list) or len(box) != 4 or not all(isinstance(v, int | float) for v in box):
         raise DataError(where, "box", f"{box!r} is not four numbers x1, y1, x2, y2")
     x1, y1, x2, y2 = map(float, box)
-    return x1, y1, x2, y2
+    return (x1, y1, x2, y2), pattern
 
 
 def _choice(record: Mapping[str, Any], answer: str, where: str) -> Score:
@@ -121,4 +139,8 @@ def _choice(record: Mapping[str, Any], answer: str, where: str) -> Score:
 
 
 Parser = Callable[[str, Mapping[str, Any], str], tuple[Box | None, int]]  # answer, line, where -> box, pattern
-PARSERS: Final[dict[str, Parser]] = {STRICT: _strict}
+PARSERS: Final[dict[str, Parser]] = {
+    STRICT: _strict,
+    "published-v2": partial(_published, 2),
+    "published-v3": partial(_published, 3),
+}

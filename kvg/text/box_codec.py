@@ -73,6 +73,25 @@ def _last_box(text: str) -> tuple[Box, int] | None:
     return None
 
 
+def written_box(text: str) -> Box | None:
+    """The numbers of the last box in a text as they stand there, off any grid or not; None where there is no box.
+
+    >>> written_box("(100,200),(1500,800)")
+    (100.0, 200.0, 1500.0, 800.0)
+    """
+    found = _last_box(text)
+    return None if found is None else found[0]
+
+
+def box_spans(text: str) -> list[tuple[int, int]]:
+    """Where in a text boxes stand, in either form, from the first to the last.
+
+    >>> box_spans("1 (1,2),(3,4) red; 2 [5, 6, 7, 8] blue (2019)")
+    [(2, 13), (21, 33)]
+    """
+    return sorted(match.span() for pattern in (_CORNERS, _LIST) for match in pattern.finditer(text))
+
+
 class BoxCodec(ABC):
     """A box convention. Stateless and picklable."""
 
