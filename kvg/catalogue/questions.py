@@ -84,13 +84,27 @@ def choice_questions(
 
 
 def _question(entry: Entry, entity: str, others: Sequence[str], seed: int, turn: int) -> Question:
-    of_picture = f"{seed}/probe/{entry.source}/{entry.ref}"
+    return Question(entry, turn, drawn_options(entity, others, f"{seed}/probe/{entry.source}/{entry.ref}", turn))
+
+
+def drawn_options(entity: str, others: Sequence[str], of_picture: str, turn: int = 0) -> tuple[str, ...]:
+    """An entity among distractors, in an order that tells nothing.
+
+    Args:
+        entity: the right one.
+        others: names to draw the distractors from; all of them where they are fewer than three.
+        of_picture: decides.
+        turn: how often this picture has been asked about before: others are drawn as long as there are others.
+
+    >>> sorted(drawn_options("Merlin", ["Hobby", "Osprey"], "0/bird.jpg"))
+    ['Hobby', 'Merlin', 'Osprey']
+    """
     mixed = list(others)
     random.Random(of_picture).shuffle(mixed)
     num = min(NUM_OPTIONS - 1, len(mixed))
     options = [entity, *(mixed[(turn * num + k) % len(mixed)] for k in range(num))]
     random.Random(f"{of_picture}/{turn}").shuffle(options)
-    return Question(entry, turn, tuple(options))
+    return tuple(options)
 
 
 def parse_choice(text: str, options: Sequence[str]) -> int | None:

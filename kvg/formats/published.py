@@ -18,7 +18,7 @@ from kvg.errors import DataError
 from kvg.lab.traits import UNSEEN_CATEGORIES
 from kvg.shards.reader import Tally
 from kvg.shards.schema import check_sample
-from kvg.text.box_codec import BoxCodec, ImageSize, RelativeCodec
+from kvg.text.box_codec import GRID, BoxCodec, ImageSize, RelativeCodec, written_box
 from kvg.text.completion import parse_completion
 from kvg.text.prompts import REF_END, REF_START, fill_boxes
 from kvg.types import Box, Sample, SceneObject
@@ -82,12 +82,13 @@ def make_sample(
     Raises:
         DataError: no name, no box, a box outside its image, or an image that cannot be read.
     """
-    image, width, height = _stored_image(where, image)
+    image, width, height = stored_image(where, image)
     name = entity_name(question, answer)
     if not name:
         raise DataError(where, "question", f"{question[:80]!r} names no entity; put it between reference tags")
     parsed = parse_completion(answer)
     target = _box_px(where, parsed.answer, width, height)
+    _check_on_grid(where, parsed.answer)
     boxes: list[Box] = []
 
     def placeholder(match: re.Match[str]) -> str:
@@ -176,14 +177,15 @@ def category_of_file(path: Path, *prefixes: str) -> str:
     return path.stem
 
 
-def _box_px(where: str, text: str, width: int, height: int) -> Box:
-    box = CODEC.decode(text, image_size(width, height))
-    if box is None:
-        raise DataError(where, "answer", f"{text[:80]!r} holds no box; write it as (x1,y1),(x2,y2) on a 0-1000 grid")
-    return box
+def stored_image(where: str, data: bytes) -> tuple[bytes, int, int]:
+    """An image as a shard stores it: JPEG and PNG as they are, anything else as PNG.
 
+    Returns:
+        Its bytes, width and height.
 
-def _stored_image(where: str, data: bytes) -> tuple[bytes, int, int]:
+    Raises:
+        DataError: it cannot be read.
+    """
     try:
         with Image.open(io.BytesIO(data)) as image:
             if image.format in ("JPEG", "PNG"):
@@ -193,3 +195,16 @@ def _stored_image(where: str, data: bytes) -> tuple[bytes, int, int]:
             return buffer.getvalue(), image.width, image.height
     except (OSError, SyntaxError, ValueError) as error:
         raise DataError(where, "image", f"cannot be read ({error}); replace it") from error
+
+
+def _box_px(where: str, text: str, width: int, height: int) -> Box:
+    box = CODEC.decode(text, image_size(width, height))
+    if box is None:
+        raise DataError(where, "answer", f"{text[:80]!r} holds no box; write it as (x1,y1),(x2,y2) on a 0-1000 grid")
+    return box
+
+
+def _check_on_grid(where: str, text: str) -> None:
+    """A true box off the grid would be clamped when it is read, and another one would be right."""
+    if not all(0 <= v <= GRID for v in written_box(text) or ()):
+        raise DataError(where, "answer", f"{text[:80]!r} lies off the 0-{GRID} grid; give relative coordinates")

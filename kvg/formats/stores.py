@@ -2,31 +2,74 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Final
 
 from kvg.errors import DataError
 from kvg.formats.grpo_parquet import GRPOParquet
-from kvg.formats.kvg_bench import KVGBench
+from kvg.formats.kvg_bench import COLUMNS, KVGBench
 from kvg.formats.parquet import columns_of
+from kvg.formats.recognition import Recognition, is_recognition
+from kvg.formats.refcoco import RefCOCO, form_of
+from kvg.formats.rows import SUFFIXES, load_list
 from kvg.formats.sharegpt import ShareGPTFile
 from kvg.shards.manifest import sha256_of
 from kvg.shards.reader import SampleStore, ShardFolder
 
+_SHAREGPT: Final = re.compile(rb'^\s*\[\s*{[^{}\[\]]*"(messages|conversations|images)"\s*:\s*\[')
 
-def open_store(path: str | Path) -> SampleStore:
-    """Opens a folder of shards, a ShareGPT JSON, or a GRPO or KVG-Bench parquet.
+
+def open_store(path: str | Path, images: str | Path | None = None, category: str = "", seed: int = 0) -> SampleStore:
+    """Opens a folder of shards, a ShareGPT JSON, a GRPO or KVG-Bench parquet, or a list of somebody's pictures.
+
+    Args:
+        path: what is there decides how it is read.
+        images: folder of the pictures that a list names; by default that of the list.
+        category: of a list that tells none.
+        seed: of what is drawn for questions of several choices.
 
     Raises:
         DataError: it is none of them, or cannot be used.
     """
     path = Path(path)
+    if path.suffix in SUFFIXES and (listed := _list_store(path, images, category, seed)) is not None:
+        return listed
+    for name, value in (("images", images), ("category", category)):
+        if value:
+            raise DataError(str(path), name, "is only for lists of referring expressions or labels; leave it out")
     if path.suffix == ".json":
         return ShareGPTFile(path)
     if path.suffix == ".parquet":
-        return KVGBench(path) if "question_id" in columns_of(path)[0] else GRPOParquet(path)
+        # By any of its own columns, so that a missing one is named.
+        return KVGBench(path) if {*COLUMNS[:4]} & {*columns_of(path)[0]} else GRPOParquet(path)
     if path.is_file():
-        raise DataError(str(path), "suffix", "must be .json (ShareGPT), .parquet, or a folder of shards")
+        remedy = "must be .json (ShareGPT or a list), .jsonl or .csv (lists), .parquet, or a folder of shards"
+        raise DataError(str(path), "suffix", remedy)
     return ShardFolder(path)
+
+
+def _list_store(path: Path, images: str | Path | None, category: str, seed: int) -> SampleStore | None:
+    """The store of a file that names pictures; None for ShareGPT."""
+    if path.suffix == ".json" and _SHAREGPT.search(_head(path)):
+        return None  # is not read twice, since it may be large
+    value = load_list(path)
+    if form_of(value):
+        return RefCOCO(path, images, category)
+    if is_recognition(value):
+        return Recognition(path, images, category, seed)
+    if path.suffix == ".json":
+        return None
+    remedy = "is no list of referring expressions (img_path, expression, bbox, ...) or labels (image, label, ...)"
+    raise DataError(str(path), "form", f"{remedy}; correct its columns")
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as stream:
+            return stream.read(4096)
+    except OSError as error:
+        raise DataError(str(path), "file", f"cannot be opened ({error.strerror}); correct the path") from error
 
 
 def checksums_of(path: str | Path) -> list[str]:

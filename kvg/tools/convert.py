@@ -1,8 +1,12 @@
-"""Writes samples in another form: shards, ShareGPT JSON, or the published GRPO and KVG-Bench parquet files."""
+"""Writes samples in another form: shards, ShareGPT JSON, or the published GRPO and KVG-Bench parquet files.
+
+Read are these, and lists of pictures: referring expressions (RefCOCO) and labels to choose from (FOCI, or one's own).
+"""
 
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +29,10 @@ LEFT_OUT = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
-    parser.add_argument("--in", dest="source", required=True, help="folder of shards, .json (ShareGPT) or .parquet")
+    parser.add_argument("--in", dest="source", required=True, help="folder of shards, .parquet, .json, .jsonl or .csv")
+    parser.add_argument("--images", help="folder of the pictures that a list names (default: that of the list)")
+    parser.add_argument("--category", default="", help="of what is on the pictures of a list that does not tell it")
+    parser.add_argument("--seed", type=int, default=0, help="of the choices of labels and their order (default 0)")
     parser.add_argument("--out", required=True, help="folder for shards, else a .json or .parquet file")
     parser.add_argument("--to", choices=sorted(LEFT_OUT), required=True, help="form of the result")
     parser.add_argument("--mode", default="think", help="prompt of the question where a form holds it (default think)")
@@ -51,21 +58,31 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("out", f"{out} should {f'end in {suffix}' if suffix else 'be a folder'} for {args.to}")
     if out.is_file() and not args.overwrite:
         raise ConfigError("out", f"{out} is already there; choose another name or allow overwriting")
-    tally = Tally()
-    store = open_store(args.source)
-    num = _writer(args)(_samples(store, tally), out)
+    tally, clipped = Tally(), Counter[str]()
+    store = open_store(args.source, args.images, args.category, args.seed)
+    num = _writer(args)(_samples(store, tally, args.to, clipped), out)
     if not num:
         raise DataError(str(args.source), "samples", "none could be read; see the messages above")
     bad = f"; {tally.num_bad} bad samples and {tally.num_cut} cut files passed over" if tally.problems else ""
     print(f"{num} samples in {out}{bad}")
+    if clipped:
+        print(f"{clipped['boxes']} boxes stuck out of their picture by less than a pixel and were cut off there")
     if LEFT_OUT[args.to]:
         print(f"{args.to} has no place for {LEFT_OUT[args.to]}")
     return 0
 
 
-def _samples(store: SampleStore, tally: Tally) -> Iterator[Sample]:
-    for part in store.parts():
-        yield from (sample for _, sample in part.read(tally))
+def _samples(store: SampleStore, tally: Tally, form: str, clipped: Counter[str]) -> Iterator[Sample]:
+    from kvg.progress import shown
+
+    parts = store.parts()
+    read = (sample for part in parts for _, sample in part.read(tally))
+    for sample in shown(read, "convert", sum(part.num_samples for part in parts)):
+        if form != "shards" and "options" in sample.provenance:
+            raise ConfigError("to", f"{form} has no place for questions of several choices, as these are; take shards")
+        if "clipped" in sample.provenance:
+            clipped["boxes"] += 1
+        yield sample
 
 
 def _writer(args: argparse.Namespace) -> Callable[[Iterable[Sample], Path], int]:

@@ -112,6 +112,6 @@ def test_missing_file(tmp_path):
 
 
 def test_unknown_suffix(tmp_path):
-    (tmp_path / "x.csv").write_text("")
+    (tmp_path / "x.txt").write_text("")
     with pytest.raises(DataError, match="suffix: must be"):
-        open_store(tmp_path / "x.csv")
+        open_store(tmp_path / "x.txt")

@@ -6,6 +6,7 @@ import json
 
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from kvg.formats.stores import open_store
 from kvg.tools.main import main
@@ -93,3 +94,72 @@ def test_nothing_is_overwritten_by_chance(lab, tmp_path, capsys):
     assert "already there" in capsys.readouterr().err
     assert convert(lab, path, "kvg-bench", "--overwrite") == 0
     assert convert(lab, path, "kvg-bench", "--overwrite", "--mode", "loud") == 2
+
+
+@pytest.fixture
+def expressions(tmp_path):
+    """Four referring expressions in Qwen-VL's form: one sticks half a pixel out, one has no picture."""
+    folder = tmp_path / "train2014"
+    folder.mkdir()
+    for number in (9, 72):
+        Image.new("RGB", (64, 48), (number, 60, 120)).save(folder / f"COCO_train2014_{number:012d}.jpg", "JPEG")
+    rows = [
+        (9, "left man", [1.28, 2.4, 30.72, 40.8]),
+        (9, "guy in red", [20, 3.5, 64.5, 47]),
+        (72, "giraffe +2", [0, 0, 64, 48]),
+        (36, "gone", [0, 0, 9, 9]),
+    ]
+    lines = [
+        {"image": f"data/coco/train2014/COCO_train2014_{number:012d}.jpg", "sent": sent, "bbox": box, "height": 48}
+        | {"width": 64}
+        for number, sent, box in rows
+    ]
+    path = tmp_path / "refcoco+_testA.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    return path, "--images", str(folder)
+
+
+def test_referring_expressions_become_shards_and_kvg_bench_and_come_back(expressions, tmp_path, capsys, caplog):
+    source, *images = expressions
+    assert convert(source, tmp_path / "shards", "shards", *images) == 0
+    told = capsys.readouterr().out
+    assert "3 samples in" in told
+    assert "1 bad samples" in told
+    assert "1 boxes stuck out of their picture by less than a pixel" in told
+    assert "line 4: image: data/coco/train2014/COCO_train2014_000000000036.jpg is not in" in caplog.text
+    assert convert(tmp_path / "shards", tmp_path / "b.parquet", "kvg-bench") == 0
+    assert convert(tmp_path / "b.parquet", tmp_path / "again", "shards") == 0
+    first, last = samples(tmp_path / "shards"), samples(tmp_path / "again")
+    assert [s.entity for s in first] == [s.entity for s in last] == ["left man", "guy in red", "giraffe +2"]
+    assert [s.image for s in first] == [s.image for s in last]
+    assert {s.category for s in last} == {"refcoco+"}
+    assert first[1].box_px == (20, 3.5, 64, 47)
+    for one, other in zip(first, last, strict=True):  # half a step of the grid is 0.032 and 0.024 pixels
+        assert one.box_px == pytest.approx(other.box_px, abs=0.0321)
+
+
+def test_labels_become_questions_of_several_choices(tmp_path, capsys):
+    Image.new("RGB", (30, 20)).save(tmp_path / "1.jpg", "JPEG")
+    row = {"image": "images/1.jpg", "options": ["Wren", "Robin", "Dunnock", "Wood_Lark"], "groundtruth": "Wren"}
+    source = tmp_path / "british-ViT-L-14-laion2b_s32b_b82k-4.json"
+    source.write_text(json.dumps({"Wren": [row]}), "utf-8")
+    assert convert(source, tmp_path / "out", "shards", "--category", "bird", "--seed", "3") == 0
+    (sample,) = samples(tmp_path / "out")
+    assert (sample.entity, sample.category, sample.box_px) == ("Wren", "bird", (0, 0, 30, 20))
+    assert sorted(sample.provenance["options"]) == ["Dunnock", "Robin", "Wood Lark", "Wren"]
+    capsys.readouterr()
+    assert convert(tmp_path / "out", tmp_path / "b.parquet", "kvg-bench") == 2
+    assert "kvg-bench has no place for questions of several choices" in capsys.readouterr().err
+    assert not (tmp_path / "b.parquet").exists()
+
+
+def test_a_folder_of_pictures_is_for_lists(lab, tmp_path, capsys):
+    assert convert(lab, tmp_path / "out", "shards", "--images", str(tmp_path)) == 2
+    assert "images: is only for lists" in capsys.readouterr().err
+
+
+def test_a_list_without_any_of_its_pictures(expressions, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    assert convert(expressions[0], tmp_path / "out", "shards", "--images", str(tmp_path / "empty")) == 2
+    assert "none could be read" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "manifest.json").exists()

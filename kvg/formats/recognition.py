@@ -1,0 +1,176 @@
+"""Fine-grained recognition: whole pictures and names to choose from (FGVR, paper v2, table 2).
+
+Read are the files of FOCI (gregor-ge/FOCI-Benchmark, ``data/fgvc_aircraft-ViT-L-14-laion2b_s32b_b82k-4.json``; the
+same form with other sets in PKU-ICST-MIPL/Finedefics_ICLR2025)::
+
+    {"707-320": [{"image": "data/images/1514522.jpg", "options": ["707-320", "757-200", "727-200", "Fokker 100"],
+                  "groundtruth": "707-320"}, ...], ...}
+
+and plain lists (JSON, JSON lines, CSV) whose rows have ``image`` (or ``path``), ``label`` (or ``entity``), and if
+wanted ``options`` (in CSV with ``|`` between them) and ``category``.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from kvg.catalogue.questions import drawn_options
+from kvg.errors import DataError
+from kvg.formats.published import good_samples, safe_key, split_of, stored_image
+from kvg.formats.rows import Row, find_picture, folder_of, load_list, numbered, text_of
+from kvg.shards.reader import Tally
+from kvg.shards.schema import check_sample
+from kvg.text.prompts import LETTERS
+from kvg.types import Sample, SceneObject
+
+# What FOCI's and Finedefics' sets are called, and what is on their pictures.
+CATEGORIES: Final = {
+    "fgvc_aircraft": "aircraft",
+    "aircraft-102": "aircraft",
+    "stanford_cars": "car",
+    "car-196": "car",
+    "oxford_pet": "pet",
+    "pet-37": "pet",
+    "flowers102": "flower",
+    "flower-102": "flower",
+    "food101": "food",
+    "dog-120": "dog",
+    "dogs_120": "dog",
+    "bird-200": "bird",
+    "imagenet-6k-animal": "animal",
+    "imagenet-6k-plant": "plant",
+    "imagenet-6k-food": "food",
+    "imagenet-6k-artifact": "artifact",
+}
+_BETWEEN: Final = "|"  # options in CSV
+_IMAGES, _LABELS = ("image", "path"), ("groundtruth", "label", "entity")
+
+
+def is_recognition(value: Any) -> bool:
+    """Whether a file's content is one of the forms.
+
+    >>> is_recognition({"Merlin": [{"image": "a.jpg", "options": ["Merlin", "Hobby"], "groundtruth": "Merlin"}]})
+    True
+    """
+    if isinstance(value, Mapping):
+        rows = [row for rows in value.values() if isinstance(rows, list) for row in rows[:1]]
+        return bool(rows) and all(isinstance(row, Mapping) and "groundtruth" in row for row in rows)
+    first = value[0] if isinstance(value, list) and value else None
+    row = first[1] if isinstance(first, tuple) else first
+    return isinstance(row, Mapping) and bool(_field(row, _IMAGES)) and bool(_field(row, _LABELS))
+
+
+class Recognition:
+    """Questions of several choices as a store of one part.
+
+    A sample's one object is the whole picture; ``provenance`` holds its ``options``. They stand in an order drawn by
+    the seed, since FOCI lists the right one first. Where a row has none, the right one stands among three others of the
+    category, drawn from the whole file (the paper's way). Underscores in names become spaces.
+
+    Args:
+        path: of one of the forms above.
+        images: folder of the pictures; by default that of the file.
+        category: of all samples; by default what the row says, or what the published set is of, else the file's name.
+        seed: of distractors and order.
+
+    Raises:
+        DataError: the file is missing, damaged, empty, or of another form.
+    """
+
+    def __init__(self, path: str | Path, images: str | Path | None = None, category: str = "", seed: int = 0) -> None:
+        self.path, self.category, self.seed = Path(path), category, seed
+        self.folder = folder_of(self.path, images)
+        self.num_samples = len(self._load())
+
+    def parts(self) -> Sequence[Recognition]:
+        """See ``SampleStore``."""
+        return [self]
+
+    def read(self, tally: Tally | None = None) -> Iterator[tuple[int, Sample]]:
+        """See ``SamplePart``."""
+        rows = self._load()
+        names = self._names(rows)
+        return good_samples(enumerate(rows), lambda position, row: self._sample(position, row, names), tally)
+
+    def _load(self) -> list[Row]:
+        value = load_list(self.path)
+        if not is_recognition(value):
+            remedy = "is no list of pictures and labels; give FOCI's form, or rows with image and label"
+            raise DataError(str(self.path), "form", remedy)
+        if isinstance(value, Mapping):
+            for label, rows in value.items():
+                if not isinstance(rows, list):
+                    raise DataError(f"{self.path} {label}", "rows", "must be a list of objects")
+            return [(f"{self.path} {label}[{i}]", row) for label, rows in value.items() for i, row in enumerate(rows)]
+        return value if isinstance(value[0], tuple) else numbered(self.path, value)
+
+    def _names(self, rows: Sequence[Row]) -> dict[str, list[str]]:
+        """All labels of each category, sorted."""
+        found: dict[str, set[str]] = {}
+        for _, row in rows:
+            label = row.get(_field(row, _LABELS)) if isinstance(row, Mapping) else None
+            if isinstance(label, str) and label.strip():
+                found.setdefault(self._category(row), set()).add(_name(label))
+        return {category: sorted(names) for category, names in found.items()}
+
+    def _category(self, row: Mapping[str, Any]) -> str:
+        told = row.get("category")
+        own = told.strip() if isinstance(told, str) else ""
+        published = self.path.stem.partition("-ViT-")[0]  # then comes the model that chose the options
+        return self.category or own or CATEGORIES.get(published, published)
+
+    def _sample(self, position: int, row: Row, names: Mapping[str, Sequence[str]]) -> Sample:
+        where, record = row
+        if not isinstance(record, Mapping):
+            raise DataError(where, "record", "must be an object")
+        label = _name(text_of(where, record, _field(record, _LABELS) or "label"))
+        field = _field(record, _IMAGES) or "image"
+        name = text_of(where, record, field)
+        category = self._category(record)
+        others = [other for other in names[category] if other != label]
+        draw = f"{self.seed}/recognition/{name}/{position}"
+        options = _options(where, record.get("options"), label, others, draw)
+        image, width, height = stored_image(where, find_picture(where, field, name, self.folder)[1])
+        sample = Sample(
+            key=f"{safe_key(self.path.stem)}-{position:06d}",
+            image=image,
+            width=width,
+            height=height,
+            category=category,
+            split=split_of(category),
+            objects=(SceneObject(label, (0.0, 0.0, float(width), float(height))),),
+            target=0,
+            provenance={"file": self.path.name, "row": position, "image": name, "options": options},
+        )
+        check_sample(sample, where)
+        return sample
+
+
+def _options(where: str, told: Any, label: str, others: Sequence[str], draw: str) -> list[str]:
+    """Names to choose from, in an order that tells nothing: those that are told, else drawn ones."""
+    if told is None or told == "":
+        if not others:
+            remedy = f"are missing, and its category has no label but '{label}' to draw others from; add some"
+            raise DataError(where, "options", remedy)
+        return list(drawn_options(label, others, draw))
+    names = told.split(_BETWEEN) if isinstance(told, str) else told  # text is all that a CSV can hold
+    if not isinstance(names, list) or not all(isinstance(name, str) and name.strip() for name in names):
+        raise DataError(where, "options", f"{told!r} must be a list of names")
+    options = [_name(name) for name in names]
+    if not 2 <= len(set(options)) == len(options) <= len(LETTERS):
+        raise DataError(where, "options", f"{told!r} must be 2 to {len(LETTERS)} names, each once")
+    if label not in options:
+        raise DataError(where, "options", f"{told!r} do not hold the label '{label}'; add it")
+    random.Random(draw).shuffle(options)
+    return options
+
+
+def _field(row: Mapping[str, Any], names: Sequence[str]) -> str:
+    return next((name for name in names if name in row), "")
+
+
+def _name(text: str) -> str:
+    return " ".join(text.replace("_", " ").split())
