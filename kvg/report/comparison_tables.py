@@ -1,0 +1,130 @@
+"""A comparison of runs in words and as tables, for the terminal, for Markdown and for the page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from kvg.evaluation.comparison import Accuracy, Comparison, Difference
+from kvg.evaluation.matching import ALL, BOTH, MEAN
+from kvg.report.pairs import in_words, p_value
+from kvg.report.tables import NONE, Cell, Row, Table, change, markdown_table, markdown_text, percent, share
+
+_HEADINGS: Final = {
+    "split": "By split",
+    "category": "By category",
+    "knowledge": "By knowledge of the base model",
+    BOTH: "By split and knowledge",
+    MEAN: "Mean of categories",
+}
+
+
+def findings(comparison: Comparison) -> list[str]:
+    """A sentence for each pair of runs on all cases of a set: whether they differ, or what could have been seen."""
+    several = len({row["set"] for row in comparison.differences}) > 1
+    return [
+        f"{row['set'] + ': ' if several else ''}{row['after']} against {row['before']}: {in_words(row)}"
+        for row in comparison.differences
+        if row["by"] == ALL
+    ]
+
+
+def comparison_tables(comparison: Comparison) -> list[Table]:
+    """Accuracies by group; seeds one by one, where there are several; for each pair of runs its differences."""
+    tables = [_accuracies(comparison)]
+    if max(comparison.runs.values()) > 1:
+        tables.append(_seeds(comparison))
+    pairs = list(dict.fromkeys((row["before"], row["after"]) for row in comparison.differences))
+    return tables + [_pair(comparison, before, after) for before, after in pairs]
+
+
+def comparison_markdown(comparison: Comparison, title: str = "Comparison") -> str:
+    """All of it in Markdown."""
+    lines = [f"# {title}", ""]
+    lines += [f"- {markdown_text(line)}" for line in findings(comparison)]
+    lines += [f"- Note: {markdown_text(line)}." for line in comparison.notes]
+    return "\n".join([*lines, "", *(markdown_table(table, 2) for table in comparison_tables(comparison))])
+
+
+def _accuracies(comparison: Comparison) -> Table:
+    found: dict[tuple[str, str, str], dict[str, Accuracy]] = {}
+    for row in comparison.accuracies:
+        found.setdefault((row["set"], row["by"], row["name"]), {})[row["run"]] = row
+    rows: list[Row] = []
+    for heading, group in _ordered(list(found)):
+        if heading:
+            rows.append([heading])
+        else:
+            figures = found[group]
+            first = next(iter(figures.values()))
+            cells = [share(figures[run]["accuracy"]) for run in comparison.runs]
+            rows.append([_name(group), str(first["n"]), str(first["pictures"]), *cells])
+    several = any(num > 1 for num in comparison.runs.values())
+    means = "Mean over seeds" if several else "Percent right"
+    note = f"{means}, with {100 * comparison.level:g}% intervals: a bootstrap over pictures" + (
+        ", with several seeds a t interval over seeds and pictures." if several else "."
+    )
+    return Table(["", "cases", "pictures", *comparison.runs], rows, "Accuracy", note)
+
+
+def _seeds(comparison: Comparison) -> Table:
+    num = max(comparison.runs.values())
+    several = len({row["set"] for row in comparison.accuracies}) > 1
+    rows: list[Row] = []
+    for row in comparison.accuracies:
+        if row["by"] == ALL and row["seed_sd"] is not None:
+            values = [*map(percent, row["per_seed"]), *[NONE] * (num - len(row["per_seed"]))]
+            name = f"{row['run']}, {row['set']}" if several else row["run"]
+            rows.append([name, *values, percent(row["seed_sd"])])
+    heads = ["", *(f"seed {n}" for n in range(1, num + 1)), "standard deviation"]
+    return Table(heads, rows, "Seeds one by one", "Percent right on all cases; the standard deviation in points.")
+
+
+def _pair(comparison: Comparison, before: str, after: str) -> Table:
+    own = {
+        (row["set"], row["by"], row["name"]): row
+        for row in comparison.differences
+        if (row["before"], row["after"]) == (before, after)
+    }
+    rows: list[Row] = []
+    for heading, group in _ordered(list(own)):
+        rows.append([heading] if heading else [_name(group), *_difference_cells(own[group])])
+    tests = ", ".join(dict.fromkeys(row["test"] for row in own.values()))
+    note = (
+        f"Points with {100 * comparison.level:g}% intervals, one by one. Right alone: cases that only the first and "
+        f"only the second has right. Test: {tests}; below p its value adjusted for all pairs and parts under one "
+        "heading, which decides. Could have seen: the smallest true difference that 8 of 10 such find, in points."
+    )
+    heads = ["", "cases", "difference", "right alone", "p", "significant", "could have seen"]
+    return Table(heads, rows, f"{after} against {before}", note)
+
+
+def _difference_cells(row: Difference) -> list[Cell | str]:
+    seen = NONE if row["detectable"] is None else percent(row["detectable"])
+    alone = " / ".join(f"{row[name]:.1f}".removesuffix(".0") for name in ("only_after", "only_before"))
+    p, adjusted = (p_value(row[name]).removeprefix("p ").removeprefix("= ") for name in ("p", "p_holm"))
+    moved = change(row["difference"], row["significant"])
+    return [str(row["n"]), moved, alone, Cell(p, adjusted), "yes" if row["significant"] else "no", seen]
+
+
+def _ordered(groups: Sequence[tuple[str, str, str]]) -> list[tuple[str, tuple[str, str, str]]]:
+    """Groups under headings: pairs of a heading and '' rows, set by set, all cases and category means first."""
+    ordered: list[tuple[str, tuple[str, str, str]]] = []
+    nothing = ("", "", "")
+    sets = list(dict.fromkeys(group[0] for group in groups))
+    for name in sets:
+        if len(sets) > 1:
+            ordered.append((f"Set {name}" if name else "Without a set", nothing))
+        own = [group for group in groups if group[0] == name]
+        ordered += [("", group) for group in own if group[1] == ALL or group[1:] == (MEAN, ALL)]
+        for by, heading in _HEADINGS.items():
+            members = [group for group in own if group[1] == by and group[2] != ALL]
+            if members:
+                ordered += [(heading, nothing), *(("", group) for group in members)]
+    return ordered
+
+
+def _name(group: tuple[str, str, str]) -> str:
+    if group[1] == ALL:
+        return "all cases"
+    return "mean of categories" if group[1:] == (MEAN, ALL) else group[2]
