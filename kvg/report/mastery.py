@@ -10,7 +10,7 @@ from importlib import resources
 from typing import Any
 
 from kvg.catalogue.questions import chance_of
-from kvg.rewards.knowledge import PUBLISHED, Level
+from kvg.rewards.knowledge import PUBLISHED, Level, level_of
 
 PUBLISHED_SHARES = (0.0118, 0.1140, 0.2136, 0.4679, 0.1927)  # of the paper's entities by level (v3), best known first
 CONFIDENCE = 0.95
@@ -72,15 +72,6 @@ class EntityScore:
             "chance": self.chance,
             "above_guessing": self.chance <= 1 - CONFIDENCE,
         }
-
-
-def level_of(accuracy: float) -> Level:
-    """The published level of an accuracy.
-
-    >>> level_of(0.25).name, level_of(0.7).name
-    ('mostly incorrect', 'completely correct')
-    """
-    return next(level for level in PUBLISHED if accuracy >= level.min_accuracy)
 
 
 def level_rows(scores: Sequence[EntityScore]) -> list[dict[str, Any]]:

@@ -49,6 +49,15 @@ PUBLISHED = (
 )
 
 
+def level_of(accuracy: float, levels: Sequence[Level] = PUBLISHED) -> Level:
+    """The level of an accuracy; by the published cut-offs, unless others are given.
+
+    >>> level_of(0.25).name, level_of(0.7).name
+    ('mostly incorrect', 'completely correct')
+    """
+    return next(level for level in levels if accuracy >= level.min_accuracy)
+
+
 class KnowledgeReward(IoUReward):
     """The IoU reward, scaled by the mastery level of the entity.
 
@@ -84,8 +93,7 @@ class KnowledgeReward(IoUReward):
         """The mastery level of the entity asked for."""
         if self.accuracies is None:
             return self.levels[0] if sample.knowledge == "known" else self.levels[-1]
-        accuracy = self.accuracies.get(sample.entity, 0.0)
-        return next(level for level in self.levels if accuracy >= level.min_accuracy)
+        return level_of(self.accuracies.get(sample.entity, 0.0), self.levels)
 
     def __call__(
         self, texts: Sequence[str], samples: Sequence[Sample], codec: BoxCodec, sizes: Sequence[ImageSize]
