@@ -1,4 +1,4 @@
-"""Bars and curves as inline SVG. Colours are CSS variables of the page, so that they follow light and dark."""
+"""Bars, dots and curves as inline SVG. Colours are CSS variables of the page, so that they follow light and dark."""
 
 from __future__ import annotations
 
@@ -7,76 +7,135 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from kvg.evaluation.estimate import Estimate, said
 from kvg.report.curves import Curve, smooth
-from kvg.report.figures import Row
+from kvg.report.naming import Look
 
 _Scale = Callable[[float], float]  # from a value to a place in the picture
-GROUPS = (("seen", "known"), ("seen", "unknown"), ("unseen", "known"), ("unseen", "unknown"))
+_SVG = '<svg class="chart" viewBox="0 0 {:g} {:g}" role="img" aria-label="{}">{}</svg>'
+
+
+@dataclass(frozen=True)
+class Group:
+    """A group of bars or a line of dots: its name, a second line below it, and a share by the name of each run."""
+
+    name: str
+    values: Mapping[str, Estimate]
+    below: str = ""
 
 
 @dataclass(frozen=True)
 class Line:
-    """One curve of a chart: its name in the legend, its CSS colour, its points."""
+    """One curve of a chart: its name in the legend, its CSS colour, its points, and the interval around each."""
 
     name: str
     colour: str
     curve: Curve
+    band: Sequence[tuple[float, float]] = ()
 
 
-def bar_chart(rows: Sequence[Row], names: Mapping[str, str]) -> str:
-    """Accuracy by group, a bar a stage, with whiskers for the interval.
+def bar_chart(groups: Sequence[Group], looks: Mapping[str, Look]) -> str:
+    """Accuracy by group, a bar a run, with whiskers for the interval; '' where there is nothing to compare.
 
     Args:
-        rows: see ``kvg.report.figures.rows``.
-        names: of the stages, in their order.
+        groups: those without any value are left out.
+        looks: of the runs, in their order.
     """
-    width, height, left, bottom, top = 760.0, 300.0, 40.0, 40.0, 16.0
-    found = {(row["split"], row["knowledge"], row["stage"]): row for row in rows}
-    stages = [stage for stage in names if any(row["stage"] == stage for row in rows)]
-    groups = [g for g in GROUPS if any((*g, stage) in found for stage in stages)]
-    if not groups:
+    groups = [group for group in groups if group.values]
+    if sum(len(group.values) for group in groups) < 2:
         return ""
+    width, height, left, bottom, top = 760.0, 300.0, 40.0, 40.0, 16.0
     span = (width - left) / len(groups)
-    bar = min(34.0, span * 0.8 / len(stages))
+    bar = min(34.0, span * 0.8 / len(looks))
 
     def y(share: float) -> float:
         return top + (height - top - bottom) * (1 - share)
 
     parts = [_grid_line(left, width, y(i / 4), f"{25 * i}") for i in range(5)]
-    for g, (split, knowledge) in enumerate(groups):
+    for g, group in enumerate(groups):
         middle = left + span * (g + 0.5)
-        for s, stage in enumerate(stages):
-            if row := found.get((split, knowledge, stage)):
-                x = middle + bar * (s - len(stages) / 2)
-                parts.append(_bar(row, names[stage], x, bar, y))
-        parts.append(f'<text x="{middle:.1f}" y="{height - 20:.1f}" class="mid strong">{split} categories</text>')
-        parts.append(f'<text x="{middle:.1f}" y="{height - 4:.1f}" class="mid soft">{knowledge} entities</text>')
-    label = "Accuracy in percent by group and stage, with 95% intervals"
+        for r, (run, look) in enumerate(looks.items()):
+            if run in group.values:
+                x = middle + bar * (r - len(looks) / 2)
+                parts.append(_bar(group, look, x, bar, y))
+        parts.append(
+            f'<text x="{middle:.1f}" y="{height - 20:.1f}" class="mid strong">{html.escape(group.name)}</text>'
+        )
+        parts.append(f'<text x="{middle:.1f}" y="{height - 4:.1f}" class="mid soft">{html.escape(group.below)}</text>')
+    return _SVG.format(width, height, "Percent right by group and run, with 95% intervals", "".join(parts))
+
+
+def _bar(group: Group, look: Look, x: float, width: float, y: _Scale) -> str:
+    value = group.values[look.name]
+    low, high, top = y(value["low"]), y(value["high"]), y(value["value"])
+    middle, reach = x + width / 2, min(4.0, width / 4)
+    shape = f'x="{x + width / 20:.1f}" y="{top:.1f}" width="{width * 0.9:.1f}" height="{max(0.0, y(0) - top):.1f}"'
+    whisker = f"M{middle:.1f} {low:.1f}V{high:.1f}" + "".join(
+        f"M{middle - reach:.1f} {end:.1f}h{2 * reach:g}" for end in (low, high)
+    )
+    label = f'<text x="{middle:.1f}" y="{high - 4:.1f}" class="mid tiny">{100 * value["value"]:.0f}</text>'
     return (
-        f'<svg class="chart" viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
+        f"<g><title>{_tip(group, look)}</title><rect {shape} rx='2' style='fill:{look.colour}'/>"
+        f'<path class="whisker" d="{whisker}"/>{label if width >= 14 else ""}</g>'
     )
 
 
-def _bar(row: Row, name: str, x: float, width: float, y: _Scale) -> str:
-    low, high, top = y(row["ci_low"]), y(row["ci_high"]), y(row["acc"])
-    middle, ink = x + width / 2, f'style="fill:var(--{row["stage"]})"'
-    tip = f"{name}, {row['split']}, {row['knowledge']}: {row['acc']:.1%} [{row['ci_low']:.1%}, {row['ci_high']:.1%}]"
-    shape = f'x="{x + 1.5:.1f}" y="{top:.1f}" width="{width - 3:.1f}" height="{max(0.0, y(0) - top):.1f}"'
-    whisker = f"M{middle:.1f} {low:.1f}V{high:.1f}M{middle - 4:.1f} {low:.1f}h8M{middle - 4:.1f} {high:.1f}h8"
-    return (
-        f"<g><title>{html.escape(tip)}, n = {row['n']}</title>"
-        f'<rect {shape} rx="2" {ink}/><path class="whisker" d="{whisker}"/>'
-        f'<text x="{middle:.1f}" y="{high - 4:.1f}" class="mid tiny">{100 * row["acc"]:.0f}</text></g>'
-    )
+def dot_chart(groups: Sequence[Group], looks: Mapping[str, Look]) -> str:
+    """Accuracy by group, from left to right; a dot a run, with its interval; '' without any value.
+
+    Args:
+        groups: one below the other; those without any value are left out.
+        looks: of the runs, in their order.
+    """
+    groups = [group for group in groups if group.values]
+    if not groups:
+        return ""
+    line = 11.0 if len(looks) > 1 else 18.0
+    block = line * len(looks) + 10
+    width, left, top, bottom = 760.0, 150.0, 8.0, 22.0
+    height = top + block * len(groups) + bottom
+
+    def x(share: float) -> float:
+        return left + (width - left - 18) * share
+
+    parts = []
+    for i in range(5):
+        parts.append(f'<path class="grid" d="M{x(i / 4):.1f} {top:.1f}V{height - bottom:.1f}"/>')
+        parts.append(f'<text x="{x(i / 4):.1f}" y="{height - 6:.1f}" class="mid tiny">{25 * i}</text>')
+    for g, group in enumerate(groups):
+        start = top + block * g
+        parts.append(f'<path class="grid" d="M0 {start:.1f}H{width:.1f}"/>' if g else "")
+        name, num = html.escape(group.name), max(value["n"] for value in group.values.values())
+        middle = start + block / 2 + 4
+        parts.append(f'<text x="{left - 46:.1f}" y="{middle:.1f}" class="end strong">{name}</text>')
+        parts.append(f'<text x="{left - 10:.1f}" y="{middle:.1f}" class="end tiny">{num}</text>')
+        for r, (run, look) in enumerate(looks.items()):
+            value = group.values.get(run)
+            if value is None:
+                continue
+            y, ink = start + 5 + line * (r + 0.5), f'style="stroke:{look.colour};fill:{look.colour}"'
+            parts.append(
+                f'<g {ink}><title>{_tip(group, look)}</title><path d="M{x(value["low"]):.1f} {y:.1f}'
+                f'H{x(value["high"]):.1f}" stroke-width="2" opacity=".55"/>'
+                f'<circle cx="{x(value["value"]):.1f}" cy="{y:.1f}" r="4" stroke="none"/></g>'
+            )
+    return _SVG.format(width, height, "Percent right by category and run, with 95% intervals", "".join(parts))
 
 
-def line_chart(title: str, lines: Sequence[Line], share: bool = False) -> str:
-    """Curves over training steps: the running mean in full colour, the single values pale behind it.
+def _tip(group: Group, look: Look) -> str:
+    value = group.values[look.name]
+    name = " ".join(filter(None, (group.name, group.below)))
+    return html.escape(f"{look.title}, {name}: {said(value)}, n = {value['n']}")
+
+
+def line_chart(title: str, lines: Sequence[Line], share: bool = False, smoothed: bool = True) -> str:
+    """Curves: the running mean in full colour, the single values pale behind it.
 
     Args:
         title: what is measured.
         lines: at least one, each with at least one point.
         share: the values are shares, so that the axis goes from 0 to 1.
+        smoothed: whether neighbours are averaged; else the points themselves are joined.
     """
     width, height, left, bottom, top = 360.0, 220.0, 44.0, 24.0, 12.0
     values = [v for line in lines for _, v in line.curve if math.isfinite(v)]
@@ -85,7 +144,7 @@ def line_chart(title: str, lines: Sequence[Line], share: bool = False) -> str:
     low, high = (0.0, 1.0) if share else (min([0.0, *values]), max([0.0, *values]))
     ticks = nice_ticks(low, high)
     low, high = min(low, ticks[0]), max(high, ticks[-1])
-    last = max([1, *(line.curve[-1][0] for line in lines)])
+    last = max([1, *(line.curve[-1][0] for line in lines if line.curve)])
 
     def x(step: float) -> float:
         return left + (width - left - 10) * step / last
@@ -93,25 +152,35 @@ def line_chart(title: str, lines: Sequence[Line], share: bool = False) -> str:
     def y(value: float) -> float:
         return top + (height - top - bottom) * (1 - (value - low) / ((high - low) or 1))
 
-    parts = [_grid_line(left, width, y(tick), f"{tick:g}") for tick in ticks]
-    parts += [f'<text x="{x(s):.1f}" y="{height - 6:.1f}" class="mid tiny">{s:g}</text>' for s in nice_ticks(0, last)]
+    parts = [_grid_line(left, width, y(tick), f"{100 * tick:g}%" if share else f"{tick:g}") for tick in ticks]
+    steps = nice_ticks(0, last) if smoothed else [float(step) for step in range(last + 1)]
+    parts += [f'<text x="{x(s):.1f}" y="{height - 6:.1f}" class="mid tiny">{s:g}</text>' for s in steps]
     for line in lines:
         points = [(step, value) for step, value in line.curve if math.isfinite(value)]
-        means = smooth(points)
-        if len(points) > 40:
+        if not points:
+            continue
+        parts.append(_band(line, x, y))
+        means = smooth(points) if smoothed else points
+        if smoothed and len(points) > 40:
             parts.append(_path(points, x, y, line.colour, "raw"))
         parts.append(_path(means, x, y, line.colour, "mean"))
-        step, value = means[-1]
-        tip = html.escape(f"{line.name}: {value:.3g} at step {step}")
-        dot = f'<circle cx="{x(step):.1f}" cy="{y(value):.1f}" r="3" style="fill:{line.colour}">'
-        parts.append(f"{dot}<title>{tip}</title></circle>")
+        for step, value in means[-1:] if smoothed else means:
+            tip = html.escape(f"{line.name}: {value:.3g} at {'step ' if smoothed else ''}{step}")
+            dot = f'<circle cx="{x(step):.1f}" cy="{y(value):.1f}" r="3" style="fill:{line.colour}">'
+            parts.append(f"{dot}<title>{tip}</title></circle>")
     key = "".join(f'<span><i style="background:{line.colour}"></i>{html.escape(line.name)}</span>' for line in lines)
     label = html.escape(title)
-    frame = f'class="chart" viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{label}"'
-    return (
-        f"<figure class=curve><figcaption><b>{label}</b><span class=key>{key}</span></figcaption>"
-        f"<svg {frame}>{''.join(parts)}</svg></figure>"
-    )
+    drawn = _SVG.format(width, height, label, "".join(parts))
+    return f"<figure class=curve><figcaption><b>{label}</b><span class=key>{key}</span></figcaption>{drawn}</figure>"
+
+
+def _band(line: Line, x: _Scale, y: _Scale) -> str:
+    if not line.band:
+        return ""
+    there = [(x(step), y(low)) for (step, _), (low, _) in zip(line.curve, line.band, strict=True)]
+    back = [(x(step), y(high)) for (step, _), (_, high) in zip(line.curve, line.band, strict=True)]
+    points = " ".join(f"{px:.1f},{py:.1f}" for px, py in [*there, *reversed(back)])
+    return f'<polygon class="band" points="{points}" style="fill:{line.colour}"/>'
 
 
 def _path(curve: Curve, x: _Scale, y: _Scale, colour: str, kind: str) -> str:

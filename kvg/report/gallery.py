@@ -1,63 +1,73 @@
-"""Which cases are shown: successes and failures of each stage, from as many categories as there are."""
+"""Which cases are shown: drawn by lot, from all categories and of all verdicts alike."""
 
 from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from kvg.report.cases import Case
+from kvg.evaluation.case import Case
 
 
-def pick(
-    cases: Mapping[str, Sequence[Case]], shown: Collection[str], per_verdict: Mapping[str, int], seed: int
-) -> dict[str, list[Case]]:
-    """Chooses cases for every stage.
+@dataclass(frozen=True)
+class Asked:
+    """One question and what each run answered; a run that was not asked it is left out."""
+
+    answers: Mapping[str, Case]
+
+    @property
+    def case(self) -> Case:
+        """The first run's, for what is the same in all."""
+        return next(iter(self.answers.values()))
+
+    @property
+    def verdicts(self) -> tuple[bool, ...]:
+        """Whether each run is right."""
+        return tuple(case.correct for case in self.answers.values())
+
+
+def asked(runs: Mapping[str, Sequence[Case]]) -> list[Asked]:
+    """The questions of all runs in the order of the first that has them; disturbed pictures are left out."""
+    # Where each run knows one set only, its name does not matter, as in comparisons.
+    nameless = all(len({case.set for case in cases}) == 1 for cases in runs.values())
+    found: dict[str, dict[str, Case]] = {}
+    for run, cases in runs.items():
+        for case in cases:
+            if not case.artifact:
+                found.setdefault(case.key if nameless else case.id, {})[run] = case
+    return [Asked(answers) for answers in found.values()]
+
+
+def pick(questions: Sequence[Asked], num: int, seed: int) -> list[Asked]:
+    """Chooses by lot, each time from the category shown least, and there of the verdicts shown least.
 
     Args:
-        cases: by stage.
-        shown: keys whose picture is at hand.
-        per_verdict: by stage, how many right answers and how many wrong ones.
+        questions: to choose from.
+        num: at most so many.
         seed: another seed, other cases.
 
     Returns:
-        By stage, the right answers before the wrong ones. No key comes twice while there are others.
+        In the order given.
     """
-    used: set[str] = set()
-    found = {}
-    for stage, answered in cases.items():
-        rng = random.Random(f"{seed}/{stage}")
-        here = [case for case in answered if case.key in shown]
-        num = per_verdict.get(stage, 0)
-        chosen = [
-            case
-            for verdict in (True, False)
-            for case in _diverse([c for c in here if c.right == verdict], num, used, rng)
-        ]
-        used.update(case.key for case in chosen)
-        found[stage] = chosen
-    return found
-
-
-def _diverse(cases: list[Case], num: int, used: set[str], rng: random.Random) -> list[Case]:
-    """The least shown category first; at most one answer without a box, which has nothing to be drawn."""
-    order = rng.sample(cases, len(cases))
-    categories, splits = Counter[str](), Counter[str]()
-    chosen: list[Case] = []
-    num_boxless = 0
-    while order and len(chosen) < num:
+    order = random.Random(seed).sample(range(len(questions)), len(questions))
+    pools: dict[tuple[str, tuple[bool, ...], str], list[int]] = {}
+    for index in order:
+        case = questions[index].case
+        pools.setdefault((case.category, questions[index].verdicts, f"{case.split}/{case.knowledge}"), []).append(index)
+    categories, pairs, verdicts, groups = Counter[str](), Counter[object](), Counter[object](), Counter[str]()
+    chosen: list[int] = []
+    while pools and len(chosen) < num:
         best = min(
-            order,
-            key=lambda c: (
-                c.key in used,
-                c.box_px is None and num_boxless > 0,
-                categories[c.category],
-                splits[f"{c.split}/{c.knowledge}"],
-            ),
+            pools,
+            key=lambda p: (categories[p[0]], pairs[p[0], p[1]], verdicts[p[1]], groups[p[2]], pools[p][0]),
         )
-        order.remove(best)
-        chosen.append(best)
-        categories[best.category] += 1
-        splits[f"{best.split}/{best.knowledge}"] += 1
-        num_boxless += best.box_px is None
-    return chosen
+        category, verdict, group = best
+        chosen.append(pools[best].pop())
+        if not pools[best]:
+            del pools[best]
+        categories[category] += 1
+        pairs[category, verdict] += 1
+        verdicts[verdict] += 1
+        groups[group] += 1
+    return [questions[index] for index in sorted(chosen)]

@@ -1,104 +1,100 @@
-"""Makes the table and the page of a set of runs: results.json, index.html, and the table in the terminal."""
+"""Makes the report of one run or a comparison: index.html, results.json, results.md, and tables in the terminal."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from kvg.errors import ConfigError
 
 if TYPE_CHECKING:
-    from kvg.report.figures import Gain, Row
-    from kvg.types import Sample
+    from kvg.evaluation.case import Case
+    from kvg.report.report import Report
+    from kvg.report.results import Told
 
-PACKAGES = ("kvg", "torch", "lightning", "transformers")
-PER_VERDICT = {"base": 2, "direct_sft": 2, "cot_sft": 4, "cot_sft_grpo": 4}  # cases shown: 24 in all
+PACKAGES: Final = ("kvg", "torch", "lightning", "transformers")
+PAGE, RESULTS, TABLES = "index.html", "results.json", "results.md"
+CASES: Final = 120
+IN_TERMINAL: Final = ("differences", "accuracy", "choice", "artifacts")  # anchors of sections
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
-    parser.add_argument(
-        "--runs", nargs="+", required=True, metavar="STAGE=DIR", help="where `kvg test` left its predictions.jsonl"
-    )
-    parser.add_argument("--shards", required=True, help="the test set: folder of shards, or a published file")
-    parser.add_argument("--out", required=True, help="folder for results.json and index.html")
-    parser.add_argument("--curves", nargs="*", default=[], metavar="STAGE=DIR", help="where `kvg fit` left its logs")
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap and of the cases shown (default 0)")
+    add = parser.add_argument
+    add("--runs", nargs="+", required=True, metavar="NAME=PATH", help="folders with predictions.jsonl, or such files")
+    add("--out", required=True, help=f"folder for {PAGE}, {RESULTS} and {TABLES}")
+    told = "sets that were asked, for the pictures: shards or published files; a name is that in the lines"
+    add("--set", nargs="+", default=[], dest="sets", metavar="[NAME=]PATH", help=told)
+    told = "runs to compare (default: the method's stages where runs have their names, else each with the first)"
+    add("--pairs", nargs="+", default=[], metavar="BEFORE:AFTER", help=told)
+    add("--curves", nargs="+", default=[], metavar="NAME=DIR", help="where `kvg fit` left the logs of these runs")
+    add("--knowledge", nargs="+", default=[], metavar="FILE", help="how well each entity is known: `kvg-data probe`")
+    add("--trained", nargs="+", default=[], metavar="SET", help="training sets: which entities they have shown")
+    add("--texts", nargs="+", default=[], metavar="FILE", help="further texts that were learnt")
+    add("--lab", action="store_true", help="the models come from the lab's base, which has read the known cards")
+    add("--cases", type=int, default=CASES, help=f"at most so many cases are shown (default {CASES})")
+    add("--title", default="", help="headline (default: made of the runs' names)")
+    add("--seed", type=int, default=0, help="of the intervals and of the cases shown (default 0)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Writes both files and prints the table.
+    """Writes the files and prints the tables.
 
     Raises:
-        ConfigError: a stage is unknown or named twice.
-        DataError: predictions, shards or logs cannot be used.
+        ConfigError: an option is wrong.
+        DataError: predictions, sets, logs or files cannot be used.
     """
-    from kvg.report.cases import read_predictions
-    from kvg.report.curves import read_curves
-    from kvg.report.figures import gains, rows
-    from kvg.report.gallery import pick
-    from kvg.report.page import Contents, page
-    from kvg.report.recall import recall_rows
+    runs, curves = named(args.runs, "--runs"), named(args.curves, "--curves")
+    _check(args)
+    from kvg.evaluation.case import read_cases
+    from kvg.evaluation.levels import read_levels
+    from kvg.pieces import write_whole, writing
+    from kvg.progress import shown
+    from kvg.report.pairs import pairs_of
+    from kvg.report.report import chosen_gallery, make_report
+    from kvg.report.results import with_knowledge
 
-    runs, curved = named(args.runs, "--runs"), named(args.curves, "--curves")
-    cases = {stage: read_predictions(folder) for stage, folder in runs.items()}
-    samples = read_samples(args.shards)
-    figures, differences = rows(cases, args.seed), gains(cases, args.seed)
-    recalls = recall_rows(cases, samples)
+    pairs = pairs_of(args.pairs, list(runs))
+    levels = read_levels(args.knowledge)
+    cases = {name: with_knowledge(read_cases(path), levels) for name, path in shown(runs.items(), "runs", len(runs))}
+    told = _told(args, runs, curves, cases, levels)
+    gallery = chosen_gallery(cases, [_named_or_not(text, cases) for text in args.sets], args.cases, args.seed)
     versions = installed()
-    settings = {"runs": runs, "shards": args.shards, "curves": curved, "seed": args.seed}
-    record = {"rows": figures, "gains": differences, "recall": recalls, "settings": settings, "versions": versions}
-    contents = Contents(
-        rows=figures,
-        gains=differences,
-        recalls=recalls,
-        curves={stage: read_curves(folder) for stage, folder in curved.items()},
-        cases=pick(cases, samples.keys(), PER_VERDICT, args.seed),
-        samples=samples,
-        facts={"test set": args.shards, "seed": str(args.seed), **versions},
-    )
+    facts = {name: " ".join(getattr(args, name)) for name in ("sets", "knowledge", "trained") if getattr(args, name)}
+    facts |= {"seed": str(args.seed), **versions}
+    report = make_report(cases, pairs, gallery, told, facts, args.seed, args.title, pairs_asked=bool(args.pairs))
+    settings = {name: value for name, value in vars(args).items() if name != "command"}
     out = Path(args.out)
-    out.mkdir(parents=True, exist_ok=True)
-    _write(out / "index.html", page(contents))
-    _write(out / "results.json", json.dumps(record, indent=1) + "\n")
-    print_tables(figures, differences)
-    print(f"{out / 'results.json'}   {out / 'index.html'}")
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        write_whole(out / PAGE, report.html())
+        write_whole(out / TABLES, report.markdown())
+        # The last one, so that it is there when all is.
+        write_whole(out / RESULTS, json.dumps(report.record(settings, versions), indent=1, ensure_ascii=False) + "\n")
+    print_tables(report)
+    print("   ".join(str(out / name) for name in (PAGE, RESULTS, TABLES)))
     return 0
 
 
 def named(pairs: Sequence[str], option: str) -> dict[str, str]:
-    """``STAGE=DIR`` pairs in the order of the stages.
+    """``NAME=PATH`` pairs, in their order.
 
     Raises:
-        ConfigError: one is no such pair, or its stage is unknown or named twice.
+        ConfigError: one is no such pair, or its name comes twice.
     """
-    from kvg.report.cases import STAGES
-
     found: dict[str, str] = {}
     for pair in pairs:
-        stage, equals, folder = pair.partition("=")
-        if not equals or not folder or stage not in STAGES:
-            raise ConfigError(option, f"'{pair}' is not STAGE=DIR with a stage of {', '.join(STAGES)}")
-        if stage in found:
-            raise ConfigError(option, f"{stage} is named twice; name each stage once")
-        found[stage] = folder
-    return {stage: found[stage] for stage in STAGES if stage in found}
-
-
-def read_samples(source: str) -> dict[str, Sample]:
-    """All good samples of a set, by key.
-
-    Raises:
-        DataError: it cannot be opened.
-    """
-    from kvg.formats.stores import open_store
-
-    return {sample.key: sample for part in open_store(source).parts() for _, sample in part.read()}
+        name, equals, path = pair.partition("=")
+        if not equals or not path or not name.strip():
+            raise ConfigError(option, f"'{pair}' is not NAME=PATH")
+        if name in found:
+            raise ConfigError(option, f"{name} is named twice; give each a name of its own")
+        found[name] = path
+    return found
 
 
 def installed() -> dict[str, str]:
@@ -114,54 +110,59 @@ def installed() -> dict[str, str]:
     return found
 
 
-def print_tables(rows: Sequence[Row], gains: Sequence[Gain]) -> None:
-    """Prints accuracies with their intervals, and what each stage gained."""
-    from rich.box import SIMPLE_HEAD
+def print_tables(report: Report) -> None:
+    """Prints differences and accuracies with their intervals."""
     from rich.console import Console
-    from rich.table import Table
 
-    from kvg.report.cases import STAGES
-    from kvg.report.figures import KNOWLEDGE, SPLITS
+    from kvg.report.sections import BY_CATEGORY
+    from kvg.report.tables import terminal_table
 
     console = Console()
-    found = {(row["stage"], row["split"], row["knowledge"]): row for row in rows}
-    groups = [(s, k) for s in SPLITS for k in KNOWLEDGE if any((stage, s, k) in found for stage in STAGES)]
-    counts = {group: max(r["n"] for r in rows if (r["split"], r["knowledge"]) == group) for group in groups}
-    table = Table(title="Percent right (IoU ≥ 0.5), 95% interval", box=SIMPLE_HEAD)
-    table.collapse_padding, table.pad_edge = True, False  # all six groups fit into 80 columns
-    table.add_column("stage", no_wrap=True)
-    for split, knowledge in groups:
-        table.add_column(
-            f"{split}\n{knowledge}\n[dim]n={counts[split, knowledge]}[/dim]", justify="right", no_wrap=True
-        )
-    for stage in dict.fromkeys(row["stage"] for row in rows):
-        cells = [_cell(found.get((stage, *group))) for group in groups]
-        table.add_row(STAGES[stage].replace(" + ", "\n+ "), *cells)
-    console.print(table)
-    if not gains:
-        return
-    lines = Table(title="Gain in points, 95% interval", box=SIMPLE_HEAD)
-    for title in ("", "split", "entities"):
-        lines.add_column(title, no_wrap=True)
-    lines.add_column("gain", justify="right", no_wrap=True)
-    lines.add_column("interval", justify="right", no_wrap=True)
-    for gain in gains:
-        colour = "green" if gain["ci_low"] > 0 else "red" if gain["ci_high"] < 0 else "default"
-        name = f"{STAGES[gain['after']]} over {STAGES[gain['before']]}"
-        value = f"[{colour}]{100 * gain['gain']:+.1f}[/{colour}]"
-        interval = f"{100 * gain['ci_low']:+.1f} to {100 * gain['ci_high']:+.1f}"
-        lines.add_row(name, gain["split"], gain["knowledge"], value, interval)
-    console.print(lines)
+    for section in report.sections:
+        if section.anchor in IN_TERMINAL:
+            console.print(f"\n[bold]{section.title}[/bold]")
+            for table in section.tables:
+                if not table.folded:
+                    console.print(terminal_table(table, without=BY_CATEGORY))
 
 
-def _cell(row: Row | None) -> str:
-    if row is None:
-        return "–"
-    low, high = (f"{100 * bound:.1f}".replace("100.0", "100") for bound in (row["ci_low"], row["ci_high"]))
-    return f"{100 * row['acc']:.1f}\n[dim]{low}–{high}[/dim]"
+def _check(args: argparse.Namespace) -> None:
+    if args.cases < 0:
+        raise ConfigError("--cases", f"{args.cases} must be at least 0")
+    if (args.texts or args.lab) and not args.trained:
+        raise ConfigError("--trained", "name the training sets, too: what a text tells says nothing of pictures")
 
 
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, "utf-8")
-    os.replace(partial, path)
+def _told(
+    args: argparse.Namespace,
+    runs: Mapping[str, str],
+    curves: Mapping[str, str],
+    cases: Mapping[str, Sequence[Case]],
+    levels: Mapping[str, str],
+) -> Told:
+    """What is known besides the answers."""
+    from kvg.evaluation.exposure import exposure_of
+    from kvg.report.curves import read_curves
+    from kvg.report.results import Told, read_record
+
+    exposure = None
+    if args.trained:
+        names = sorted({case.entity for some in cases.values() for case in some if case.entity})
+        exposure = exposure_of(names, args.trained, args.texts, args.lab)
+    records: dict[str, dict[str, Any]] = {}
+    for name, path in runs.items():
+        if record := read_record(path):
+            records[name] = record
+    return Told(levels, exposure, {name: read_curves(folder) for name, folder in curves.items()}, records)
+
+
+def _named_or_not(text: str, cases: Mapping[str, Sequence[Case]]) -> tuple[str, str]:
+    """Name and path of a set; what stands before "=" is a name where some line knows it, else part of the path."""
+    name, equals, path = text.partition("=")
+    known = {case.set for some in cases.values() for case in some}
+    if equals and name in known and path:
+        return name, path
+    if equals and not Path(text).exists():
+        told = ", ".join(sorted(known - {""})) or "none"
+        raise ConfigError("--set", f"'{name}' is no set of these runs; theirs: {told}")
+    return "", text

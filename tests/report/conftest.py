@@ -1,3 +1,5 @@
+"""Cases, samples and runs made by hand, and a browser to look at pages with."""
+
 from __future__ import annotations
 
 import io
@@ -6,54 +8,97 @@ import json
 import pytest
 from PIL import Image
 
-from kvg.report.cases import Case
+from kvg.evaluation.case import case_of
 from kvg.types import Sample, SceneObject
+from tests.report.browser import Browser, find_browser
 
-NOTES = ("grey, plain, crest, slim", "grey, white spots, crest, slim", "red, plain, long tail, broad")
-NAMES = ("Hoopoe", "Merlin", "Osprey")
-BOXES = ((0.0, 0.0, 10.0, 10.0), (20.0, 0.0, 30.0, 10.0), (40.0, 0.0, 50.0, 10.0))
+RIGHT, WRONG = "(100,100),(400,400)", "(600,600),(900,900)"
+OBJECTS = [
+    {"entity": "Merlin", "box": [100, 100, 400, 400]},
+    {"entity": "Hobby", "box": [600, 600, 900, 900]},
+]
 
 
-@pytest.fixture
-def make_case():
-    def build(key: str, right: bool = True, **changes) -> Case:
-        fields = {
+@pytest.fixture(scope="session")
+def make_line():
+    """A line of predictions; two birds on the picture, of which the first is asked for."""
+
+    def make(key="k0", right=True, **fields):
+        line = {
+            "key": key,
+            "set": "test",
             "category": "bird",
             "split": "seen",
             "knowledge": "known",
-            "entity": "Hoopoe",
-            "text": "",
-            "box_px": (0.0, 0.0, 10.0, 10.0) if right else (20.0, 0.0, 30.0, 10.0),
-            "target_px": (0.0, 0.0, 10.0, 10.0),
-            "iou": 1.0 if right else 0.0,
+            "entity": "Merlin",
+            "mode": "direct",
+            "answer": RIGHT if right else WRONG,
+            "gt_bbox": [OBJECTS[0]["box"]],
+            "objects": OBJECTS,
+            "target": 0,
         }
-        return Case(key, **{**fields, **changes})
+        return {name: value for name, value in {**line, **fields}.items() if value is not None}
 
-    return build
-
-
-@pytest.fixture
-def make_sample():
-    def build(key: str, target: int = 0, **changes) -> Sample:
-        buffer = io.BytesIO()
-        Image.new("RGB", (56, 28), (200, 210, 220)).save(buffer, "PNG")
-        objects = tuple(SceneObject(*fields) for fields in zip(NAMES, BOXES, NOTES, strict=True))
-        fields = {"category": "bird", "split": "seen", "knowledge": "known", **changes}
-        return Sample(key=key, image=buffer.getvalue(), width=56, height=28, objects=objects, target=target, **fields)
-
-    return build
+    return make
 
 
-@pytest.fixture
-def write_run(tmp_path):
-    """A folder with predictions as ``kvg test`` writes them."""
+@pytest.fixture(scope="session")
+def make_case(make_line):
+    """The case of such a line."""
 
-    def write(name: str, cases, file: str = "predictions.jsonl"):
-        folder = tmp_path / name
-        folder.mkdir(exist_ok=True)
-        fields = ("key", "category", "split", "knowledge", "entity", "text", "box_px", "target_px")
-        lines = [json.dumps({field: getattr(case, field) for field in fields}) for case in cases]
-        (folder / file).write_text("\n".join(lines) + "\n", "utf-8")
+    def make(key="k0", right=True, **fields):
+        return case_of(make_line(key, right, **fields), "here")
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def encoded():
+    """An encoded picture of one colour."""
+
+    def encode(colour, size=(100, 100), kind="PNG"):
+        file = io.BytesIO()
+        Image.new("RGB", size, colour).save(file, kind)
+        return file.getvalue()
+
+    return encode
+
+
+@pytest.fixture(scope="session")
+def make_sample(encoded):
+    """A sample with both birds where the lines say."""
+
+    def make(key, image=None, size=(100, 100), **fields):
+        width, height = size
+        objects = tuple(
+            SceneObject(one["entity"], tuple(v * side / 1000 for v, side in zip(one["box"], 2 * size, strict=True)))
+            for one in OBJECTS
+        )
+        fields = {"category": "bird", "split": "seen", "knowledge": "known", "objects": objects, "target": 0, **fields}
+        return Sample(key=key, image=image or encoded((90, 160, 210), size), width=width, height=height, **fields)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def write_run():
+    """Writes the lines of a run into a folder."""
+
+    def write(folder, lines):
+        folder.mkdir(parents=True, exist_ok=True)
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        (folder / "predictions.jsonl").write_text(text, "utf-8")
         return folder
 
     return write
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """One process for a module."""
+    program = find_browser()
+    if program is None:
+        pytest.skip("needs chromium or google-chrome on the path")
+    found = Browser(program)
+    yield found
+    found.close()

@@ -1,134 +1,157 @@
 from __future__ import annotations
 
+import html
 import re
-from html.parser import HTMLParser
 
-from kvg.report.case_card import case_card
-from kvg.report.cases import STAGES
-from kvg.report.charts import Line, bar_chart, line_chart, nice_ticks
-from kvg.report.figures import gains, rows
-from kvg.report.page import Contents, page
-from kvg.report.recall import recall_rows
+from kvg.report.case_card import Drawn, case_card
+from kvg.report.gallery import asked
+from kvg.report.naming import looks
+from kvg.report.pictures import picture_of
+from kvg.report.report import chosen_gallery, make_report
+from kvg.report.results import Told
+from kvg.shards.writer import ShardWriter
+from tests.report.balance import parsed
 
-VOID = {"meta", "br", "image", "rect", "path", "circle", "polyline"}
-
-
-class Balance(HTMLParser):
-    """Fails at the first tag that closes what is not open."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.counts: dict[str, int] = {}
-
-    def handle_starttag(self, tag, attrs):
-        self.counts[tag] = self.counts.get(tag, 0) + 1
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.counts[tag] = self.counts.get(tag, 0) + 1
-
-    def handle_endtag(self, tag):
-        if tag not in VOID:
-            assert self.open.pop() == tag
+STAGES = ("base", "direct_sft", "cot_sft", "cot_sft_grpo")
+PLAN = "<think>Plan: the Merlin is grey, plain, crest, broad. Look: 1</think><answer>{}</answer>"
+NOTED = [
+    {"entity": "Merlin", "box": [100, 100, 400, 400], "note": "grey, plain, crest, slim"},
+    {"entity": "Hobby", "box": [600, 600, 900, 900], "note": "red, plain, crest, slim"},
+]
 
 
-def parsed(text: str) -> Balance:
-    balance = Balance()
-    balance.feed(text)
-    assert balance.open == []
-    return balance
-
-
-def contents(make_case, make_sample) -> Contents:
-    text = (
-        "<think>Plan: the Hoopoe is grey, plain, crest, broad. Look: 1 <|box_start|>(0,0),(178,357)<|box_end|> grey, "
-        "plain, crest, slim. Compare: 1 yes. Conclusion: object 1.</think><answer><|box_start|>(0,0),(178,357)"
-        "<|box_end|></answer>"
-    )
-    cases = {
-        stage: [make_case(f"{stage}{i}", right=i % 2 == 0, text=text if "cot" in stage else "?") for i in range(4)]
-        for stage in STAGES
+def test_the_page_is_whole_and_needs_nothing_else(make_case, make_sample, tmp_path):
+    with ShardWriter(tmp_path / "set") as writer:
+        for n in range(8):
+            writer.write(make_sample(f"k{n}", knowledge="known" if n % 2 else "unknown"))
+    runs = {
+        stage: [
+            make_case(f"k{n}", right=n < 2 * (s + 1), knowledge="known" if n % 2 else "unknown", objects=NOTED)
+            for n in range(8)
+        ]
+        for s, stage in enumerate(STAGES)
     }
-    samples = {case.key: make_sample(case.key) for answered in cases.values() for case in answered}
-    curves = {
-        "cot_sft": {"train/loss": [(i, 1 / (i + 1)) for i in range(60)], "val/iou_acc": [(30, 0.5), (60, 0.6)]},
-        "cot_sft_grpo": {"train/reward/total": [(0, 1.0)], "train/loss": [(0, 0.0)], "train/kl": [(0, float("nan"))]},
-    }
-    facts = {"seed": "0"}
-    return Contents(rows(cases, 0), gains(cases, 0), recall_rows(cases, samples), curves, cases, samples, facts)
-
-
-def test_the_page_is_whole_and_needs_nothing_else(make_case, make_sample):
-    text = page(contents(make_case, make_sample))
+    curves = {"cot_sft": {"train/loss": [(0, 1.0), (9, 0.5)]}}
+    pairs = [("base", "cot_sft"), ("cot_sft", "cot_sft_grpo")]
+    gallery = chosen_gallery(runs, [("", str(tmp_path / "set"))], 6, 0)
+    report = make_report(runs, pairs, gallery, Told(curves=curves), {"seed": "0"}, seed=0)
+    text = report.html()
     found = parsed(text)
-    assert found.counts["image"] == 16
-    assert found.counts["table"] == 2
-    assert text.count("data:image/png;base64,") == 16
-    assert not re.findall(r"https?:|<link|<script|@import|url\(", text)
+    assert found.counts["article"] == found.counts["img"] == 6
+    assert len(re.findall(r"data:image/png;base64,", text)) == 1  # all of them show the same
+    assert not re.findall(r"https?:|<link|@import|url\(", text)
+    assert found.counts["script"] == 1
     assert "prefers-color-scheme: dark" in text
-    for name in STAGES.values():
-        assert name in text
-    # The loss of stage 2 is near 0 by construction and is no learning curve.
-    assert re.search(r"Loss of supervised training</b><span class=key><span><i [^>]*></i>CoT-SFT</span></span>", text)
-    assert "Reward and its parts" in text
-    assert "KL to the stage-1 model" not in text  # nothing but nan
+    assert "Base, Direct SFT, CoT-SFT and CoT-SFT + GRPO compared" in text
+    for anchor in re.findall(r'<a href="#(\w+)"', text):
+        assert f"<section id={anchor}>" in text or f'<section id="{anchor}">' in text
+    assert text == report.html()
 
 
-def test_a_page_of_one_stage_and_nothing_more(make_case):
-    cases = {"base": [make_case("a")]}
-    text = page(Contents(rows(cases, 0), gains(cases, 0)))
+def test_a_page_of_one_run_and_nothing_more(make_case):
+    runs = {"mine": [make_case("a"), make_case("b", right=False)]}
+    report = make_report(runs, [], chosen_gallery(runs, [], 10, 0), Told(), {}, seed=0)
+    text = report.html()
     found = parsed(text)
-    assert found.counts["table"] == 1
+    assert "img" not in found.counts
+    assert found.counts["article"] == 2
+    assert "Evaluation of mine" in text
+    assert "<b>50.0 <small>% (" in text  # in the place of differences
     assert "Learning curves" not in text
-    assert "Knowledge at work" not in text
+    assert "Differences" not in text
+    none = make_report(runs, [], chosen_gallery(runs, [], 0, 0), Told(), {}, seed=0).html()
+    assert "article" not in parsed(none).counts
+    assert "id=cases" not in none
 
 
-def test_a_card_shows_what_was_recalled(make_case, make_sample):
-    said = "<think>Plan: the Hoopoe is grey, plain, crest, broad. Look: 1</think><answer>none</answer>"
-    card = case_card(make_case("a", right=False, text=said), make_sample("a"))
-    parsed(card)
-    assert "✗ IoU 0.00" in card
-    assert "card not recalled.</span> It is grey, plain, crest, <s>slim</s>." in card
-    assert "<em>Plan:</em> the Hoopoe" in card
-    assert "Find and give the bounding box of</span> <b>Hoopoe</b>" in card
-    good = case_card(make_case("a", text=said.replace("broad", "slim")), make_sample("a"))
+def test_markdown_holds_what_the_page_holds(make_case):
+    runs = {run: [make_case(f"k{n}", right=n % 3 < num) for n in range(9)] for num, run in ((1, "a"), (2, "b"))}
+    report = make_report(runs, [("a", "b")], chosen_gallery(runs, [], 9, 0), Told(), {}, seed=0)
+    page, text = report.html(), report.markdown()
+    rows = re.findall(r"<tr>(<td.*?)</tr>", page)
+    cells = [first_words(cell) for row in rows for cell in re.findall(r"<td[^>]*>(.*?)</td>", row)]
+    heads = [n for n, line in enumerate(text.splitlines()) if line.startswith("|--")]
+    lines = [
+        line
+        for n, line in enumerate(text.splitlines())
+        if line.startswith("| ") and "**" not in line and n + 1 not in heads
+    ]
+    assert len(cells) > 150
+    assert cells == [cell.strip().partition(" (")[0] for line in lines for cell in line.strip("|").split("|")]
+    for section in (*report.sections, *report.signatures):
+        assert f"## {section.title}" in text
+
+
+def first_words(cell):
+    """What a field says, without what stands small below it."""
+    return html.unescape(re.sub("<.*?>", "", cell.partition("<small>")[0])).partition(" (")[0]
+
+
+def card(cases, picture=None, **options):
+    question = asked({f"r{n}": [case] for n, case in enumerate(cases)})[0]
+    made = case_card(question, looks(question.answers), picture, **options)
+    parsed(made)
+    return made
+
+
+def test_a_card_shows_what_was_recalled(make_case):
+    made = card([make_case(right=False, answer=PLAN.format("(600,600),(900,900)"), objects=NOTED)])
+    assert "✗ took Hobby" in made
+    assert "card not recalled.</span> It is grey, plain, crest, <s>slim</s>." in made
+    assert "<em>Plan:</em> the Merlin" in made
+    assert "<em>Answer:</em> (600,600),(900,900)" in made
+    good = card([make_case(answer=PLAN.format("(100,100),(400,400)").replace("broad", "slim"), objects=NOTED)])
     assert "✓ card recalled" in good
-    silent = case_card(make_case("a", right=False, box_px=None, text="x" * 5000), make_sample("a"))
-    assert "no box" in silent
-    assert "recalled" not in silent
-    assert silent.count("x" * 700) == 1
-    assert "x" * 701 not in silent
+    assert "✓ IoU 1.00" in good
+    assert "data-reasoning=right" in good
 
 
-def test_what_a_model_or_a_name_says_is_no_markup(make_case, make_sample):
-    card = case_card(make_case("a", entity="<b>bird", text="</p><script>alert(1)</script>"), make_sample("a"))
-    parsed(card)
-    assert "<script>" not in card
-    assert "&lt;b&gt;bird" in card
+def test_a_card_says_where_reasoning_points(make_case):
+    think = "<think>Conclusion: {} is the Merlin.</think><answer>(100,100),(400,400)</answer>"
+    assert "points at the right object" in card([make_case(answer=think.format("(100,100),(400,400)"))])
+    astray = card([make_case(answer=think.format("(600,600),(900,900)"))])
+    assert "points at another object" in astray
+    assert "data-verdict=right data-reasoning=wrong" in astray
+    assert "cannot be told what it points at" in card([make_case(answer=think.format("one of them"))])
+    assert "data-reasoning=none" in card([make_case()])
 
 
-def test_bars_stand_where_the_accuracy_says(make_case):
-    cases = {"base": [make_case(f"k{i}", right=i < 3) for i in range(4)]}
-    chart = bar_chart(rows(cases, 0), STAGES)
-    parsed(chart)
-    # The plot is 300 - 16 - 40 = 244 high: three quarters are 183.
-    assert 'height="183.0"' in chart
-    assert "Base, seen, known: 75.0%" in chart
-    assert bar_chart([], STAGES) == ""
+def test_what_a_model_or_a_name_says_is_no_markup(make_case):
+    made = card([make_case(entity='<b>"bird', category="a'><i>", answer="</p><script>alert(1)</script>")])
+    assert "<script>" not in made
+    assert "&lt;b&gt;&quot;bird" in made
+    assert 'data-category="a&#x27;&gt;&lt;i&gt;"' in made
 
 
-def test_lines_reach_from_edge_to_edge():
-    chart = line_chart("Loss", [Line("a", "red", [(0, 0.0), (10, 1.0)])], share=True)
-    parsed(chart)
-    # Left at 44, right at 360 - 10; 0 at the bottom, 220 - 24, and 1 at the top, 12.
-    assert 'points="44.0,196.0 350.0,12.0"' in chart
-    assert line_chart("Loss", [Line("a", "red", [(0, float("nan"))])]) == ""
-    parsed(line_chart("flat", [Line("a", "red", [(0, 0.0)])]))
+def test_an_answer_without_end_is_cut(make_case):
+    made = card([make_case(answer="x" * 50_000)])
+    assert "✗ no box" in made
+    assert "x" * 3000 + " …" in made
+    assert "x" * 3001 not in made
 
 
-def test_ticks():
-    assert nice_ticks(-0.02, 0.03) == [-0.02, 0.0, 0.02]
-    assert nice_ticks(0, 120) == [0, 50, 100]
-    assert nice_ticks(3, 3) == [3, 4]
+def test_answers_of_several_runs_stand_side_by_side(make_case, make_sample):
+    picture = Drawn(picture_of(make_sample("k0"), "mark"))
+    made = card([make_case(), make_case(right=False), make_case(answer="?")], picture)
+    assert made.count("<section class=") == 3
+    assert made.count('class="answer"') == 2  # the third gave none
+    colours = re.findall(r'class="answer"[^>]*style="stroke:(.*?);', made)
+    assert colours == ["var(--hue1)", "var(--hue2)"]
+    assert 'id="pmark" src="data:image/png' in made
+    again = card([make_case()], Drawn(picture.picture, repeats=True))
+    assert 'data-same="pmark"' in again
+    assert "base64" not in again
+    assert "stroke:var(--answer)" in again  # one run alone: orange
+    lost = card([make_case()], Drawn(picture_of(make_sample("k0", b"\x89PNG\r\n\x1a\nbroken"), "m")))
+    assert "this picture cannot be opened" in lost
+
+
+def test_a_question_of_several_choices(make_line):
+    from kvg.evaluation.case import case_of
+
+    line = make_line(answer="<think>small</think><answer>B</answer>", options=["Merlin", "<Hobby>"])
+    line = {**{n: line[n] for n in line if n not in ("gt_bbox", "objects", "target")}, "right": 0}
+    made = card([case_of(line, "here")])
+    assert "Which bird is it?" in made
+    assert "✗ B &lt;Hobby&gt;" in made
+    assert "<li class=right>Merlin</li><li>&lt;Hobby&gt;</li>" in made

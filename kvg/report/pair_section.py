@@ -1,0 +1,175 @@
+"""Differences between runs as cards, which answer the questions first asked, and as tables."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from kvg.evaluation.comparison import Difference
+from kvg.evaluation.estimate import Estimate
+from kvg.evaluation.matching import ALL, BOTH, MEAN
+from kvg.report.naming import Look
+from kvg.report.pairs import PairResult, difference_of, p_value
+from kvg.report.results import RunResults
+from kvg.report.sections import BY_CATEGORY, Section
+from kvg.report.tables import NONE, Cell, Row, Table, change, percent
+
+Looks = Mapping[str, Look]
+
+# The method's own questions: stage before, stage after, grouping, group, and what the difference answers.
+_QUESTIONS: Final = (
+    ("base", "cot_sft", "split", "seen", "Does stage 1 teach? CoT-SFT over the base model, seen categories"),
+    ("direct_sft", "cot_sft", BOTH, "unseen, known",
+     "Does recalled knowledge guide the eye? CoT-SFT over direct SFT, known entities of unseen categories"),
+    ("cot_sft", "cot_sft_grpo", "split", "seen", "Does stage 2 help? GRPO over CoT-SFT, seen categories"),
+)  # fmt: skip
+_ONE_RUN: Final = "one run each"  # begins a note that is true of every pair here, and is said once
+_HEADINGS: Final = {
+    ALL: "All",
+    MEAN: "Mean of categories",
+    "split": "By split",
+    "knowledge": "By knowledge of the base model",
+    BOTH: "By split and knowledge",
+    "category": BY_CATEGORY,
+}
+
+
+def finding_cards(pairs: Sequence[PairResult], runs: Mapping[str, RunResults], looks: Looks) -> str:
+    """Cards for the page's head: what each pair differs by, or how often a single run is right."""
+    cards = []
+    for pair in pairs:
+        row, question = _asked_first(pair, looks)
+        if row is not None:
+            cards.append(_difference_card(row, question))
+    if not cards and len(runs) == 1:
+        cards = [_share_card(name, estimate) for name, estimate in _main_shares(next(iter(runs.values())))]
+    return f"<div class=findings>{''.join(cards)}</div>" if cards else ""
+
+
+def pair_section(pairs: Sequence[PairResult], notes: Sequence[str], looks: Looks) -> Section | None:
+    """A table of differences, a column a pair; then one of all that the tests say, folded."""
+    if not pairs:
+        return None
+    titles = {id(pair): _title(pair, looks) for pair in pairs}
+    rows: list[Row] = []
+    for by, heading in _HEADINGS.items():
+        groups = dict.fromkeys(
+            (row["set"], row["name"]) for pair in pairs for row in pair["differences"] if row["by"] == by
+        )
+        if groups and by != ALL:
+            rows.append([heading])
+        for name_of_set, name in groups:
+            found = [_on(pair, name_of_set, by, name) for pair in pairs]
+            rows.append([_group_name(name_of_set, by, name, pairs), *map(_difference_cell, found)])
+    heads = ["", *titles.values()]
+    of_pairs = (note for pair in pairs for note in pair["notes"] if not note.startswith(_ONE_RUN))
+    told = list(dict.fromkeys([*notes, *of_pairs, "what is said of two runs is not said of other seeds"]))
+    said = (
+        "Points of percent right, with the 95% interval of a paired bootstrap over pictures. p: of a sign test over "
+        "pictures (McNemar's where none is shared), adjusted for the pairs and groups of its block (Holm). Green and "
+        "red are more than luck does (p ≤ 0.05). "
+    )
+    note = said + " ".join(f"{one[:1].upper()}{one[1:]}." for one in told)
+    return Section("Differences", note.strip(), [Table(heads, rows), _test_table(pairs, titles)], anchor="differences")
+
+
+def _test_table(pairs: Sequence[PairResult], titles: Mapping[int, str]) -> Table:
+    rows: list[Row] = []
+    for pair in pairs:
+        rows.append([titles[id(pair)]])
+        for row in pair["differences"]:
+            seen = NONE if row["detectable"] is None else percent(row["detectable"])
+            rows.append(
+                [
+                    _group_name(row["set"], row["by"], row["name"], pairs),
+                    str(row["n"]),
+                    str(row["pictures"]),
+                    _difference_cell(row, with_p=False),
+                    f"{row['only_after']:g}",
+                    f"{row['only_before']:g}",
+                    f"{row['p']:.2g}",
+                    f"{row['p_holm']:.2g}",
+                    seen,
+                ]
+            )
+    heads = [
+        "", "cases", "pictures", "difference", "only the first right", "only the second right", "p", "p, adjusted",
+        "could have seen",
+    ]  # fmt: skip
+    note = (
+        "“Could have seen”: the smallest true difference in points that this many cases find in 80 of 100 comparisons."
+    )
+    return Table(heads, rows, title="Tests in full", note=note, folded=True)
+
+
+def _title(pair: PairResult, looks: Looks) -> str:
+    return f"{looks[pair['after']].title} over {looks[pair['before']].title}"
+
+
+def _on(pair: PairResult, name_of_set: str, by: str, name: str) -> Difference | None:
+    for row in pair["differences"]:
+        if (row["set"], row["by"], row["name"]) == (name_of_set, by, name):
+            return row
+    return None
+
+
+def _group_name(name_of_set: str, by: str, name: str, pairs: Sequence[PairResult]) -> str:
+    several = len({row["set"] for pair in pairs for row in pair["differences"]}) > 1
+    words = {(ALL, ALL): "all cases", (MEAN, ALL): "all categories", (MEAN, "seen"): "seen categories"}
+    words[MEAN, "unseen"] = "unseen categories"
+    told = words.get((by, name), name)
+    return f"{name_of_set}: {told}" if several and name_of_set else told
+
+
+def _difference_cell(row: Difference | None, with_p: bool = True) -> Cell:
+    if row is None:
+        return Cell(NONE)
+    cell = change(row["difference"], row["significant"])
+    return Cell(cell.text, f"{cell.small}\n{p_value(row['p_holm'])}", cell.kind) if with_p else cell
+
+
+def _asked_first(pair: PairResult, looks: Looks) -> tuple[Difference | None, str]:
+    for before, after, by, name, question in _QUESTIONS:
+        if (before, after) == (pair["before"], pair["after"]):
+            found = difference_of(pair, by, name)
+            if found is not None:
+                return found, question
+    return difference_of(pair), f"{_title(pair, looks)}, all cases"
+
+
+def _difference_card(row: Difference, question: str) -> str:
+    cell = change(row["difference"], row["significant"])
+    kind = {"good": "up", "bad": "down"}.get(cell.kind, "even")
+    seen = row["detectable"]
+    told = f"{p_value(row['p_holm'])}, n = {row['n']}"
+    if not row["significant"]:
+        could = "no difference" if seen is None else f"{percent(seen)} points"
+        told = f"no more than luck does ({told}); {could} could have been seen"
+    interval = f"{cell.small}"
+    return (
+        f"<div class=finding><b class={kind}>{cell.text} <small>points ({interval})</small></b>"
+        f"<span>{html.escape(question)}</span><span>{html.escape(told)}</span></div>"
+    )
+
+
+def _main_shares(results: RunResults) -> list[tuple[str, Estimate]]:
+    found: list[tuple[str, Estimate]] = []
+    for figure in results["figures"]:
+        if figure["by"] == "all":
+            found.append(("of all answers are right", figure["accuracy"]))
+            if figure["category_mean"]:
+                found.append(("mean of the categories", figure["category_mean"]))
+        elif figure["by"] == "split":
+            found.append((f"in {figure['name']} categories", figure["accuracy"]))
+    if choice := results["choice"]:
+        found.append(("of the names chosen are right", choice["all"]))
+    return found
+
+
+def _share_card(name: str, estimate: Estimate) -> str:
+    interval = f"{percent(estimate['low'])} to {percent(estimate['high'])}"
+    return (
+        f"<div class=finding><b>{percent(estimate['value'])} <small>% ({interval})</small></b>"
+        f"<span>{html.escape(name)}, n = {estimate['n']}</span></div>"
+    )

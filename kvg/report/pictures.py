@@ -1,0 +1,130 @@
+"""Pictures of the cases shown, found in the sets that were asked, small enough for a page."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from PIL import Image
+
+from kvg.errors import DataError
+from kvg.evaluation.case import Case
+from kvg.formats.stores import open_store
+from kvg.progress import shown
+from kvg.shards.reader import Tally
+from kvg.shards.schema import image_extension
+from kvg.types import Sample
+
+SIDE: Final = 640  # pixels of the longer side that are shown
+QUALITY: Final = 80
+_LIGHT: Final = 60_000  # bytes; a smaller file of a small picture stays as it is
+_DRAWN: Final = 320  # pixels of the longer side; a smaller picture is shown with its pixels
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of the page.
+
+    Attributes:
+        mark: checksum of the stored picture: pictures that share one are the same.
+        uri: all of it as a data URI; '' where it cannot be opened.
+        width: of the stored picture in pixels.
+        height: likewise.
+    """
+
+    mark: str
+    uri: str
+    width: int
+    height: int
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether it is so small that its pixels are to be seen."""
+        return max(self.width, self.height) < _DRAWN
+
+
+@dataclass(frozen=True)
+class FoundPictures:
+    """What was found.
+
+    Attributes:
+        by_case: pictures by ``Case.id``.
+        num_missing: cases whose key no set holds.
+        num_other: cases whose key a set holds with another picture than the one that was asked about.
+    """
+
+    by_case: Mapping[str, Picture]
+    num_missing: int = 0
+    num_other: int = 0
+
+
+def read_pictures(sets: Sequence[tuple[str, str]], cases: Sequence[Case]) -> FoundPictures:
+    """Finds the pictures of cases by key; none is shown that has another checksum than the case tells.
+
+    Args:
+        sets: name and path of each; one without a name may hold the cases of any set.
+        cases: to be shown; those on disturbed pictures have none.
+
+    Raises:
+        DataError: a set cannot be opened, or holds no picture of these cases.
+    """
+    wanted: dict[str, list[Case]] = {}
+    for case in cases:
+        if not case.artifact:
+            wanted.setdefault(case.key, []).append(case)
+    found: dict[str, Picture] = {}
+    made: dict[str, Picture] = {}
+    others: set[str] = set()
+    for name, path in sets:
+        parts, tally = open_store(path).parts(), Tally(log_problems=False)
+        samples = (sample for part in parts for _, sample in part.read(tally))
+        for sample in shown(samples, f"pictures of {path}", sum(part.num_samples for part in parts)):
+            for case in wanted.get(sample.key, ()):
+                if name and case.set != name:
+                    continue
+                mark = hashlib.sha256(sample.image).hexdigest()[:16]
+                if case.image and case.image != mark:
+                    others.add(case.id)
+                    continue
+                if mark not in made:
+                    made[mark] = picture_of(sample, mark)
+                found[case.id] = made[mark]
+    asked = {case.id for some in wanted.values() for case in some}
+    others -= found.keys()
+    if asked and not found:
+        told = "they hold other pictures under the same keys" if others else "they hold none of their keys"
+        remedy = f"these sets are not what the runs were asked ({told}); give the set of the runs"
+        raise DataError(", ".join(path for _, path in sets), "key", remedy)
+    return FoundPictures(found, len(asked) - len(found) - len(others), len(others))
+
+
+def picture_of(sample: Sample, mark: str) -> Picture:
+    """The picture of a sample for the page; a large or heavy one becomes a smaller JPEG."""
+    light = max(sample.width, sample.height) <= SIDE and len(sample.image) <= _LIGHT
+    try:
+        kind = {"jpg": "jpeg", "png": "png"}[image_extension(sample.image)]
+        data = sample.image
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()  # what does not open is told on the card and not left to the browser
+            if not light:
+                kind, data = "jpeg", _smaller(image)
+    except (OSError, ValueError, DataError, Image.DecompressionBombError):
+        return Picture(mark, "", sample.width, sample.height)
+    uri = f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
+    return Picture(mark, uri, sample.width, sample.height)
+
+
+def _smaller(image: Image.Image) -> bytes:
+    if image.mode in ("RGBA", "LA", "P"):
+        image = image.convert("RGBA")
+        ground = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(ground, image)
+    image = image.convert("RGB")
+    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=QUALITY)
+    return file.getvalue()

@@ -1,0 +1,206 @@
+"""A report of one run or of several: measured once, then written as page, JSON, Markdown and tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kvg.evaluation.case import Case
+from kvg.evaluation.exposure import EXPOSURES
+from kvg.report.curves import Curve
+from kvg.report.gallery import asked, pick
+from kvg.report.gallery_page import Gallery
+from kvg.report.markdown import markdown
+from kvg.report.naming import Look, looks
+from kvg.report.page import Contents, page
+from kvg.report.pair_section import finding_cards, pair_section
+from kvg.report.pairs import Pair, PairResult, compare_pairs
+from kvg.report.pictures import read_pictures
+from kvg.report.results import RunResults, Told, drawn_curves, entities_without_level, results_of
+from kvg.report.run_section import runs_section
+from kvg.report.sections import (
+    Section,
+    accuracy_section,
+    artifact_section,
+    choice_section,
+    curve_section,
+)
+from kvg.report.signature_sections import signature_sections
+
+Cases = Mapping[str, Sequence[Case]]  # by run
+
+
+@dataclass(frozen=True)
+class Report:
+    """All of it.
+
+    Attributes:
+        title: headline.
+        lead: the sentence under it.
+        looks: of the runs.
+        results: by run.
+        pairs: differences.
+        notes: what a reader must know of the pairs.
+        told: what is known besides the answers.
+        sections: figures.
+        signatures: failure signatures.
+        gallery: cases.
+        facts: settings and versions, by name.
+    """
+
+    title: str
+    lead: str
+    looks: Mapping[str, Look]
+    results: Mapping[str, RunResults]
+    pairs: Sequence[PairResult]
+    notes: Sequence[str]
+    told: Told
+    sections: Sequence[Section]
+    signatures: Sequence[Section]
+    gallery: Gallery
+    facts: Mapping[str, str]
+
+    def html(self) -> str:
+        """The page."""
+        findings = finding_cards(self.pairs, self.results, self.looks)
+        parts = (findings, self.sections, self.signatures, self.gallery, self.facts)
+        return page(Contents(self.title, self.lead, self.looks, *parts))
+
+    def markdown(self) -> str:
+        """The same tables in Markdown."""
+        return markdown(self.title, self.lead, [*self.sections, *self.signatures], self.facts)
+
+    def record(self, settings: Mapping[str, Any], versions: Mapping[str, str]) -> dict[str, Any]:
+        """The same numbers for JSON.
+
+        Args:
+            settings: of the report.
+            versions: of what made it.
+        """
+        return {
+            "runs": dict(self.results),
+            "pairs": list(self.pairs),
+            "notes": list(self.notes),
+            "curves": {run: _finite(drawn_curves(found)) for run, found in self.told.curves.items()},
+            "settings": dict(settings),
+            "versions": dict(versions),
+        }
+
+
+def _finite(curves: Mapping[str, Curve]) -> dict[str, list[tuple[int, float | None]]]:
+    """JSON knows no number that is none."""
+    return {tag: [(step, v if math.isfinite(v) else None) for step, v in curve] for tag, curve in curves.items()}
+
+
+def make_report(
+    runs: Cases,
+    pairs: Sequence[Pair],
+    gallery: Gallery,
+    told: Told,
+    facts: Mapping[str, str],
+    seed: int,
+    title: str = "",
+    pairs_asked: bool = False,
+) -> Report:
+    """Measures the runs and makes the sections.
+
+    Args:
+        runs: cases by the name of their run.
+        pairs: runs to compare.
+        gallery: cases to show, see ``chosen_gallery``.
+        told: what is known besides the answers.
+        facts: settings and versions, by name.
+        seed: of all intervals and lots.
+        title: headline; made of the runs where there is none.
+        pairs_asked: see ``compare_pairs``.
+
+    Raises:
+        DataError: two runs that are compared tell different truths of a case, or share none.
+    """
+    look = looks([*runs, *told.curves])
+    results = results_of(runs, told, seed)
+    compared, notes = compare_pairs(runs, pairs, seed, pairs_asked)
+    own = {name: look[name] for name in runs}
+    sections = (
+        accuracy_section(results, own),
+        pair_section(compared, notes, own),
+        choice_section(results, own),
+        artifact_section(results, own),
+        curve_section(told.curves, look),
+        runs_section(results, own),
+    )
+    signs = {run: found["signatures"] for run, found in results.items() if found["signatures"]}
+    return Report(
+        title=title or _title(own),
+        lead=_lead(runs, told),
+        looks=own,
+        results=results,
+        pairs=compared,
+        notes=notes,
+        told=told,
+        sections=[section for section in sections if section],
+        signatures=signature_sections(signs, look),
+        gallery=gallery,
+        facts=facts,
+    )
+
+
+def chosen_gallery(runs: Cases, sets: Sequence[tuple[str, str]], num: int, seed: int) -> Gallery:
+    """Chooses cases and finds their pictures.
+
+    Args:
+        runs: cases by the name of their run.
+        sets: name and path of each; without any the cases are shown without pictures.
+        num: at most so many cases.
+        seed: of the lot.
+
+    Raises:
+        DataError: a set cannot be opened, or holds none of the pictures.
+    """
+    questions = asked(runs)
+    chosen = pick(questions, num, seed)
+    notes = []
+    if any(case.artifact for cases in runs.values() for case in cases):
+        notes.append("Disturbed pictures are not shown.")
+    if not sets or not chosen:
+        return Gallery(chosen, None, len(questions), notes)
+    found = read_pictures(sets, [question.case for question in chosen])
+    if found.num_missing:
+        notes.append(f"The pictures of {found.num_missing} cases are in none of the sets given.")
+    if found.num_other:
+        notes.append(f"Of {found.num_other} cases the sets hold another picture than the one that was asked about.")
+    return Gallery(chosen, found.by_case, len(questions), notes)
+
+
+def _title(runs: Mapping[str, Look]) -> str:
+    names = [look.title for look in runs.values()]
+    if len(names) == 1:
+        return f"Evaluation of {names[0]}"
+    return f"{', '.join(names[:-1])} and {names[-1]} compared" if len(names) <= 4 else f"{len(names)} runs compared"
+
+
+def _lead(runs: Cases, told: Told) -> str:
+    cases = [case for some in runs.values() for case in some]
+    parts = []
+    if any(not case.is_choice for case in cases):
+        parts.append(
+            "A picture and a name are given, and a box is asked for. An answer is right where its box overlaps a true "
+            "one by at least half (IoU ≥ 0.5); one that cannot be read is wrong."
+        )
+    if any(case.split for case in cases):
+        parts.append("Training saw the seen categories only.")
+    if told.levels:
+        missing = entities_without_level(runs, told.levels)
+        parts.append(
+            "Known entities are those that the base model could tell from others, by the knowledge files given."
+        )
+        if missing:
+            parts.append(f"Of {len(missing)} entities they tell nothing; these are neither known nor unknown.")
+    elif any(case.knowledge for case in cases):
+        parts.append("Known entities are those that the base model had read about before.")
+    if told.exposure:
+        novel = EXPOSURES[-1].capitalize()
+        parts.append(f"“{novel}” entities are those of which training has shown no picture and told nothing.")
+    return " ".join(parts)

@@ -1,0 +1,167 @@
+"""All figures of a report, as they go into results.json; page, Markdown and terminal are made of these."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final, TypedDict
+
+from kvg.errors import DataError
+from kvg.evaluation.case import Case
+from kvg.evaluation.estimate import pictures_of
+from kvg.evaluation.exposure import Exposure
+from kvg.evaluation.figures import (
+    ArtifactCurve,
+    ChoiceTable,
+    Figure,
+    artifact_curves,
+    choice_table,
+    figures,
+)
+from kvg.evaluation.levels import Levels, knowledge_of, without_level
+from kvg.evaluation.predictions import RECORD
+from kvg.evaluation.scoring import STRICT
+from kvg.evaluation.signatures import Signatures, signatures
+from kvg.progress import shown
+from kvg.report.curves import Curve
+
+Curves = Mapping[str, Curve]  # by tag
+
+
+class RunFacts(TypedDict):
+    """How a run came about. Counts are by what the lines say; ``record`` is its predictions.json, None without one."""
+
+    cases: int
+    pictures: int
+    unread: int  # no box, or no option, could be read
+    cut_off: int  # the answer was as long as was allowed
+    modes: dict[str, int]
+    parsers: dict[str, int]
+    patterns: dict[str, int]  # that hit, by number; only where a parser has said so
+    record: dict[str, Any] | None
+
+
+class RunResults(TypedDict):
+    """One run."""
+
+    facts: RunFacts
+    figures: list[Figure]
+    choice: ChoiceTable | None
+    artifacts: list[ArtifactCurve]
+    signatures: Signatures | None  # None without a box asked for on a picture as it is
+
+
+@dataclass(frozen=True)
+class Told:
+    """What is known besides the answers.
+
+    Attributes:
+        levels: of entities, see ``read_levels``.
+        exposure: what training has shown, None where no training set is given.
+        curves: of trainings, by the name of a run.
+        records: predictions.json of the runs that have one.
+    """
+
+    levels: Levels = field(default_factory=dict)
+    exposure: Exposure | None = None
+    curves: Mapping[str, Curves] = field(default_factory=dict)
+    records: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+
+
+def results_of(runs: Mapping[str, Sequence[Case]], told: Told, seed: int) -> dict[str, RunResults]:
+    """Measures every run.
+
+    Args:
+        runs: cases by the name of their run.
+        told: what is known besides.
+        seed: of all intervals and lots.
+    """
+    found: dict[str, RunResults] = {}
+    for name, cases in shown(runs.items(), "figures of runs", len(runs)):
+        exposures = told.exposure.by_case(cases) if told.exposure else None
+        plain = any(not case.is_choice and not case.artifact for case in cases)
+        found[name] = RunResults(
+            facts=run_facts(cases, told.records.get(name)),
+            figures=figures(cases, seed, told.levels, exposures),
+            choice=choice_table(cases, seed),
+            artifacts=artifact_curves(cases, seed),
+            signatures=signatures(cases, seed, told.levels, told.curves.get(name)) if plain else None,
+        )
+    return found
+
+
+def run_facts(cases: Sequence[Case], record: dict[str, Any] | None = None) -> RunFacts:
+    """Counts of a run.
+
+    Args:
+        cases: of the run.
+        record: its predictions.json.
+    """
+    return RunFacts(
+        cases=len(cases),
+        pictures=len(set(pictures_of(cases))),
+        unread=sum(not case.answered for case in cases),
+        cut_off=sum(case.facts.get("finish_reason") == "length" for case in cases),
+        modes=_counted(case.mode for case in cases if case.mode),
+        parsers=_counted(str(case.facts.get("parser") or STRICT) for case in cases if not case.is_choice),
+        patterns=_counted(str(case.facts["pattern"]) for case in cases if "pattern" in case.facts),
+        record=record,
+    )
+
+
+def with_knowledge(cases: Sequence[Case], levels: Levels) -> list[Case]:
+    """The cases, with what is told of their entities; see ``kvg.evaluation.levels.knowledge_of``."""
+    return [replace(case, knowledge=knowledge_of(case, levels)) for case in cases] if levels else list(cases)
+
+
+def read_record(run: str | Path) -> dict[str, Any] | None:
+    """The predictions.json of a run; None where there is none, as beside answers that others have made.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    path = Path(run) / RECORD if Path(run).is_dir() else Path(run).with_name(RECORD)
+    if not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(str(path), "json", f"cannot be read ({error}); remove the file, or run it again") from error
+    if not isinstance(found, dict):
+        raise DataError(str(path), "json", "holds no object; remove the file, or run it again")
+    return found
+
+
+def entities_without_level(runs: Mapping[str, Sequence[Case]], levels: Levels) -> list[str]:
+    """Entities asked for of which no knowledge file tells; none where no file was given."""
+    return without_level([case for cases in runs.values() for case in cases], levels) if levels else []
+
+
+def _counted(values: Iterable[str]) -> dict[str, int]:
+    return dict(Counter(values).most_common())
+
+
+# Title, tag, whether the values are shares.
+DRAWN_CURVES: Final[Sequence[tuple[str, str, bool]]] = (
+    ("Loss of supervised training", "train/loss", False),
+    ("Validation accuracy, all", "val/iou_acc", True),
+    ("Validation accuracy, seen categories", "val/iou_acc/seen", True),
+    ("Validation accuracy, unseen categories", "val/iou_acc/unseen", True),
+    ("Validation accuracy, known entities", "val/iou_acc/known", True),
+    ("Validation accuracy, unknown entities", "val/iou_acc/unknown", True),
+    ("KL to the stage-1 model", "train/kl", False),
+    ("Completion length in tokens", "train/completion_length", False),
+    ("Entropy in nats a token", "train/entropy", False),
+)
+REWARD: Final = "train/reward/"
+
+
+def drawn_curves(curves: Curves) -> dict[str, Curve]:
+    """The curves of a training that are shown; the loss of stage 2 is near 0 by construction and is none of them."""
+    is_rewarded = f"{REWARD}total" in curves
+    tags = [tag for _, tag, _ in DRAWN_CURVES if not (tag == "train/loss" and is_rewarded)]
+    parts = sorted((tag for tag in curves if tag.startswith(REWARD)), key=lambda tag: (tag != f"{REWARD}total", tag))
+    return {tag: curves[tag] for tag in (*tags, *parts) if curves.get(tag)}

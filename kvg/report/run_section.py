@@ -1,0 +1,89 @@
+"""How the runs of a report came about: what was asked, read and left out, and with which settings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+from kvg.evaluation.estimate import Estimate
+from kvg.evaluation.figures import Figure
+from kvg.report.results import RunResults
+from kvg.report.sections import Looks, Runs, Section, run_cell, run_cells
+from kvg.report.tables import NONE, Cell, Row, Table, number, percent
+
+_TOLD_ELSEWHERE: Final = ("bad", "num_bad", "num_cases")
+_LONGEST: Final = 90  # characters of a setting that are shown
+
+
+def runs_section(runs: Runs, looks: Looks) -> Section:
+    """How the runs came about: what was asked, read and left out."""
+
+    def overall(results: RunResults, value: Callable[[Figure], Estimate | None]) -> Estimate | None:
+        return next((value(figure) for figure in results["figures"] if figure["by"] == "all"), None)
+
+    rows: list[Row] = []
+    for run, results in runs.items():
+        facts, record = results["facts"], results["facts"]["record"] or {}
+        left_out = record.get("num_bad")
+        rows.append(
+            [
+                run_cell(looks[run]),
+                ", ".join(facts["modes"]) or NONE,
+                ", ".join(facts["parsers"]) or NONE,
+                str(facts["cases"]),
+                str(facts["pictures"]),
+                number(overall(results, lambda figure: figure["mean_iou"])),
+                f"{facts['unread']} ({percent(facts['unread'] / facts['cases'])}%)",
+                str(facts["cut_off"]),
+                number(overall(results, lambda figure: figure["mean_tokens"]), 0),
+                NONE if left_out is None else str(left_out),
+            ]
+        )
+    heads = ["", "asked in", "read by", "cases", "pictures", "mean IoU", "unread", "cut off", "tokens", "bad, left out"]
+    tables = [Table(heads, rows, texts=3)]
+    if any(len(results["facts"]["patterns"]) > 1 for results in runs.values()):
+        tables.append(_patterns(runs, looks))
+    reasons = [(run, str(why)) for run, r in runs.items() for why in (r["facts"]["record"] or {}).get("bad") or ()]
+    if reasons:
+        told: list[Row] = [[run_cell(looks[run]), reason] for run, reason in reasons]
+        tables.append(Table(["", "reason"], told, title="What could not be asked", texts=2))
+    if settings := _settings(runs, looks):
+        tables.append(settings)
+    note = (
+        "“Unread” answers hold no box, or no option, that the parser reads; they are wrong. “Cut off” answers reached "
+        "the greatest length allowed. “Bad” questions could not be asked at all and are in no figure."
+    )
+    return Section("Runs", note, tables, anchor="runs")
+
+
+def _patterns(runs: Runs, looks: Looks) -> Table:
+    numbers = sorted({int(number) for results in runs.values() for number in results["facts"]["patterns"]})
+    rows: list[Row] = [
+        [run_cell(looks[run]), *(str(results["facts"]["patterns"].get(str(number), 0)) for number in numbers)]
+        for run, results in runs.items()
+    ]
+    heads = ["", *(f"pattern {number}" if number else "none" for number in numbers)]
+    return Table(heads, rows, title="Answers by the pattern that read them")
+
+
+def _settings(runs: Runs, looks: Looks) -> Table | None:
+    """What the runs' predictions.json say of how they were made; what is the same in all of them, once."""
+    told = {run: dict(_flat(results["facts"]["record"] or {})) for run, results in runs.items()}
+    rows: list[Row] = []
+    for name in dict.fromkeys(name for found in told.values() for name in found):
+        if name.partition(".")[0] not in _TOLD_ELSEWHERE:
+            rows.append([name, *(found.get(name, NONE) for found in told.values())])
+    if not rows:
+        return None
+    heads: list[Cell | str] = ["", *run_cells(looks)]
+    return Table(heads, rows, title="Settings of the runs", texts=len(heads), folded=True)
+
+
+def _flat(record: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in record.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{before}{name}.")
+        else:
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            yield f"{before}{name}", text if len(text) <= _LONGEST else text[:_LONGEST] + "…"

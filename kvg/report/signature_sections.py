@@ -1,0 +1,219 @@
+"""Failure signatures as sections of a report: the verdicts in words, and the figures behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final, TypeVar
+
+from kvg.evaluation.signatures import Signatures
+from kvg.report.naming import Look
+from kvg.report.pairs import p_value
+from kvg.report.sections import Looks, Section, Verdict, run_cell
+from kvg.report.tables import NONE, Cell, Row, Table, change, number, percent, share
+
+Found = Mapping[str, Signatures]  # by run
+T = TypeVar("T")
+
+_PAIRS: Final = 12  # confusions shown of each run
+_CURVES: Final = {
+    "train/completion_length": "length in tokens",
+    "train/entropy": "entropy in nats a token",
+    "train/reward_std_in_group": "spread of rewards in a group",
+    "train/unparsed": "share without a box",
+}
+
+
+def signature_sections(found: Found, looks: Looks) -> list[Section]:
+    """All signatures of all runs, those left out of which nothing was measured.
+
+    Args:
+        found: by run.
+        looks: of the runs.
+    """
+    sections = (_reasoning, _length, _knowledge, _position, _confusion)
+    return [section for make in sections if (section := make(found, looks))]
+
+
+def verdict_of(run: Look, text: str) -> Verdict:
+    """A verdict with its kind, which its first words tell."""
+    kind = "bad" if text.startswith("sign") else "good" if text.startswith("no sign") else ""
+    return Verdict(run, text, kind)
+
+
+def _reasoning(found: Found, looks: Looks) -> Section | None:
+    rows: list[Row] = []
+    verdicts = []
+    for run, signs in found.items():
+        for table in signs["reasoning"]:
+            if table["group"] == "all":
+                verdicts.append(verdict_of(looks[run], f"{table['verdict']} (judged by the {table['by']})"))
+            rows.append(
+                [
+                    run_cell(looks[run]),
+                    table["by"],
+                    table["group"],
+                    *(str(table[name]) for name in ("right_right", "right_wrong", "wrong_right", "wrong_wrong")),
+                    str(table["untold"]),
+                    share(table["box_if_right"]),
+                    share(table["box_if_wrong"]),
+                    change(table["gain"]),
+                    share(table["lucky"]),
+                    share(table["left"]),
+                ]
+            )
+    if not rows:
+        return None
+    heads = [
+        "", "judged by", "cases", "reasoning ✓ box ✓", "reasoning ✓ box ✗", "reasoning ✗ box ✓", "reasoning ✗ box ✗",
+        "not judged", "box right if reasoning is", "box right if not", "gain in points", "right box, wrong reasoning",
+        "answer is not what was reasoned",
+    ]  # fmt: skip
+    note = (
+        "Whether the box is right and whether the reasoning is. Where entities have cards, reasoning is right if every "
+        "trait was recalled; elsewhere if the box that it concludes with is that of the object asked for. Shares in "
+        "percent with 95% intervals."
+    )
+    return Section("Reasoning and box", note, [Table(heads, rows, texts=3)], verdicts, anchor="reasoning")
+
+
+def _length(found: Found, looks: Looks) -> Section | None:
+    curves: list[Row] = []
+    rows: list[Row] = []
+    verdicts = []
+    for run, signs in found.items():
+        for sign in signs["collapse"]:
+            cells = [number(sign["first"], 3), number(sign["last"], 3)]
+            curves.append([run_cell(looks[run]), _CURVES.get(sign["tag"], sign["tag"]), str(sign["n"]), *cells])
+            if not sign["verdict"].startswith("no sign"):
+                verdicts.append(verdict_of(looks[run], sign["verdict"]))
+        lengths = signs["lengths"]
+        verdicts.append(verdict_of(looks[run], lengths["verdict"]))
+        if lengths["n"]:
+            cells = [number(one, 0) for one in (lengths["right"], lengths["wrong"], lengths["difference"])]
+            rows.append([run_cell(looks[run]), *cells, share(lengths["cut_off"])])
+    tables = []
+    if rows:
+        heads = ["", "right answers", "wrong answers", "right less wrong", "cut off %"]
+        tables.append(Table(heads, rows, title="Tokens of an answer"))
+    if curves:
+        heads = ["", "over training", "points", "first", "last"]
+        tables.append(Table(heads, curves, title="First and last values of training", texts=2))
+    if not tables:
+        return None
+    note = "A policy that is paid for boxes alone can stop thinking, stop varying, or stop answering."
+    return Section("Length and variety", note, tables, verdicts, anchor="length")
+
+
+def _knowledge(found: Found, looks: Looks) -> Section | None:
+    rows: list[Row] = []
+    verdicts = []
+    for run, signs in found.items():
+        for gap in signs["knowledge"]:
+            if gap["gap"] is None:
+                continue
+            if gap["group"] == "all":
+                verdicts.append(verdict_of(looks[run], gap["verdict"]))
+            cells = [share(gap["known"]), share(gap["unknown"]), change(gap["gap"])]
+            rows.append([run_cell(looks[run]), gap["group"], str(gap["n"]), *cells, str(gap["untold"])])
+    if not rows:
+        return None
+    heads = ["", "categories", "cases", "known", "unknown", "gap in points", "not told"]
+    note = "How much more often entities are found that the model knows of."
+    return Section("Known and unknown", note, [Table(heads, rows, texts=2)], verdicts, anchor="knowledge")
+
+
+def _position(found: Found, looks: Looks) -> Section | None:
+    found = {run: signs for run, signs in found.items() if signs["position"]["n"]}
+    if not found:
+        return None
+    verdicts = [verdict_of(looks[run], signs["position"]["verdict"]) for run, signs in found.items()]
+    rows: list[Row] = []
+    for by in _in_order(found, lambda signs: [table["by"] for table in signs["position"]["by_place"]]):
+        tables = {r: t for r, signs in found.items() for t in signs["position"]["by_place"] if t["by"] == by}
+        rows.append([f"{'place in ' if by.endswith('order') else ''}{by}"])
+        for place in dict.fromkeys(place["place"] for table in tables.values() for place in table["places"]):
+            cells = []
+            for run in found:
+                values = {p["place"]: p["accuracy"] for p in tables[run]["places"]} if run in tables else {}
+                cells.append(share(values.get(place)))
+            rows.append([place, *cells])
+        rows.append(["p", *(_p(tables[run]["p"]) if run in tables else NONE for run in found)])
+    heads: list[Cell | str] = ["", *map(run_cell, (looks[run] for run in found))]
+    tables_made = [Table(heads, rows, title="Percent right by the place of the object asked for")]
+    tables_made.append(_fields(found, looks))
+    favourites: list[Row] = [
+        [
+            run_cell(looks[run]),
+            one["object"],
+            share(one["answered"]),
+            percent(one["expected"]),
+            change(one["difference"]),
+        ]
+        for run, signs in found.items()
+        for one in signs["position"]["favourites"]
+    ]
+    if favourites:
+        heads = ["", "object", "answered %", "expected %", "difference in points"]
+        title = "Objects that are answered more often than they should be"
+        tables_made.append(Table(heads, favourites, title=title, texts=2))
+    note = (
+        "Whether the place of an object decides what is answered. p: how often places would differ as much by luck. "
+        "The verdict allows for how many tests there are."
+    )
+    return Section("Position", note, tables_made, verdicts, anchor="position")
+
+
+def _fields(found: Found, looks: Looks) -> Table:
+    """Where answered boxes stand, in place of where the true ones do."""
+    fields = _in_order(found, lambda signs: [one["field"] for one in signs["position"]["fields"]])
+    rows: list[Row] = []
+    for field in fields:
+        cells = []
+        for signs in found.values():
+            one = next((one for one in signs["position"]["fields"] if one["field"] == field), None)
+            cells.append(Cell(str(one["answered"]), f"truth {one['truth']}") if one else Cell(NONE))
+        rows.append([field, *cells])
+    rows.append(["p", *(_p(signs["position"]["p"]) for signs in found.values())])
+    heads: list[Cell | str] = ["", *map(run_cell, (looks[run] for run in found))]
+    return Table(heads, rows, title="Answered boxes by the field of the picture that they stand in")
+
+
+def _confusion(found: Found, looks: Looks) -> Section | None:
+    verdicts, errors, alike, pairs = [], list[Row](), list[Row](), list[Row]()
+    for run, signs in found.items():
+        confusion = signs["confusion"]
+        kinds = confusion["errors"]
+        if not kinds["n"]:
+            continue
+        verdicts.append(verdict_of(looks[run], confusion["verdict"]))
+        cells = [share(one) for one in (kinds["other_object"], kinds["no_object"], kinds["unread"], kinds["untold"])]
+        errors.append([run_cell(looks[run]), str(kinds["n"]), *cells])
+        if one := confusion["look_alikes"]:
+            cells = [share(one["to_look_alike"]), Cell(percent(one["chance"])), change(one["difference"])]
+            alike.append([run_cell(looks[run]), str(one["n"]), *cells])
+        if confusion["pairs"]:
+            pairs.append([looks[run].title])
+            for pair in confusion["pairs"][:_PAIRS]:
+                often = [str(pair["num"]), str(pair["together"]), percent(pair["share"])]
+                pairs.append([pair["asked"], pair["answered"] or "an object without a name", *often])
+    if not errors:
+        return None
+    heads = ["", "errors", "another object", "no object", "unread", "cannot be told"]
+    tables = [Table(heads, errors, title="Kinds of errors in percent")]
+    if alike:
+        heads = ["", "confusions", "to the look-alike %", "by chance %", "difference in points"]
+        tables.append(Table(heads, alike, title="Confusions where a look-alike stood on the picture"))
+    if pairs:
+        heads = ["asked for", "answered", "times", "both there", "%"]
+        tables.append(Table(heads, pairs, title="Commonest confusions", texts=2))
+    note = "What is answered in place of what was asked for."
+    return Section("Confusions", note, tables, verdicts, anchor="confusions")
+
+
+def _p(p: float) -> str:
+    return p_value(p).removeprefix("p ").removeprefix("= ")
+
+
+def _in_order(found: Found, values: Callable[[Signatures], list[T]]) -> Iterator[T]:
+    """Each value once, in the order in which it comes first."""
+    return iter(dict.fromkeys(value for signs in found.values() for value in values(signs)))

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import pytest
+
+from kvg.errors import ConfigError, DataError
+from kvg.evaluation.matching import BOTH
+from kvg.report.naming import looks
+from kvg.report.pair_section import finding_cards, pair_section
+from kvg.report.pairs import compare_pairs, difference_of, pairs_of
+
+
+@pytest.fixture
+def made(make_case):
+    """40 cases: the first run is right on 10, the second on 30 (all of the first's), the third on other 10."""
+
+    def cases(rights):
+        groups = [("seen", "known"), ("seen", "unknown"), ("unseen", "known"), ("unseen", "unknown")]
+        return [
+            make_case(f"k{n}", right=n in rights, split=groups[n % 4][0], knowledge=groups[n % 4][1]) for n in range(40)
+        ]
+
+    return {"a": cases(range(10)), "b": cases(range(30)), "c": cases(range(30, 40))}
+
+
+def test_pairs_that_are_asked_for():
+    runs = ["a", "b", "x:y"]
+    assert pairs_of(["b:a", "a:x:y", "b:a"], runs) == [("b", "a"), ("a", "x:y")]
+    for wrong in ("a", "a:z", "a:a", ":b"):
+        with pytest.raises(ConfigError, match=r"--pairs: '.*' is not BEFORE:AFTER with two of the runs a, b, x:y"):
+            pairs_of([wrong], runs)
+
+
+def test_differences_by_hand(made):
+    found, notes = compare_pairs(made, [("a", "b"), ("b", "c")], seed=0, asked=True)
+    assert notes == []
+    row = difference_of(found[0])
+    assert (row["difference"]["value"], row["only_after"], row["only_before"]) == (0.5, 20, 0)
+    # 20 of 20 to one side: the mid-p is 2 * 2**-20 - 2**-20, the exact one 2 * 2**-20.
+    assert row["p"] == pytest.approx(2**-20)
+    assert row["p_exact"] == pytest.approx(2**-19)
+    back = difference_of(found[1])
+    assert back["difference"]["value"] == pytest.approx(-0.5)
+    assert (back["only_after"], back["only_before"]) == (10, 30)
+    # Two pairs on all cases are one family: the smaller p-value is doubled.
+    assert row["p_holm"] == pytest.approx(2**-19)
+    assert back["p_holm"] == back["p"]
+    assert [r["name"] for r in found[0]["differences"] if r["by"] == BOTH] == [
+        "seen, known", "seen, unknown", "unseen, known", "unseen, unknown",
+    ]  # fmt: skip
+    both = difference_of(found[0], BOTH, "seen, known")
+    assert (both["n"], both["difference"]["value"]) == (10, 0.5)  # 0, 4, 8 of the first; 0, 4, .. 28 of the second
+
+
+def test_cases_that_only_one_run_has_are_left_out_and_told(made):
+    found, _ = compare_pairs({"a": made["a"][:30], "b": made["b"]}, [("a", "b")], seed=0, asked=False)
+    assert (found[0]["num_cases"], found[0]["num_left_out"]) == (30, 10)
+    section = pair_section(found, [], looks(["a", "b"]))
+    assert "10 cases that not all runs have are left out" in section.note
+
+
+def test_runs_without_a_common_case(made, make_case):
+    runs = {"a": made["a"], "b": [make_case("other")]}
+    found, notes = compare_pairs(runs, [("a", "b")], seed=0, asked=False)
+    assert found == []
+    assert notes == ["a and b share no case and are not compared"]
+    with pytest.raises(DataError, match="share no case"):
+        compare_pairs(runs, [("a", "b")], seed=0, asked=True)
+
+
+def test_other_truths_are_never_passed_over(made, make_case):
+    runs = {"a": [make_case("k0")], "b": [make_case("k0", gt_bbox=[[1, 1, 500, 500]])]}
+    with pytest.raises(DataError, match="gt_bbox"):
+        compare_pairs(runs, [("a", "b")], seed=0, asked=False)
+
+
+def test_the_card_says_what_could_have_been_seen(made):
+    look = looks(["a", "b", "c"])
+    found, _ = compare_pairs(made, [("a", "b"), ("a", "c")], seed=0, asked=True)
+    cards = finding_cards(found, {}, look)
+    assert "<b class=up>+50.0 <small>points" in cards
+    assert "b over a, all cases" in cards
+    # Ten against ten, mid-p 1 - C(20, 10) / 2**21: no difference, of which 40 cases could only have seen a large one.
+    assert "<b class=even>+0.0 <small>" in cards
+    assert "no more than luck does (p = 0.91, n = 40)" in cards
+    row = difference_of(found[1])
+    assert f"{100 * row['detectable']:.1f} points could have been seen" in cards
+
+
+def test_the_stages_are_asked_their_own_questions(made):
+    runs = {"direct_sft": made["a"], "cot_sft": made["b"]}
+    found, _ = compare_pairs(runs, pairs_of([], list(runs)), seed=0, asked=False)
+    cards = finding_cards(found, {}, looks(runs))
+    assert "Does recalled knowledge guide the eye?" in cards
+    assert "n = 10" in cards  # known entities of unseen categories
