@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image, ImageDraw
 
+from kvg.text.box_codec import GRID
 from kvg.types import Box, Sample
 
 TRUTH, ANSWER = (0, 158, 115), (213, 94, 0)  # green and vermilion, which colour-blind eyes tell apart
@@ -21,16 +22,16 @@ MIN_SIDE = 280  # smaller pictures are enlarged, as TensorBoard shows them pixel
 class BoxPictures(Callback):
     """Shows the first cases of each validation and test: truth in green, the answer in vermilion, and the completion.
 
-    The module's ``validation_step`` returns one record per sample, with ``text`` and ``box_px``. Under the same tag,
-    TensorBoard's slider goes through the validations.
+    The module's steps return one line per sample (``kvg.evaluation.case``), and the batch holds the ``samples``. Under
+    the same tag, TensorBoard's slider goes through the validations.
 
     Args:
-        num: cases per loader.
+        num: cases per set.
     """
 
     def __init__(self, num: int = 8) -> None:
         self.num = num
-        self._num_shown: dict[int, int] = {}
+        self._num_shown: dict[str, int] = {}
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Starts anew."""
@@ -68,14 +69,15 @@ class BoxPictures(Callback):
         boards = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
         if trainer.sanity_checking or not trainer.is_global_zero or not boards or not outputs:
             return
-        shown = self._num_shown.get(loader, 0)
+        name = outputs[0].get("set") or str(loader)
+        shown = self._num_shown.get(name, 0)
         cases = list(zip(batch["samples"], outputs, strict=True))[: max(0, self.num - shown)]
-        for number, (sample, record) in enumerate(cases, start=shown):
-            tag = f"{stage}/{loader}/{number}"
+        for number, (sample, line) in enumerate(cases, start=shown):
+            tag = f"{stage}/{name}/{number}"
             for board in boards:
-                board.experiment.add_image(tag, draw(sample, record["box_px"]), trainer.global_step, dataformats="HWC")
-                board.experiment.add_text(tag, caption(sample, record), trainer.global_step)
-        self._num_shown[loader] = shown + len(cases)
+                board.experiment.add_image(tag, draw(sample, line.get("box")), trainer.global_step, dataformats="HWC")
+                board.experiment.add_text(tag, caption(sample, line), trainer.global_step)
+        self._num_shown[name] = shown + len(cases)
 
 
 def draw(sample: Sample, answer: Box | None) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -83,7 +85,7 @@ def draw(sample: Sample, answer: Box | None) -> np.ndarray[Any, np.dtype[np.uint
 
     Args:
         sample: the case; its box is the truth.
-        answer: in pixels of the stored picture; None where the model gave none.
+        answer: on the 0-1000 grid; None where the model gave none.
 
     Returns:
         ``[H, W, 3]`` uint8; the shorter side at least 280 px.
@@ -92,7 +94,7 @@ def draw(sample: Sample, answer: Box | None) -> np.ndarray[Any, np.dtype[np.uint
     scale = max(1, -(-MIN_SIDE // min(image.size)))
     image = image.resize((image.width * scale, image.height * scale), Image.Resampling.BICUBIC)
     pen = ImageDraw.Draw(image)
-    for box, colour in ((sample.box_px, TRUTH), (answer, ANSWER)):
+    for box, colour in ((sample.box_px, TRUTH), (_in_pixels(answer, sample), ANSWER)):
         if box is not None:
             x1, y1, x2, y2 = (scale * value for value in box)
             corners = (min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2))  # a model may mix up corners
@@ -100,11 +102,29 @@ def draw(sample: Sample, answer: Box | None) -> np.ndarray[Any, np.dtype[np.uint
     return np.asarray(image)
 
 
-def caption(sample: Sample, record: Mapping[str, Any]) -> str:
+def caption(sample: Sample, line: Mapping[str, Any]) -> str:
     """What was asked, what was answered, and how near it was, as Markdown."""
-    iou = f", IoU {record['iou']:.2f}" if record.get("iou") is not None else ""
-    verdict = "no box" if record["box_px"] is None else "box (" + ", ".join(f"{v:.0f}" for v in record["box_px"]) + ")"
-    truth = ", ".join(f"{v:.0f}" for v in sample.box_px)
     group = ", ".join(word for word in (sample.category, sample.split, sample.knowledge) if word)
-    text = record["text"].replace("`", "'")
-    return f"**{sample.entity}** ({group}): {verdict}, truth ({truth}){iou}\n\n```\n{text}\n```"
+    text = line["answer"].replace("`", "'")
+    return f"**{sample.entity}** ({group}): {_verdict(sample, line)}\n\n```\n{text}\n```"
+
+
+def _verdict(sample: Sample, line: Mapping[str, Any]) -> str:
+    if "options" in line:
+        chosen = line["options"][line["chosen"]] if line["chosen"] is not None else "nothing"
+        return f"{chosen} was chosen of {', '.join(line['options'])}"
+    box, truth = _in_pixels(line["box"], sample), _numbers(sample.box_px)
+    return f"no box, truth {truth}" if box is None else f"box {_numbers(box)}, truth {truth}, IoU {line['iou']:.2f}"
+
+
+def _numbers(box: Box) -> str:
+    return f"({', '.join(f'{value:.0f}' for value in box)})"
+
+
+def _in_pixels(box: Box | None, sample: Sample) -> Box | None:
+    """A box on the 0-1000 grid in pixels of the stored picture."""
+    if box is None:
+        return None
+    across, along = sample.width / GRID, sample.height / GRID
+    x1, y1, x2, y2 = box
+    return x1 * across, y1 * along, x2 * across, y2 * along

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Any
 
@@ -76,6 +76,43 @@ class StageProgress(RichProgressBar):
         if self._plain and trainer.is_global_zero and not trainer.sanity_checking:
             values = {k: v for k, v in trainer.callback_metrics.items() if k.startswith("val/iou_acc")}
             print("validation  " + "  ".join(f"{k[4:]} {_short(v)}" for k, v in values.items()), flush=True)
+
+    def on_test_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Refreshes the bar, or prints a line when one is due."""
+        super().on_test_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
+        self._tell_answers(trainer, batch_idx, trainer.num_test_batches)
+
+    def on_predict_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Refreshes the bar, or prints a line when one is due."""
+        super().on_predict_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
+        self._tell_answers(trainer, batch_idx, trainer.num_predict_batches)
+
+    def _tell_answers(self, trainer: L.Trainer, index: int, totals: Sequence[float]) -> None:
+        if not self._plain or not trainer.is_global_zero:
+            return
+        now, total = monotonic(), sum(totals)
+        if index == 0:
+            self._since = self._last_line = now
+        elif now - self._last_line >= self.line_every_s:
+            self._last_line = now
+            left = (total - index - 1) * (now - self._since) / index
+            print(f"batch {index + 1}/{total:.0f}  {_clock_time(left)} left", flush=True)
 
     def line(self, trainer: L.Trainer, pl_module: L.LightningModule, total: int) -> str:
         """One line on where the run is, what it measures, and how long it will take."""

@@ -1,52 +1,132 @@
-"""Data of an evaluation: one or several sets, each sample once."""
+"""Data of an evaluation: one or several sets, each question once."""
 
 from __future__ import annotations
 
-from data_modules.base import CompositeDataModule
+from collections.abc import Sequence
+from typing import Any, Protocol, cast
+
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch.utils.data import DataLoader
+
+from data_modules.base import CompositeDataModule, HasProcessor
 from data_modules.loader import StreamLoader
+from data_modules.question_loader import AskingProcessor, PreparedQuestions, question_loader
+from kvg.batch_files import share_of
 from kvg.errors import ConfigError
+from kvg.evaluation.sets import ArtifactSettings, QuestionBatches, check_set, question_batches
+from kvg.shards.dataset import rank_and_world
+from kvg.text.prompts import DESCRIBE, PROMPTS
+from kvg.types import Batch
+
+AUTO, PLAIN = "auto", "direct"
+
+
+class Answerer(Protocol):
+    """All that an evaluation needs of a module."""
+
+    def begin_answers(self, batches: QuestionBatches, mode: str) -> Sequence[int]:
+        """Takes on all questions; returns the numbers of the batches that have no answers yet."""
 
 
 class EvaluationDataModule(CompositeDataModule):
-    """Prompts, padded on the left, for ``kvg test``, ``kvg validate`` and ``kvg predict``.
+    """Questions for ``kvg test`` and ``kvg predict``; the same samples as prompts for ``kvg validate``.
+
+    Batches are the same whatever the number of processes, which take turns with those that have no answers yet.
 
     Args:
         test: a folder of shards or a published file, or several by name.
-        mode: prompt mode; baselines are asked with ``direct``, as published.
-        batch_size: prompts a batch and process.
+        mode: prompt mode. ``auto`` asks as the model was trained to be asked, and one that does not tell plainly
+            (``direct``), as the published baselines are. Besides those of training there are ``cot``, ``json`` and
+            ``describe`` (two turns).
+        batch_size: questions a batch.
         num_workers: processes that make batches.
+        skip_bad: leave out and count what cannot be asked about, instead of ending there.
+        artifacts: ask again about disturbed pictures; None for no such test.
 
     Raises:
-        ConfigError: ``test`` is empty.
+        ConfigError: ``test`` is empty, or ``mode`` is unknown.
     """
 
     def __init__(
-        self, test: str | dict[str, str], mode: str = "think", batch_size: int = 8, num_workers: int = 0
+        self,
+        test: str | dict[str, str],
+        mode: str = AUTO,
+        batch_size: int = 8,
+        num_workers: int = 0,
+        skip_bad: bool = False,
+        artifacts: ArtifactSettings | None = None,
     ) -> None:
         super().__init__(batch_size, num_workers)
         self.test = {"test": test} if isinstance(test, str) else dict(test)
         if not self.test:
             raise ConfigError("data.test", "names no set; give at least one")
-        self.mode = mode
+        if mode not in (AUTO, DESCRIBE, *PROMPTS):
+            raise ConfigError("data.mode", f"'{mode}' is not one of {', '.join((AUTO, *PROMPTS, DESCRIBE))}")
+        self.asked, self.skip_bad, self.artifacts = mode, skip_bad, artifacts
+        self.batches: QuestionBatches | None = None
+        self._backbone: HasProcessor | None = None
+
+    def connect(self, backbone: HasProcessor) -> None:
+        """Also takes up how the backbone was trained to be asked, once that is wanted."""
+        super().connect(backbone)
+        self._backbone = backbone
 
     @property
     def names(self) -> list[str]:
-        """Names of the sets, in the order of their loaders."""
+        """Names of the sets, in order."""
         return list(self.test)
 
-    def setup(self, stage: str) -> None:
-        """Opens everything, so that a wrong path fails before a model runs."""
-        for path in self.test.values():
-            self.store(path)
+    @property
+    def trained_mode(self) -> str | None:
+        """The mode that the model was trained with; None where that is not known."""
+        return cast("str | None", getattr(self._backbone, "trained_mode", None))
 
-    def test_dataloader(self) -> list[StreamLoader]:
-        """One loader a set."""
-        return [self.prompt_loader(path, self.mode) for path in self.test.values()]
+    @property
+    def mode(self) -> str:
+        """The mode in which is asked."""
+        return (self.trained_mode or PLAIN) if self.asked == AUTO else self.asked
+
+    def setup(self, stage: str) -> None:
+        """Opens everything; for questions also goes through it once, so that bad input ends here. Comes twice.
+
+        Raises:
+            ConfigError: questions of several choices are to be asked in two turns.
+            DataError: see ``kvg.evaluation.sets.check_set``.
+        """
+        if stage not in ("test", "predict"):
+            for path in self.test.values():
+                self.store(path)
+        elif self.batches is None:
+            sets = [check_set(name, path, self.skip_bad) for name, path in self.test.items()]
+            choices = [one.name for one in sets if one.num_choices]
+            if choices and self.asked == DESCRIBE:
+                remedy = f"describe asks for boxes, and {choices[0]} holds names to choose from; take another mode"
+                raise ConfigError("data.mode", remedy)
+            self.batches = question_batches(sets, self.batch_size, self.artifacts)
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """This process's share of what has no answers yet, of all sets."""
+        processor, batches = cast(AskingProcessor, self._connected()), self.batches
+        assert batches is not None, "setup comes before"
+        self._tell_mode()
+        answerer: Answerer = cast(Any, self.trainer).lightning_module
+        todo = answerer.begin_answers(batches, self.mode)
+        share = share_of(todo, *rank_and_world())
+        return question_loader(PreparedQuestions(batches, processor, self.mode, share, self.skip_bad), self.num_workers)
+
+    def predict_dataloader(self) -> DataLoader[Batch]:
+        """The same as for a test."""
+        return self.test_dataloader()
 
     def val_dataloader(self) -> list[StreamLoader]:
-        """The same as for a test."""
-        return self.test_dataloader()
+        """One loader a set."""
+        self._tell_mode()
+        return [self.prompt_loader(path, self.mode) for path in self.test.values()]
 
-    def predict_dataloader(self) -> list[StreamLoader]:
-        """The same as for a test."""
-        return self.test_dataloader()
+    def _tell_mode(self) -> None:
+        if self.asked == AUTO and self.trained_mode is None:
+            rank_zero_info("The model does not tell how it was trained to be asked; it is asked plainly (direct).")
+        elif self.asked == AUTO:
+            rank_zero_info("The model is asked as it was trained to be: %s.", self.mode)
+        elif self.trained_mode not in (None, self.asked):
+            rank_zero_warn(f"the model is asked in the mode {self.asked}, but was trained with {self.trained_mode}")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from kvg.errors import ConfigError, DataError
+from kvg.text.prompts import PROMPTS
 from kvg.types import Batch, Example, Processor, Sample
 
 
@@ -47,6 +48,8 @@ class Recipe:
         """
         if self.batch_size < 1:
             raise ConfigError("data.batch_size", f"{self.batch_size} must be at least 1")
+        if self.mode not in PROMPTS:
+            raise ConfigError("data.mode", f"'{self.mode}' is not one of {', '.join(PROMPTS)}")
         if self.target not in ("rationale", "answer", None):
             raise ConfigError("data.target", f"'{self.target}' is neither rationale nor answer")
         if not 0 <= self.replay_ratio < 1:

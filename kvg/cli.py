@@ -20,8 +20,8 @@ SHIPPED = Path(__file__).resolve().parent.parent  # holds configs/, in a checkou
 COMMANDS = {
     "fit": "train a stage",
     "validate": "measure a model on the validation set",
-    "test": "measure a model on the test sets, and write its answers to predictions.jsonl",
-    "predict": "answer, without measuring",
+    "test": "write a model's answers to the test sets to predictions.jsonl, and measure them",
+    "predict": "write them, without measuring",
 }
 SETTINGS = ("seed_everything", "trainer", "model", "data", "ckpt_path", "weights_only", "verbose", "return_predictions")
 USAGE = """usage: kvg {fit,validate,test,predict} -c CONFIG [-c CONFIG ...] [--KEY VALUE ...]

@@ -11,16 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
 
 from kvg.cpu import prepare_cpu
 from kvg.errors import ConfigError, KVGError
+from kvg.launch import follow_launcher, leading
 
 NOISE = (
     r".*LeafSpec.*is deprecated",  # Lightning 2.6 beside newer torch; nothing a user can do
     r".*`srun` command is available on your system but is not used",  # one process on a login node is a choice
     r".*does not have many workers",  # tiny pictures are decoded faster than they cross a queue
+    r".*`IterableDataset` has `__len__` defined",  # and knows its workers
     r".*in eval mode at the start of training",  # rollouts and the frozen tower leave the model so
     r"Using ModelCheckpoint with manual optimization",  # saved after the step is what is wanted
 )
@@ -56,6 +59,8 @@ class KVGCLI(LightningCLI):
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         parser.set_defaults({"weights_only": True})  # unpickling a stranger's checkpoint runs the stranger's code
+        if subcommand == "predict":
+            parser.set_defaults({"return_predictions": False})  # answers go to a file
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -73,12 +78,23 @@ class KVGCLI(LightningCLI):
         return str(path) not in ("best", "last", "hpc", "registry") and not str(path).startswith("registry:")
 
     def before_instantiate_classes(self) -> None:
-        """Sets up a process that computes on a CPU."""
+        """Sets up a process that computes on a CPU, and looks at the data of an evaluation before a model is loaded."""
         if not torch.cuda.is_available() and prepare_cpu():
             rank_zero_info("No GPU: one thread per process, which is fastest for tiny models; OMP_NUM_THREADS sets it.")
+        self._asked = self._checked_data()
+
+    def _checked_data(self) -> Any:
+        command = self.config.get("subcommand")
+        if command not in ("test", "predict") or not self.config[command].get("data"):
+            return None
+        made = self._subcommand_parsers[command].instantiate(Namespace(data=self.config[command].data))  # type: ignore[no-untyped-call]
+        made.data.setup(command)
+        return made.data
 
     def after_instantiate_classes(self) -> None:
         """Names the processor once: the data module takes the backbone's. Refuses what cannot go together."""
+        if self._asked is not None:
+            self.datamodule = self._asked  # which need not look at everything again
         connect = getattr(self.datamodule, "connect", None)
         if connect is not None:
             connect(self.model.backbone)
@@ -94,10 +110,12 @@ def run(args: Sequence[str]) -> KVGCLI:
     Raises:
         KVGError: a setting or the data cannot be used, or the checkpoint is of another architecture.
     """
+    follow_launcher()
     for message in NOISE:
         warnings.filterwarnings("ignore", message)
     try:
-        return KVGCLI(args)
+        with leading():
+            return KVGCLI(args)
     except ValueError as error:  # the parser wraps whatever a class raises as it is built
         cause: BaseException | None = error
         while cause is not None:

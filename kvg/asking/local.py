@@ -14,11 +14,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from kvg.asking.batches import Again, AnswerFiles, in_batches, mark_of
-from kvg.asking.local_settings import backbone_setting, fingerprint, trainer_settings
+from kvg.asking.batches import Again, in_batches, mark_of
+from kvg.asking.local_settings import backbone_setting, trainer_settings
 from kvg.asking.request import Judge, Outcome, Request
+from kvg.backbones.fingerprint import fingerprint
+from kvg.batch_files import BatchFiles
 from kvg.errors import ConfigError, DataError
-from kvg.pieces import follow_parent
+from kvg.launch import follow_launcher, is_first, lead_others
 from kvg.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
     from kvg.backbones.base import Backbone
 
 T = TypeVar("T")
-_LAUNCHER = "KVG_LAUNCHER"  # process that started the others
 _NOISE = (
     r".*does not have many workers",  # small pictures are decoded faster than they cross a queue
     r".*`srun` command is available on your system but is not used",  # one process on a login node is a choice
@@ -104,7 +105,7 @@ class LocalModel:
             ConfigError: the model cannot be loaded, does not fit the memory, or is asked again by many processes.
             DataError: the disk refuses, or the requests change while they are answered.
         """
-        rounds: list[tuple[Mapping[int, int] | None, AnswerFiles]] = []
+        rounds: list[tuple[Mapping[int, int] | None, BatchFiles]] = []
         missing: dict[int, int] | None = None
         for turn in range(max(1, tries)):
             again = requests if missing is None else Again(requests, missing)
@@ -146,7 +147,7 @@ class LocalModel:
         self,
         requests: Iterable[Request],
         judge: Judge[T],
-        rounds: list[tuple[Mapping[int, int] | None, AnswerFiles]],
+        rounds: list[tuple[Mapping[int, int] | None, BatchFiles]],
         count: bool = False,
     ) -> Iterator[tuple[Outcome[T], int]]:
         """Outcomes, each with the answers that may still be asked for: none where the picture cannot be read."""
@@ -177,7 +178,7 @@ class LocalModel:
         self._num_tokens += sum(record["tokens"])
         self._num_cut += sum(record["cut"])
 
-    def _answered(self, requests: Iterable[Request], work: Path, turn: int) -> AnswerFiles:
+    def _answered(self, requests: Iterable[Request], work: Path, turn: int) -> BatchFiles:
         """Answers what has no answer yet."""
         follow_launcher()
         settings = f"{self.identity()}/{turn}"
@@ -189,13 +190,13 @@ class LocalModel:
                 sizes.append(len(batch))
                 progress.advance(reading, len(batch))
             progress.remove_task(reading)
-            files = AnswerFiles(work / f"{turn}", marks, sizes)
+            files = BatchFiles(work / f"{turn}", marks, sizes)
             if todo := files.missing():
                 self._predict(requests, files, settings, turn, sum(sizes[number] for number in todo), progress)
         return files
 
     def _predict(
-        self, requests: Iterable[Request], files: AnswerFiles, settings: str, turn: int, due: int, progress: Progress
+        self, requests: Iterable[Request], files: BatchFiles, settings: str, turn: int, due: int, progress: Progress
     ) -> None:
         if self._left_alone and self._trainer().world_size > 1:
             remedy = "are several, and only one can go on after it has asked; run this step by a command of its own"
@@ -212,7 +213,7 @@ class LocalModel:
             Job(requests, size, files, settings, seed, self.num_workers, lambda num: progress.advance(task, num))
         )
         if trainer.local_rank == 0:
-            os.environ[_LAUNCHER] = str(os.getpid())
+            lead_others()
         try:
             trainer.predict(module, return_predictions=False)
         except SystemExit:  # Lightning's answer to Ctrl-C
@@ -252,18 +253,3 @@ class LocalModel:
             backbone = build_backbone(self.setting)
             self._module = AnsweringModule(backbone, SamplingSettings(self.max_tokens, self.temperature, self.top_p))
         return self._module
-
-
-def is_first() -> bool:
-    """Whether this is the first of several processes, or the only one."""
-    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
-
-
-def follow_launcher() -> None:
-    """A process that was started by the first one ends with it, also where that is killed."""
-    launcher = os.environ.get(_LAUNCHER, "")
-    if is_first() or not launcher:
-        return
-    follow_parent()
-    if os.getppid() != int(launcher):  # it was quicker
-        raise SystemExit(1)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
-from importlib import resources
-from pathlib import Path
 from typing import Any
 
 from kvg.errors import ConfigError
@@ -15,7 +12,6 @@ TRAINER = ("accelerator", "strategy", "devices", "num_nodes", "precision", "benc
 _OF_TRAINING = ("gradient_clip_val", "accumulate_grad_batches", "max_epochs", "max_steps")  # stand in shared overlays
 _STRATEGIES = ("auto", "ddp")
 _PRECISIONS = ("32-true", "32", "bf16-mixed", "16-mixed")
-_SAMPLES, _SAMPLE = 256, 2**16  # stretches of a file of weights that are looked at, and their bytes
 
 
 def backbone_setting(backbone: Mapping[str, Any] | str) -> dict[str, Any]:
@@ -59,26 +55,4 @@ def trainer_settings(given: Mapping[str, Any] | None) -> dict[str, Any]:
     if str(precision) not in _PRECISIONS:
         remedy = f"'{precision}' is none of {', '.join(_PRECISIONS)}; weights are cast by backbone.init_args.dtype"
         raise ConfigError("trainer.precision", remedy)
-    return found
-
-
-def fingerprint(checkpoint: str) -> list[list[str]]:
-    """What a model's folder holds: its small files whole, of its weights their sizes and samples from end to end.
-
-    Training changes nearly all weights, so samples tell models apart, and a folder of 15 GB is known in a second. A
-    name on the hub stands for itself.
-    """
-    folder = Path(checkpoint)
-    if checkpoint == "lab" and not folder.is_dir():
-        folder = Path(str(resources.files("kvg.lab") / "base"))
-    found = []
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if path.suffix not in (".json", ".jinja", ".txt", ".model", ".safetensors"):
-            continue
-        digest, size = hashlib.sha256(), path.stat().st_size
-        with path.open("rb") as stream:
-            for part in range(_SAMPLES):
-                stream.seek(max(part * _SAMPLE, part * size // _SAMPLES))
-                digest.update(stream.read(_SAMPLE))
-        found.append([path.name, str(size), digest.hexdigest()])
     return found

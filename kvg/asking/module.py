@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import io
-import math
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,11 +18,12 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from kvg.asking.batches import AnswerFiles, in_batches, mark_of
+from kvg.asking.batches import in_batches, mark_of
 from kvg.asking.request import Request
 from kvg.backbones.answers import completion_texts
 from kvg.backbones.base import Backbone
 from kvg.backbones.processor import QwenVLProcessor
+from kvg.batch_files import BatchFiles, share_of
 from kvg.catalogue.project import instantiate
 from kvg.errors import ConfigError, DataError
 from kvg.rl.rollout import SamplingSettings, rollout
@@ -45,7 +45,7 @@ class Job:
 
     requests: Iterable[Request]
     batch_size: int
-    files: AnswerFiles
+    files: BatchFiles
     settings: str
     seed: str
     num_workers: int
@@ -126,21 +126,6 @@ class AnsweringModule(L.LightningModule):
         if self.job is None:
             raise RuntimeError("begin(job) comes before predict")
         return self.job
-
-
-def share_of(todo: Sequence[int], rank: int, world: int) -> list[tuple[int, bool]]:
-    """The batches of one process, each with whether its answers are due.
-
-    Processes of a sharded model must take the same number of steps, so one that would take a step less repeats its
-    last batch (or the first of all, where it has none) for nothing.
-
-    >>> [share_of([4, 5, 7], rank, 2) for rank in range(2)]
-    [[(4, True), (7, True)], [(5, True), (5, False)]]
-    """
-    own = [(number, True) for number in todo[rank::world]]
-    if todo and len(own) < math.ceil(len(todo) / world):
-        own.append((own[-1][0] if own else todo[0], False))
-    return own
 
 
 class PreparedBatches(IterableDataset[dict[str, Any]]):

@@ -5,8 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from kvg.backbones.base import Backbone
+from kvg.backbones.processor import IMAGE_TOKEN
+from kvg.rl.rollout import Rollouts
 from kvg.text.completion import parse_completion
-from kvg.types import Box, Sample
+from kvg.types import Box, Completion, Sample
 
 
 def completion_texts(backbone: Backbone, tokens: Tensor, completion_mask: Tensor) -> list[str]:
@@ -21,6 +23,20 @@ def completion_texts(backbone: Backbone, tokens: Tensor, completion_mask: Tensor
     ends = set(backbone.end_token_ids)
     kept = [[token for token in row if token not in ends] for row in rows]
     return list(backbone.processor.tokenizer.batch_decode(kept))
+
+
+def completions(backbone: Backbone, out: Rollouts) -> list[Completion]:
+    """What was sampled, a record a row: text, number of tokens, and whether it came to its end."""
+    texts = completion_texts(backbone, out.tokens, out.completion_mask)
+    lengths, cut = out.completion_mask.sum(1).tolist(), out.truncated.tolist()
+    return [Completion(*row) for row in zip(texts, lengths, ("length" if c else "stop" for c in cut), strict=True)]
+
+
+def plain_texts(backbone: Backbone, out: Rollouts) -> list[str]:
+    """What was sampled without any special token, so that it can be put into a conversation."""
+    rows = [row[keep].tolist() for row, keep in zip(out.tokens.cpu(), out.completion_mask.cpu(), strict=True)]
+    texts = backbone.processor.tokenizer.batch_decode(rows, skip_special_tokens=True)
+    return [text.replace(IMAGE_TOKEN, "").strip() for text in texts]
 
 
 def answered_box(backbone: Backbone, text: str, sample: Sample) -> Box | None:

@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from kvg.backbones import decoding, patch_embedding
 from kvg.backbones.features import FeatureCache
-from kvg.backbones.folders import end_tokens, full_state, load_checkpoint, write_folder
+from kvg.backbones.folders import end_tokens, full_state, load_checkpoint, trained_mode, write_folder
 from kvg.backbones.lora import LoRASettings, add_lora, lora_disabled, merged_state
 from kvg.backbones.processor import TURN_END, QwenVLProcessor
 from kvg.backbones.scoring import completion_logprobs, labelled_states
@@ -55,6 +55,7 @@ class Backbone(nn.Module, ABC):
         model: the Hugging Face model.
         processor: the weightless half, for data modules.
         codec: the box convention; the same object as ``processor.codec``.
+        trained_mode: prompt mode that its weights were trained with; None where that is not known.
     """
 
     hf_class: type[Any]
@@ -78,6 +79,7 @@ class Backbone(nn.Module, ABC):
         if dtype not in ("auto", "float32", "bfloat16"):
             raise ConfigError("backbone.dtype", f"'{dtype}' is not one of auto, float32, bfloat16")
         self.checkpoint, self.codec = checkpoint, self.make_codec()
+        self.trained_mode = trained_mode(checkpoint)
         self.model, tokenizer, picture = self.load(checkpoint, dtype, attn)
         self.processor = QwenVLProcessor(
             tokenizer,
@@ -281,12 +283,16 @@ class Backbone(nn.Module, ABC):
             register_fsdp_forward_method(self, name)
         self.sharded = True
 
-    def export(self, folder: str | Path) -> None:
+    def export(self, folder: str | Path, mode: str | None = None) -> None:
         """Writes a Hugging Face folder (safetensors, tokenizer, picture settings) with adapters merged.
 
         Every process has to call it where the model is sharded; the first one writes.
+
+        Args:
+            folder: made where it is missing.
+            mode: prompt mode that the model was trained with, for whoever asks it.
         """
         state = full_state(self.model, self.sharded)
         if dist.is_available() and dist.is_initialized() and dist.get_rank() != 0:
             return
-        write_folder(Path(folder), self.model, merged_state(state, self.lora), self.processor)
+        write_folder(Path(folder), self.model, merged_state(state, self.lora), self.processor, mode)

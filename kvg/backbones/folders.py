@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from safetensors import SafetensorError
 from torch import Tensor, nn
@@ -13,7 +13,9 @@ from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, PreTrain
 
 from kvg.backbones.processor import IMAGE_TOKEN, QwenVLProcessor
 from kvg.errors import ConfigError
+from kvg.text.prompts import PROMPTS
 
+ABOUT: Final = "kvg.json"  # what no other file of a folder tells
 Loaded = tuple[Any, PreTrainedTokenizerBase, dict[str, int]]
 
 
@@ -102,14 +104,35 @@ def full_state(model: nn.Module, sharded: bool) -> dict[str, Tensor]:
     return cast(dict[str, Tensor], get_model_state_dict(model, options=options))
 
 
-def write_folder(folder: Path, model: Any, state: Mapping[str, Tensor], processor: QwenVLProcessor) -> None:
-    """Writes weights (safetensors), settings, tokenizer and picture settings.
+def trained_mode(checkpoint: str) -> str | None:
+    """The prompt mode that a folder's model was trained with; None where its ``kvg.json`` does not tell.
+
+    Raises:
+        ConfigError: that file is damaged, or names a mode that there is not.
+    """
+    path = Path(checkpoint) / ABOUT
+    if not path.is_file():
+        return None
+    try:
+        mode = json.loads(path.read_text("utf-8"))["mode"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise _fault(checkpoint, f"its {ABOUT} cannot be read ({error!r}); remove it, or export again") from error
+    if mode not in PROMPTS:
+        raise _fault(checkpoint, f"its {ABOUT} names the mode {mode!r}; choose one of {', '.join(PROMPTS)}")
+    return str(mode)
+
+
+def write_folder(
+    folder: Path, model: Any, state: Mapping[str, Tensor], processor: QwenVLProcessor, mode: str | None = None
+) -> None:
+    """Writes weights (safetensors), settings, tokenizer, picture settings, and how the model wants to be asked.
 
     Args:
         folder: made where it is missing.
         model: whose class and settings it is.
         state: its weights.
         processor: brings tokenizer and picture settings.
+        mode: prompt mode that it was trained with; None where it was trained for none.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tied = {"lm_head.weight"} if model.config.tie_word_embeddings else set()
@@ -132,6 +155,9 @@ def write_folder(folder: Path, model: Any, state: Mapping[str, Tensor], processo
         "temporal_patch_size": processor.temporal_patch_size,
     }
     (folder / "preprocessor_config.json").write_text(json.dumps(picture, indent=1) + "\n")
+    (folder / ABOUT).unlink(missing_ok=True)
+    if mode is not None:
+        (folder / ABOUT).write_text(json.dumps({"mode": mode}) + "\n")
 
 
 def end_tokens(told: int | list[int] | None, turn_end: int) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -151,10 +152,18 @@ class QwenVLProcessor:
         return image
 
     # -- tokens ----------------------------------------------------------------------------------------------------
-    def chat(self, text: str, *, image: bool = True) -> str:
-        """The prompt in the model's chat format, with one unexpanded image placeholder where there is an image."""
-        parts = ([{"type": "image"}] if image else []) + [{"type": "text", "text": text}]
-        turns = [{"role": "user", "content": parts if image else text}]
+    def chat(self, *texts: str, image: bool = True) -> str:
+        """The prompt in the model's chat format, with one unexpanded image placeholder where there is an image.
+
+        Args:
+            texts: the user's turn; or turns of the user and the model alternately, the user's first and last.
+            image: whether a picture stands at the start of the first.
+        """
+        turns: list[dict[str, Any]] = [
+            {"role": "assistant" if number % 2 else "user", "content": text} for number, text in enumerate(texts)
+        ]
+        if image:
+            turns[0]["content"] = [{"type": "image"}, {"type": "text", "text": texts[0]}]
         return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
 
     def ids(self, text: str) -> list[int]:
@@ -186,7 +195,33 @@ class QwenVLProcessor:
         """See ``kvg.types.Processor.encode``."""
         image = self.open(sample)
         completion = None if target is None else self.completion(sample, target)
-        return self._pictured(sample.key, "entity, rationale", image, prompt(sample.entity, mode), completion)
+        head = self.chat(prompt(sample.entity, mode))
+        return self._pictured(sample.key, "entity, rationale", self.patches(image), head, completion)
+
+    def encode_turns(self, sample: Sample, turns: Sequence[str]) -> Example:
+        """A prompt of any text about the picture of a sample, whose target need not be asked for.
+
+        Args:
+            sample: brings the picture.
+            turns: see ``chat``.
+
+        Raises:
+            DataError: the picture cannot be used, see ``open``, or a text holds its placeholder.
+        """
+        return self._pictured(sample.key, "text", self.patches(self.open(sample)), self.chat(*turns), None)
+
+    def further_turn(self, key: str, asked: Example, turns: Sequence[str]) -> Example:
+        """The prompt of a longer conversation about a picture that has been cut into patches.
+
+        Args:
+            key: what errors call it.
+            asked: the prompt before.
+            turns: all, see ``chat``.
+
+        Raises:
+            DataError: a text holds the picture's placeholder.
+        """
+        return self._pictured(key, "text", (asked["patches"], asked["image_grid_thw"]), self.chat(*turns), None)
 
     def encode_question(self, key: str, image: bytes, asked: str, completion: str | None = None) -> Example:
         """An example of any text with a picture.
@@ -200,11 +235,13 @@ class QwenVLProcessor:
         Raises:
             DataError: the picture cannot be used, or a text holds its placeholder.
         """
-        return self._pictured(key, "text", self.decode(image, key), asked, completion)
+        return self._pictured(key, "text", self.patches(self.decode(image, key)), self.chat(asked), completion)
 
-    def _pictured(self, key: str, field: str, image: Image.Image, asked: str, completion: str | None) -> Example:
-        patches, grid = self.patches(image)
-        head = self.ids(self.chat(asked))
+    def _pictured(
+        self, key: str, field: str, picture: tuple[Tensor, Tensor], asked: str, completion: str | None
+    ) -> Example:
+        patches, grid = picture
+        head = self.ids(asked)
         if self.image_token_id in head:  # the same as tokenising ``expand``, without hundreds of equal tokens to find
             at = head.index(self.image_token_id)
             head[at : at + 1] = [self.image_token_id] * (int(grid.prod()) // self.merge_size**2)

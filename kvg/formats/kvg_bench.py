@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -50,9 +51,21 @@ class KVGBench:
         for name in COLUMNS[:4]:
             if not isinstance(row[name], str) or not row[name]:
                 raise DataError(where, name, f"{row[name]!r} must be text")
-        key, provenance = safe_key(row["question_id"]), {"question_id": row["question_id"]}
+        key, provenance = key_of(row["question_id"]), {"question_id": row["question_id"]}
         image = raw_image(where, row["image"])
         return make_sample(where, key, row["category"], image, row["question"], row["answer"], provenance)
+
+
+def key_of(question_id: str) -> str:
+    """A question's name as a key, with a checksum where another name could lead to the same one.
+
+    >>> key_of("bird/0012"), key_of("bird/0012.jpg"), key_of("bird/0012 jpg")
+    ('bird-0012', 'bird-0012-jpg-5d76105d', 'bird-0012-jpg-222f0803')
+    """
+    key = safe_key(question_id)
+    if key.replace("-", "/", 1) == question_id:  # what the dash stands for is plain
+        return key
+    return f"{key}-{hashlib.sha256(question_id.encode()).hexdigest()[:8]}"
 
 
 def write_kvg_bench(samples: Iterable[Sample], path: str | Path) -> int:

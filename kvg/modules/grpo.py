@@ -55,7 +55,6 @@ class GRPOModule(StageModule):
         learn_truncated: whether completions that were stopped by length are learnt from.
         overlong: tokens before ``max_new_tokens`` from which on length costs, linearly down to -1 (DAPO, equation 13).
         max_grad_norm: gradients are scaled down to this norm; None for no limit.
-        mode: prompt mode.
         seed: of the rollouts.
         export: see ``StageModule``.
     """
@@ -81,11 +80,10 @@ class GRPOModule(StageModule):
         learn_truncated: bool = True,
         overlong: int = 0,
         max_grad_norm: float | None = 1.0,
-        mode: str = "think",
         seed: int = 0,
         export: bool = True,
     ) -> None:
-        super().__init__(backbone, optimizer, warmup, schedule, mode, max_new_tokens, export)
+        super().__init__(backbone, optimizer, warmup, schedule, max_new_tokens, export)
         if group_size < 1:
             raise ConfigError("model.group_size", f"{group_size} must be at least 1; groups of 1 learn nothing")
         if temperature <= 0:

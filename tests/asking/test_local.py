@@ -10,8 +10,8 @@ from dataclasses import replace
 import pytest
 
 from kvg.asking.local import LocalModel
-from kvg.asking.local_settings import fingerprint
 from kvg.asking.request import Request
+from kvg.backbones.fingerprint import fingerprint
 from kvg.errors import ConfigError, DataError
 from tests.catalogue.conftest import drawing, encoded
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from transformers import AutoImageProcessor
 
+from kvg.backbones.folders import trained_mode
 from kvg.backbones.lora import LoRASettings
 from kvg.backbones.qwen2_5_vl import Qwen25VLBackbone
 from kvg.backbones.qwen2_vl import Qwen2VLBackbone
@@ -243,3 +244,22 @@ def test_every_weight_counts(family, batch):
     # Key biases cancel in a softmax over keys; rounding leaves them a gradient or none.
     assert [n for n in untouched if not n.endswith("bias")] == []
     assert isinstance(backbone.model, nn.Module)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("{", "its kvg.json cannot be read"), ("[]", "its kvg.json cannot be read"), ('{"mode": "x"}', "the mode 'x'")],
+)
+def test_a_damaged_note_on_how_to_ask_is_named(tmp_path, text, message):
+    (tmp_path / "kvg.json").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        trained_mode(str(tmp_path))
+
+
+def test_an_export_tells_how_to_ask(tmp_path):
+    backbone = Qwen2VLBackbone("tiny")
+    assert backbone.trained_mode is None
+    backbone.export(tmp_path, "think")
+    assert Qwen2VLBackbone(str(tmp_path)).trained_mode == "think"
+    backbone.export(tmp_path)
+    assert Qwen2VLBackbone(str(tmp_path)).trained_mode is None

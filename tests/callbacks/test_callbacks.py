@@ -31,7 +31,7 @@ def white(width: int = 140, height: int = 140) -> Sample:
 
 
 class OneWeight(L.LightningModule):
-    def __init__(self, answer: Any = (12.0, 20.0, 60.0, 80.0)) -> None:
+    def __init__(self, answer: Any = (100.0, 140.0, 420.0, 580.0)) -> None:
         super().__init__()
         self.weight, self.box = torch.nn.Parameter(torch.ones(1)), answer
 
@@ -43,7 +43,10 @@ class OneWeight(L.LightningModule):
 
     def validation_step(self, batch: Any, batch_idx: int) -> list[dict[str, Any]]:
         self.log("val/iou_acc", torch.tensor(0.5), batch_size=1)
-        return [{"text": "<think>it hovers</think>", "box_px": self.box} for _ in batch["samples"]]
+        return [{"answer": "<think>it hovers</think>", "box": self.box, "iou": 0.9} for _ in batch["samples"]]
+
+    def test_step(self, batch: Any, batch_idx: int) -> list[dict[str, Any]]:
+        return [{"set": "bench", "answer": "", "box": None, "iou": 0.0} for _ in batch["samples"]]
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         return batch
@@ -73,7 +76,7 @@ def trainer(tmp_path: Path, *extra: L.Callback, **more: Any) -> L.Trainer:
 
 def test_picture_shows_both_boxes_enlarged() -> None:
     sample = white()
-    picture = draw(sample, (70.0, 20.0, 130.0, 80.0))
+    picture = draw(sample, (500.0, 140.0, 930.0, 580.0))  # on the grid
     assert picture.shape == (280, 280, 3)
     assert picture.dtype == np.uint8
     assert tuple(picture[40 + 30, 20]) == TRUTH  # left edge of (10, 20, 60, 80), twice as large
@@ -87,15 +90,17 @@ def test_picture_without_answer_has_the_truth_alone() -> None:
 
 
 def test_picture_survives_a_box_with_mixed_up_corners() -> None:
-    assert tuple(draw(white(), (130.0, 80.0, 70.0, 20.0))[70, 140]) == ANSWER
+    assert tuple(draw(white(), (930.0, 580.0, 500.0, 140.0))[70, 140]) == ANSWER
 
 
 def test_caption_tells_the_case() -> None:
-    text = caption(white(), {"text": "it `hovers`", "box_px": None})
+    text = caption(white(), {"answer": "it `hovers`", "box": None})
     assert text == "**Kestrel** (bird, seen, known): no box, truth (10, 20, 60, 80)\n\n```\nit 'hovers'\n```"
-    assert "box (1, 2, 3, 5), truth (10, 20, 60, 80), IoU 0.40" in caption(
-        white(), {"text": "", "box_px": (1, 2, 3, 4.6), "iou": 0.4}
+    assert "box (14, 28, 42, 70), truth (10, 20, 60, 80), IoU 0.40" in caption(
+        white(), {"answer": "", "box": [100, 200, 300, 500], "iou": 0.4}
     )
+    chosen = caption(white(), {"answer": "B", "options": ["Kestrel", "Merlin"], "right": 0, "chosen": 1})
+    assert "Merlin was chosen of Kestrel, Merlin" in chosen
 
 
 def test_pictures_reach_tensorboard_and_stop_at_their_number(tmp_path: Path) -> None:
@@ -105,7 +110,7 @@ def test_pictures_reach_tensorboard_and_stop_at_their_number(tmp_path: Path) -> 
     events.Reload()
     assert events.Tags()["images"] == ["val/0/0", "val/0/1", "val/0/2"]
     shown = Image.open(io.BytesIO(events.Images("val/0/0")[0].encoded_image_string))
-    assert shown.convert("RGB").getpixel((24, 70)) == ANSWER  # left edge at 12 px, twice as large
+    assert shown.convert("RGB").getpixel((28, 70)) == ANSWER  # left edge at 14 px, twice as large
     assert sum("text_summary" in tag for tag in events.Tags()["tensors"]) == 3
 
 
@@ -138,6 +143,24 @@ def test_progress_prints_lines_without_a_terminal(
     assert lines[-2].startswith("step 6/6")
     assert lines[-2].endswith("0:00:00 left")
     assert lines[-1] == "validation  iou_acc 0.5"
+
+
+def test_progress_of_a_test_is_told_without_a_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ten seconds a batch from the end of the first on: lines after 30 s each, of what is left of nine batches."""
+    monkeypatch.setattr(callbacks.progress, "monotonic", itertools.count(0, 10).__next__)
+    trainer(tmp_path, StageProgress(line_every_s=30.0)).test(OneWeight(), loader(9), verbose=False)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("batch")]
+    assert lines == ["batch 4/9  0:00:50 left", "batch 7/9  0:00:20 left"]
+
+
+def test_pictures_of_a_test_stand_under_the_names_of_their_sets(tmp_path: Path) -> None:
+    run = trainer(tmp_path, BoxPictures(num=3))
+    run.test(OneWeight(), loader(4), verbose=False)
+    events = EventAccumulator(run.log_dir, size_guidance={"images": 0})
+    events.Reload()
+    assert events.Tags()["images"] == ["test/bench/0", "test/bench/1", "test/bench/2"]
 
 
 def test_progress_counts_all_steps_of_a_stage_that_takes_several_a_batch(

@@ -30,6 +30,10 @@ class LetterProcessor:
         pixels = torch.tensor(image.getpixel((0, 0))).float()[None]
         return {"input_ids": ids, "labels": labels, "pixel_values": pixels, "image_grid_thw": torch.tensor([1, 1, 1])}
 
+    def encode_turns(self, sample: Sample, turns: Sequence[str]) -> Example:
+        example = self.encode(sample, mode="", target=None)
+        return {**example, **dict(zip(("input_ids", "labels"), self._ids("/".join(turns), ""), strict=True))}
+
     def encode_text(self, asked: str | None, completion: str) -> Example:
         ids, labels = self._ids(asked or "", completion)
         return {"input_ids": ids, "labels": labels}

@@ -48,5 +48,8 @@ def test_bench(tmp_path, four, kvg):
     lines = [json.loads(line) for line in (tmp_path / "run/predictions.jsonl").read_text().splitlines()]
     assert [line["entity"] for line in lines] == [sample.entity for sample in four]
     for line, sample in zip(lines, four, strict=True):
-        assert line["target_px"] == pytest.approx(sample.box_px, abs=0.1)
+        x1, y1, x2, y2 = line["gt_bbox"][0]
+        pixels = (x1 * sample.width, y1 * sample.height, x2 * sample.width, y2 * sample.height)
+        assert [value / 1000 for value in pixels] == pytest.approx(sample.box_px, abs=0.1)
+        assert line["question_id"] == f"bird/{sample.key}"
     assert {line["category"] for line in lines} == {"bird"}

@@ -100,8 +100,9 @@ def test_the_test_writes_every_answer(stage2, two, kvg, root):
     )
     lines = [json.loads(line) for line in (root / "test/predictions.jsonl").read_text().splitlines()]
     assert [line["key"] for line in lines] == ["s0-0000000", "s0-0000001"]
-    assert all(line["iou"] > 0.9 and line["text"].startswith("<think>Plan: the ") for line in lines)
-    assert all(f"the {line['entity']} is" in line["text"] for line in lines)
+    assert all(line["iou"] > 0.9 and line["answer"].startswith("<think>Plan: the ") for line in lines)
+    assert all(f"the {line['entity']} is" in line["answer"] for line in lines)
+    assert all(line["mode"] == "think" for line in lines)  # as the checkpoint was trained
 
 
 def test_same_seed_same_losses(root, two, kvg, curves):
@@ -167,7 +168,7 @@ def test_adapters_and_other_rewards_are_settings(tmp_path, two, kvg, curves):
         (["--model.init_args.backbone.init_args.checkpoint=/nowhere/model"], "'/nowhere/model' is no such folder"),
         (["--data.init_args.train=/nowhere/data"], "/nowhere/data"),
         (["--model.init_args.group_sice=3"], "group_sice"),
-        (["--model.init_args.mode=thinking"], "'thinking' is not one of"),
+        (["--data.init_args.mode=thinking"], "'thinking' is not one of"),
         (["--trainer.gradient_clip_val=1.0"], "trainer.gradient_clip_val: this stage takes its steps itself"),
         (["--trainer.accumulate_grad_batches=2"], "give model.part_prompts"),
         (["--model.init_args.loss.init_args.kl=k4"], "Got value: k4"),

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 
-import lightning as L
 import pytest
 import torch
 
-from data_modules import CoTSFTDataModule, EvaluationDataModule
+from data_modules import CoTSFTDataModule
 from kvg.backbones.lora import LoRASettings
 from kvg.backbones.qwen2_vl import Qwen2VLBackbone
 from kvg.boxes import iou
@@ -34,34 +32,21 @@ def test_loss_falls_on_one_batch_and_is_the_same_each_time(fit, tiny, adamw, two
 
 def test_what_was_learnt_is_answered_exported_and_measured(fit, tiny, adamw, two, tmp_path):
     """Two pictures learnt by heart: every box right, in validation during the fit and from the export after it."""
-    module = CoTSFTModule(tiny(freeze_vision=False), adamw(4e-3), mode="direct", max_new_tokens=32)
+    module = CoTSFTModule(tiny(freeze_vision=False), adamw(4e-3), max_new_tokens=32)
     data = CoTSFTDataModule(two, two, batch_size=2, **DIRECT)
     log = fit(module, data, 80, check_val_every_n_epoch=40, num_sanity_val_steps=0)
     assert log["train/loss"][-1] < 0.02
     assert log.steps[-1]["val/iou_acc"] == 1.0
-    again = CoTSFTModule(Qwen2VLBackbone(str(tmp_path / "export")).eval(), mode="direct", max_new_tokens=32)
+    again = CoTSFTModule(Qwen2VLBackbone(str(tmp_path / "export")).eval(), max_new_tokens=32)
+    assert again.backbone.trained_mode == "direct"
     data.connect(again.backbone)
     batch = next(iter(data.val_dataloader()[0]))
-    texts, boxes = again.answer(batch)
+    texts = [said.text for said in again.answer(batch)]
     processor = again.backbone.processor
     assert texts == [processor.completion(s, "answer") for s in batch["samples"]]
+    boxes = [again.read_box(text, sample) for text, sample in zip(texts, batch["samples"], strict=True)]
     truth = torch.tensor([s.box_px for s in batch["samples"]])
     assert (iou(torch.tensor(boxes), truth) > 0.95).all()  # a hundredth is lost to the 0-1000 grid
-
-
-def test_test_writes_a_line_per_case(fit, tiny, two, tmp_path):
-    module = CoTSFTModule(tiny(), mode="direct", max_new_tokens=4)
-    data = EvaluationDataModule({"a": two, "b": two}, mode="direct", batch_size=1)
-    data.connect(module.backbone)
-    trainer = L.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=tmp_path)
-    result = trainer.test(module, data, verbose=False)[0]
-    lines = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
-    assert [line["key"] for line in lines] == ["s0-0000000", "s0-0000001"] * 2
-    fields = {"key", "category", "split", "knowledge", "entity", "text", "box_px", "target_px", "iou"}
-    assert all(set(line) == fields for line in lines)
-    assert all(isinstance(line["text"], str) and len(line["target_px"]) == 4 for line in lines)
-    assert all(line["box_px"] is None and line["iou"] == 0.0 for line in lines)  # random weights say no box
-    assert (result["test/iou_acc"], result["test/unparsed"], result["test/n"]) == (0.0, 1.0, 4.0)
 
 
 def test_rate_rises_and_falls_by_hand(fit, tiny, adamw, two):
@@ -117,8 +102,8 @@ def test_replayed_text_beside_pictures(fit, tiny, adamw, two, tmp_path):
 
 
 def test_impossible_settings(tiny, fit, adamw, two):
-    with pytest.raises(ConfigError, match=r"model\.mode: 'thinking' is not one of think"):
-        CoTSFTModule(tiny(), mode="thinking")
+    with pytest.raises(ConfigError, match=r"data\.mode: 'thinking' is not one of think"):
+        CoTSFTDataModule(two, mode="thinking")
     with pytest.raises(ConfigError, match=r"model\.warmup: 1\.5"):
         CoTSFTModule(tiny(), warmup=1.5)
     frozen = tiny()

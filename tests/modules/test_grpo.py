@@ -40,7 +40,7 @@ class EqualReward(Reward):
 
 SPACES, EQUAL = WeightedReward({"spaces": SpaceReward()}), WeightedReward({"equal": EqualReward()})
 PUBLISHED = WeightedReward({"iou": IoUReward(), "format": FormatReward()})
-SMALL = {"max_new_tokens": 8, "mode": "direct", "export": False}
+SMALL = {"max_new_tokens": 8, "export": False}
 
 
 def grpo(backbone, reward, optimizer=torch.optim.AdamW, beta=0.04, **settings):

@@ -1,0 +1,40 @@
+"""What is known of a model by its files, within a second however large they are."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib import resources
+from pathlib import Path
+
+_SAMPLES, _SAMPLE = 256, 2**16  # stretches of a file of weights that are looked at, and their bytes
+_KINDS = (".json", ".jinja", ".txt", ".model", ".safetensors")
+
+
+def fingerprint(checkpoint: str) -> list[list[str]]:
+    """What a model's folder holds: its small files whole, of its weights their sizes and samples from end to end.
+
+    Training changes nearly all weights, so samples tell models apart, and a folder of 15 GB is known in a second. A
+    name on the hub stands for itself.
+    """
+    folder = Path(checkpoint)
+    if checkpoint == "lab" and not folder.is_dir():
+        folder = Path(str(resources.files("kvg.lab") / "base"))
+    paths = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [[path.name, *sampled(path)] for path in paths if path.suffix in _KINDS]
+
+
+def saved_fingerprint(path: str) -> list[list[str]]:
+    """The same of a checkpoint of Lightning: one file, or a folder to which every process wrote a part."""
+    place = Path(path)
+    found = sorted(file for file in place.rglob("*") if file.is_file()) if place.is_dir() else [place]
+    return [[str(file.relative_to(place)), *sampled(file)] for file in found if file.is_file()]
+
+
+def sampled(path: Path) -> tuple[str, str]:
+    """Size of a file, and a checksum of stretches from its start to its end."""
+    digest, size = hashlib.sha256(), path.stat().st_size
+    with path.open("rb") as stream:
+        for part in range(_SAMPLES):
+            stream.seek(max(part * _SAMPLE, part * size // _SAMPLES))
+            digest.update(stream.read(_SAMPLE))
+    return str(size), digest.hexdigest()
