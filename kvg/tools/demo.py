@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kvg.errors import ConfigError
 
@@ -78,25 +77,14 @@ def run(args: argparse.Namespace) -> int:
         0, or 1 where a step failed.
     """
     from rich.console import Console
-    from rich.markup import escape
 
-    from kvg.tools.steps import StepError, StepRunner, clock
+    from kvg.tools.steps import StepRunner, carry_out, clock
 
     out, console, start = Path(args.out), Console(), time.monotonic()
     plan = steps(FAST if args.fast else DemoSizes(), out, args.seed, args.base)
     runner = StepRunner(out, args.jobs, console)
-    # Whoever ends this program ends its children, too.
-    ends = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]  # nohup ignores one
-    before = {number: signal.signal(number, _interrupt) for number in ends}
-    try:
-        runner.run(plan)
-    except StepError as error:
-        console.print(f"[red]✗[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
-        console.print("What is complete is kept: run the same command again to go on from there.")
+    if not carry_out(runner, plan):
         return 1
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
     sys.stdout.write(runner.log(plan[-1]).read_text("utf-8"))
     console.print(f"\n[bold]{(out / 'index.html').resolve()}[/bold]  after {clock(time.monotonic() - start)}")
     return 0
@@ -109,7 +97,7 @@ def steps(sizes: DemoSizes, out: Path, seed: int, base: str) -> list[Step]:
     first = ("plain", "val", "cards", "train")
     found = [made.pop(name) for name in first]
     found.append(trained.pop("cot_sft"))  # the longest way leads over it
-    return [*found, *made.values(), *trained.values(), _report_step(out, seed)]
+    return [*found, *made.values(), *trained.values(), _report_step(out, seed, base)]
 
 
 def _data_steps(sizes: DemoSizes, out: Path, seed: int) -> list[Step]:
@@ -208,16 +196,18 @@ def _test(out: Path, name: str, trained: Step | None, base: str = "", devices: i
     return Step(f"test_{name}", title, _words(*words), folder, folder / "predictions.jsonl", needs, reads, devices)
 
 
-def _report_step(out: Path, seed: int) -> Step:
+def _report_step(out: Path, seed: int, base: str) -> Step:
     from kvg.tools.steps import Step
 
     runs = [f"{name}={out / 'test' / name}" for name in STAGES]
     curves = [f"direct_sft={out / 'direct_sft'}", f"cot_sft={out / 'cot_sft'}", f"cot_sft_grpo={out / 'grpo'}"]
-    command = ("report", "--runs", *runs, "--curves", *curves, "--shards", out / "data/test", "--out", out)
+    shown = ("--set", out / "data/test", "--trained", out / "data/train", out / "data/filtered")
+    shown += ("--texts", out / "data/cards.jsonl", *(("--lab",) if base != "tiny" else ()))  # which has read nothing
+    command = ("report", "--runs", *runs, "--curves", *curves, *shown, "--out", out, "--seed", seed)
     needs = tuple(f"test_{name}" for name in STAGES)
     # Its own folder is everybody's, so only the file that it writes last is removed before it runs again.
     result = out / "results.json"
-    return Step("report", "table and page", _words("kvg-data", *command, "--seed", seed), result, result, needs)
+    return Step("report", "table and page", _words("kvg-data", *command), result, result, needs)
 
 
 def config_path(name: str) -> str:
@@ -258,7 +248,3 @@ def num_cores() -> int:
 
 def _words(*words: object) -> tuple[str, ...]:
     return tuple(map(str, words))
-
-
-def _interrupt(number: int, frame: Any) -> None:
-    raise KeyboardInterrupt

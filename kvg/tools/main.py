@@ -21,7 +21,7 @@ COMMANDS = {
     "rationalize": "write a rationale for every sample of a set of shards",
     "cards": "write the lab's cards as text, to be replayed in stage 1",
     "exam": "measure the skills of the lab's model apart: seeing, boxing, picking, recalling",
-    "convert": "write shards, ShareGPT JSON, GRPO or KVG-Bench parquet from any of them",
+    "convert": "write shards, ShareGPT JSON, GRPO or KVG-Bench parquet from any of them, or from lists (RefCOCO, FOCI)",
     "filter": "let a stage-1 model try each sample several times; keep what it sometimes gets right",
     "shard": "mix the samples of one or several sets into the final training set, in shards of equal size",
     "shortcuts": "see how a set is distributed, and by what else than its looks the object asked for could be found",
@@ -30,7 +30,10 @@ COMMANDS = {
     "run": "all of it for a project file: scan, box, probe, compose, rationalize, filter, shard; what is done stays",
     "base": "put a freshly pretrained lab model into the package, examined and signed",
     "demo": "run the whole method end to end in the lab",
-    "report": "make the table and the page of a finished demo again",
+    "sweep": "train and ask variants by seeds, as an experiment's file names them; a table of what is more than luck",
+    "score": "judge a file of answers without a model, by the strict parser or as either published evaluation does",
+    "compare": "compare runs on the same cases: accuracies with intervals, which differences are more than luck",
+    "report": "one page of one run or of several: figures, differences, failure signatures, and cases to filter",
 }
 
 EXAMPLES = {
@@ -50,7 +53,10 @@ EXAMPLES = {
     "run": "kvg-data run project.yaml --workers 2",
     "base": "kvg-data base --run runs/lab-base",
     "demo": "kvg-data demo --seed 1",
-    "report": "kvg-data report --runs base=runs/base cot_sft=runs/cot_sft --shards runs/data/test --out runs/report",
+    "sweep": "kvg-data sweep configs/sweeps/reward_gate.yaml --jobs 2",
+    "score": "kvg-data score answers.jsonl --parser published-v2 --out scored.jsonl",
+    "compare": "kvg-data compare runs/base sft=runs/sft/seed0,runs/sft/seed1,runs/sft/seed2 --out runs/comparison",
+    "report": "kvg-data report --runs base=runs/base mine=runs/mine --set runs/data/test --out runs/report",
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -12,18 +13,21 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.spinner import Spinner
 from rich.text import Text
 
 from kvg.errors import KVGError
+from kvg.pieces import follow_parent, write_whole
+from kvg.tools.signals import ends_interrupt, signal_group, signals_wait
 
 MODULES = {"kvg": "kvg", "kvg-data": "kvg.tools.main"}
 _GRACE_S = 8.0  # for a child to end by itself once it has been asked to
@@ -48,6 +52,9 @@ class Step:
         needs: names of the steps before it.
         reads: other files that decide the result.
         cores: how many it keeps busy.
+        told: what else decides the result, in words.
+        resume: gives the words to add where an interrupted step goes on with what it has left, or None where that is of
+            no use. Without such a function what is left is removed.
     """
 
     name: str
@@ -58,6 +65,8 @@ class Step:
     needs: tuple[str, ...] = ()
     reads: tuple[Path, ...] = ()
     cores: int = 1
+    told: str = ""
+    resume: Callable[[], tuple[str, ...] | None] | None = field(default=None, compare=False)
 
     @property
     def argv(self) -> list[str]:
@@ -73,6 +82,7 @@ class Running:
     step: Step
     process: subprocess.Popen[bytes]
     log: Path
+    lock: IO[bytes]
     start: float = field(default_factory=time.monotonic)
 
 
@@ -99,20 +109,25 @@ class StepRunner:
             StepError: a step failed; the others have been stopped.
         """
         identities = self._identities(steps)
-        kept = [s for s in steps if self.is_complete(s, identities[s.name])]
+        kept = self.complete(steps)
         done, waiting = {s.name for s in kept}, [s for s in steps if s not in kept]
         if kept:
             self.console.print(f"[dim]there already: {', '.join(s.name for s in kept)}[/dim]")
         try:
             with Live(console=self.console, refresh_per_second=4, transient=True, get_renderable=self._view):
                 while waiting or self._running:
-                    self._start_ready(waiting, done)
+                    self._start_ready(waiting, done, identities)
                     for ended in [r for r in self._running if r.process.poll() is not None]:
                         self._finish(ended, identities[ended.step.name])
                         done.add(ended.step.name)
                     time.sleep(0.05)
         finally:
             self._stop_all()
+
+    def complete(self, steps: Sequence[Step]) -> list[Step]:
+        """Those of the steps that have nothing left to do."""
+        identities = self._identities(steps)
+        return [step for step in steps if self.is_complete(step, identities[step.name])]
 
     def is_complete(self, step: Step, identity: str) -> bool:
         """Whether the step has been run to its end with this identity, and its result is there."""
@@ -129,6 +144,10 @@ class StepRunner:
     def _stamp(self, step: Step) -> Path:
         return self.folder / "stamps" / f"{step.name}.json"
 
+    def _begun(self, step: Step) -> Path:
+        """Holds the identity of a step under way, or of one that was interrupted."""
+        return self.folder / "stamps" / f"{step.name}.begun"
+
     @staticmethod
     def _identities(steps: Iterable[Step]) -> Mapping[str, str]:
         found: dict[str, str] = {}
@@ -136,12 +155,13 @@ class StepRunner:
             digest = hashlib.sha256("\0".join(step.command).encode())
             for path in step.reads:
                 digest.update(path.read_bytes())
+            digest.update(step.told.encode())
             for name in step.needs:
                 digest.update(found[name].encode())
             found[step.name] = digest.hexdigest()
         return found
 
-    def _start_ready(self, waiting: list[Step], done: set[str]) -> None:
+    def _start_ready(self, waiting: list[Step], done: set[str], identities: Mapping[str, str]) -> None:
         for step in list(waiting):
             if not done.issuperset(step.needs):
                 continue
@@ -149,27 +169,60 @@ class StepRunner:
             if self._running and step.cores > free:
                 return  # nothing later may overtake it, or a step of many cores would wait for ever
             waiting.remove(step)
-            self._start(step)
+            self._start(step, identities[step.name])
 
-    def _start(self, step: Step) -> None:
-        self._stamp(step).unlink(missing_ok=True)
-        if step.out.is_dir():
-            shutil.rmtree(step.out)
-        step.out.unlink(missing_ok=True)
+    def _start(self, step: Step, identity: str) -> None:
+        lock = self._locked(step)
+        more = self._prepare(step, identity)
         log = self.log(step)
         log.parent.mkdir(parents=True, exist_ok=True)
         self.console.print(f"[bold]{step.name}[/bold]  [dim]{step.title}[/dim]")
-        self.console.print(Text(f"  $ {shlex.join(step.command)}", style="cyan"), soft_wrap=True)
+        self.console.print(Text(f"  $ {shlex.join([*step.command, *more])}", style="cyan"), soft_wrap=True)
         env = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": str(self.console.width), "PYTHONUNBUFFERED": "1"}
-        with log.open("wb") as stream, _signals_wait():
+        with log.open("wb") as stream, signals_wait():
             # A session of its own: Ctrl-C reaches this program alone, which then ends whole process groups.
             process = subprocess.Popen(
-                step.argv, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, env=env, start_new_session=True
+                [*step.argv, *more],
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+                env=env,
+                start_new_session=True,
+                preexec_fn=follow_parent,  # a kill that cannot be caught ends the children, too
             )
-            self._running.append(Running(step, process, log))
+            self._running.append(Running(step, process, log, lock))
+
+    def _locked(self, step: Step) -> IO[bytes]:
+        """A file that no other program has while this one does: two of them would clear away each other's work."""
+        path = self._stamp(step).with_suffix(".lock")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.open("wb")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lock.close()
+            raise StepError(f"{step.name} is being run by another program; wait for it, or end it first") from error
+        return lock
+
+    def _prepare(self, step: Step, identity: str) -> tuple[str, ...]:
+        """Makes room for a step, or has it go on with what is there; returns the words that do so."""
+        begun = self._begun(step)
+        interrupted = step.resume is not None and begun.is_file() and begun.read_text("utf-8") == identity
+        more = step.resume() if step.resume and interrupted else None
+        self._stamp(step).unlink(missing_ok=True)
+        if more is None:
+            begun.unlink(missing_ok=True)
+            if step.out.is_dir():
+                shutil.rmtree(step.out)
+            step.out.unlink(missing_ok=True)
+        if step.resume:
+            begun.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(begun, identity)
+        return more or ()
 
     def _finish(self, ended: Running, identity: str) -> None:
         self._running.remove(ended)
+        ended.lock.close()
         step, code = ended.step, ended.process.returncode
         seconds = time.monotonic() - ended.start
         if code or not step.proof.exists():
@@ -179,6 +232,7 @@ class StepRunner:
         stamp = {"identity": identity, "command": shlex.join(step.command), "seconds": round(seconds, 1)}
         self._stamp(step).parent.mkdir(parents=True, exist_ok=True)
         self._stamp(step).write_text(json.dumps(stamp, indent=1) + "\n", "utf-8")
+        self._begun(step).unlink(missing_ok=True)
         self.console.print(f"[green]✓[/green] {step.name}  {clock(seconds)}")
 
     def _view(self) -> Group:
@@ -191,37 +245,31 @@ class StepRunner:
 
     def _stop_all(self) -> None:
         for running in self._running:
-            _signal_group(running.process, signal.SIGTERM)
+            signal_group(running.process, signal.SIGTERM)
         deadline = time.monotonic() + _GRACE_S
         for running in self._running:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 running.process.wait(max(0.0, deadline - time.monotonic()))
-            _signal_group(running.process, signal.SIGKILL)  # also what the child has left behind
+            signal_group(running.process, signal.SIGKILL)  # also what the child has left behind
             running.process.wait()
+            running.lock.close()
         self._running = []
 
 
-@contextlib.contextmanager
-def _signals_wait() -> Iterator[None]:
-    """Interrupts arrive after this block: one between a child's start and its entry in the list would orphan it."""
-    if threading.current_thread() is not threading.main_thread():  # only the main thread is ever interrupted
-        yield
-        return
-    arrived: list[int] = []
-    numbers = [n for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if callable(signal.getsignal(n))]
-    before = {number: signal.signal(number, lambda n, _frame: arrived.append(n)) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        for late in arrived:
-            signal.raise_signal(late)
+def carry_out(runner: StepRunner, steps: Sequence[Step]) -> bool:
+    """Runs the steps of a command; whoever ends it ends its children, too.
 
-
-def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):  # all of it has ended
-        os.killpg(process.pid, number)
+    Returns:
+        Whether all of them are complete; what failed has been told.
+    """
+    with ends_interrupt():
+        try:
+            runner.run(steps)
+        except StepError as error:
+            runner.console.print(f"[red]✗[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
+            runner.console.print("What is complete is kept: run the same command again to go on from there.")
+            return False
+    return True
 
 
 def last_lines(log: Path, num: int) -> list[str]:

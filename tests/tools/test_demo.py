@@ -157,15 +157,13 @@ def test_the_whole_demo_and_a_second_run_that_has_nothing_to_do(start, tmp_path)
     out, _ = process.communicate(timeout=1500)
     assert process.returncode == 0, out
     record = json.loads((tmp_path / "demo/results.json").read_text())
-    assert {row["stage"] for row in record["rows"]} == {"base", "direct_sft", "cot_sft", "cot_sft_grpo"}
-    assert (
-        sum(row["n"] for row in record["rows"] if row["stage"] == "base" and row["knowledge"] == "all") == FAST.num_test
-    )
+    assert list(record["runs"]) == ["base", "direct_sft", "cot_sft", "cot_sft_grpo"]
+    assert {run["facts"]["cases"] for run in record["runs"].values()} == {FAST.num_test}
     for name in ("cot_sft", "direct_sft", "grpo"):
         assert (tmp_path / "demo" / name / "export/model.safetensors").is_file()
     page = (tmp_path / "demo/index.html").read_text("utf-8")
     assert "Learning curves" in page
-    assert page.count("<figure class=case>") > 0
+    assert page.count("<article class=card") == page.count("data:image/") == FAST.num_test
     stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "demo/stamps").iterdir()}
     again = start()
     out, _ = again.communicate(timeout=120)

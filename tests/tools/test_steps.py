@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -159,3 +161,72 @@ def test_interrupted_while_a_child_starts(make, run, tmp_path):
             run(make("a", f"echo $$ > {tmp_path}/pid; kill -INT $PPID; sleep 60"))
         with pytest.raises(ProcessLookupError):
             os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+def test_a_step_that_can_go_on_keeps_what_it_has_left(run, tmp_path):
+    """It fails until it finds what it made the time before; the words that have it go on come last."""
+    out, words = tmp_path / "model", tmp_path / "words"
+    script = (
+        f"echo $0 > {words}; test -e {out}/part && touch {out}/proof || {{ mkdir -p {out}; touch {out}/part; false; }}"
+    )
+
+    def fit(told: str = "", script: str = script) -> Step:
+        def resume() -> tuple[str, ...] | None:
+            return ("from-part",) if (out / "part").exists() else None
+
+        return Step("fit", "a test", ("sh", "-c", script), out, out / "proof", told=told, resume=resume)
+
+    with pytest.raises(StepError, match="fit ended with exit code 1"):
+        run(fit())
+    assert words.read_text() != "from-part\n"
+    with pytest.raises(StepError):
+        run(fit("other data"))  # another step: from the beginning
+    assert words.read_text() != "from-part\n"
+    run(fit("other data"))
+    assert words.read_text() == "from-part\n"
+    assert (out / "proof").exists()
+    assert "there already: fit" in run(fit("other data"))
+    with pytest.raises(StepError):
+        run(fit())  # complete is not interrupted, and it is another step
+    assert not (out / "proof").exists()
+
+
+def test_two_programs_do_not_run_the_same_step(run, tmp_path):
+    """The second one would clear away what the first is making."""
+    out, begun = tmp_path / "made", tmp_path / "begun"
+    step = Step("slow", "a test", ("sh", "-c", f"touch {begun}; sleep 2; touch {out}"), out, out)
+    script = (
+        "import sys; from pathlib import Path; from rich.console import Console\n"
+        "from kvg.tools.steps import Step, StepRunner\n"
+        f"step = Step('slow', 'a test', {step.command!r}, Path({str(out)!r}), Path({str(out)!r}))\n"
+        f"StepRunner(Path({str(tmp_path)!r}), 1, Console(file=sys.stderr)).run([step])\n"
+    )
+    first = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 20
+    while not begun.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    with pytest.raises(StepError, match="slow is being run by another program"):
+        run(step)
+    _, said = first.communicate(timeout=30)
+    assert first.returncode == 0, said
+    assert out.exists()
+
+
+def test_a_killed_runner_leaves_no_child(tmp_path):
+    """A kill cannot be caught; what has been started ends with the program all the same."""
+    pid = tmp_path / "pid"
+    script = (
+        "import sys; from pathlib import Path; from rich.console import Console\n"
+        "from kvg.tools.steps import Step, StepRunner\n"
+        f"step = Step('long', 'a test', ('sh', '-c', 'echo $$ > {pid}; exec sleep 600'), Path('x'), Path('x'))\n"
+        f"StepRunner(Path({str(tmp_path)!r}), 1, Console(file=sys.stderr)).run([step])\n"
+    )
+    runner = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 20
+    while not (pid.exists() and pid.read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    runner.kill()
+    runner.wait()
+    wait_until_gone(int(pid.read_text()))
