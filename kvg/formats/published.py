@@ -194,7 +194,8 @@ def stored_image(where: str, data: bytes) -> tuple[bytes, int, int]:
             image.convert("RGB").save(buffer, "PNG")
             return buffer.getvalue(), image.width, image.height
     except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(where, "image", f"cannot be read ({error}); replace it") from error
+        told = str(error).partition(" <")[0]  # what follows is where the bytes lie in memory
+        raise DataError(where, "image", f"cannot be read ({told}); replace it") from error
 
 
 def _box_px(where: str, text: str, width: int, height: int) -> Box:

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
+from kvg.cli import SHIPPED
 from kvg.errors import KVGError
 
 COMMANDS = {
@@ -69,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The command's exit code, or 2 for data or settings that cannot be used (one line on stderr says which).
     """
-    args = list(sys.argv[1:] if argv is None else argv)
+    args = [shipped(arg) for arg in (sys.argv[1:] if argv is None else argv)]
     parser = argparse.ArgumentParser(prog="kvg-data", description="Everything that does not train.")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     named = args[0] if args else ""
@@ -89,6 +92,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("kvg-data: interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # whoever read the output has read enough (`| head`)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter's last flush would tell
+        return 141
+
+
+def shipped(arg: str) -> str:
+    """A config of this package for an argument that names one (``configs/lab/test.yaml``) where no such file lies here.
+
+    >>> shipped("--seed")
+    '--seed'
+    """
+    return (
+        str(SHIPPED / arg)
+        if arg.startswith("configs/") and not Path(arg).exists() and (SHIPPED / arg).is_file()
+        else arg
+    )
 
 
 if __name__ == "__main__":

@@ -144,3 +144,20 @@ def test_the_example_of_every_data_command_is_one(name: str, capsys: pytest.Capt
     importlib.import_module(f"kvg.tools.{name}").add_arguments(parser)
     parser.parse_args(arguments)  # exits where the command has no such argument
     assert (program, command) == ("kvg-data", name)
+
+
+def test_the_data_door_finds_shipped_configs_from_anywhere_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Path(data_door.shipped("configs/lab/test.yaml")).is_file()
+    assert data_door.shipped("configs/lab/nowhere.yaml") == "configs/lab/nowhere.yaml"
+    own = tmp_path / "configs/lab/test.yaml"
+    own.parent.mkdir(parents=True)
+    own.touch()
+    assert data_door.shipped("configs/lab/test.yaml") == "configs/lab/test.yaml"
+
+
+def test_a_reader_that_has_had_enough_is_no_fault() -> None:
+    command = f"{sys.executable} -m kvg.tools.main --help | true"
+    for name in ("", "compose"):  # the second is longer than what `true` waits for
+        done = subprocess.run(["sh", "-c", command.replace("--help", f"{name} --help")], capture_output=True, text=True)
+        assert "Traceback" not in done.stderr
