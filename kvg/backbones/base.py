@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from kvg.backbones import decoding, patch_embedding
+from kvg.backbones.adapters import adapter_base, with_adapter
 from kvg.backbones.features import FeatureCache
 from kvg.backbones.folders import end_tokens, full_state, load_checkpoint, trained_mode, write_folder
 from kvg.backbones.lora import LoRASettings, add_lora, lora_disabled, merged_state
@@ -37,7 +38,7 @@ class Backbone(nn.Module, ABC):
     """A vision-language model with its processor and its box convention.
 
     Args:
-        checkpoint: a local folder, a hub name, or a name the family knows (see the subclass).
+        checkpoint: a local folder, of a model or of PEFT's LoRA adapters; a hub name, or one that the family knows.
         dtype: ``auto`` = as stored, ``float32``, ``bfloat16``.
         min_pixels: smallest area of a resized picture; None = the checkpoint's.
         max_pixels: largest area; 401408 in the paper. None = the checkpoint's.
@@ -80,7 +81,9 @@ class Backbone(nn.Module, ABC):
             raise ConfigError("backbone.dtype", f"'{dtype}' is not one of auto, float32, bfloat16")
         self.checkpoint, self.codec = checkpoint, self.make_codec()
         self.trained_mode = trained_mode(checkpoint)
-        self.model, tokenizer, picture = self.load(checkpoint, dtype, attn)
+        base = adapter_base(checkpoint)
+        model, tokenizer, picture = self.load(base or checkpoint, dtype, attn)
+        self.model = with_adapter(model, checkpoint) if base else model
         self.processor = QwenVLProcessor(
             tokenizer,
             self.codec,

@@ -6,6 +6,8 @@ import hashlib
 from importlib import resources
 from pathlib import Path
 
+from kvg.backbones.adapters import adapter_base
+
 _SAMPLES, _SAMPLE = 256, 2**16  # stretches of a file of weights that are looked at, and their bytes
 _KINDS = (".json", ".jinja", ".txt", ".model", ".safetensors")
 
@@ -20,7 +22,9 @@ def fingerprint(checkpoint: str) -> list[list[str]]:
     if checkpoint == "lab" and not folder.is_dir():
         folder = Path(str(resources.files("kvg.lab") / "base"))
     paths = sorted(folder.iterdir()) if folder.is_dir() else []
-    return [[path.name, *sampled(path)] for path in paths if path.suffix in _KINDS]
+    found = [[path.name, *sampled(path)] for path in paths if path.suffix in _KINDS]
+    base = adapter_base(checkpoint)  # adapters are nothing without the model they belong to
+    return found + (fingerprint(base) if base and base != checkpoint else [])
 
 
 def saved_fingerprint(path: str) -> list[list[str]]:
