@@ -76,7 +76,7 @@ def _seeds(comparison: Comparison) -> Table:
             values = [*map(percent, row["per_seed"]), *[NONE] * (num - len(row["per_seed"]))]
             name = f"{row['run']}, {row['set']}" if several else row["run"]
             rows.append([name, *values, percent(row["seed_sd"])])
-    heads = ["", *(f"seed {n}" for n in range(1, num + 1)), "standard deviation"]
+    heads = ["", *(f"run {n}" for n in range(1, num + 1)), "standard deviation"]
     return Table(heads, rows, "Seeds one by one", "Percent right on all cases; the standard deviation in points.")
 
 
