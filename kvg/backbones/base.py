@@ -49,8 +49,7 @@ class Backbone(nn.Module, ABC):
         gradient_checkpointing: recompute activations in the backward pass.
         share_prefix: when a group of completions is sampled or scored, compute and keep their prompt once; needs
             ``attn: sdpa``. False repeats it for each completion: slower, and the same numbers.
-        feature_cache_mb: main memory for visual tokens, which are kept from epoch to epoch where vision tower and
-            projector are frozen; 0 keeps none.
+        feature_cache_mb: memory for visual tokens, kept between epochs where tower and projector are frozen; 0 = none.
 
     Attributes:
         model: the Hugging Face model.
