@@ -1,4 +1,4 @@
-"""Samples of the lab's world, as every room from the backbones upwards needs them."""
+"""What several rooms need: samples of the lab's world, ports, lines of predictions."""
 
 from __future__ import annotations
 
@@ -17,6 +17,11 @@ from kvg.synthesis.rationale import CardWriter
 from kvg.types import Sample
 
 Scenes = Callable[..., list[Sample]]
+RIGHT, WRONG = "(100,100),(400,400)", "(600,600),(900,900)"
+BIRDS = [
+    {"entity": "Merlin", "box": [100, 100, 400, 400]},
+    {"entity": "Hobby", "box": [600, 600, 900, 900]},
+]  # on the 0-1000 grid
 
 
 @pytest.fixture(scope="session")
@@ -80,3 +85,26 @@ def nameless(tmp_path_factory) -> str:
         for index in range(20):
             writer.write(compositor.sample(index))
     return str(folder)
+
+
+@pytest.fixture(scope="session")
+def make_line():
+    """A line of predictions; two birds on the picture, of which the first is asked for."""
+
+    def make(key="k0", right=True, **fields):
+        line = {
+            "key": key,
+            "set": "test",
+            "category": "bird",
+            "split": "seen",
+            "knowledge": "known",
+            "entity": "Merlin",
+            "mode": "direct",
+            "answer": RIGHT if right else WRONG,
+            "gt_bbox": [BIRDS[0]["box"]],
+            "objects": BIRDS,
+            "target": 0,
+        }
+        return {name: value for name, value in {**line, **fields}.items() if value is not None}
+
+    return make

@@ -10,36 +10,8 @@ from PIL import Image
 
 from kvg.evaluation.case import case_of
 from kvg.types import Sample, SceneObject
+from tests.conftest import BIRDS
 from tests.report.browser import Browser, find_browser
-
-RIGHT, WRONG = "(100,100),(400,400)", "(600,600),(900,900)"
-OBJECTS = [
-    {"entity": "Merlin", "box": [100, 100, 400, 400]},
-    {"entity": "Hobby", "box": [600, 600, 900, 900]},
-]
-
-
-@pytest.fixture(scope="session")
-def make_line():
-    """A line of predictions; two birds on the picture, of which the first is asked for."""
-
-    def make(key="k0", right=True, **fields):
-        line = {
-            "key": key,
-            "set": "test",
-            "category": "bird",
-            "split": "seen",
-            "knowledge": "known",
-            "entity": "Merlin",
-            "mode": "direct",
-            "answer": RIGHT if right else WRONG,
-            "gt_bbox": [OBJECTS[0]["box"]],
-            "objects": OBJECTS,
-            "target": 0,
-        }
-        return {name: value for name, value in {**line, **fields}.items() if value is not None}
-
-    return make
 
 
 @pytest.fixture(scope="session")
@@ -72,7 +44,7 @@ def make_sample(encoded):
         width, height = size
         objects = tuple(
             SceneObject(one["entity"], tuple(v * side / 1000 for v, side in zip(one["box"], 2 * size, strict=True)))
-            for one in OBJECTS
+            for one in BIRDS
         )
         fields = {"category": "bird", "split": "seen", "knowledge": "known", "objects": objects, "target": 0, **fields}
         return Sample(key=key, image=image or encoded((90, 160, 210), size), width=width, height=height, **fields)
