@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from kvg.evaluation.case import case_of
-from kvg.evaluation.recall import recall, recall_rows
+from kvg.evaluation.reasoning_box import reasoning_tables
+from kvg.evaluation.recall import recall
 
 TRUE = "grey, plain, crest, slim"
 NOTES = (TRUE, "grey, white spots, crest, slim", "red, plain, long tail, broad")
@@ -64,14 +65,9 @@ def test_counts(make_case):
     wrong = "grey, white spots, crest, slim"
     answers = [(TRUE, 0), (TRUE, 0), (TRUE, 0), (TRUE, 1), (wrong, 0), (wrong, 1), (wrong, 1), (None, 0)]
     cases = [make_case(f"k{i}", says(said) if said else "", boxed) for i, (said, boxed) in enumerate(answers)]
-    cases.append(make_case("k0", says(TRUE), 0, artifact="blur", strength=1))
-    found = recall_rows({"base": [make_case("k0", "", 0)], "cot_sft": cases})
-    assert [(row["run"], row["split"], row["knowledge"]) for row in found] == [
-        ("cot_sft", "seen", "known"),
-        ("cot_sft", "seen", "all"),
-    ]
-    row = found[0]
-    assert (row["n"], row["no_plan"]) == (8, 1)
-    counts = (row["right_right"], row["right_wrong"], row["wrong_right"], row["wrong_wrong"])
+    table = next(t for t in reasoning_tables(cases, 0) if (t["by"], t["group"]) == ("cards", "seen"))
+    assert (table["n"], table["untold"]) == (7, 0)  # the eighth has no plan
+    counts = (table["right_right"], table["right_wrong"], table["wrong_right"], table["wrong_wrong"])
     assert counts == (3, 1, 1, 2)
-    assert (row["follows"], row["follows_n"]) == (3 + 2, 7)
+    assert (table["left"]["n"], table["left"]["value"]) == (7, pytest.approx(2 / 7))  # 3 + 2 follow the plan
+    assert reasoning_tables([make_case("k0", "", 0)], 0) == []
