@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image, ImageDraw
 
-from kvg.text.box_codec import GRID
+from kvg.text.box_codec import from_norm
 from kvg.types import Box, Sample
 
 TRUTH, ANSWER = (0, 158, 115), (213, 94, 0)  # green and vermilion, which colour-blind eyes tell apart
@@ -123,8 +123,4 @@ def _numbers(box: Box) -> str:
 
 def _in_pixels(box: Box | None, sample: Sample) -> Box | None:
     """A box on the 0-1000 grid in pixels of the stored picture."""
-    if box is None:
-        return None
-    across, along = sample.width / GRID, sample.height / GRID
-    x1, y1, x2, y2 = box
-    return x1 * across, y1 * along, x2 * across, y2 * along
+    return None if box is None else from_norm(box, sample.width, sample.height)

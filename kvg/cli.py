@@ -87,13 +87,21 @@ def shipped_configs(args: Sequence[str]) -> list[str]:
     return found
 
 
+def shipped(path: str) -> str:
+    """The config of this package that a path names (``configs/lab/test.yaml``) where no such file lies here.
+
+    >>> shipped("--seed")
+    '--seed'
+    """
+    own = SHIPPED / path
+    return str(own) if path.startswith("configs/") and not Path(path).exists() and own.is_file() else path
+
+
 def _existing(path: str) -> str:
-    if Path(path).is_file():
-        return path
-    shipped = SHIPPED / path
-    if path.startswith("configs/") and shipped.is_file():
-        return str(shipped)
-    near = next((folder for folder in (Path(path).parent, shipped.parent) if folder.is_dir()), None)
+    found = shipped(path)
+    if Path(found).is_file():
+        return found
+    near = next((folder for folder in (Path(path).parent, (SHIPPED / path).parent) if folder.is_dir()), None)
     names = sorted(file.name for file in near.glob("*.yaml")) if near else []
     there = f"; {os.path.relpath(near)} holds {', '.join(names)}" if near and names else ""
     raise ConfigError(f"-c {path}", f"no such file{there}")

@@ -50,6 +50,16 @@ def to_norm(box_px: Box, size: ImageSize) -> Box:
     return (x1 * GRID / size.width, y1 * GRID / size.height, x2 * GRID / size.width, y2 * GRID / size.height)
 
 
+def from_norm(box_norm: Box, width: int, height: int) -> Box:
+    """A box on the relative grid in pixels of an image.
+
+    >>> from_norm((100.0, 100.0, 500.0, 500.0), 100, 200)
+    (10.0, 20.0, 50.0, 100.0)
+    """
+    x1, y1, x2, y2 = box_norm
+    return (x1 * width / GRID, y1 * height / GRID, x2 * width / GRID, y2 * height / GRID)
+
+
 def _round_pair(low: float, high: float, limit: int) -> tuple[int, int]:
     """Rounds and clamps one axis, keeping an extent of at least 1: a true box must never become degenerate."""
     first, last = (min(max(round(value), 0), limit) for value in (low, high))
@@ -163,7 +173,7 @@ class RelativeCodec(BoxCodec):
         box, form = found
         unit = GRID if self.published_unit_boxes and sum(box) < 4 else 1
         x1, y1, x2, y2 = (_clamp(value * unit, GRID) for value in box)
-        return (x1 * size.width / GRID, y1 * size.height / GRID, x2 * size.width / GRID, y2 * size.height / GRID), form
+        return from_norm((x1, y1, x2, y2), size.width, size.height), form
 
     def is_canonical(self, text: str) -> bool:
         """See ``BoxCodec.is_canonical``."""

@@ -216,11 +216,11 @@ def config_path(name: str) -> str:
     Raises:
         ConfigError: it is nowhere.
     """
-    from kvg.cli import SHIPPED
+    from kvg.cli import shipped
 
-    for path in (Path(name), SHIPPED / name):
-        if path.is_file():
-            return str(path)
+    path = shipped(name)
+    if Path(path).is_file():
+        return path
     raise ConfigError(name, "is not in this installation; install the package again")
 
 

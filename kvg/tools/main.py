@@ -11,9 +11,8 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from kvg.cli import SHIPPED
+from kvg.cli import shipped
 from kvg.errors import KVGError
 
 COMMANDS = {
@@ -95,19 +94,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read the output has read enough (`| head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter's last flush would tell
         return 141
-
-
-def shipped(arg: str) -> str:
-    """A config of this package for an argument that names one (``configs/lab/test.yaml``) where no such file lies here.
-
-    >>> shipped("--seed")
-    '--seed'
-    """
-    return (
-        str(SHIPPED / arg)
-        if arg.startswith("configs/") and not Path(arg).exists() and (SHIPPED / arg).is_file()
-        else arg
-    )
 
 
 if __name__ == "__main__":
