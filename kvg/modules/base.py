@@ -10,10 +10,12 @@ import torch
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import nn
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from kvg.backbones.base import Backbone
 from kvg.errors import ConfigError
+from kvg.modules.gradients import check_precision, clip_gradients
 from kvg.modules.questions import QuestionedModule
 
 EXPORT = "export"  # folder beside the logs that receives the trained model
@@ -51,6 +53,16 @@ class StageModule(QuestionedModule):
         self.strict_loading = False  # frozen parts need not be in a checkpoint
 
     # -- training --------------------------------------------------------------------------------------------------
+    def setup(self, stage: str) -> None:
+        """Refuses a precision or a limit of gradients that cannot work.
+
+        Raises:
+            ConfigError: see ``kvg.modules.gradients.check_precision``.
+        """
+        super().setup(stage)
+        if stage == "fit":
+            check_precision(self.trainer)
+
     def configure_model(self) -> None:
         """Shards the backbone where the strategy brings a device mesh (FSDP2); runs again on resume."""
         mesh = self.device_mesh
@@ -73,6 +85,20 @@ class StageModule(QuestionedModule):
             return 1.0 if self.schedule == "constant" else 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
 
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clips as the Trainer is told to, with fused optimizers too.
+
+        Lightning refuses those in every mixed precision, as with float16 they unscale gradients by themselves; bfloat16
+        has no scale.
+        """
+        parameters = (p for group in optimizer.param_groups for p in group["params"])
+        clip_gradients(parameters, gradient_clip_val, gradient_clip_algorithm)
 
     def updates_per_batch(self) -> int:
         """Optimizer steps that follow a batch; the Trainer counts one."""

@@ -20,6 +20,7 @@ from kvg.errors import ConfigError
 from kvg.losses.policy import Counts, PolicyLoss
 from kvg.masking import masked_mean
 from kvg.modules.base import StageModule
+from kvg.modules.gradients import clip_gradients
 from kvg.modules.guard import stop_run
 from kvg.rewards.combine import WeightedReward
 from kvg.rl.advantage import group_advantage
@@ -91,6 +92,8 @@ class GRPOModule(StageModule):
         if min(passes, updates) < 1 or min(part_prompts, refills) < 0:
             found = f"{passes}, {updates}, {part_prompts} and {refills}"
             raise ConfigError("model.passes, updates, part_prompts, refills", f"{found}: at least 1, 1, 0 and 0")
+        if (max_grad_norm or 0) < 0:
+            raise ConfigError("model.max_grad_norm", f"{max_grad_norm} must not be negative; null is no limit")
         if not 0 <= overlong < max_new_tokens:
             raise ConfigError("model.overlong", f"{overlong} must be below max_new_tokens ({max_new_tokens})")
         self.automatic_optimization = False
@@ -213,9 +216,7 @@ class GRPOModule(StageModule):
         for _ in range(self.passes):
             for parts in in_updates(pieces, min(self.updates, size), part_prompts):
                 loss = self._backward(parts, log)
-                trained = [p for p in self.backbone.parameters() if p.grad is not None]
-                limit = torch.inf if self.max_grad_norm is None else self.max_grad_norm
-                norm = torch.nn.utils.clip_grad_norm_(trained, limit)
+                norm = clip_gradients(self.backbone.parameters(), self.max_grad_norm)
                 self._check(loss, norm, parts)
                 optimizer.step()  # type: ignore[union-attr]
                 optimizer.zero_grad()  # type: ignore[union-attr]
