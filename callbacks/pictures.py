@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +11,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image, ImageDraw
 
+from kvg.pictures import read_rgb
 from kvg.text.box_codec import from_norm
 from kvg.types import Box, Sample
 
@@ -90,7 +90,7 @@ def draw(sample: Sample, answer: Box | None) -> np.ndarray[Any, np.dtype[np.uint
     Returns:
         ``[H, W, 3]`` uint8; the shorter side at least 280 px.
     """
-    image = Image.open(io.BytesIO(sample.image)).convert("RGB")
+    image = read_rgb(sample.image, sample.key)
     scale = max(1, -(-MIN_SIDE // min(image.size)))
     image = image.resize((image.width * scale, image.height * scale), Image.Resampling.BICUBIC)
     pen = ImageDraw.Draw(image)

@@ -6,7 +6,6 @@ JPEG decode; this one is numpy on top of PIL and agrees with it exactly (tests/b
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 from kvg.errors import DataError
+from kvg.pictures import as_rgb, read_rgb
 from kvg.shards.schema import check_box
 from kvg.text.box_codec import BoxCodec, ImageSize
 from kvg.text.completion import write_completion
@@ -91,7 +91,7 @@ class QwenVLProcessor:
             ``patches`` ``[P, 3 * patch * patch]`` uint8 and ``image_grid_thw`` ``[3]``.
         """
         size = self.image_size(*image.size)
-        image = _rgb(image)
+        image = as_rgb(image)
         if image.size != (size.resized_width, size.resized_height):
             image = image.resize((size.resized_width, size.resized_height), Image.Resampling.BICUBIC)
         p, m = self.patch_size, self.merge_size
@@ -123,12 +123,7 @@ class QwenVLProcessor:
         Raises:
             DataError: it does not decode, or has a shape that the model cannot take.
         """
-        try:
-            with Image.open(io.BytesIO(image)) as opened:
-                opened.load()
-                decoded = _rgb(opened)
-        except Exception as error:  # damaged files make decoders raise nearly anything
-            raise DataError(key, "image", f"it does not decode ({error}); replace or drop the file") from error
+        decoded = read_rgb(image, key)
         try:
             self.image_size(*decoded.size)
         except ValueError as error:
@@ -276,7 +271,3 @@ class QwenVLProcessor:
             batch["patches"] = torch.cat([e["patches"] for e in pictures])
             batch["image_grid_thw"] = torch.stack([e["image_grid_thw"] for e in pictures])
         return batch
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    return image if image.mode == "RGB" else image.convert("RGB")  # it would copy what is right already

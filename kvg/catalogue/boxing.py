@@ -17,8 +17,8 @@ from kvg.catalogue.box_rules import BoxSettings, overlap
 from kvg.catalogue.entry import CATALOGUE, Entry, read_catalogue
 from kvg.catalogue.listing import PictureSource
 from kvg.catalogue.project import Project
-from kvg.catalogue.reading import read_picture
 from kvg.errors import DataError
+from kvg.pictures import read_picture
 from kvg.types import Box
 
 T = TypeVar("T")

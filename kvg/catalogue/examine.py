@@ -10,8 +10,8 @@ from PIL import Image
 from kvg.catalogue.entry import Entry, Rejection
 from kvg.catalogue.hashing import perceptual_hash
 from kvg.catalogue.listing import Listing, PictureSource
-from kvg.catalogue.reading import read_picture
 from kvg.errors import DataError
+from kvg.pictures import read_picture
 from kvg.types import Box
 
 OPAQUE = 127  # alpha above this belongs to the entity; softer pixels are its rim

@@ -31,7 +31,8 @@ def perceptual_hash(image: Image.Image) -> int:
         ground = Image.new("RGBA", image.size, (128, 128, 128, 255))
         image = Image.alpha_composite(ground, image)
     grey = np.asarray(image.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX), dtype=np.float64)
-    low = _COSINES @ grey @ _COSINES.T  # vertical, horizontal frequency
+    # Vertical, horizontal frequency. What is 0 by symmetry comes out of a product as noise, other on each processor.
+    low = np.round(_COSINES @ grey @ _COSINES.T, 6)
     odd = low[:, 1::2]
     odd *= np.sign(odd.flat[np.abs(odd).argmax()]) or 1.0
     found = low.ravel()[1:]  # without the mean brightness

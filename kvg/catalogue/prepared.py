@@ -12,8 +12,8 @@ from PIL import Image
 
 from kvg.catalogue.entry import Entry
 from kvg.catalogue.listing import PictureSource
-from kvg.catalogue.reading import read_picture
 from kvg.errors import DataError
+from kvg.pictures import read_picture
 from kvg.pieces import writing
 
 NEUTRAL = (127, 127, 127)  # behind cut-outs: as far from black as from white

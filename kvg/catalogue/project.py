@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 import yaml
 
 from kvg.catalogue.listing import PictureSource
-from kvg.catalogue.reading import MAX_PIXELS
 from kvg.catalogue.sharing import SplitSettings
 from kvg.errors import ConfigError
+from kvg.pictures import MAX_PIXELS
 
 T = TypeVar("T")
 SCANNED = ("seed", "out", "sources", "scan", "splits", "exclude")

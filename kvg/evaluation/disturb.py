@@ -20,6 +20,7 @@ from PIL import Image, ImageFilter
 
 from kvg.errors import ConfigError, DataError
 from kvg.evaluation.question import Question
+from kvg.pictures import read_rgb
 from kvg.types import Sample
 
 Pixels = NDArray[np.float32]  # [height, width, 3], grey levels
@@ -62,7 +63,8 @@ def disturbed(question: Question, kind: str, strength: int, seed: int) -> Questi
     if strength not in STRENGTHS:
         raise ConfigError("strength", f"{strength!r} is none of {', '.join(map(str, STRENGTHS))}")
     sample = question.sample
-    made = _DISTURBERS[kind](_decoded(sample), sample, strength, f"{seed}/{kind}/{sample.key}")
+    image = read_rgb(sample.image, f"sample {sample.key}")
+    made = _DISTURBERS[kind](image, sample, strength, f"{seed}/{kind}/{sample.key}")
     buffer = io.BytesIO()
     if kind == "jpeg":
         made.save(buffer, "JPEG", quality=_QUALITIES[strength - 1])
@@ -172,14 +174,6 @@ def _enlarged(pixels: Pixels, width: int, height: int) -> Pixels:
 
 def _image(pixels: NDArray[Any]) -> Image.Image:
     return Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
-
-
-def _decoded(sample: Sample) -> Image.Image:
-    try:
-        image: Image.Image = Image.open(io.BytesIO(sample.image)).convert("RGB")
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"sample {sample.key}", "image", f"cannot be decoded ({error}); replace it") from error
-    return image
 
 
 _DISTURBERS: Final[dict[str, Callable[[Image.Image, Sample, int, str], Image.Image]]] = {

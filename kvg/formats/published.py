@@ -6,16 +6,14 @@ of a scene are those whose boxes the rationale quotes, without names.
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from PIL import Image
-
 from kvg.errors import DataError
 from kvg.lab.traits import UNSEEN_CATEGORIES
+from kvg.pictures import standard_picture
 from kvg.shards.reader import Tally
 from kvg.shards.schema import check_sample
 from kvg.text.box_codec import GRID, BoxCodec, ImageSize, RelativeCodec, written_box
@@ -82,7 +80,7 @@ def make_sample(
     Raises:
         DataError: no name, no box, a box outside its image, or an image that cannot be read.
     """
-    image, width, height = stored_image(where, image)
+    image, width, height = standard_picture(image, where)
     name = entity_name(question, answer)
     if not name:
         raise DataError(where, "question", f"{question[:80]!r} names no entity; put it between reference tags")
@@ -175,27 +173,6 @@ def category_of_file(path: Path, *prefixes: str) -> str:
         if path.stem.startswith(prefix) and len(path.stem) > len(prefix):
             return path.stem[len(prefix) :]
     return path.stem
-
-
-def stored_image(where: str, data: bytes) -> tuple[bytes, int, int]:
-    """An image as a shard stores it: JPEG and PNG as they are, anything else as PNG.
-
-    Returns:
-        Its bytes, width and height.
-
-    Raises:
-        DataError: it cannot be read.
-    """
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            if image.format in ("JPEG", "PNG"):
-                return data, image.width, image.height
-            buffer = io.BytesIO()
-            image.convert("RGB").save(buffer, "PNG")
-            return buffer.getvalue(), image.width, image.height
-    except (OSError, SyntaxError, ValueError) as error:
-        told = str(error).partition(" <")[0]  # what follows is where the bytes lie in memory
-        raise DataError(where, "image", f"cannot be read ({told}); replace it") from error
 
 
 def _box_px(where: str, text: str, width: int, height: int) -> Box:

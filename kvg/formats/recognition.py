@@ -19,8 +19,10 @@ from typing import Any, Final
 
 from kvg.catalogue.questions import drawn_options
 from kvg.errors import DataError
-from kvg.formats.published import good_samples, safe_key, split_of, stored_image
-from kvg.formats.rows import Row, find_picture, folder_of, load_list, numbered, text_of
+from kvg.formats.listed_pictures import find_picture, folder_of
+from kvg.formats.published import good_samples, safe_key, split_of
+from kvg.pictures import standard_picture
+from kvg.records import Row, load_list, numbered, text_of
 from kvg.shards.reader import Tally
 from kvg.shards.schema import check_sample
 from kvg.text.prompts import LETTERS
@@ -133,7 +135,7 @@ class Recognition:
         others = [other for other in names[category] if other != label]
         draw = f"{self.seed}/recognition/{name}/{position}"
         options = _options(where, record.get("options"), label, others, draw)
-        image, width, height = stored_image(where, find_picture(where, field, name, self.folder)[1])
+        image, width, height = standard_picture(find_picture(where, field, name, self.folder)[1], where)
         sample = Sample(
             key=f"{safe_key(self.path.stem)}-{position:06d}",
             image=image,

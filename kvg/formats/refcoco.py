@@ -27,8 +27,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from kvg.errors import DataError
-from kvg.formats.published import good_samples, safe_key, split_of, stored_image
-from kvg.formats.rows import Row, find_picture, folder_of, load_list, numbered, text_of
+from kvg.formats.listed_pictures import find_picture, folder_of
+from kvg.formats.published import good_samples, safe_key, split_of
+from kvg.pictures import standard_picture
+from kvg.records import Row, load_list, numbered, text_of
 from kvg.shards.reader import Tally
 from kvg.shards.schema import check_sample
 from kvg.types import Box, Sample, SceneObject
@@ -122,7 +124,7 @@ class RefCOCO:
         form = FORMS[self.form]
         expression, name = text_of(where, record, form.expression), text_of(where, record, form.image)
         file, data = find_picture(where, form.image, name, self.folder)
-        image, width, height = stored_image(where, data)
+        image, width, height = standard_picture(data, where)
         for field, size in (("width", width), ("height", height)):
             if field in record and record[field] != size:
                 remedy = f"is {record[field]!r}, that of {file} is {size}: its boxes would not fit; give the original"

@@ -12,8 +12,8 @@ from kvg.formats.kvg_bench import COLUMNS, KVGBench
 from kvg.formats.parquet import columns_of
 from kvg.formats.recognition import Recognition, is_recognition
 from kvg.formats.refcoco import RefCOCO, form_of
-from kvg.formats.rows import SUFFIXES, load_list
 from kvg.formats.sharegpt import ShareGPTFile
+from kvg.records import SUFFIXES, load_list
 from kvg.shards.manifest import sha256_of
 from kvg.shards.reader import SampleStore, ShardFolder
 

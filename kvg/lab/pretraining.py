@@ -7,7 +7,6 @@ box that was asked for the traits that were named; the pretraining module uses t
 
 from __future__ import annotations
 
-import io
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +14,7 @@ from itertools import islice
 from typing import Protocol
 
 import torch
-from PIL import Image
+from PIL.Image import Image
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
@@ -23,6 +22,7 @@ from kvg.lab.labels import UNSAID, Looks, mentions, token_labels, token_owners, 
 from kvg.lab.skills import SKILLS, TURN, card_text
 from kvg.lab.traits import load_cards
 from kvg.packing import PackedRow, pack_batch, pack_row
+from kvg.pictures import read_rgb
 from kvg.shards.dataset import ShardDataset
 from kvg.shards.reader import SampleStore
 from kvg.text.prompts import fill_boxes
@@ -44,7 +44,7 @@ class SceneProcessor(Protocol):
     def expand(self, text: str, grid_thw: Tensor) -> str:
         """Repeats the image placeholder."""
 
-    def patches(self, image: Image.Image) -> tuple[Tensor, Tensor]:
+    def patches(self, image: Image) -> tuple[Tensor, Tensor]:
         """Cuts a picture into patches."""
 
     def box_texts(self, sample: Sample) -> list[str]:
@@ -128,8 +128,7 @@ class PretrainRows(IterableDataset[dict[str, Tensor]]):
         rows: list[tuple[PackedRow, list[int], list[Looks]]] = []
         pixels, grids, dense, owners = [], [], [], []
         for sample in samples:
-            with Image.open(io.BytesIO(sample.image)) as opened:
-                patches, grid = self.processor.patches(opened)
+            patches, grid = self.processor.patches(read_rgb(sample.image, sample.key))
             rows.append(self._scene_row(sample, grid, phase.skills, rng))
             owners.append(token_owners(sample, grid))
             dense.append(token_labels(sample, owners[-1]))

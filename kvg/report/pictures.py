@@ -14,6 +14,7 @@ from PIL import Image
 from kvg.errors import DataError
 from kvg.evaluation.case import Case
 from kvg.formats.stores import open_store
+from kvg.pictures import read_rgb
 from kvg.progress import shown
 from kvg.shards.reader import Tally
 from kvg.shards.schema import image_extension
@@ -108,22 +109,16 @@ def picture_of(sample: Sample, mark: str) -> Picture:
     try:
         kind = {"jpg": "jpeg", "png": "png"}[image_extension(sample.image)]
         data = sample.image
-        with Image.open(io.BytesIO(data)) as image:
-            image.load()  # what does not open is told on the card and not left to the browser
-            if not light:
-                kind, data = "jpeg", _smaller(image)
-    except (OSError, ValueError, DataError, Image.DecompressionBombError):
+        image = read_rgb(data, sample.key)  # what does not open is told on the card and not left to the browser
+        if not light:
+            kind, data = "jpeg", _smaller(image)
+    except DataError:
         return Picture(mark, "", sample.width, sample.height)
     uri = f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
     return Picture(mark, uri, sample.width, sample.height)
 
 
 def _smaller(image: Image.Image) -> bytes:
-    if image.mode in ("RGBA", "LA", "P"):
-        image = image.convert("RGBA")
-        ground = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(ground, image)
-    image = image.convert("RGB")
     image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
     file = io.BytesIO()
     image.save(file, "JPEG", quality=QUALITY)

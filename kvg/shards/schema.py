@@ -19,15 +19,13 @@ Adding an optional field keeps the version; changing the meaning of one raises i
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from PIL import Image
-
 from kvg.errors import DataError
+from kvg.pictures import check_whole, picture_size, read_picture
 from kvg.types import Box, Sample, SceneObject
 
 SCHEMA_VERSION: Final = 1
@@ -149,23 +147,14 @@ def check_box(box_px: Box, width: int, height: int, where: str, field: str) -> N
 
 
 def check_image(sample: Sample, where: str, *, decode: bool = False) -> None:
-    """Checks format, size and the end mark of an image, without decoding it unless asked to.
+    """Checks format, size and wholeness of an image; where its end mark stands at its end, without decoding it.
 
     Raises:
         DataError: it is no JPEG or PNG, is cut off, or has another size than the record says.
     """
-    extension = image_extension(sample.image, where)
-    # Decoders stop at the end mark, so trailing bytes are harmless; a missing mark means a file cut off.
-    ending = b"\xff\xd9" if extension == "jpg" else b"IEND"
-    if ending not in sample.image[-64:]:
-        raise DataError(where, "image", f"the {extension} is cut off after {len(sample.image)} bytes; replace it")
-    try:
-        with Image.open(io.BytesIO(sample.image)) as image:
-            size = image.size
-            if decode:
-                image.load()
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(where, "image", f"cannot be decoded ({error}); replace it") from error
+    image_extension(sample.image, where)
+    check_whole(sample.image, where)
+    size = read_picture(sample.image, where).size if decode else picture_size(sample.image, where)
     if size != (sample.width, sample.height):
         raise DataError(where, "width", f"the image is {size[0]}x{size[1]}, not {sample.width}x{sample.height}")
 

@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from kvg.catalogue.folders import PICTURE_SUFFIXES
-from kvg.catalogue.reading import read_file
 from kvg.errors import ConfigError, DataError
+from kvg.pictures import read_file
 
 log = logging.getLogger(__name__)
 Background = Callable[[tuple[int, int], random.Random], Image.Image]

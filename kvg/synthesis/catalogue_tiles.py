@@ -14,8 +14,8 @@ from PIL import Image
 from kvg.catalogue.boxing import boxed_entries
 from kvg.catalogue.entry import CATALOGUE, Entry
 from kvg.catalogue.project import load_project, read_yaml
-from kvg.catalogue.reading import read_picture
 from kvg.errors import ConfigError, DataError
+from kvg.pictures import read_picture
 from kvg.synthesis.sources import EntityInfo
 from kvg.synthesis.tiles import Picture, Tile
 from kvg.types import Box

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from kvg.pictures import read_rgb
 from kvg.types import Box, Sample
 
 Floats = NDArray[np.float32]
@@ -29,10 +28,9 @@ def pixel_traces(sample: Sample) -> dict[str, list[list[float]]]:
     Contrast: difference of mean brightness and mean colour to a ring around the box, in either direction, and without.
 
     Raises:
-        DataError: never; OSError where the picture cannot be decoded.
+        DataError: the picture cannot be decoded.
     """
-    with Image.open(io.BytesIO(sample.image)) as image:
-        pixels = np.asarray(image.convert("RGB"), np.float32)
+    pixels = np.asarray(read_rgb(sample.image, sample.key), np.float32)
     grey = pixels @ _EDGE_WEIGHTS
     across, down = np.abs(np.diff(grey, axis=1)), np.abs(np.diff(grey, axis=0))
     bent = np.abs(4 * grey[1:-1, 1:-1] - grey[1:-1, :-2] - grey[1:-1, 2:] - grey[:-2, 1:-1] - grey[2:, 1:-1])

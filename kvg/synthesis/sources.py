@@ -14,8 +14,8 @@ from typing import Any, Protocol
 from PIL import Image
 
 from kvg.catalogue.folders import entity_name
-from kvg.catalogue.reading import read_file
 from kvg.errors import DataError
+from kvg.pictures import read_file
 from kvg.synthesis.tiles import Picture, Tile
 from kvg.types import Box
 
@@ -168,11 +168,8 @@ class FolderSource:
             raise DataError(str(folder), "category", f"'{category}' holds no usable picture; add some or leave it out")
 
     def _picture(self, path: Path, raw_box: object) -> _Picture | None:
-        try:
-            with Image.open(path) as image:
-                (width, height), has_alpha = image.size, image.has_transparency_data
-        except (OSError, SyntaxError) as error:
-            raise DataError(str(path), "image", f"cannot be read ({error}); replace or remove it") from error
+        image = read_file(path)
+        (width, height), has_alpha = image.size, image.mode == "RGBA"
         if min(width, height) < self._min_side:
             return None
         if raw_box is not None:

@@ -126,7 +126,7 @@ def _look(piece: Sequence[tuple[str, Listing]]) -> list[dict[str, Any]]:
 def _forbidden(places: Sequence[str]) -> dict[str, str]:
     """Fingerprints of the pictures that must not be trained on, by name."""
     from kvg.catalogue.hashing import perceptual_hash
-    from kvg.catalogue.reading import read_picture
+    from kvg.pictures import read_picture
 
     found = {}
     for place in places:

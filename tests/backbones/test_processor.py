@@ -97,7 +97,7 @@ def test_truncated_jpeg(processor, scenes):
     data = jpeg(sample)
     processor.encode(replace(sample, image=data), mode="think", target="rationale")
     error = fault(processor, replace(sample, image=data[: len(data) // 2]))
-    assert (error.field, "does not decode" in error.remedy) == ("image", True)
+    assert (error.field, "is cut off" in error.remedy) == ("image", True)
 
 
 @pytest.mark.parametrize("data", [b"", b"no picture at all", b"\x89PNG\r\n\x1a\n"])

@@ -225,5 +225,5 @@ def test_a_damaged_picture_is_named():
     question = composite()
     sample = question.sample
     broken = Question(Sample("k0", sample.image[:60], 140, 140, "bird", "seen", sample.objects, 0))
-    with pytest.raises(DataError, match="sample k0: image: cannot be decoded"):
+    with pytest.raises(DataError, match="sample k0: image: is cut off"):
         disturbed(broken, "noise", 1, 0)

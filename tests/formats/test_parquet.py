@@ -108,7 +108,7 @@ def test_row_groups_are_parts_and_travel_to_workers(tmp_path, image):
         ({"question": None}, "row 3: question: None must be text"),
         ({"category": ""}, "row 3: category"),
         ({"image": {"bytes": None}}, "row 3: image: holds no bytes"),
-        ({"image": {"bytes": b"junk"}}, "row 3: image: cannot be read"),
+        ({"image": {"bytes": b"junk"}}, "row 3: image: is no picture"),
     ],
 )
 def test_a_bad_row_is_named_and_passed_over(tmp_path, image, change, message, caplog):

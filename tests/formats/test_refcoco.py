@@ -170,7 +170,7 @@ BAD = [
     ({"img_path": "COCO_train2014_000000000009.jpg"}, "line 2: img_path: COCO_train2014_000000000009.jpg is not in"),
     ({"img_path": f"../train2014/{NAMES[0]}"}, "line 2: img_path:"),
     ({"width": 640}, "line 2: width: is 640, that of"),
-    ({"img_path": "broken.jpg"}, "line 2: image: cannot be read"),
+    ({"img_path": "broken.jpg"}, "line 2: image: is no picture"),
 ]
 
 

@@ -35,7 +35,7 @@ def test_bad_samples_are_counted_named_and_passed_over(tmp_path, make_sample, ca
     with caplog.at_level(logging.WARNING):
         assert [s.key for s in read_shard(tmp_path / "s.tar", tally)] == ["k0000", "k0002", "k0004"]
     assert (tally.num_read, tally.num_bad, tally.num_cut) == (3, 2, 0)
-    assert "s.tar sample k0001: image: the jpg is cut off" in caplog.text
+    assert "s.tar sample k0001: image: cannot be decoded" in caplog.text
     assert "s.tar sample k0003: split: is missing" in caplog.text
 
 

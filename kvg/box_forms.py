@@ -1,0 +1,103 @@
+"""Boxes as people write them: four numbers whose unit and order are declared, never guessed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, get_args
+
+from kvg.errors import ConfigError, DataError
+from kvg.records import excerpt, number_of
+from kvg.types import Box
+
+BoxUnit = Literal["pixels", "relative_1000", "unit"]
+BoxFormat = Literal["xyxy", "xywh", "cxcywh"]
+_SCALES: Final = {"relative_1000": 1000.0, "unit": 1.0}
+_RIM: Final = 1.5  # pixels that a box may reach over the rim: sets differ in whether the last pixel is counted
+
+
+@dataclass(frozen=True)
+class BoxForm:
+    """Unit and order of the four numbers of a box.
+
+    Attributes:
+        unit: ``pixels`` of the picture, ``relative_1000`` (0-1000 over width and height, Qwen2-VL and Qwen3-VL) or
+            ``unit`` (0-1 over width and height).
+        format: ``xyxy`` (two corners), ``xywh`` (corner, width, height; COCO) or ``cxcywh`` (centre, width, height;
+            YOLO).
+
+    Raises:
+        ConfigError: unit or format is unknown.
+    """
+
+    unit: BoxUnit = "pixels"
+    format: BoxFormat = "xyxy"
+
+    def __post_init__(self) -> None:
+        for name, value, known in (("box_unit", self.unit, BoxUnit), ("box_format", self.format, BoxFormat)):
+            if value not in get_args(known):
+                raise ConfigError(name, f"{value!r} is none of {', '.join(get_args(known))}")
+
+    def pixels(self, raw: Any, width: int, height: int, where: str, field: str, rim: float = _RIM) -> Box:
+        """A box in pixels of its picture.
+
+        Args:
+            raw: as a source writes it: a list of four numbers, which may stand in quotes.
+            width: of the picture in pixels.
+            height: of the picture in pixels.
+            where: file and row, for messages.
+            field: that holds the box.
+            rim: pixels that it may reach over the rim of the picture, where it is cut off.
+
+        Returns:
+            x1, y1, x2, y2 in pixels, inside the picture.
+
+        Raises:
+            DataError: it is not four finite numbers, has no area, does not lie in its picture, or looks like another
+                unit than the declared one.
+        """
+        values = self.numbers(raw, where, field)
+        if self.unit in _SCALES:
+            scale = _SCALES[self.unit]
+            values = tuple(v * side / scale for v, side in zip(values, (width, height) * 2, strict=True))
+        x1, y1, x2, y2 = self.corners(values)
+        inside = -rim <= x1 < x2 <= width + rim and -rim <= y1 < y2 <= height + rim
+        box = max(0.0, x1), max(0.0, y1), min(float(width), x2), min(float(height), y2)
+        if not inside or box[0] >= box[2] or box[1] >= box[3]:
+            order, picture = self._order(), f"its {width}x{height} picture"
+            remedy = "correct it, or state box_unit and box_format as they are"
+            raise DataError(where, field, f"{excerpt(raw)} as {order} does not lie inside {picture}; {remedy}")
+        return box
+
+    def numbers(self, raw: Any, where: str, field: str) -> tuple[float, ...]:
+        """The four numbers of a box, in its own unit and order.
+
+        Raises:
+            DataError: it is not four finite numbers, or all of them lie in 0-1 although another unit is declared.
+        """
+        parts = raw if isinstance(raw, Sequence) and not isinstance(raw, str | bytes) else ()
+        values = [number_of(part) for part in parts]
+        if len(values) != 4 or None in values:
+            raise DataError(where, field, f"{excerpt(raw)} is not four numbers {self._order()}; correct it")
+        numbers = tuple(float(v) for v in values if v is not None)
+        if self.unit != "unit" and max(map(abs, numbers)) <= 1:
+            remedy = f"{excerpt(raw)} lies in 0-1, but box_unit is {self.unit}; state box_unit: unit, or correct it"
+            raise DataError(where, field, remedy)
+        return numbers
+
+    def corners(self, values: Sequence[float]) -> Box:
+        """Two corners of four numbers in this order, in the same unit.
+
+        >>> BoxForm(format="cxcywh").corners((5.0, 5.0, 4.0, 2.0))
+        (3.0, 4.0, 7.0, 6.0)
+        """
+        first, second, third, fourth = values
+        if self.format == "xywh":
+            return first, second, first + third, second + fourth
+        if self.format == "cxcywh":
+            return first - third / 2, second - fourth / 2, first + third / 2, second + fourth / 2
+        return first, second, third, fourth
+
+    def _order(self) -> str:
+        names = {"xyxy": "[x1, y1, x2, y2]", "xywh": "[x, y, width, height]", "cxcywh": "[x, y of the centre, ...]"}
+        return f"{names[self.format]} in {self.unit}"
