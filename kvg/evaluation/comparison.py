@@ -5,9 +5,11 @@ shared; the interval of their difference is a paired bootstrap of pictures. That
 setting has several seeds, ``kvg.metrics.seeds`` puts seeds and cases together, and the comparison speaks of the
 settings; a difference must pass the sign test of the mean answers there, too, which still holds for a handful of cases.
 
-Many comparisons find something by luck. P-values are adjusted (Holm) over all pairs of runs in one grouping of a set:
-all pairs on all cases are one family, all pairs in all ten categories another. The adjusted one says what is
-``significant``. An interval is of one difference alone and is not adjusted.
+Many comparisons find something by luck. P-values are adjusted (Holm) over a family, which ``adjust`` alone defines: all
+pairs of the runs given, in all parts of one grouping of one set. So all pairs on all cases are one family, all pairs in
+all ten categories another. Every command adjusts over that family, also where it shows some of the pairs only: the
+p-value of a pair depends on the runs, not on the command. The adjusted one says what is ``significant``. An interval is
+of one difference alone and is not adjusted.
 """
 
 from __future__ import annotations
@@ -139,8 +141,8 @@ def compare_runs(
         seed: of the bootstrap; the same one gives the same figures.
         level: of the intervals, in (0, 1).
         common: leave out cases that not all runs have, instead of refusing them.
-        against: the setting that all others are compared with; None compares every two. Fewer pairs are fewer chances
-            of luck, so that decided in advance it finds more.
+        against: the setting that all others are compared with; None compares every two. The family is these pairs
+            alone. Fewer pairs are fewer chances of luck, so that decided in advance it finds more.
 
     Raises:
         ConfigError: a grouping or ``against`` is unknown, the level is outside (0, 1), or a setting has no run.
@@ -161,7 +163,7 @@ def compare_runs(
     differences = [
         _difference(matched, group, before, after, seed, level) for group in groups for before, after in pairs
     ]
-    _adjust(differences, 1 - level)
+    adjust(differences, 1 - level)
     return Comparison(
         runs={name: len(seeds) for name, seeds in runs.items()},
         num_cases=len(matched.names),
@@ -247,8 +249,16 @@ def _detectable(drawn: Drawn, steps: NDArray[np.float64], alpha: float) -> float
     return detectable_difference(len(steps), discordant, alpha, POWER, effect)
 
 
-def _adjust(differences: Sequence[Difference], alpha: float) -> None:
-    """Fills in ``p_holm`` and ``significant``: a family is all pairs in all parts of one grouping of one set."""
+def adjust(differences: Sequence[Difference], alpha: float) -> None:
+    """Fills in ``p_holm`` and ``significant`` of all differences between some runs.
+
+    A family is all of these pairs in all parts of one grouping of one set. The mean over all categories of a set is a
+    family apart from those over the categories of each split.
+
+    Args:
+        differences: of every pair of the runs given, or of every pair with the one that all are compared with.
+        alpha: adjusted p-values up to this are significant.
+    """
     families: dict[tuple[str, str, bool], list[Difference]] = {}
     for row in differences:
         families.setdefault((row["set"], row["by"], row["name"] == ALL), []).append(row)

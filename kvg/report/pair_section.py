@@ -67,8 +67,8 @@ def pair_section(pairs: Sequence[PairResult], notes: Sequence[str], looks: Looks
     told = list(dict.fromkeys([*notes, *of_pairs, "what is said of two runs is not said of other seeds"]))
     said = (
         "Points of percent right, with the 95% interval of a paired bootstrap over pictures. p: of a sign test over "
-        "pictures (McNemar's where none is shared), adjusted for the pairs and groups of its block (Holm). Green and "
-        "red are more than luck does (p ≤ 0.05). "
+        "pictures (McNemar's where none is shared), adjusted (Holm) for the groups of its block and for every pair of "
+        "these runs, shown here or not, as in `kvg-data compare`. Green and red are more than luck does (p ≤ 0.05). "
     )
     note = said + " ".join(f"{one[:1].upper()}{one[1:]}." for one in told)
     return Section("Differences", note.strip(), [Table(heads, rows), _test_table(pairs, titles)], anchor="differences")

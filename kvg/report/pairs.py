@@ -1,16 +1,16 @@
-"""Which runs of a report are compared with which, and what the differences are."""
+"""Which runs of a report are compared with which, and how they differ."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import Final, TypedDict
 
 from kvg.errors import ConfigError, DataError
 from kvg.evaluation.case import Case
-from kvg.evaluation.comparison import Comparison, Difference, compare_runs
-from kvg.evaluation.estimate import points
+from kvg.evaluation.comparison import Comparison, Difference, adjust, compare_runs
+from kvg.evaluation.estimate import Estimate, points
 from kvg.evaluation.matching import ALL, GROUPINGS
-from kvg.metrics.paired import holm
 from kvg.progress import shown
 from kvg.report.naming import PAIRS
 
@@ -60,7 +60,11 @@ def pairs_of(asked: Sequence[str], runs: Sequence[str]) -> list[Pair]:
 
 
 def compare_pairs(runs: Cases, pairs: Sequence[Pair], seed: int, asked: bool) -> tuple[list[PairResult], list[str]]:
-    """Compares pairs of runs; p-values are adjusted over these pairs and the parts of one grouping.
+    """Compares pairs of runs, on pictures as they are.
+
+    P-values are those of ``kvg.evaluation.comparison``: adjusted over every pair of ``runs``, not over ``pairs`` alone,
+    so that ``kvg-data compare`` tells the same ones of the same runs. Where runs hold different cases, each pair is
+    compared on the cases that both have.
 
     Args:
         runs: cases by run.
@@ -74,29 +78,60 @@ def compare_pairs(runs: Cases, pairs: Sequence[Pair], seed: int, asked: bool) ->
     Raises:
         DataError: two runs tell different truths of a case, or share none although they were asked for.
     """
-    found: list[PairResult] = []
+    plain = {name: [[case for case in cases if not case.artifact]] for name, cases in runs.items()}
+    try:
+        whole = compare_runs(plain, GROUPINGS, seed, LEVEL)
+    except DataError:  # not all runs hold the same cases
+        return _compare_apart(plain, pairs, seed, asked)
+    by_pair: dict[Pair, list[Difference]] = {}
+    for row in whole.differences:
+        by_pair.setdefault((row["before"], row["after"]), []).append(row)
+    return [_result(pair, whole, by_pair) for pair in pairs], []
+
+
+def _compare_apart(
+    runs: Mapping[str, Sequence[Sequence[Case]]], pairs: Sequence[Pair], seed: int, asked: bool
+) -> tuple[list[PairResult], list[str]]:
+    """Compares each pair on its own cases; pairs that are not shown still belong to the family of those that are."""
+    comparisons: dict[Pair, Comparison] = {}
     notes: list[str] = []
-    for before, after in shown(pairs, "pairs of runs", len(pairs)):
-        both = {name: [case for case in runs[name] if not case.artifact] for name in (before, after)}
+    every = list(combinations(runs, 2))
+    for before, after in shown(every, "pairs of runs", len(every)):
+        chosen = (before, after) in pairs or (after, before) in pairs
+        both = {name: runs[name] for name in (before, after)}
         try:
-            whole = _compare(both, seed)
+            comparisons[before, after] = compare_runs(both, GROUPINGS, seed, LEVEL, common=True)
         except DataError as error:
-            if asked or error.field != "cases":
+            if chosen and (asked or error.field != "cases"):
                 raise
-            notes.append(f"{before} and {after} share no case and are not compared")
-            continue
-        found.append(
-            PairResult(
-                before=before,
-                after=after,
-                num_cases=whole.num_cases,
-                num_left_out=whole.num_left_out,
-                notes=whole.notes,
-                differences=whole.differences,
-            )
-        )
-    _adjust([row for pair in found for row in pair["differences"]])
-    return found, notes
+            if chosen:
+                notes.append(f"{before} and {after} share no case and are not compared")
+    by_pair = {pair: comparison.differences for pair, comparison in comparisons.items()}
+    adjust([row for rows in by_pair.values() for row in rows], 1 - LEVEL)
+    compared = {pair: comparisons.get(pair) or comparisons.get(pair[::-1]) for pair in pairs}
+    return [_result(pair, found, by_pair) for pair, found in compared.items() if found], notes
+
+
+def _result(pair: Pair, comparison: Comparison, by_pair: Mapping[Pair, Sequence[Difference]]) -> PairResult:
+    rows = by_pair[pair] if pair in by_pair else [_turned(row) for row in by_pair[pair[::-1]]]
+    return PairResult(
+        before=pair[0],
+        after=pair[1],
+        num_cases=comparison.num_cases,
+        num_left_out=comparison.num_left_out,
+        notes=comparison.notes,
+        differences=list(rows),
+    )
+
+
+def _turned(row: Difference) -> Difference:
+    """The same difference seen from the other run."""
+    of = row["difference"]
+    turned = row.copy()
+    turned["before"], turned["after"] = row["after"], row["before"]
+    turned["only_before"], turned["only_after"] = row["only_after"], row["only_before"]
+    turned["difference"] = Estimate(n=of["n"], value=0.0 - of["value"], low=0.0 - of["high"], high=0.0 - of["low"])
+    return turned
 
 
 def difference_of(pair: PairResult, by: str = ALL, name: str = ALL) -> Difference | None:
@@ -129,16 +164,3 @@ def p_value(p: float) -> str:
     if p < 0.001:
         return "p < 0.001"
     return f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
-
-
-def _compare(runs: Cases, seed: int) -> Comparison:
-    return compare_runs({name: [cases] for name, cases in runs.items()}, GROUPINGS, seed, LEVEL, common=True)
-
-
-def _adjust(rows: Sequence[Difference]) -> None:
-    families: dict[tuple[str, str], list[Difference]] = {}
-    for row in rows:
-        families.setdefault((row["set"], row["by"]), []).append(row)
-    for family in families.values():
-        for row, adjusted in zip(family, holm([row["p"] for row in family]), strict=True):
-            row["p_holm"], row["significant"] = adjusted, adjusted <= 1 - LEVEL

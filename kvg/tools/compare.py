@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default 0)")
     parser.add_argument("--level", type=float, default=0.95, help="of intervals; tests have 1 - level (default 0.95)")
+    parser.add_argument("--against", metavar="NAME", help="compare all others with this run only (default: every two)")
     parser.add_argument("--common", action="store_true", help="compare the cases that all runs have, leave out others")
     parser.add_argument("--out", help=f"folder for {RECORD} and {TABLES} (default: only printed)")
 
@@ -52,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     paths = named_runs(args.runs, args.names)
     runs = {name: [read_cases(path) for path in seeds] for name, seeds in paths.items()}
     by = [grouping for grouping in args.by.split(",") if grouping]
-    comparison = compare_runs(runs, by, args.seed, args.level, args.common)
+    comparison = compare_runs(runs, by, args.seed, args.level, args.common, args.against)
     console = Console(width=None if sys.stdout.isatty() else _WIDTH)
     for table in comparison_tables(comparison):
         console.print(terminal_table(table))

@@ -41,14 +41,45 @@ def test_differences_by_hand(made):
     back = difference_of(found[1])
     assert back["difference"]["value"] == pytest.approx(-0.5)
     assert (back["only_after"], back["only_before"]) == (10, 30)
-    # Two pairs on all cases are one family: the smaller p-value is doubled.
-    assert row["p_holm"] == pytest.approx(2**-19)
-    assert back["p_holm"] == back["p"]
+    # The three pairs of these runs on all cases are one family, though two are shown: the smallest p-value counts three
+    # times, the next one twice.
+    assert row["p_holm"] == pytest.approx(3 * 2**-20)
+    assert back["p_holm"] == pytest.approx(2 * back["p"])
     assert [r["name"] for r in found[0]["differences"] if r["by"] == BOTH] == [
         "seen, known", "seen, unknown", "unseen, known", "unseen, unknown",
     ]  # fmt: skip
     both = difference_of(found[0], BOTH, "seen, known")
     assert (both["n"], both["difference"]["value"]) == (10, 0.5)  # 0, 4, 8 of the first; 0, 4, .. 28 of the second
+
+
+def test_a_pair_has_one_p_value_whichever_pairs_are_shown_and_whichever_run_comes_first(made):
+    (shown_first, _), _ = compare_pairs(made, [("a", "b"), ("b", "c")], seed=0, asked=True)
+    (turned,), _ = compare_pairs(made, [("b", "a")], seed=0, asked=True)
+    for row, back in zip(shown_first["differences"], turned["differences"], strict=True):
+        assert (back["before"], back["after"], back["name"]) == ("b", "a", row["name"])
+        assert (back["p"], back["p_holm"], back["significant"]) == (row["p"], row["p_holm"], row["significant"])
+        assert (back["only_after"], back["only_before"]) == (row["only_before"], row["only_after"])
+        assert back["difference"]["value"] == -row["difference"]["value"]
+        assert (back["difference"]["low"], back["difference"]["high"]) == (
+            -row["difference"]["high"],
+            -row["difference"]["low"],
+        )
+
+
+def test_pairs_of_runs_that_hold_different_cases_are_one_family_too(made):
+    # Without the last ten cases of "c", it is right on none: 10 of 10 against "a" and 30 of 30 against "b".
+    runs = {"a": made["a"], "b": made["b"], "c": made["c"][:30]}
+    found, _ = compare_pairs(runs, [("c", "a")], seed=0, asked=True)
+    row = difference_of(found[0])
+    assert (found[0]["num_cases"], found[0]["num_left_out"], row["only_after"]) == (30, 10, 10)
+    assert row["p"] == pytest.approx(2**-10)
+    assert row["p_holm"] == pytest.approx(2**-10)  # the largest of three: 2**-10, 2**-20 and 2**-30
+
+
+def test_a_pair_that_cannot_be_compared_and_is_not_shown_harms_no_other(made, make_case):
+    other = [make_case("k0", gt_bbox=[[1, 1, 500, 500]])]
+    found, _ = compare_pairs({**made, "other": other}, [("a", "b")], seed=0, asked=True)
+    assert difference_of(found[0])["p_holm"] == pytest.approx(3 * 2**-20)  # of a, b and c
 
 
 def test_cases_that_only_one_run_has_are_left_out_and_told(made):

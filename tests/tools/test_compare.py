@@ -56,6 +56,23 @@ def test_tables_sentences_and_files(write_run, tmp_path, capsys):
     assert "| **By category** |" in page
 
 
+def test_pairs_with_one_run_alone_are_a_family_of_their_own(write_run, tmp_path):
+    runs = [write_run("base", range(10)), write_run("sft", range(30)), write_run("grpo", range(40))]
+    values = {}
+    for name, more in (("every", []), ("one", ["--against", "base"])):
+        out = tmp_path / name
+        assert main(["compare", *runs, *more, "--out", str(out)]) == 0
+        rows = json.loads((out / "comparison.json").read_text())["differences"]
+        values[name] = {(row["before"], row["after"]): row["p_holm"] for row in rows if row["by"] == "all"}
+    # Two cases a picture: 20, 30 and 10 cases won are 10, 15 and 5 pictures, each with a mid-p of 2**-pictures.
+    assert values["every"] == {
+        ("base", "sft"): pytest.approx(2 * 2**-10),
+        ("base", "grpo"): pytest.approx(3 * 2**-15),
+        ("sft", "grpo"): pytest.approx(2**-5),
+    }
+    assert values["one"] == {("base", "sft"): pytest.approx(2**-10), ("base", "grpo"): pytest.approx(2 * 2**-15)}
+
+
 def test_seeds_are_told_one_by_one(write_run, tmp_path, capsys):
     seeds = [write_run(f"s{n}", range(20 + 2 * n)) for n in range(3)]
     base = write_run("base", range(6))

@@ -165,3 +165,28 @@ def test_a_full_disk_is_told(finished, capsys):
     (finished / "out").write_text("in the way")
     assert call(finished) == 2
     assert "out: out: cannot be written" in capsys.readouterr().err
+
+
+def test_report_and_compare_tell_one_p_value_of_a_pair(finished, capsys):
+    assert call(finished) == 0
+    runs = [f"{stage}={finished / stage}" for stage in STAGES]
+    by = "split,category,knowledge,split and knowledge"
+    assert main(["compare", *runs, "--by", by, "--out", str(finished / "compared")]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    compared = json.loads((finished / "compared/comparison.json").read_text())["differences"]
+    by_place = {(row["before"], row["after"], row["by"], row["name"]): row for row in compared}
+    reported = [row for pair in read(finished)["pairs"] for row in pair["differences"]]
+    for row in reported:
+        assert row == by_place[row["before"], row["after"], row["by"], row["name"]] | {"set": row["set"]}
+    # Each run is right on eight more than the one before. With k won and none lost the mid-p is 2**-k: of the six pairs
+    # 2**-24, two of 2**-16 and three of 2**-8, which Holm multiplies by 6, by 5 and 4, and by 3, 2 and 1, in order.
+    holm = {(row["before"], row["after"]): row["p_holm"] for row in reported if row["by"] == "all"}
+    assert holm == {
+        ("base", "cot_sft"): pytest.approx(5 * 2**-16),
+        ("direct_sft", "cot_sft"): pytest.approx(3 * 2**-8),
+        ("cot_sft", "cot_sft_grpo"): pytest.approx(3 * 2**-8),
+    }
+    assert "cot_sft_grpo against cot_sft: +20.0 points" in printed
+    assert "p = 0.012: more than luck does" in printed
+    for name in ("results.md", "index.html"):
+        assert "p = 0.012" in (finished / "out" / name).read_text()
