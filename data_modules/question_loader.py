@@ -14,7 +14,7 @@ from kvg.errors import DataError
 from kvg.evaluation.question import Question
 from kvg.evaluation.sets import Pass, QuestionBatches
 from kvg.text.prompts import DESCRIBE
-from kvg.types import Batch, Example, Processor, Sample, SceneObject
+from kvg.types import Batch, Example, Processor, Records, Sample, SceneObject
 
 
 class AskingProcessor(Processor, Protocol):
@@ -93,11 +93,11 @@ class PreparedQuestions(IterableDataset[Batch]):
         known = [question.sample for question in questions]
         return {
             **self.processor.collate(examples, known, pad_left=True),
-            "questions": questions,
-            "faults": faults,
+            "questions": Records(questions),
+            "faults": Records(faults),
             "mode": self.mode,
             "describes": self.mode == DESCRIBE,
-            "examples": examples if self.mode == DESCRIBE else [],
+            "examples": Records(examples if self.mode == DESCRIBE else ()),
             "skip_bad": self.skip_bad,
         }
 

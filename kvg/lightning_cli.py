@@ -12,12 +12,15 @@ from typing import Any
 
 import torch
 from jsonargparse import Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
 
 from kvg.cpu import prepare_cpu
 from kvg.errors import ConfigError, KVGError
 from kvg.launch import follow_launcher, leading
+from kvg.modules.precision import check_plugins, check_precision
 
 NOISE = (
     r".*LeafSpec.*is deprecated",  # Lightning 2.6 beside newer torch; nothing a user can do
@@ -78,7 +81,11 @@ class KVGCLI(LightningCLI):
         return str(path) not in ("best", "last", "hpc", "registry") and not str(path).startswith("registry:")
 
     def before_instantiate_classes(self) -> None:
-        """Sets up a process that computes on a CPU, and looks at the data of an evaluation before a model is loaded."""
+        """Sets up a process that computes on a CPU, and checks precision and data before a model is loaded."""
+        command = self.config.get("subcommand")
+        trainer = (self.config[command] if command else self.config).trainer
+        check_precision(trainer.precision, training=command in (None, "fit"))
+        check_plugins(trainer.plugins)
         if not torch.cuda.is_available() and prepare_cpu():
             rank_zero_info("No GPU: one thread per process, which is fastest for tiny models; OMP_NUM_THREADS sets it.")
         self._asked = self._checked_data()
@@ -90,6 +97,17 @@ class KVGCLI(LightningCLI):
         made = self._subcommand_parsers[command].instantiate(Namespace(data=self.config[command].data))  # type: ignore[no-untyped-call]
         made.data.setup(command)
         return made.data
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Builds the Trainer.
+
+        Raises:
+            ConfigError: its settings do not go together, or this machine lacks what they ask for.
+        """
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (MisconfigurationException, ValueError, RuntimeError, TypeError, ImportError) as error:
+            raise ConfigError("trainer", f"{error}; change its settings") from error
 
     def after_instantiate_classes(self) -> None:
         """Names the processor once: the data module takes the backbone's. Refuses what cannot go together."""

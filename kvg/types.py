@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:  # what handles records alone starts without torch
     from torch import Tensor
 
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,45 @@ class Completion:
     finish_reason: str  # stop | length
 
 
+class Records(Generic[Item]):
+    """The records of a batch in order, as one object that libraries do not look into.
+
+    Lightning walks through a batch to convert its tensors (``precision: bf16-true``): through mappings, sequences and
+    dataclasses, each of which it copies. It cannot copy a frozen dataclass and ends the run. This class behaves like a
+    list that nobody writes to, and is no ``collections.abc.Sequence`` on purpose.
+
+    Args:
+        items: the records.
+
+    >>> Records("ab")[1], len(Records("ab")), list(Records("ab")), Records("ab") == ["a", "b"]
+    ('b', 2, ['a', 'b'], True)
+    """
+
+    __slots__ = ("_items",)
+
+    def __init__(self, items: Iterable[Item] = ()) -> None:
+        self._items = tuple(items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __iter__(self) -> Iterator[Item]:
+        return iter(self._items)
+
+    def __getitem__(self, index: int) -> Item:
+        return self._items[index]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Records | list | tuple) and self._items == tuple(other)
+
+    __hash__ = None  # type: ignore[assignment]  # as a list
+
+    def __repr__(self) -> str:
+        return f"Records({list(self._items)!r})"
+
+
 Example = dict[str, "Tensor"]  # one tokenised sample: 1-D tensors, patches [P, D] uint8, image_grid_thw [3]
-Batch = dict[str, Any]  # collated examples, and "samples": the list of Sample they came from
+Batch = dict[str, Any]  # collated examples, and "samples": Records of the Sample they came from
 
 
 class Processor(Protocol):
@@ -88,5 +126,5 @@ class Processor(Protocol):
 
         Returns:
             ``input_ids``, ``attention_mask``, ``labels`` [B, L], ``patches`` [P, D], ``image_grid_thw`` [B, 3],
-            and ``samples``.
+            and ``samples``, as ``Records``.
         """

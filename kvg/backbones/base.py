@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from kvg.backbones import decoding, patch_embedding
 from kvg.backbones.adapters import adapter_base, with_adapter
+from kvg.backbones.buffers import float32_buffers
 from kvg.backbones.features import FeatureCache
 from kvg.backbones.folders import end_tokens, full_state, load_checkpoint, trained_mode, write_folder
 from kvg.backbones.lora import LoRASettings, add_lora, lora_disabled, merged_state
@@ -128,6 +129,10 @@ class Backbone(nn.Module, ABC):
         for name, parameter in self.model.model.visual.named_parameters():
             if projector if name.startswith("merger.") else vision:
                 parameter.requires_grad_(False)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        with float32_buffers(self.model):
+            return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
     @property
     def hidden_size(self) -> int:

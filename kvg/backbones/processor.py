@@ -22,7 +22,7 @@ from kvg.shards.schema import check_box
 from kvg.text.box_codec import BoxCodec, ImageSize
 from kvg.text.completion import write_completion
 from kvg.text.prompts import fill_boxes, prompt
-from kvg.types import Batch, Example, Sample
+from kvg.types import Batch, Example, Records, Sample
 
 IMAGE_TOKEN = "<|image_pad|>"
 TURN_END = "<|im_end|>"
@@ -266,7 +266,7 @@ class QwenVLProcessor:
             num = len(example["input_ids"])
             span = slice(length - num, length) if pad_left else slice(0, num)
             ids[row, span], labels[row, span], mask[row, span] = example["input_ids"], example["labels"], 1
-        batch: Batch = {"input_ids": ids, "labels": labels, "attention_mask": mask, "samples": list(samples)}
+        batch: Batch = {"input_ids": ids, "labels": labels, "attention_mask": mask, "samples": Records(samples)}
         if pictures := [e for e in examples if "patches" in e]:
             batch["patches"] = torch.cat([e["patches"] for e in pictures])
             batch["image_grid_thw"] = torch.stack([e["image_grid_thw"] for e in pictures])

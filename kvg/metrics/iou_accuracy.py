@@ -8,6 +8,7 @@ absent.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -86,6 +87,14 @@ class IoUAccuracy(Metric):
         self.iou_sum = self.iou_sum + (overlap.to(member) @ member).to(self.iou_sum)
         self.unparsed = self.unparsed + (absent.to(member) @ member).to(self.unparsed)
         self.count = self.count + member.sum(dim=0).to(self.count)
+
+    def _apply(self, fn: Any, exclude_state: Sequence[str] = "") -> Any:
+        """Moves the states, and keeps them float32 where a module is cast: bfloat16 cannot count beyond 256."""
+        moved = super()._apply(fn, exclude_state)  # type: ignore[no-untyped-call]
+        for name, default in self._defaults.items():
+            setattr(self, name, getattr(self, name).float())
+            self._defaults[name] = cast(Tensor, default).float()
+        return moved
 
     def _rows_of(self, mapping: Mapping[str, str]) -> list[int]:
         rows = []

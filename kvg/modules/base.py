@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from kvg.backbones.base import Backbone
 from kvg.errors import ConfigError
-from kvg.modules.gradients import check_precision, clip_gradients
+from kvg.modules.gradients import check_limit, clip_gradients
 from kvg.modules.questions import QuestionedModule
 
 EXPORT = "export"  # folder beside the logs that receives the trained model
@@ -57,11 +57,11 @@ class StageModule(QuestionedModule):
         """Refuses a precision or a limit of gradients that cannot work.
 
         Raises:
-            ConfigError: see ``kvg.modules.gradients.check_precision``.
+            ConfigError: see ``check_precision`` and ``check_limit``.
         """
         super().setup(stage)
         if stage == "fit":
-            check_precision(self.trainer)
+            check_limit(self.trainer)
 
     def configure_model(self) -> None:
         """Shards the backbone where the strategy brings a device mesh (FSDP2); runs again on resume."""

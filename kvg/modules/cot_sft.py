@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from kvg.modules.base import StageModule
+from kvg.modules.precision import with_float32_numbers
 
 
 class CoTSFTModule(StageModule):
@@ -19,6 +20,7 @@ class CoTSFTModule(StageModule):
 
     _since: float | None = None
 
+    @with_float32_numbers
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
         """Mean negative log-likelihood of the labelled tokens, in nats."""
         if self.backbone.feature_cache is not None:  # else it would gain nothing, and gather a sharded root once more

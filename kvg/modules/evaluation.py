@@ -14,6 +14,7 @@ from kvg.errors import ConfigError
 from kvg.evaluation.question import Question
 from kvg.lab.traits import CATEGORIES
 from kvg.metrics.iou_accuracy import IoUAccuracy
+from kvg.modules.precision import with_float32_numbers
 from kvg.rl.rollout import SamplingSettings, rollout
 from kvg.types import Batch, Box, Completion, Sample
 
@@ -69,6 +70,7 @@ class EvaluatedModule(L.LightningModule):
         )
 
     # -- in the midst of training ----------------------------------------------------------------------------------
+    @with_float32_numbers
     def validation_step(  # type: ignore[override]  # Lightning hands on to callbacks whatever it gets
         self, batch: Batch, batch_idx: int, dataloader_idx: int = 0
     ) -> list[dict[str, Any]]:

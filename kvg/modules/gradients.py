@@ -1,4 +1,4 @@
-"""Gradients of one optimizer step: their limit, and which precisions they can be trusted in."""
+"""Gradients of one optimizer step: their limit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from torch.distributed.tensor import DTensor
 from kvg.errors import ConfigError
 
 NORM, VALUE = "norm", "value"
-FLOAT16 = ("16-mixed", "16-true")
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], limit: float | None, algorithm: str | None = NORM) -> Tensor:
@@ -35,15 +34,12 @@ def clip_gradients(parameters: Iterable[nn.Parameter], limit: float | None, algo
     return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
-def check_precision(trainer: L.Trainer) -> None:
-    """Refuses settings of the Trainer under which gradients would be wrong, before anything is trained.
+def check_limit(trainer: L.Trainer) -> None:
+    """Refuses a limit of gradients that cannot be kept, before anything is trained.
 
     Raises:
-        ConfigError: float16, whose scaled gradients overflow by design; a negative limit; one of the norm under FSDP1.
+        ConfigError: it is negative, or one of the norm under FSDP1.
     """
-    if str(trainer.precision) in FLOAT16:
-        remedy = f"'{trainer.precision}' is not supported in training, as gradients overflow in float16"
-        raise ConfigError("trainer.precision", f"{remedy}; use bf16-mixed, bf16-true or 32-true")
     if (trainer.gradient_clip_val or 0) < 0:
         remedy = f"{trainer.gradient_clip_val} must not be negative; null is no limit"
         raise ConfigError("trainer.gradient_clip_val", remedy)

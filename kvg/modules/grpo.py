@@ -22,6 +22,7 @@ from kvg.masking import masked_mean
 from kvg.modules.base import StageModule
 from kvg.modules.gradients import clip_gradients
 from kvg.modules.guard import stop_run
+from kvg.modules.precision import with_float32_numbers
 from kvg.rewards.combine import WeightedReward
 from kvg.rl.advantage import group_advantage
 from kvg.rl.experience import Experience, first_prompts, in_updates
@@ -119,9 +120,9 @@ class GRPOModule(StageModule):
         super().configure_model()
 
     def on_fit_start(self) -> None:
-        """Moves the reference beside the policy."""
+        """Moves the reference beside the policy, and casts it as the policy was."""
         for reference in self._reference:
-            reference.to(self.device)
+            self.trainer.precision_plugin.convert_module(reference).to(self.device)
 
     @torch.no_grad()
     def _reference_logprobs(self, batch: Batch, out: Rollouts) -> Tensor | None:
@@ -141,6 +142,7 @@ class GRPOModule(StageModule):
         """Optimizer steps that follow a batch of rollouts."""
         return self.passes * self.updates
 
+    @with_float32_numbers
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor] | None:
         """Samples and scores one batch of prompts, and learns where there is enough to learn from."""
         start = time.perf_counter()

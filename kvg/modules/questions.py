@@ -26,6 +26,7 @@ from kvg.evaluation.question import Question
 from kvg.evaluation.sets import QuestionBatches
 from kvg.evaluation.summary import summary
 from kvg.modules.evaluation import EvaluatedModule
+from kvg.modules.precision import check_precision, with_float32_numbers
 from kvg.rl.rollout import rollout
 from kvg.types import Batch
 
@@ -57,7 +58,8 @@ class QuestionedModule(EvaluatedModule):
         self._trained_since = time.time()
 
     def setup(self, stage: str) -> None:
-        """Notes who wants to know of the end, before Lightning takes the signal."""
+        """Checks the precision; notes who wants to know of the end, before Lightning takes the signal."""
+        check_precision(self.trainer.precision, training=stage == "fit")
         self._sigterm = signal.getsignal(signal.SIGTERM)
 
     def begin_answers(self, batches: QuestionBatches, mode: str) -> list[int]:
@@ -182,12 +184,14 @@ class QuestionedModule(EvaluatedModule):
         """See ``_take_back_sigterm``."""
         self._take_back_sigterm()
 
+    @with_float32_numbers
     def test_step(  # type: ignore[override]  # Lightning hands on to callbacks whatever it gets
         self, batch: Batch, batch_idx: int, dataloader_idx: int = 0
     ) -> list[dict[str, Any]]:
         """Answers a batch and keeps the answers; one line per case, for callbacks to show."""
         return self._answer_questions(batch)
 
+    @with_float32_numbers
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> list[dict[str, Any]]:
         """Answers a batch and keeps the answers; one line per case."""
         return self._answer_questions(batch)

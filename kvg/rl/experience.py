@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kvg.types import Batch, Sample, SceneObject
+from kvg.types import Batch, Records, Sample, SceneObject
 
 # Rows of these belong to pictures, not to prompts: patches before merging, visual tokens after it.
 PATCHES, FEATURES = "patches", "image_features"
@@ -72,7 +72,7 @@ class Experience:
         """Reads what ``save`` wrote, without running anything that a file may hold."""
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         found = [{**s, "objects": tuple(SceneObject(**o) for o in s["objects"])} for s in state["batch"]["samples"]]
-        state["batch"] = {**state["batch"], "samples": [Sample(**s) for s in found]}
+        state["batch"] = {**state["batch"], "samples": Records(Sample(**s) for s in found)}
         return cls(**state)
 
 
@@ -96,7 +96,7 @@ def take_prompts(batch: Batch, prompts: Sequence[int]) -> Batch:
         elif isinstance(value, Tensor):
             out[name] = value[torch.tensor(chosen, device=value.device)]
         else:
-            out[name] = [value[p] for p in chosen] if isinstance(value, list) else value
+            out[name] = Records(value[p] for p in chosen) if isinstance(value, Records | list) else value
     return out
 
 

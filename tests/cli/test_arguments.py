@@ -17,6 +17,7 @@ from kvg.lightning_cli import explain
 from kvg.tools import main as data_door
 
 STAGE = ["fit", "-c", "configs/stage/cot_sft.yaml", "-c", "configs/backbone/tiny.yaml", "--trainer.accelerator=cpu"]
+NO_MODEL = ["--model.backbone.checkpoint=/nowhere"]  # a fault named before it is found before a model is loaded
 
 
 @pytest.fixture
@@ -60,6 +61,22 @@ def faulty(tmp_path: Path) -> Path:
         ([*STAGE, "--model.warmup=2"], "model.warmup: 2.0 is not a share of the steps"),
         ([*STAGE, "--model.optimizer.lr=-1"], "model.optimizer: Invalid learning rate: -1"),
         ([*STAGE, "--model.backbone.checkpoint=TMP"], r"backbone\.checkpoint: '.*' has no config\.json"),
+        (
+            [*STAGE, *NO_MODEL, "--trainer.precision=16-mixed"],
+            r"trainer\.precision: '16-mixed' .* in training; use bf16-",
+        ),
+        ([*STAGE, *NO_MODEL, "--trainer.precision=16"], "trainer.precision: '16' is not supported in training"),
+        ([*STAGE, *NO_MODEL, "--trainer.precision=64-true"], "trainer.precision: '64-true' is not supported"),
+        (
+            [*STAGE, *NO_MODEL, "--trainer.precision=transformer-engine"],
+            r"'transformer-engine' .* bf16-true or 32-true",
+        ),
+        ([*STAGE, *NO_MODEL, "--trainer.precision=half"], "trainer.precision: .*Literal"),
+        (
+            [*STAGE, *NO_MODEL, "--trainer.plugins+=lightning.pytorch.plugins.HalfPrecision"],
+            "HalfPrecision is not supp",
+        ),
+        ([*STAGE, "--trainer.strategy=nowhere"], "trainer: You selected an invalid strategy name: .*nowhere"),
         ([*STAGE, "--data.train=TMP/none"], "none: folder: does not exist"),
         ([*STAGE, "--ckpt_path=TMP/none.ckpt"], "ckpt_path: '.*none.ckpt' does not exist"),
         ([*STAGE, "--ckpt_path=TMP/damaged.ckpt"], "ckpt_path: '.*damaged.ckpt' is damaged or no checkpoint"),

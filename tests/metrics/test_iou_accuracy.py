@@ -117,3 +117,14 @@ def test_misuse_is_refused() -> None:
         metric.update([TRUTH, None], [TRUTH])
     with pytest.raises(ValueError, match="one group mapping"):
         metric.update([TRUTH], [TRUTH], [])
+
+
+def test_a_cast_to_half_precision_leaves_the_counts_exact():
+    """In bfloat16 the count would stay at 256."""
+    box = (0.0, 0.0, 2.0, 2.0)
+    metric = IoUAccuracy().to(torch.bfloat16)
+    for _ in range(300):
+        metric.update([box], [box])
+    assert metric.compute()["n"].item() == 300.0
+    metric.reset()
+    assert metric.count.dtype == torch.float32
