@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from kvg.backbones.base import Backbone
-from kvg.backbones.processor import IMAGE_TOKEN
+from kvg.backbones.chat_template import IMAGE_TOKEN
 from kvg.rl.rollout import Rollouts
 from kvg.text.completion import parse_completion
 from kvg.types import Box, Completion, Sample

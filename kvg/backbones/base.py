@@ -10,21 +10,24 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
 
 from kvg.backbones import decoding, patch_embedding
 from kvg.backbones.adapters import adapter_base, with_adapter
 from kvg.backbones.buffers import float32_buffers
+from kvg.backbones.chat_template import TURN_END
+from kvg.backbones.checkpoints import Description, describe_checkpoint, load_model
 from kvg.backbones.features import FeatureCache
-from kvg.backbones.folders import end_tokens, full_state, load_checkpoint, trained_mode, write_folder
+from kvg.backbones.folders import end_tokens, full_state, is_export, trained_mode, write_folder
 from kvg.backbones.lora import LoRASettings, add_lora, lora_disabled, merged_state
-from kvg.backbones.processor import TURN_END, QwenVLProcessor
+from kvg.backbones.picture_settings import with_budget
+from kvg.backbones.processor import QwenVLProcessor
 from kvg.backbones.scoring import completion_logprobs, labelled_states
 from kvg.backbones.shared_prefix import install
 from kvg.errors import ConfigError
@@ -42,7 +45,8 @@ class Backbone(nn.Module, ABC):
         checkpoint: a local folder, of a model or of PEFT's LoRA adapters; a hub name, or one that the family knows.
         dtype: ``auto`` = as stored, ``float32``, ``bfloat16``.
         min_pixels: smallest area of a resized picture; None = the checkpoint's.
-        max_pixels: largest area; 401408 in the paper. None = the checkpoint's.
+        max_pixels: largest area; 401408 in the paper. None = the checkpoint's. Either is warned of where it is not what
+            the model was trained with.
         freeze_vision: leave the vision tower as it is (stage 1 of the paper).
         freeze_projector: leave the projector as it is (stage 1 of the paper).
         lora: adapters on the language model instead of full training; None = full.
@@ -67,7 +71,7 @@ class Backbone(nn.Module, ABC):
         checkpoint: str,
         dtype: str = "auto",
         min_pixels: int | None = None,
-        max_pixels: int | None = 401_408,
+        max_pixels: int | None = None,
         freeze_vision: bool = True,
         freeze_projector: bool = True,
         lora: LoRASettings | None = None,
@@ -82,17 +86,12 @@ class Backbone(nn.Module, ABC):
         self.checkpoint, self.codec = checkpoint, self.make_codec()
         self.trained_mode = trained_mode(checkpoint)
         base = adapter_base(checkpoint)
-        model, tokenizer, picture = self.load(base or checkpoint, dtype, attn)
+        description = self.describe(base or checkpoint, checkpoint if base else None)
+        exported = is_export(checkpoint) or bool(base and is_export(base))
+        picture = with_budget(description.picture, min_pixels, max_pixels, checkpoint, exported)
+        self.processor = QwenVLProcessor(description.tokenizer, self.codec, **asdict(picture))
+        model = self.load(base or checkpoint, description, dtype, attn)
         self.model = with_adapter(model, checkpoint) if base else model
-        self.processor = QwenVLProcessor(
-            tokenizer,
-            self.codec,
-            min_pixels=min_pixels or picture["min_pixels"],
-            max_pixels=max_pixels or picture["max_pixels"],
-            patch_size=picture["patch_size"],
-            merge_size=picture["merge_size"],
-            temporal_patch_size=picture["temporal_patch_size"],
-        )
         self.end_token_ids = end_tokens(self.model.generation_config.eos_token_id, self.processor.ids(TURN_END)[0])
         self.pad_token_id = self.processor.pad_token_id
         self.sharded = False
@@ -117,13 +116,25 @@ class Backbone(nn.Module, ABC):
     def make_codec(self) -> BoxCodec:
         """The family's box convention."""
 
-    def load(self, checkpoint: str, dtype: str, attn: str) -> tuple[Any, PreTrainedTokenizerBase, dict[str, int]]:
-        """Model, tokenizer and picture settings of a folder or a hub name. Runs no code from the checkpoint.
+    def describe(self, checkpoint: str, adapter: str | None = None) -> Description:
+        """All but the weights of a folder or a hub name, read before anything large is. Runs no code of it.
+
+        Args:
+            checkpoint: see the class.
+            adapter: folder of adapters for it.
 
         Raises:
             ConfigError: it is not there, not whole, or of another architecture.
         """
-        return load_checkpoint(self.hf_class, self.model_type, checkpoint, dtype, attn)
+        return describe_checkpoint(self.model_type, checkpoint, adapter)
+
+    def load(self, checkpoint: str, description: Description, dtype: str, attn: str) -> Any:
+        """The model of a folder or a hub name.
+
+        Raises:
+            ConfigError: its weights are missing, damaged, or do not fit its settings.
+        """
+        return load_model(self.hf_class, checkpoint, description.config, dtype, attn)
 
     def _freeze(self, vision: bool, projector: bool) -> None:
         for name, parameter in self.model.model.visual.named_parameters():

@@ -7,7 +7,6 @@ JPEG decode; this one is numpy on top of PIL and agrees with it exactly (tests/b
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +15,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
+from kvg.backbones.chat_template import CHAT_TEMPLATE, IMAGE_TOKEN, TURN_END, render_chat
+from kvg.backbones.picture_settings import PictureSettings, check_areas
 from kvg.errors import DataError
 from kvg.pictures import as_rgb, read_rgb
 from kvg.shards.schema import check_box
@@ -23,20 +24,6 @@ from kvg.text.box_codec import BoxCodec, ImageSize
 from kvg.text.completion import write_completion
 from kvg.text.prompts import fill_boxes, prompt
 from kvg.types import Batch, Example, Records, Sample
-
-IMAGE_TOKEN = "<|image_pad|>"
-TURN_END = "<|im_end|>"
-# The conversation format of Qwen2-VL's own template, for text and images; used where a checkpoint brings none.
-CHAT_TEMPLATE = (
-    "{% for message in messages %}"
-    "{% if loop.first and message['role'] != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
-    "{% endif %}<|im_start|>{{ message['role'] }}\n"
-    "{% if message['content'] is string %}{{ message['content'] }}<|im_end|>\n"
-    "{% else %}{% for part in message['content'] %}"
-    "{% if part['type'] == 'image' or 'image' in part %}<|vision_start|><|image_pad|><|vision_end|>"
-    "{% elif 'text' in part %}{{ part['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endif %}"
-    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 
 
 class QwenVLProcessor:
@@ -52,6 +39,9 @@ class QwenVLProcessor:
         temporal_patch_size: frames per patch; a still image is repeated.
         image_mean: per channel, of values in 0-1.
         image_std: per channel.
+
+    Raises:
+        ConfigError: no picture can be resized into these areas.
     """
 
     def __init__(
@@ -66,6 +56,7 @@ class QwenVLProcessor:
         image_mean: Sequence[float] = (0.48145466, 0.4578275, 0.40821073),
         image_std: Sequence[float] = (0.26862954, 0.26130258, 0.27577711),
     ) -> None:
+        check_areas(PictureSettings(min_pixels, max_pixels, patch_size, merge_size))
         if tokenizer.chat_template is None:
             tokenizer.chat_template = CHAT_TEMPLATE
         self.tokenizer, self.codec = tokenizer, codec
@@ -154,12 +145,7 @@ class QwenVLProcessor:
             texts: the user's turn; or turns of the user and the model alternately, the user's first and last.
             image: whether a picture stands at the start of the first.
         """
-        turns: list[dict[str, Any]] = [
-            {"role": "assistant" if number % 2 else "user", "content": text} for number, text in enumerate(texts)
-        ]
-        if image:
-            turns[0]["content"] = [{"type": "image"}, {"type": "text", "text": texts[0]}]
-        return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+        return render_chat(self.tokenizer, texts, image)
 
     def ids(self, text: str) -> list[int]:
         """Token ids of a text, special tokens recognised, none added."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from transformers import PreTrainedTokenizerBase, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from kvg.backbones.base import Backbone
+from kvg.backbones.checkpoints import Description
 from kvg.backbones.qwen2_vl import LAB_PICTURE, RANDOM, lab_tokenizer
 from kvg.backbones.tiny import build_model, cast
 from kvg.text.box_codec import AbsoluteCodec, BoxCodec
@@ -23,10 +24,16 @@ class Qwen25VLBackbone(Backbone):
         """See ``Backbone.make_codec``."""
         return AbsoluteCodec()
 
-    def load(self, checkpoint: str, dtype: str, attn: str) -> tuple[Any, PreTrainedTokenizerBase, dict[str, int]]:
+    def describe(self, checkpoint: str, adapter: str | None = None) -> Description:
+        """See ``Backbone.describe``."""
+        if checkpoint == "tiny":
+            return Description(lab_tokenizer(), LAB_PICTURE)
+        return super().describe(checkpoint, adapter)
+
+    def load(self, checkpoint: str, description: Description, dtype: str, attn: str) -> Any:
         """See ``Backbone.load``."""
         if checkpoint != "tiny":
-            return super().load(checkpoint, dtype, attn)
+            return super().load(checkpoint, description, dtype, attn)
         tokenizer, size = lab_tokenizer(), RANDOM["tiny"]
         plain = build_model(tokenizer, size)
         config = plain.config.to_dict()
@@ -52,4 +59,4 @@ class Qwen25VLBackbone(Backbone):
         model.generation_config = plain.generation_config
         model.set_attn_implementation(attn)
         cast(model, dtype)
-        return model, tokenizer, dict(LAB_PICTURE)
+        return model

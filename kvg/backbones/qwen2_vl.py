@@ -10,19 +10,15 @@ from typing import Any
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2VLForConditionalGeneration
 
 from kvg.backbones.base import Backbone
+from kvg.backbones.checkpoints import Description
+from kvg.backbones.picture_settings import PictureSettings
 from kvg.backbones.tiny import TinySize, build_model, cast
 from kvg.errors import ConfigError
 from kvg.lab.corpus import corpus
 from kvg.lab.tokenizer import train_tokenizer
 from kvg.text.box_codec import BoxCodec, RelativeCodec
 
-LAB_PICTURE = {
-    "min_pixels": 28 * 28,
-    "max_pixels": 140 * 140,
-    "patch_size": 14,
-    "merge_size": 2,
-    "temporal_patch_size": 2,
-}
+LAB_PICTURE = PictureSettings(min_pixels=28 * 28, max_pixels=140 * 140)
 RANDOM = {
     "tiny": TinySize(hidden=64, layers=2, mlp=128, vision_dim=32, vision_layers=1, vision_heads=2),
     "lab-random": TinySize(),
@@ -56,15 +52,25 @@ class Qwen2VLBackbone(Backbone):
         """See ``Backbone.make_codec``."""
         return RelativeCodec()
 
-    def load(self, checkpoint: str, dtype: str, attn: str) -> tuple[Any, PreTrainedTokenizerBase, dict[str, int]]:
-        """See ``Backbone.load``."""
+    def describe(self, checkpoint: str, adapter: str | None = None) -> Description:
+        """See ``Backbone.describe``."""
         if checkpoint in RANDOM:
-            model = build_model(lab_tokenizer(), RANDOM[checkpoint])
-            model.set_attn_implementation(attn)
-            cast(model, dtype)
-            return model, lab_tokenizer(), dict(LAB_PICTURE)
-        if checkpoint == "lab":
-            if not (lab_folder() / "model.safetensors").is_file():
-                raise ConfigError("backbone.checkpoint", "the lab's base is not in this package; build it: `make base`")
-            return super().load(str(lab_folder()), dtype, attn)
-        return super().load(checkpoint, dtype, attn)
+            return Description(lab_tokenizer(), LAB_PICTURE)
+        return super().describe(_folder(checkpoint), adapter)
+
+    def load(self, checkpoint: str, description: Description, dtype: str, attn: str) -> Any:
+        """See ``Backbone.load``."""
+        if checkpoint not in RANDOM:
+            return super().load(_folder(checkpoint), description, dtype, attn)
+        model = build_model(lab_tokenizer(), RANDOM[checkpoint])
+        model.set_attn_implementation(attn)
+        cast(model, dtype)
+        return model
+
+
+def _folder(checkpoint: str) -> str:
+    if checkpoint != "lab":
+        return checkpoint
+    if not (lab_folder() / "model.safetensors").is_file():
+        raise ConfigError("backbone.checkpoint", "the lab's base is not in this package; build it: `make base`")
+    return str(lab_folder())

@@ -1,0 +1,159 @@
+"""Reads Hugging Face folders and hub names, every fault named: settings, tokenizer and pictures before any weight.
+
+All of it comes from outside: no code from a checkpoint is run, and whatever its files hold, nothing is raised but a
+``ConfigError``.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.image_processing_base import ImageProcessingMixin
+
+from kvg.backbones import picture_settings
+from kvg.backbones.chat_template import CHAT_TEMPLATE, IMAGE_TOKEN, TURN_END, check_chat_template
+from kvg.backbones.checkpoint_files import fault, read_object, reading
+from kvg.backbones.picture_settings import PictureSettings, parse_picture_settings
+from kvg.backbones.weight_files import check_layers, check_shapes, weight_files
+from kvg.errors import ConfigError
+from kvg.records import excerpt
+
+CONFIG: Final = "config.json"
+TOKENIZER: Final = ("tokenizer.json", "tokenizer_config.json")
+
+
+@dataclass(frozen=True)
+class Description:
+    """All of a checkpoint but its weights.
+
+    Attributes:
+        tokenizer: with a chat template.
+        picture: how pictures are cut.
+        config: of the model; None where it is built here and not read.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    picture: PictureSettings
+    config: Any = None
+
+
+def describe_checkpoint(model_type: str, checkpoint: str, adapter: str | None = None) -> Description:
+    """Reads all but the weights.
+
+    Args:
+        model_type: of the family, as ``config.json`` names it.
+        checkpoint: a folder or a hub name.
+        adapter: folder of adapters for it, whose own tokenizer and picture settings count where it has them: these
+            are what the adapters were trained with.
+
+    Raises:
+        ConfigError: it is not there, not whole, or of another architecture.
+    """
+    config = _config(checkpoint)
+    if config.model_type != model_type:
+        remedy = f"holds a {config.model_type} model, not {model_type}; choose the backbone class of that family"
+        raise fault(checkpoint, remedy)
+    place = Path(adapter) if adapter else None
+    own = place is not None and (place / TOKENIZER[1]).is_file()
+    tokenizer = _tokenizer(adapter if adapter and own else checkpoint, config)
+    own = place is not None and (place / picture_settings.FILE).is_file()
+    picture = _picture_settings(adapter if adapter and own else checkpoint)
+    vision = config.vision_config
+    for name, key in (("patch_size",) * 2, ("merge_size", "spatial_merge_size"), ("temporal_patch_size",) * 2):
+        if getattr(picture, name) != getattr(vision, key, None):
+            both = f"{name} is {getattr(picture, name)}, and {key} in its {CONFIG} {getattr(vision, key, None)}"
+            raise fault(checkpoint, f"its {picture_settings.FILE} does not fit its model: {both}; correct one of them")
+    return Description(tokenizer, picture, config)
+
+
+def load_model(hf_class: type[Any], checkpoint: str, config: Any, dtype: str, attn: str) -> Any:
+    """The model of a checkpoint that has been described.
+
+    Raises:
+        ConfigError: its weights are missing, damaged, no safetensors, or do not fit its settings.
+    """
+    if Path(checkpoint).is_dir():
+        files = weight_files(checkpoint)
+        check_layers(checkpoint, files, config)
+        with reading(checkpoint, f"its {CONFIG} describes no model that can be built"), torch.device("meta"):
+            expected = hf_class(copy.deepcopy(config)).state_dict()
+        check_shapes(checkpoint, files, {name: tuple(value.shape) for name, value in expected.items()})
+    with reading(checkpoint, "its weights cannot be loaded"):
+        model, report = hf_class.from_pretrained(
+            checkpoint,
+            dtype=dtype,
+            attn_implementation=attn,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # reported below with their names, instead of raised without
+            output_loading_info=True,
+        )
+    misfits = sorted(report["missing_keys"]) + sorted(key[0] for key in report["mismatched_keys"])
+    if misfits:
+        remedy = f"{len(misfits)} weights are missing or do not fit its config.json ({misfits[0]}, ...)"
+        raise fault(checkpoint, f"{remedy}; give a folder whose files belong together")
+    ends = model.generation_config.eos_token_id
+    for token in ends if isinstance(ends, list) else [] if ends is None else [ends]:
+        if type(token) is not int:
+            raise fault(
+                checkpoint, f"its generation_config.json: eos_token_id {excerpt(token)} is no token; correct it"
+            )
+    return model
+
+
+def _config(checkpoint: str) -> Any:
+    folder = Path(checkpoint)
+    if folder.is_dir() and not (folder / CONFIG).is_file():
+        raise fault(checkpoint, f"has no {CONFIG}; give a Hugging Face folder")
+    if folder.is_dir():
+        kind = read_object(checkpoint, CONFIG).get("model_type")
+        if not isinstance(kind, str):
+            raise fault(checkpoint, f"its {CONFIG}: model_type is {excerpt(kind)}; give the folder of a whole model")
+    elif folder.exists():
+        raise fault(checkpoint, "is a file; give the folder that it lies in")
+    elif checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") != 1:
+        raise fault(checkpoint, "is no such folder, and no name on the hub; correct the path")
+    with reading(checkpoint, f"its {CONFIG} cannot be read"):
+        return AutoConfig.from_pretrained(checkpoint, trust_remote_code=False)
+
+
+def _tokenizer(checkpoint: str, config: Any) -> PreTrainedTokenizerBase:
+    with reading(checkpoint, "its tokenizer cannot be read"):
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
+        image, end = (tokenizer.convert_tokens_to_ids(token) for token in (IMAGE_TOKEN, TURN_END))
+        highest = max(tokenizer.get_vocab().values(), default=0)
+    # Where tokenizer files are missing, transformers makes up an empty tokenizer.
+    if image is None or image != config.image_token_id:
+        remedy = f"its tokenizer does not know {IMAGE_TOKEN} as token {config.image_token_id}"
+        raise fault(checkpoint, f"{remedy}; copy the tokenizer files into the folder")
+    if end is None or tokenizer.encode(TURN_END, add_special_tokens=False) != [end]:
+        raise fault(checkpoint, f"its tokenizer does not know {TURN_END}; copy the tokenizer files into the folder")
+    size = config.get_text_config().vocab_size
+    if highest >= size:
+        remedy = f"its tokenizer has a token {highest}, but the model only {size} embeddings"
+        raise fault(checkpoint, f"{remedy}; give a folder whose files belong together")
+    if tokenizer.chat_template is None:
+        tokenizer.chat_template = CHAT_TEMPLATE
+    try:
+        check_chat_template(tokenizer)
+    except ConfigError as error:
+        remedy = f"its chat template (chat_template.jinja or tokenizer_config.json) {error.remedy}"
+        raise fault(checkpoint, f"{remedy}; correct it, or remove it for that of Qwen2-VL") from error
+    return tokenizer
+
+
+def _picture_settings(checkpoint: str) -> PictureSettings:
+    name = picture_settings.FILE
+    if (Path(checkpoint) / name).is_file():
+        content = read_object(checkpoint, name)
+    else:  # a name on the hub, or the newer file that holds them beside other settings
+        with reading(checkpoint, f"its {name} cannot be read"):
+            content = ImageProcessingMixin.get_image_processor_dict(checkpoint)[0]
+    try:
+        return parse_picture_settings(content)
+    except ConfigError as error:
+        raise fault(checkpoint, f"its {name}: {error.field}: {error.remedy}; correct the file") from error

@@ -1,0 +1,120 @@
+"""Files of weights, looked at before they are loaded: which there are, and whether their tensors fit the model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from safetensors import SafetensorError, safe_open
+
+from kvg.backbones.checkpoint_files import fault, read_object
+from kvg.records import excerpt
+
+WEIGHTS: Final = "model.safetensors"
+INDEX: Final = "model.safetensors.index.json"
+# What parts of the model were called before transformers 4.52; hub checkpoints and many adapters still are.
+RENAMED: Final = (
+    ("model.layers.", "model.language_model.layers."),
+    ("model.embed_tokens.", "model.language_model.embed_tokens."),
+    ("model.norm.", "model.language_model.norm."),
+    ("visual.", "model.visual."),
+)
+_LAYER: Final = re.compile(r"model\.language_model\.layers\.(\d+)\.")
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def current_name(name: str) -> str:
+    """What a weight is called today.
+
+    >>> current_name("visual.merger.ln_q.weight"), current_name("lm_head.weight")
+    ('model.visual.merger.ln_q.weight', 'lm_head.weight')
+    """
+    for old, new in RENAMED:
+        if name.startswith(old):
+            return new + name[len(old) :]
+    return name
+
+
+def weight_files(checkpoint: str) -> dict[str, tuple[int, ...]]:
+    """Shapes of all weights in a folder by their names of today, from the heads of its files.
+
+    Raises:
+        ConfigError: there are none, one is cut off, or the index names files that are not in the folder.
+    """
+    folder = Path(checkpoint)
+    if (folder / WEIGHTS).is_file():
+        names: Sequence[str] = [WEIGHTS]
+    elif (folder / INDEX).is_file():
+        names = _indexed(checkpoint)
+    else:
+        pickled = next((file.name for file in sorted(folder.glob("*.bin"))), None)
+        remedy = f"; {pickled} could run code as it is read: save it as safetensors" if pickled else ""
+        raise fault(checkpoint, f"has no {WEIGHTS}{remedy or '; give a folder with its weights'}")
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name in names:
+        shapes.update(tensor_shapes(checkpoint, name))
+    return {current_name(name): shape for name, shape in shapes.items()}
+
+
+def tensor_shapes(checkpoint: str, name: str) -> dict[str, tuple[int, ...]]:
+    """Shapes in one file of safetensors by name; reads its head alone.
+
+    Raises:
+        ConfigError: it is damaged or cut off.
+    """
+    try:
+        with safe_open(Path(checkpoint) / name, framework="pt") as tensors:
+            return {key: tuple(tensors.get_slice(key).get_shape()) for key in tensors.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, RuntimeError, MemoryError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise fault(checkpoint, f"its {name} is damaged or cut off ({reason}); copy it anew") from error
+
+
+def check_layers(checkpoint: str, stored: Shapes, config: Any) -> None:
+    """Refuses settings with another number of layers than the weights have, before so many are built.
+
+    Raises:
+        ConfigError: see above.
+    """
+    layers = {int(match[1]) for name in stored if (match := _LAYER.match(name))}
+    told = getattr(config.get_text_config(), "num_hidden_layers", None)
+    if type(told) is not int or told != len(layers):
+        remedy = f"its config.json says {excerpt(told)} layers (num_hidden_layers), and its weights hold {len(layers)}"
+        raise fault(checkpoint, f"{remedy}; give a folder whose files belong together")
+
+
+def check_shapes(checkpoint: str, stored: Shapes, expected: Shapes) -> None:
+    """Refuses weights of other shapes than the settings ask for. What is missing is seen as the model is loaded.
+
+    Args:
+        checkpoint: its folder.
+        stored: of its files.
+        expected: of the model that its settings describe.
+
+    Raises:
+        ConfigError: see above.
+    """
+    misfits = sorted(name for name, shape in stored.items() if name in expected and expected[name] != shape)
+    if misfits:
+        name = misfits[0]
+        shapes = f"{name} is {list(stored[name])} and should be {list(expected[name])}"
+        remedy = f"{len(misfits)} weights do not fit its config.json ({shapes})"
+        raise fault(checkpoint, f"{remedy}; give a folder whose files belong together")
+
+
+def _indexed(checkpoint: str) -> list[str]:
+    found = read_object(checkpoint, INDEX).get("weight_map")
+    if not isinstance(found, dict) or not found:
+        raise fault(checkpoint, f"its {INDEX} holds no weight_map; copy it anew")
+    names = list(dict.fromkeys(excerpt(name) if not isinstance(name, str) else name for name in found.values()))
+    for name in names:
+        if Path(name).name != name or not name.endswith(".safetensors"):
+            raise fault(
+                checkpoint, f"its {INDEX} names {excerpt(name)}, which is no safetensors file of its own folder"
+            )
+        if not (Path(checkpoint) / name).is_file():
+            raise fault(checkpoint, f"has no {name}, which its {INDEX} names; copy it, too")
+    return names
