@@ -18,24 +18,14 @@ from kvg.evaluation.pointing import object_at
 from kvg.evaluation.recall import recall
 from kvg.evaluation.scoring import PARSERS, STRICT, best_iou
 from kvg.text.box_codec import box_spans
+from kvg.text.box_refs import nouns_of, with_placeholders
 from kvg.text.completion import parse_completion
+from kvg.text.conclusions import NAME, box_beside_name, pointed_at, with_name
 from kvg.types import Box
 
 THINK: Final = "<think>"
-_NAME = "<name>"
-_NEAR = 200  # characters between a name and a box that can belong together
 _SPECIAL = re.compile(r"<\|[^|<>]*\|>|</?(?:think|answer)>")
-_BOX = re.compile(r"<box:(\d+)>")
 _CONCLUSION = re.compile(r"\bconclu(?:sion|de|des|ding)\b", re.IGNORECASE)
-_NUMBERED = re.compile(r"\b(\d{1,2})\b[^<>\d]{0,24}<box:(\d+)>")
-_OBJECT = re.compile(r"(?:\b(?:objects?|number|no\.)|#)\s*(\d{1,2})\b", re.IGNORECASE)
-_CLAUSE = re.compile(r",|\b(?:and|but|while|whereas)\b", re.IGNORECASE)
-_SENTENCE_END = re.compile(r"[.!?;](?=\s|$)|\n")
-_DENIAL = re.compile(
-    r"\b(?:not|never|neither|nor|cannot|unlike|rather than|instead of|differs? from|(?:is|are|was|does|do|can)n['’]t)\b"
-    r"|\bno\W*$",  # "is no NAME", but "has no spots"
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True)
@@ -77,7 +67,7 @@ def reasoning(case: Case) -> Reasoning | None:
         concluded=concluded,
         right=None if concluded is None else _is_target(concluded, case),
         kept=kept,
-        named=_NAME in _with_name(text, case.entity),
+        named=NAME in with_name(text, case.entity),
         recalled=None if recalled is None else recalled.right,
     )
 
@@ -117,68 +107,24 @@ def _is_target(box: Box, case: Case) -> bool | None:
 
 def _concluded(rationale: str, case: Case) -> Box | None:
     text, boxes = _with_placeholders(rationale, case)
-    text = _with_name(text, case.entity)
-    number = _in_conclusion(text)
-    if number is None:
-        number = _beside_name(text)
-    return None if number is None else boxes[number]
-
-
-def _in_conclusion(text: str) -> int | None:
-    """Number of the box that the conclusion points at."""
+    text = with_name(text, case.entity)
     starts = [match.end() for match in _CONCLUSION.finditer(text)]
-    if not starts:
-        return None
-    before, conclusion = text[: starts[-1]], text[starts[-1] :]
-    beside = _beside_name(conclusion)
-    if beside is not None:
-        return beside
-    numbered = {number: int(box) for number, box in reversed(_NUMBERED.findall(before))}  # the first naming counts
-    for sentence in reversed(_SENTENCE_END.split(conclusion)):
-        quoted = [match for match in _BOX.finditer(sentence) if not _denied(sentence, match)]
-        if quoted:
-            return int(quoted[-1][1])
-        named = [match for match in _OBJECT.finditer(sentence) if not _denied(sentence, match)]
-        if named and named[-1][1] in numbered:
-            return numbered[named[-1][1]]
-    return None
-
-
-def _beside_name(text: str) -> int | None:
-    """Number of the box nearest to the entity's name, in the last sentence that holds both."""
-    for sentence in reversed(_SENTENCE_END.split(text)):
-        near = []
-        for name in re.finditer(_NAME, sentence):
-            for box in _BOX.finditer(sentence):
-                between = sentence[min(box.end(), name.end()) : max(box.start(), name.start())]
-                if len(between) <= _NEAR and not _DENIAL.search(between):
-                    near.append((_CLAUSE.search(between) is not None, len(between), int(box[1])))
-        if near:
-            return min(near)[-1]  # the same clause comes before what is near
-    return None
-
-
-def _denied(sentence: str, match: re.Match[str]) -> bool:
-    """Whether what stands before, back to the last comma or box, denies it."""
-    before = re.split(r"[,:]|<box:\d+>", sentence[: match.start()])[-1]
-    return _DENIAL.search(before) is not None
-
-
-def _with_name(text: str, entity: str) -> str:
-    """The text with a mark in place of the entity's name, whose dots would end sentences."""
-    if not entity:
-        return text
-    return re.sub(rf"(?<!\w){re.escape(entity)}(?!\w)", _NAME, text, flags=re.IGNORECASE)
+    number = pointed_at(text[: starts[-1]], text[starts[-1] :], nouns_of(case.category)).box if starts else None
+    if number is None:
+        number = box_beside_name(text)
+    return None if number is None else boxes[number]
 
 
 def _with_placeholders(text: str, case: Case) -> tuple[str, list[Box]]:
     """The text with ``<box:N>`` in place of each box, and the boxes on the 0-1000 grid."""
+    boxes: list[Box] = []
+
+    def place(written: str) -> int | None:
+        box, _ = PARSERS[STRICT](written, case.facts, case.id)
+        if box is None:
+            return None
+        boxes.append(box)
+        return len(boxes) - 1
+
     text = _SPECIAL.sub("", text.replace("<box:", "<box "))  # what looks like one of ours is not
-    pieces, boxes, end = list[str](), list[Box](), 0
-    for start, stop in box_spans(text):
-        box, _ = PARSERS[STRICT](text[start:stop], case.facts, case.id)
-        if box is not None:
-            pieces += [text[end:start], f"<box:{len(boxes)}>"]
-            boxes.append(box)
-            end = stop
-    return "".join([*pieces, text[end:]]), boxes
+    return with_placeholders(text, place), boxes

@@ -26,6 +26,7 @@ from typing import Any, Final
 
 from kvg.errors import DataError
 from kvg.pictures import check_whole, picture_size, read_picture
+from kvg.text.box_refs import PLACEHOLDER
 from kvg.types import Box, Sample, SceneObject
 
 SCHEMA_VERSION: Final = 1
@@ -35,7 +36,6 @@ IMAGES: Final = ("jpg", "png", "jpeg")  # extensions of the member that holds th
 
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 _KEY = re.compile(r"[^./\\\s]+")
-_PLACEHOLDER = re.compile(r"<box:(\d+)>")
 _TYPE_NAMES: Final[dict[Any, str]] = {str: "text", int: "a whole number", list: "a list", dict: "an object"}
 
 
@@ -128,7 +128,7 @@ def check_sample(sample: Sample, where: str) -> None:
     _require(sample.entity, where, "entity", "of the target is empty; name it")
     for i, scene_object in enumerate(sample.objects):
         check_box(scene_object.box_px, sample.width, sample.height, where, f"objects[{i}].box_px")
-    for match in _PLACEHOLDER.finditer(sample.rationale):
+    for match in PLACEHOLDER.finditer(sample.rationale):
         known = int(match[1]) < len(sample.objects)
         _require(known, where, "rationale", f"{match[0]} stands for no object; there are {len(sample.objects)}")
     check_image(sample, where)

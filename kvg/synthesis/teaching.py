@@ -8,7 +8,7 @@ answer apart and refuses what would teach the wrong thing.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +16,8 @@ import torch
 from kvg.boxes import iou
 from kvg.errors import ConfigError, DataError
 from kvg.text.box_codec import BoxCodec, ImageSize
+from kvg.text.box_refs import LAST, PLACEHOLDER, nouns_of, with_placeholders
+from kvg.text.conclusions import pointed_at, with_name
 from kvg.text.prompts import REF_END, REF_START
 from kvg.types import Box, Sample
 
@@ -41,15 +43,7 @@ _LEAKS = re.compile(
     r"|ground[- ]truth|the (?:hint|prompt|notes?) (?:says|said|states|tells))\b",
     re.IGNORECASE,
 )
-_BOX = re.compile(
-    r"(?:<\|object_ref_start\|>[^<]*<\|object_ref_end\|>\s*)?(?:<\|box_start\|>)?\s*"
-    r"(?:\(\s*-?[\d.]+\s*,\s*-?[\d.]+\s*\)\s*,\s*\(\s*-?[\d.]+\s*,\s*-?[\d.]+\s*\)"
-    r"|[\[(]\s*-?[\d.]+(?:\s*,\s*-?[\d.]+){3}\s*[\])])"
-    r"\s*(?:<\|box_end\|>)?"
-)
-_PLACEHOLDER = re.compile(r"<box:(\d+)>")
-_NUMBERED = re.compile(r"\b(\d{1,2})\b[^<>\d]{0,24}<box:(\d+)>")
-_OBJECT = re.compile(r"\b(?:object|number|no\.|#)\s*(\d{1,2})\b", re.IGNORECASE)
+_LIKE_A_BOX = re.compile(r"[\[({<]\s*-?\d[\d.]*\s*,\s*-?\d[\d.]*(?:\s*,\s*|\W{2,8})-?\d[\d.]*\s*,\s*-?\d[\d.]*|bbox")
 _TAGS = re.compile(r"</?(?:think|answer)>|<\|[^|<>]*\|>")
 
 
@@ -135,41 +129,53 @@ def template_of(text: str, sample: Sample, codec: BoxCodec, size: ImageSize, set
         raise DataError(where, "target", f"{sample.entity} is not named")
     if leak := _LEAKS.search(whole):
         raise DataError(where, "leak", f"'{leak[0]}' tells that the answer was given")
-    if _PLACEHOLDER.search(parts["Plan"]):
+    if PLACEHOLDER.search(parts["Plan"]):
         raise DataError(where, "leak", "the plan has a box already, before anything was looked at")
-    quoted = {int(number) for number in _PLACEHOLDER.findall(whole)}
+    quoted = {int(number) for number in PLACEHOLDER.findall(whole)}
     wanted = set(range(len(sample.objects))) if settings.all_boxes else {sample.target}
     if missing := sorted(wanted - quoted):
         raise DataError(where, "boxes", f"that of {sample.objects[missing[0]].entity or UNKNOWN} is not quoted")
-    concluded = _pointed_at(parts["Look"], parts["Conclusion"])
-    if concluded and concluded[-1] != sample.target:
-        other = sample.objects[concluded[-1]].entity or UNKNOWN
-        raise DataError(where, "target", f"it concludes at {other}, not at {sample.entity}")
+    _check_conclusion(parts, sample, where)
     return " ".join(f"{title}: {parts[title]}" for title in PARTS)
 
 
-def _pointed_at(look: str, words: str) -> list[int]:
-    """The objects that words point at, by their boxes or by the numbers that they were looked at under."""
-    numbered = {int(number): int(box) for number, box in _NUMBERED.findall(look)}
-    boxes = [int(box) for box in _PLACEHOLDER.findall(words)]
-    return boxes or [numbered[int(n)] for n in _OBJECT.findall(words) if int(n) in numbered]
+def _check_conclusion(parts: Mapping[str, str], sample: Sample, where: str) -> None:
+    """Checks that the conclusion points at the object that is meant, as far as it can be read.
+
+    Raises:
+        DataError: it points at another, or names a number that no box stood beside before.
+    """
+    before, nouns = f"{parts['Look']}\n{parts['Compare']}", nouns_of(sample.category)
+    pointed = pointed_at(before, with_name(parts["Conclusion"], sample.entity), nouns)
+    if pointed.contradicted is not None:
+        raise DataError(where, "target", f"object {pointed.contradicted} has another box in the conclusion than before")
+    if pointed.box is not None and pointed.box != sample.target:
+        other = sample.objects[pointed.box].entity or UNKNOWN
+        raise DataError(where, "target", f"it concludes at {other}, not at {sample.entity}")
+    if pointed.box is None and pointed.unknown is not None:
+        number = "the last object" if pointed.unknown == LAST else f"object {pointed.unknown}"
+        raise DataError(where, "target", f"it concludes at {number}, a number that stands beside no box")
 
 
 def _pointed(text: str, sample: Sample, codec: BoxCodec, size: ImageSize, settings: LessonSettings) -> str:
     """The text with placeholders for its boxes."""
-    if _PLACEHOLDER.search(text):
+    if PLACEHOLDER.search(text):
         raise DataError(f"sample {sample.key}", "boxes", "the answer holds <box:N> itself")
     truth = [o.box_px for o in sample.objects]
 
-    def point(match: re.Match[str]) -> str:
-        found = codec.decode(match[0], size)
-        number = found and _whose(found, truth, settings.min_iou)
+    def place(written: str) -> int:
+        box = codec.decode(written, size)
+        number = box and _whose(box, truth, settings.min_iou)
         if number is None:
-            raise DataError(f"sample {sample.key}", "boxes", f"{match[0].strip()} is the box of no object")
-        return f" <box:{number}> "
+            raise DataError(f"sample {sample.key}", "boxes", f"{written} is the box of no object")
+        return number
 
-    pointed = _BOX.sub(point, text.replace("```json", "").replace("```", ""))
-    return re.sub(rf"{re.escape(REF_START)}|{re.escape(REF_END)}", "", pointed)
+    placed = with_placeholders(text.replace("```json", "").replace("```", ""), place)
+    if rest := _LIKE_A_BOX.search(placed):
+        remedy = f"'{placed[rest.start() : rest.start() + 40]}' is no box that can be read"
+        raise DataError(f"sample {sample.key}", "boxes", remedy)
+    spaced = PLACEHOLDER.sub(r" \g<0> ", placed)
+    return re.sub(rf"{re.escape(REF_START)}|{re.escape(REF_END)}", "", spaced)
 
 
 def _whose(found: Box, truth: Sequence[Box], least: float) -> int | None:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from kvg.errors import ConfigError, DataError
+from kvg.text.box_refs import PLACEHOLDER
 
 REF_START: Final = "<|object_ref_start|>"
 REF_END: Final = "<|object_ref_end|>"
@@ -33,8 +34,6 @@ DESCRIPTION: Final = (
 AFTER_DESCRIPTION: Final = "Based on the description, find and give the bounding box of {reference}"
 CHOICE_REQUEST: Final = "Output the thinking process in <think> </think> and the letter in <answer> </answer> tags."
 LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-
-_PLACEHOLDER = re.compile(r"<box:(\d+)>")
 
 
 def question(name: str) -> str:
@@ -113,4 +112,4 @@ def fill_boxes(rationale: str, box_texts: Sequence[str]) -> str:
             )
         return box_texts[index]
 
-    return _PLACEHOLDER.sub(box_of, rationale)
+    return PLACEHOLDER.sub(box_of, rationale)

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kvg.errors import DataError
+from kvg.text.box_refs import PLACEHOLDER
 
 if TYPE_CHECKING:
     from kvg.shards.manifest import Manifest, ShardEntry
     from kvg.types import Sample
 
-_EXACT, _LIKE_ONE = re.compile(r"<box:\d+>"), re.compile(r"<\s*[/|]?\s*box(?![a-z])[^<>]{0,9}>?", re.I)
+_LIKE_ONE = re.compile(r"<\s*[/|]?\s*box(?![a-z])[^<>]{0,9}>?", re.I)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -124,7 +125,7 @@ def check_shard(piece: tuple[Path, ShardEntry]) -> dict[str, Any]:
 
 def faults(sample: Sample) -> Iterator[str]:
     """What the schema lets pass, and training should not see."""
-    for match in _LIKE_ONE.finditer(_EXACT.sub("", sample.rationale)):
+    for match in _LIKE_ONE.finditer(PLACEHOLDER.sub("", sample.rationale)):
         yield f"rationale: {match[0]!r} is no placeholder; write <box:N> for object N"
     licences = sample.provenance.get("licences", [])
     if not isinstance(licences, list) or not all(isinstance(name, str) and name for name in licences):

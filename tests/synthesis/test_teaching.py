@@ -117,6 +117,58 @@ def test_what_would_teach_the_wrong_thing_is_refused(old, new, reason):
         taken(GOOD.replace(old, new))
 
 
+HERE, THERE = "(0,0),(500,1000)", "(500,0),(1000,1000)"
+
+
+@pytest.mark.parametrize(
+    "conclusion",
+    [
+        "The Hoopoe is #{n}.",
+        "The Hoopoe is # {n}.",
+        "The Hoopoe is among the objects {n}.",
+        "The Hoopoe is object no. {n}.",
+        "The Hoopoe is object number {n}.",
+        "The Hoopoe is Object ({n}).",
+        "The Hoopoe is object **{n}**.",
+        "The Hoopoe is box {n}.",
+        "The Hoopoe is the {nth} object.",
+        "The Hoopoe is the {nth} one.",
+        "The {nth} bird is the Hoopoe.",
+        "The Hoopoe is number {word}.",
+        "Bird {n} is the Hoopoe.",
+        "The Hoopoe is {n}.",
+        "{n}",
+        "It is object {n} and not object {m}.",
+        "Not object {m} but object {n} is meant.",
+        "The Hoopoe is object {n}. Object {m} is another bird.",
+        "The Hoopoe is here: {box}",
+        'It is {{"bbox_2d": [{flat}]}}.',
+    ],
+)
+def test_a_conclusion_is_read_in_every_form(conclusion):
+    def answer(n, box):
+        flat = box.replace("(", "").replace(")", "")
+        words = {"n": n, "m": 3 - n, "nth": ["first", "second"][n - 1], "word": ["one", "two"][n - 1]}
+        return GOOD[: GOOD.index("The Hoopoe is object")] + conclusion.format(**words, box=box, flat=flat)
+
+    assert "Conclusion: " in taken(answer(1, HERE))
+    with pytest.raises(DataError, match="target: it concludes at European Roller, not at Hoopoe"):
+        taken(answer(2, THERE))
+
+
+@pytest.mark.parametrize(
+    ("conclusion", "reason"),
+    [
+        ("The Hoopoe is object 7.", "target: it concludes at object 7, a number that stands beside no box"),
+        ("The Hoopoe is object 2, (0,0),(500,1000).", "target: object 2 has another box in the conclusion than before"),
+        ("The Hoopoe is at [[0, 0], [500, 1000]].", "boxes: .* is no box that can be read"),
+    ],
+)
+def test_a_conclusion_that_cannot_be_true_is_refused(conclusion, reason):
+    with pytest.raises(DataError, match=reason):
+        taken(GOOD[: GOOD.index("The Hoopoe is object")] + conclusion)
+
+
 def test_parts_in_another_order_are_refused():
     plan, look, compare, conclusion = GOOD.split("\n", 1)[0], "Look: (0,0),(500,1000).", "Compare: x.", "Conclusion: y."
     with pytest.raises(DataError, match="parts: come in the order Plan, Compare, Look, Conclusion"):
