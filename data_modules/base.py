@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any, Protocol
+from collections.abc import Collection
+from typing import Any, Protocol, cast
 
 import lightning as L
 import torch
@@ -12,9 +13,12 @@ from data_modules.loader import StreamLoader
 from data_modules.recipe import Recipe, ReplayText
 from kvg.errors import ConfigError, DataError
 from kvg.formats.stores import open_store
+from kvg.formats.written_boxes import Reading
 from kvg.shards.dataset import ShardDataset
 from kvg.shards.reader import SampleStore, ShardFolder
 from kvg.types import Batch, Processor
+
+BySet = str | dict[str, str] | None  # a setting of all sets, or by their names
 
 
 class HasProcessor(Protocol):
@@ -32,13 +36,34 @@ class CompositeDataModule(L.LightningDataModule):
         batch_size: examples a batch and process.
         num_workers: processes that make batches.
         seed: of all shuffling.
+        box_unit: of the boxes in files that do not tell it: ``pixels``, ``relative_1000`` or ``unit`` (0-1); for all
+            sets, or by the name of a set (``train``, ``val``, or those of ``test``). Shards tell theirs.
+        boxes_of: ``upright``, or ``raw`` where boxes refer to pixels before EXIF turns them; likewise.
+        sets: names of the sets.
+
+    Raises:
+        ConfigError: a number is out of range, or ``box_unit`` or ``boxes_of`` is unknown or names an unknown set.
     """
 
-    def __init__(self, batch_size: int = 8, num_workers: int = 0, seed: int = 0) -> None:
+    def __init__(
+        self,
+        batch_size: int = 8,
+        num_workers: int = 0,
+        seed: int = 0,
+        box_unit: BySet = None,
+        boxes_of: BySet = None,
+        sets: Collection[str] = ("train", "val"),
+    ) -> None:
         super().__init__()
         if batch_size < 1:
             raise ConfigError("data.batch_size", f"{batch_size} must be at least 1")
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
+        self._declared = (box_unit, boxes_of)
+        for field, given in (("box_unit", box_unit), ("boxes_of", boxes_of)):
+            if unknown := sorted(set(given) - set(sets)) if isinstance(given, dict) else []:
+                raise ConfigError(f"data.{field}", f"'{unknown[0]}' is no set; there are {', '.join(sets)}")
+        for name in sets:
+            self.reading(name)  # a wrong setting ends here
         self.processor: Processor | None = None
         self._stores: dict[str, SampleStore] = {}
         self._training: StreamLoader | None = None
@@ -48,15 +73,31 @@ class CompositeDataModule(L.LightningDataModule):
         """Takes the processor, and with it image budget, prompt format and box convention, from a backbone."""
         self.processor = backbone.processor
 
-    def store(self, path: str) -> SampleStore:
+    def reading(self, name: str) -> Reading:
+        """What is declared of the boxes of a set.
+
+        Raises:
+            ConfigError: it is unknown.
+        """
+        unit, boxes_of = (given.get(name) if isinstance(given, dict) else given for given in self._declared)
+        try:
+            return Reading(cast(Any, unit), cast(Any, boxes_of or "upright"))
+        except ConfigError as error:
+            raise ConfigError(f"data.{error.field}", error.remedy) from error
+
+    def store(self, path: str, name: str) -> SampleStore:
         """Opens a folder of shards or a published file, once.
+
+        Args:
+            path: of it.
+            name: of the set, by which the unit of its boxes may be declared.
 
         Raises:
             DataError: it cannot be used.
         """
-        if path not in self._stores:
-            self._stores[path] = open_store(path)
-        return self._stores[path]
+        if name not in self._stores:
+            self._stores[name] = open_store(path, reading=self.reading(name))
+        return self._stores[name]
 
     def train_loader(
         self, path: str, recipe: Recipe, shuffle_buffer: int, replay: list[ReplayText] | None = None
@@ -67,7 +108,7 @@ class CompositeDataModule(L.LightningDataModule):
             ConfigError: ``connect`` has not been called.
             DataError: rationales are asked for, and the set has none.
         """
-        store = self.store(path)
+        store = self.store(path, "train")
         if recipe.target == "rationale" and isinstance(store, ShardFolder):
             counts = store.manifest.counts.get("rationale", {})
             if counts and not counts.get("yes"):
@@ -98,19 +139,19 @@ class CompositeDataModule(L.LightningDataModule):
     def validation_loaders(self, path: str | None, mode: str) -> list[StreamLoader]:
         """``prompt_loader`` in a list, or none where there is nothing to validate on."""
         if path:
-            return [self.prompt_loader(path, mode)]
+            return [self.prompt_loader(path, mode, "val")]
         # No validation was asked for, so Lightning's question whether that was meant is noise.
         warnings.filterwarnings("ignore", r"Total length of `list` across ranks is zero")
         return []
 
-    def prompt_loader(self, path: str, mode: str) -> StreamLoader:
+    def prompt_loader(self, path: str, mode: str, name: str) -> StreamLoader:
         """Every sample once, in stored order, as prompts to be continued.
 
         Raises:
             ConfigError: ``connect`` has not been called.
         """
         recipe = Recipe(self.batch_size, mode, target=None, pad_left=True)
-        dataset = ShardDataset(self.store(path), self.seed, shuffle_buffer=0)
+        dataset = ShardDataset(self.store(path, name), self.seed, shuffle_buffer=0)
         return StreamLoader(dataset, self._connected(), recipe, self.num_workers, endless=False)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from data_modules.base import CompositeDataModule
+from data_modules.base import BySet, CompositeDataModule
 from data_modules.loader import StreamLoader
 from data_modules.recipe import Recipe, ReplayText, load_replay
 from kvg.errors import ConfigError
@@ -23,6 +23,8 @@ class CoTSFTDataModule(CompositeDataModule):
         max_tokens: longer samples are passed over, never cut; 4096 in the paper, None for no limit.
         replay: file of text-only examples, a JSON object a line; None for none.
         replay_ratio: share of examples that are replayed text.
+        box_unit: see ``CompositeDataModule``.
+        boxes_of: see ``CompositeDataModule``.
 
     Raises:
         ConfigError: ``replay`` and ``replay_ratio`` do not fit together, or a number is out of range.
@@ -41,8 +43,10 @@ class CoTSFTDataModule(CompositeDataModule):
         max_tokens: int | None = None,
         replay: str | None = None,
         replay_ratio: float = 0.0,
+        box_unit: BySet = None,
+        boxes_of: BySet = None,
     ) -> None:
-        super().__init__(batch_size, num_workers, seed)
+        super().__init__(batch_size, num_workers, seed, box_unit, boxes_of)
         if (replay is None) != (replay_ratio == 0):
             raise ConfigError("data.replay_ratio", "set both replay and replay_ratio, or neither")
         self.train, self.val, self.mode, self.replay = train, val, mode, replay
@@ -53,10 +57,10 @@ class CoTSFTDataModule(CompositeDataModule):
     def setup(self, stage: str) -> None:
         """Opens everything, so that a wrong path fails before training starts."""
         if stage == "fit":
-            self.store(self.train)
+            self.store(self.train, "train")
             self._texts = load_replay(self.replay) if self.replay else []
         if self.val:
-            self.store(self.val)
+            self.store(self.val, "val")
 
     def train_dataloader(self) -> StreamLoader:
         """Batches with labels."""

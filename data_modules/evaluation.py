@@ -8,7 +8,7 @@ from typing import Any, Protocol, cast
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch.utils.data import DataLoader
 
-from data_modules.base import CompositeDataModule, HasProcessor
+from data_modules.base import BySet, CompositeDataModule, HasProcessor
 from data_modules.loader import StreamLoader
 from data_modules.question_loader import AskingProcessor, PreparedQuestions, question_loader
 from kvg.batch_files import share_of
@@ -42,6 +42,8 @@ class EvaluationDataModule(CompositeDataModule):
         num_workers: processes that make batches.
         skip_bad: leave out and count what cannot be asked about, instead of ending there.
         artifacts: ask again about disturbed pictures; None for no such test.
+        box_unit: see ``CompositeDataModule``; by the names of ``test``.
+        boxes_of: likewise.
 
     Raises:
         ConfigError: ``test`` is empty, or ``mode`` is unknown.
@@ -55,9 +57,11 @@ class EvaluationDataModule(CompositeDataModule):
         num_workers: int = 0,
         skip_bad: bool = False,
         artifacts: ArtifactSettings | None = None,
+        box_unit: BySet = None,
+        boxes_of: BySet = None,
     ) -> None:
-        super().__init__(batch_size, num_workers)
         self.test = {"test": test} if isinstance(test, str) else dict(test)
+        super().__init__(batch_size, num_workers, box_unit=box_unit, boxes_of=boxes_of, sets=self.test)
         if not self.test:
             raise ConfigError("data.test", "names no set; give at least one")
         if mode not in (AUTO, DESCRIBE, *PROMPTS):
@@ -94,10 +98,10 @@ class EvaluationDataModule(CompositeDataModule):
             DataError: see ``kvg.evaluation.sets.check_set``.
         """
         if stage not in ("test", "predict"):
-            for path in self.test.values():
-                self.store(path)
+            for name, path in self.test.items():
+                self.store(path, name)
         elif self.batches is None:
-            sets = [check_set(name, path, self.skip_bad) for name, path in self.test.items()]
+            sets = [check_set(name, path, self.skip_bad, self.reading(name)) for name, path in self.test.items()]
             choices = [one.name for one in sets if one.num_choices]
             if choices and self.asked == DESCRIBE:
                 remedy = f"describe asks for boxes, and {choices[0]} holds names to choose from; take another mode"
@@ -121,7 +125,7 @@ class EvaluationDataModule(CompositeDataModule):
     def val_dataloader(self) -> list[StreamLoader]:
         """One loader a set."""
         self._tell_mode()
-        return [self.prompt_loader(path, self.mode) for path in self.test.values()]
+        return [self.prompt_loader(path, self.mode, name) for name, path in self.test.items()]
 
     def _tell_mode(self) -> None:
         if self.asked == AUTO and self.trained_mode is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from data_modules.base import CompositeDataModule
+from data_modules.base import BySet, CompositeDataModule
 from data_modules.loader import StreamLoader
 from data_modules.recipe import Recipe
 
@@ -19,6 +19,8 @@ class GRPODataModule(CompositeDataModule):
         seed: of all shuffling.
         shuffle_buffer: samples held for mixing.
         max_tokens: longer prompts are passed over, never cut; 1024 in the paper (v2), None for no limit.
+        box_unit: see ``CompositeDataModule``.
+        boxes_of: see ``CompositeDataModule``.
     """
 
     def __init__(
@@ -31,17 +33,19 @@ class GRPODataModule(CompositeDataModule):
         seed: int = 0,
         shuffle_buffer: int = 1000,
         max_tokens: int | None = None,
+        box_unit: BySet = None,
+        boxes_of: BySet = None,
     ) -> None:
-        super().__init__(batch_size, num_workers, seed)
+        super().__init__(batch_size, num_workers, seed, box_unit, boxes_of)
         self.train, self.val, self.mode, self.shuffle_buffer = train, val, mode, shuffle_buffer
         self.recipe = Recipe(batch_size, mode, target=None, pad_left=True, max_tokens=max_tokens)
 
     def setup(self, stage: str) -> None:
         """Opens everything, so that a wrong path fails before training starts."""
         if stage == "fit":
-            self.store(self.train)
+            self.store(self.train, "train")
         if self.val:
-            self.store(self.val)
+            self.store(self.val, "val")
 
     def train_dataloader(self) -> StreamLoader:
         """Prompts in a seeded order."""

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
 from kvg.errors import ConfigError, DataError
+from kvg.pictures import picture_size, raw_orientation, upright_box
 from kvg.records import excerpt, number_of
 from kvg.types import Box
 
 BoxUnit = Literal["pixels", "relative_1000", "unit"]
 BoxFormat = Literal["xyxy", "xywh", "cxcywh"]
+BoxesOf = Literal["upright", "raw"]
 _SCALES: Final = {"relative_1000": 1000.0, "unit": 1.0}
-_RIM: Final = 1.5  # pixels that a box may reach over the rim: sets differ in whether the last pixel is counted
+RIM: Final = 1.5  # pixels that a box may reach over the rim: sets differ in whether the last pixel is counted
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class BoxForm:
             if value not in get_args(known):
                 raise ConfigError(name, f"{value!r} is none of {', '.join(get_args(known))}")
 
-    def pixels(self, raw: Any, width: int, height: int, where: str, field: str, rim: float = _RIM) -> Box:
+    def pixels(self, raw: Any, width: int, height: int, where: str, field: str, rim: float = RIM) -> Box:
         """A box in pixels of its picture.
 
         Args:
@@ -56,11 +58,7 @@ class BoxForm:
             DataError: it is not four finite numbers, has no area, does not lie in its picture, or looks like another
                 unit than the declared one.
         """
-        values = self.numbers(raw, where, field)
-        if self.unit in _SCALES:
-            scale = _SCALES[self.unit]
-            values = tuple(v * side / scale for v, side in zip(values, (width, height) * 2, strict=True))
-        x1, y1, x2, y2 = self.corners(values)
+        x1, y1, x2, y2 = self.uncut(raw, width, height, where, field)
         inside = -rim <= x1 < x2 <= width + rim and -rim <= y1 < y2 <= height + rim
         box = max(0.0, x1), max(0.0, y1), min(float(width), x2), min(float(height), y2)
         if not inside or box[0] >= box[2] or box[1] >= box[3]:
@@ -68,6 +66,18 @@ class BoxForm:
             remedy = "correct it, or state box_unit and box_format as they are"
             raise DataError(where, field, f"{excerpt(raw)} as {order} does not lie inside {picture}; {remedy}")
         return box
+
+    def uncut(self, raw: Any, width: int, height: int, where: str, field: str) -> Box:
+        """As ``pixels``, wherever the box lies: it is neither checked against its picture nor cut off there.
+
+        Raises:
+            DataError: see ``numbers``.
+        """
+        values = self.numbers(raw, where, field)
+        if self.unit in _SCALES:
+            scale = _SCALES[self.unit]
+            values = tuple(v * side / scale for v, side in zip(values, (width, height) * 2, strict=True))
+        return self.corners(values)
 
     def numbers(self, raw: Any, where: str, field: str) -> tuple[float, ...]:
         """The four numbers of a box, in its own unit and order.
@@ -101,3 +111,48 @@ class BoxForm:
     def _order(self) -> str:
         names = {"xyxy": "[x1, y1, x2, y2]", "xywh": "[x, y, width, height]", "cxcywh": "[x, y of the centre, ...]"}
         return f"{names[self.format]} in {self.unit}"
+
+
+@dataclass(frozen=True)
+class PixelFrame:
+    """The pixels that a source's boxes refer to, and how they lie.
+
+    Attributes:
+        width: of these pixels.
+        height: of these pixels.
+        turned: EXIF orientation that brings them upright; 1 where they are.
+    """
+
+    width: int
+    height: int
+    turned: int = 1
+
+    def upright(self, box: Box) -> Box:
+        """A box of these pixels in the upright picture, exact to the pixel."""
+        return upright_box(box, self.width, self.height, self.turned)
+
+
+def pixel_frame(data: bytes, name: str, boxes_of: BoxesOf) -> PixelFrame:
+    """The pixels that the boxes of a picture refer to.
+
+    Args:
+        data: the picture's file as the source holds it.
+        name: what errors call it.
+        boxes_of: ``upright``: the picture as viewers show it; ``raw``: its pixels as stored, before EXIF turns them.
+
+    Raises:
+        ConfigError: ``boxes_of`` is unknown.
+        DataError: the header cannot be read.
+    """
+    check_boxes_of(boxes_of)
+    return PixelFrame(*(raw_orientation(data, name) if boxes_of == "raw" else picture_size(data, name)))
+
+
+def check_boxes_of(boxes_of: str) -> None:
+    """Checks the setting.
+
+    Raises:
+        ConfigError: it is unknown.
+    """
+    if boxes_of not in get_args(BoxesOf):
+        raise ConfigError("boxes_of", f"{boxes_of!r} is none of {', '.join(get_args(BoxesOf))}")

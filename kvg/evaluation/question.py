@@ -6,10 +6,11 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
+from kvg.errors import DataError
 from kvg.evaluation.case import Case, case_of
 from kvg.text.box_codec import BoxCodec, ImageSize, RelativeCodec, to_norm
 from kvg.text.prompts import DESCRIBE, choice_prompt, describe_prompts, prompt
-from kvg.types import Sample
+from kvg.types import Box, Sample
 
 _DIGITS = 6  # of coordinates on the 0-1000 grid: what was whole there is whole again
 
@@ -37,6 +38,27 @@ class Question:
     def options(self) -> list[str]:
         """Names to choose from; none where a box is asked for."""
         return [str(name) for name in self.sample.provenance.get("options") or ()]
+
+    def boxes(self, where: str) -> list[Box]:
+        """The boxes of all objects on the 0-1000 grid, as lines hold them.
+
+        Args:
+            where: file and row, for messages.
+
+        Raises:
+            DataError: one lies within 0-1 there, so that a line could not be told from one in another unit.
+        """
+        sample = self.sample
+        plain = ImageSize(sample.width, sample.height, sample.width, sample.height)
+        boxes = []
+        for number, thing in enumerate(sample.objects):
+            x1, y1, x2, y2 = to_norm(thing.box_px, plain)
+            box = round(x1, _DIGITS), round(y1, _DIGITS), round(x2, _DIGITS), round(y2, _DIGITS)
+            if max(box) <= 1:
+                remedy = f"{list(thing.box_px)} is less than a thousandth of its picture; correct it"
+                raise DataError(where, f"objects[{number}].box_px", remedy)
+            boxes.append(box)
+        return boxes
 
     def turns(self, mode: str) -> tuple[str, ...]:
         """What is asked: one turn, or the two of ``describe``, between which the model speaks."""
@@ -88,8 +110,7 @@ class Question:
         if self.options:
             record |= {"options": self.options, "right": self.options.index(sample.entity)}
         else:
-            plain = ImageSize(sample.width, sample.height, sample.width, sample.height)
-            boxes = [[round(v, _DIGITS) for v in to_norm(o.box_px, plain)] for o in sample.objects]
+            boxes = [list(box) for box in self.boxes(sample.key)]
             record |= {"gt_bbox": [boxes[sample.target]], "target": sample.target}
             record["objects"] = [
                 {"entity": o.entity, "box": box, **({"note": o.note} if o.note else {})}

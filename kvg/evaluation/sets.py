@@ -10,6 +10,7 @@ from typing import Any
 from kvg.errors import ConfigError, DataError
 from kvg.evaluation.question import Question
 from kvg.formats.stores import checksums_of, open_store
+from kvg.formats.written_boxes import Reading
 from kvg.launch import is_first
 from kvg.progress import progress_bar
 from kvg.shards.reader import Tally
@@ -57,6 +58,7 @@ class CheckedSet:
         num_bad: samples that cannot, and files that end too early.
         problems: the first reasons.
         num_choices: questions with names to choose from.
+        reading: what is declared of its boxes.
     """
 
     name: str
@@ -65,6 +67,7 @@ class CheckedSet:
     num_bad: int = 0
     problems: tuple[str, ...] = ()
     num_choices: int = 0
+    reading: Reading = field(default_factory=Reading)
 
     def read(self, places: Sequence[Place]) -> Iterator[tuple[int, Sample]]:
         """Rows and samples at some of ``places``, which rise.
@@ -72,7 +75,7 @@ class CheckedSet:
         Raises:
             DataError: the set is not the one that has been looked at.
         """
-        parts = open_store(self.path).parts()
+        parts = open_store(self.path, reading=self.reading).parts()
         for part, group in groupby(places, key=lambda place: place[0]):
             wanted = iter([(position, row) for _, position, row in group])
             due = next(wanted, None)
@@ -86,20 +89,22 @@ class CheckedSet:
                 raise DataError(f"{self.path} row {due[1]}", "set", "has changed while it was read; run it again")
 
 
-def check_set(name: str, path: str, skip_bad: bool = False) -> CheckedSet:
+def check_set(name: str, path: str, skip_bad: bool = False, reading: Reading | None = None) -> CheckedSet:
     """Goes through a set once, without decoding a picture.
 
     Args:
         name: of the set.
         path: a folder of shards or a published file.
         skip_bad: leave out what cannot be asked about, and say so in the log; otherwise it ends here.
+        reading: what is declared of its boxes.
 
     Raises:
         DataError: it cannot be opened; or something in it cannot be used: a column is empty, a key or a question_id
             comes twice, a box lies off the grid, a picture cannot be read. It names the first and the number of all.
     """
     faults, places, num_choices, known = _Faults(log_problems=skip_bad), [], 0, dict[tuple[str, str], int]()
-    parts = open_store(path).parts()
+    reading = reading or Reading()
+    parts = open_store(path, reading=reading).parts()
     with progress_bar(hidden=not is_first()) as progress:
         task, start = progress.add_task(f"looking at {name}", total=sum(part.num_samples for part in parts)), 0
         for number, part in enumerate(parts):
@@ -119,7 +124,7 @@ def check_set(name: str, path: str, skip_bad: bool = False) -> CheckedSet:
         raise DataError(first.where, first.field, remedy)
     if not places:
         raise DataError(path, "samples", f"none can be asked about ({first}); correct the set")
-    return CheckedSet(name, path, tuple(places), num, tuple(faults.problems), num_choices)
+    return CheckedSet(name, path, tuple(places), num, tuple(faults.problems), num_choices, reading)
 
 
 class _Faults(Tally):
@@ -138,7 +143,10 @@ def _check_question(sample: Sample, where: str, row: int, known: dict[tuple[str,
         if value and known.setdefault((name, value), row) != row:
             remedy = f"'{value}' stands in row {known[name, value]} already; ask each question once"
             raise DataError(where, name, remedy)
-    options = Question(sample).options
+    question = Question(sample)
+    options = question.options
+    if not options:
+        question.boxes(where)
     if options and (sample.entity not in options or len(options) < 2):
         raise DataError(where, "options", f"{options} must be at least two names, '{sample.entity}' among them")
     return bool(options)
@@ -207,7 +215,7 @@ class QuestionBatches:
     def settings(self) -> dict[str, Any]:
         """What the answers depend on, as far as it lies here."""
         return {
-            "sets": {one.name: [checksums_of(one.path), len(one.places)] for one in self.sets},
+            "sets": {one.name: _identity(one) for one in self.sets},
             "artifacts": [[one.kind, one.strength, one.seed] for one in self.passes if one.kind],
             "batch_size": self.size,
         }
@@ -219,6 +227,11 @@ class QuestionBatches:
             for index, one in enumerate(self.passes)
             for start in range(0, len(one.set.places), self.size)
         ]
+
+
+def _identity(one: CheckedSet) -> list[Any]:
+    declared = [one.reading.settings] if one.reading.settings else []
+    return [checksums_of(one.path, one.reading), len(one.places), *declared]
 
 
 def question_batches(

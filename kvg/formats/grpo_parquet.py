@@ -9,6 +9,8 @@ from typing import Any, Final
 from kvg.errors import DataError
 from kvg.formats.parquet import ParquetPart, columns_of, parts_of, write_rows
 from kvg.formats.published import answer_text, category_of_file, make_sample, raw_image, safe_key
+from kvg.formats.written_boxes import Reading
+from kvg.records import excerpt, list_of, object_of, text_of
 from kvg.text.prompts import prompt
 from kvg.types import Sample
 
@@ -25,13 +27,14 @@ class GRPOParquet:
     Args:
         path: the file.
         category: of all samples; by default the part of the file name after ``grpo-`` or ``verl-grpo-``.
+        reading: what is declared of the boxes.
 
     Raises:
         DataError: the file is missing, damaged, empty, or has other columns.
     """
 
-    def __init__(self, path: str | Path, category: str | None = None) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path, category: str | None = None, reading: Reading | None = None) -> None:
+        self.path, self.reading = Path(path), reading or Reading()
         self.category = category or category_of_file(self.path, "verl-grpo-", "grpo-")
         columns, self._rows = columns_of(self.path)
         self.is_verl = set(VERL_COLUMNS) <= set(columns)
@@ -52,7 +55,7 @@ class GRPOParquet:
         question, answer, image = (_verl if self.is_verl else _v2)(where, row)
         key = f"{safe_key(self.path.stem)}-{position:06d}"
         provenance = {"file": self.path.name, "row": position}
-        return make_sample(where, key, self.category, image, question, answer, provenance)
+        return make_sample(where, key, self.category, image, question, answer, provenance, self.reading)
 
 
 def write_grpo_parquet(samples: Iterable[Sample], path: str | Path, *, verl: bool = False, mode: str = "think") -> int:
@@ -90,19 +93,31 @@ def _verl_row(sample: Sample, mode: str) -> dict[str, Any]:
 
 
 def _v2(where: str, row: Mapping[str, Any]) -> tuple[str, str, bytes]:
-    for name in ("problem", "solution"):
-        if not isinstance(row[name], str):
-            raise DataError(where, name, f"{row[name]!r} must be text")
-    return row["problem"], row["solution"], raw_image(where, row["image"])
+    problem, solution = text_of(where, row, "problem"), text_of(where, row, "solution")
+    return problem, solution, raw_image(where, row["image"])
 
 
 def _verl(where: str, row: Mapping[str, Any]) -> tuple[str, str, bytes]:
-    truth = row["reward_model"].get("ground_truth") if isinstance(row["reward_model"], Mapping) else None
-    if not isinstance(truth, str):
-        raise DataError(where, "reward_model.ground_truth", "is missing; write reference tags and a box there")
-    if not row["images"]:
-        raise DataError(where, "images", "is empty; embed one image")
-    turns = [turn["content"] for turn in row["prompt"] or [] if turn["role"] == "user"]
-    if not turns:
-        raise DataError(where, "prompt", "no user turn; add it")
-    return str(turns[-1]), truth, raw_image(where, row["images"][0])
+    judged = object_of(where, "reward_model", row["reward_model"])
+    truth = text_of(f"{where} reward_model", judged, "ground_truth")
+    images = list_of(where, "images", row["images"])
+    if len(images) != 1:
+        raise DataError(where, "images", f"holds {len(images)} pictures; give one a row")
+    turns = [object_of(where, f"prompt[{i}]", turn) for i, turn in enumerate(list_of(where, "prompt", row["prompt"]))]
+    asked = [turn for turn in turns if turn.get("role") == "user"]
+    if len(asked) != 1 or turns[-1] is not asked[0]:
+        roles = ", ".join(excerpt(turn.get("role"), 20) for turn in turns) or "none"
+        raise DataError(where, "prompt", f"holds the turns {roles}; give one user turn, the last one")
+    return _words(f"{where} prompt", asked[0]), truth, raw_image(where, images[0], "images")
+
+
+def _words(where: str, turn: Mapping[str, Any]) -> str:
+    """The text of a turn, whose content is text or a list of parts: pictures and texts."""
+    content = turn.get("content")
+    if not isinstance(content, list):
+        return text_of(where, turn, "content")
+    parts = [object_of(where, f"content[{number}]", part) for number, part in enumerate(content)]
+    texts = [text_of(where, part, "text") for part in parts if part.get("type") == "text" or part.get("text")]
+    if not texts:
+        raise DataError(where, "content", "holds no text; write the question there")
+    return "".join(texts)

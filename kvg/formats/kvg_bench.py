@@ -10,6 +10,8 @@ from typing import Any, Final
 from kvg.errors import DataError
 from kvg.formats.parquet import ParquetPart, columns_of, parts_of, write_rows
 from kvg.formats.published import answer_text, make_sample, raw_image, safe_key
+from kvg.formats.written_boxes import Reading
+from kvg.records import text_of
 from kvg.text.prompts import question
 from kvg.types import Sample
 
@@ -21,13 +23,14 @@ class KVGBench:
 
     Args:
         path: the parquet file.
+        reading: what is declared of the boxes.
 
     Raises:
         DataError: the file is missing, damaged, empty, or lacks a column.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path, reading: Reading | None = None) -> None:
+        self.path, self.reading = Path(path), reading or Reading()
         columns, self._rows = columns_of(self.path)
         for name in COLUMNS:
             if name not in columns:
@@ -48,12 +51,10 @@ class KVGBench:
             DataError: a column is empty or wrong.
         """
         where = f"{self.path} row {number}"
-        for name in COLUMNS[:4]:
-            if not isinstance(row[name], str) or not row[name]:
-                raise DataError(where, name, f"{row[name]!r} must be text")
-        key, provenance = key_of(row["question_id"]), {"question_id": row["question_id"]}
+        question_id, category, asked, answer = (text_of(where, row, name) for name in COLUMNS[:4])
+        key, provenance = key_of(question_id), {"question_id": question_id}
         image = raw_image(where, row["image"])
-        return make_sample(where, key, row["category"], image, row["question"], row["answer"], provenance)
+        return make_sample(where, key, category, image, asked, answer, provenance, self.reading)
 
 
 def key_of(question_id: str) -> str:

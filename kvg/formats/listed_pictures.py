@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
+from functools import cached_property
 from pathlib import Path, PurePosixPath
+from typing import Final
 
 from kvg.errors import DataError
+
+ARCHIVE: Final = "images.zip"
+_MAX_BYTES: Final = 256 << 20  # of one picture, packed or not; the header of a zip bomb says more
 
 
 def find_picture(where: str, field: str, name: str, folder: Path) -> tuple[Path, bytes]:
@@ -23,17 +30,75 @@ def find_picture(where: str, field: str, name: str, folder: Path) -> tuple[Path,
     Raises:
         DataError: there is none, or it cannot be read.
     """
-    parts = [part for part in PurePosixPath(name.replace("\\", "/")).parts if part not in ("/", ".")]
-    if ".." in parts or not parts:
-        raise DataError(where, field, f"{name!r} is no path below a folder; correct it")
+    parts = _parts(where, field, name)
     for first in range(len(parts)):
         path = folder.joinpath(*parts[first:])
-        if path.is_file():
-            try:
-                return path, path.read_bytes()
-            except OSError as error:
-                raise DataError(where, field, f"{path} cannot be opened ({error.strerror}); correct it") from error
+        if (data := _content(where, field, path)) is not None:
+            return path, data
     raise DataError(where, field, f"{name} is not in {folder}; give the folder of the pictures (--images)")
+
+
+class PictureFolder:
+    """Pictures in a folder, or in an ``images.zip`` in it, packed with or without its top folder. Picklable.
+
+    Paths are those of the folder. Of an absolute path, which is of another machine, leading folders are dropped as in
+    ``find_picture``. Nothing outside of the folder is ever read.
+
+    Args:
+        folder: with the pictures.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def read(self, where: str, field: str, name: str) -> bytes:
+        """The content of a picture's file.
+
+        Args:
+            where: file and row, for messages.
+            field: that holds the name.
+            name: as it stands there.
+
+        Raises:
+            DataError: there is none, or it cannot be read.
+        """
+        parts = _parts(where, field, name)
+        data = _content(where, field, self.folder.joinpath(*parts))
+        if data is None and (member := self._members.get("/".join(parts))):
+            data = self._unpacked(where, field, member)
+        if data is not None:
+            return data
+        if name.startswith("/"):
+            return find_picture(where, field, name, self.folder)[1]
+        remedy = f"{name} is neither in {self.folder} nor in an {ARCHIVE} there; copy the images there (--images)"
+        raise DataError(where, field, remedy)
+
+    def _unpacked(self, where: str, field: str, member: str) -> bytes:
+        archive = self.folder / ARCHIVE
+        try:
+            with zipfile.ZipFile(archive) as file:
+                if file.getinfo(member).file_size > _MAX_BYTES:
+                    raise DataError(
+                        where, field, f"{member} in {archive} says that it is huge; pack the picture itself"
+                    )
+                return file.read(member)
+        except (zipfile.BadZipFile, zlib.error, OSError, EOFError, KeyError, RuntimeError, ValueError) as error:
+            remedy = f"{member} in {archive} cannot be unpacked ({error}); pack it again"
+            raise DataError(where, field, remedy) from error
+
+    @cached_property
+    def _members(self) -> dict[str, str]:
+        """Names in the archive by the paths that lists may give."""
+        archive = self.folder / ARCHIVE
+        if not archive.is_file():
+            return {}
+        try:
+            with zipfile.ZipFile(archive) as file:
+                names = [name for name in file.namelist() if not name.endswith("/")]
+        except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError) as error:
+            raise DataError(str(archive), "zip", f"cannot be opened ({error}); copy it again") from error
+        short = {f"images/{name}": name for name in names if not name.startswith("images/")}
+        return {**short, **{name: name for name in names}}
 
 
 def folder_of(path: Path, images: str | Path | None) -> Path:
@@ -46,3 +111,22 @@ def folder_of(path: Path, images: str | Path | None) -> Path:
     if not folder.is_dir():
         raise DataError(str(folder), "images", "is no folder; give the one with the pictures")
     return folder
+
+
+def _parts(where: str, field: str, name: str) -> list[str]:
+    parts = [part for part in PurePosixPath(name.replace("\\", "/")).parts if part not in ("/", "//", ".")]
+    if ".." in parts or not parts or "\0" in name:
+        raise DataError(where, field, f"{name!r} is no path below a folder; correct it")
+    return parts
+
+
+def _content(where: str, field: str, path: Path) -> bytes | None:
+    """What is in a file; None where there is none."""
+    try:
+        if not path.is_file():
+            return None
+        if path.stat().st_size > _MAX_BYTES:
+            raise DataError(where, field, f"{path} has more than {_MAX_BYTES >> 20} MiB; give a picture")
+        return path.read_bytes()
+    except OSError as error:  # also a name that is longer than a file's may be
+        raise DataError(where, field, f"{str(path)[:200]} cannot be opened ({error.strerror}); correct it") from error

@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from kvg.errors import DataError
 from kvg.formats.published import good_samples
 from kvg.shards.reader import Tally
 from kvg.types import Sample
+
+_ROWS: Final = 32  # that are decoded at a time
 
 
 def columns_of(path: str | Path) -> tuple[list[str], list[int]]:
@@ -21,10 +23,13 @@ def columns_of(path: str | Path) -> tuple[list[str], list[int]]:
         DataError: pyarrow is not installed, or the file is missing, damaged or empty.
     """
     file = _open(Path(path))
+    names = list(file.schema_arrow.names)
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise DataError(str(path), twice[0], "is the name of two columns; keep the right one")
     rows = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
     if not sum(rows):
         raise DataError(str(path), "rows", "there are none; give a file that holds some")
-    return list(file.schema_arrow.names), rows
+    return names, rows
 
 
 @dataclass(frozen=True)
@@ -46,14 +51,25 @@ class ParquetPart:
     build: Callable[[int, Mapping[str, Any]], Sample]
 
     def read(self, tally: Tally | None = None) -> Iterator[tuple[int, Sample]]:
-        """See ``SamplePart``."""
-        for number, sample in good_samples(enumerate(self._rows(), self.start), self.build, tally):
+        """See ``SamplePart``. Where a part is damaged, the rest of it is passed over and counted once."""
+        tally = Tally() if tally is None else tally
+        for number, sample in good_samples(self._rows(tally), self.build, tally):
             yield number - self.start, sample
 
-    def _rows(self) -> Iterator[Mapping[str, Any]]:
-        # Few rows at a time, since they hold images.
-        for batch in _open(self.path).iter_batches(batch_size=32, row_groups=[self.index]):
-            yield from batch.to_pylist()
+    def _rows(self, tally: Tally) -> Iterator[tuple[int, Mapping[str, Any]]]:
+        number = self.start
+        try:
+            # Few rows at a time, since they hold images.
+            for batch in _open(self.path).iter_batches(batch_size=_ROWS, row_groups=[self.index]):
+                for index in range(batch.num_rows):
+                    (row,) = batch.slice(index, 1).to_pylist()
+                    yield number, row
+                    number += 1
+        except _damages() as error:
+            remedy = f"are damaged from row {number} on ({' '.join(str(error).split())[:200]}); copy the file again"
+            tally.note(
+                DataError(str(self.path), f"rows {self.start} to {self.start + self.num_samples - 1}", remedy), cut=True
+            )
 
 
 def parts_of(
@@ -77,13 +93,19 @@ def write_rows(path: str | Path, rows: list[dict[str, Any]]) -> int:
 
 
 def _open(path: Path) -> Any:
-    arrow, parquet = _pyarrow(str(path))
+    _, parquet = _pyarrow(str(path))
     if not path.is_file():
         raise DataError(str(path), "file", "does not exist; correct the path")
     try:
         return parquet.ParquetFile(path)
-    except (arrow.ArrowException, OSError) as error:
+    except _damages() as error:
         raise DataError(str(path), "parquet", f"cannot be read ({error}); copy it again") from error
+
+
+def _damages() -> tuple[type[Exception], ...]:
+    """What pyarrow raises on a damaged file: also texts that are no UTF-8 and dates that Python does not know."""
+    arrow, _ = _pyarrow("parquet")
+    return arrow.ArrowException, OSError, ValueError, OverflowError, NotImplementedError
 
 
 def _pyarrow(where: str) -> tuple[Any, Any]:

@@ -1,6 +1,7 @@
 """What the published formats share: how names, boxes, images and rationales stand in them.
 
-All of them write boxes on the 0-1000 grid of Qwen2-VL. They name no object but the one asked for, so the other objects
+All of them write boxes on the 0-1000 grid of Qwen2-VL; what people write in their forms may be in another unit, which
+is declared (``kvg.formats.written_boxes``). They name no object but the one asked for, so the other objects
 of a scene are those whose boxes the rationale quotes, without names.
 """
 
@@ -11,42 +12,30 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from kvg.box_forms import pixel_frame
 from kvg.errors import DataError
+from kvg.formats.written_boxes import BoxReader, Reading
 from kvg.lab.traits import UNSEEN_CATEGORIES
 from kvg.pictures import standard_picture
+from kvg.records import excerpt
 from kvg.shards.reader import Tally
 from kvg.shards.schema import check_sample
-from kvg.text.box_codec import GRID, BoxCodec, ImageSize, RelativeCodec, written_box
+from kvg.text.box_codec import BoxCodec, ImageSize, RelativeCodec
+from kvg.text.box_refs import PLACEHOLDER
 from kvg.text.completion import parse_completion
 from kvg.text.prompts import REF_END, REF_START, fill_boxes
-from kvg.types import Box, Sample, SceneObject
+from kvg.text.question_names import name_in_question
+from kvg.text.special_tokens import PICTURE_PLACEHOLDERS, check_prompt
+from kvg.types import Sample, SceneObject
 
 CODEC: Final[BoxCodec] = RelativeCodec()
 
-_TAGGED_NAME = re.compile(re.escape(REF_START) + r"\s*(.+?)\s*" + re.escape(REF_END), re.DOTALL)
-_PLAIN_NAME = re.compile(r"bounding box of:?\s+(.+?)(?:  |\.\s|\.?$|, output its|\n)")
-_BOX = re.compile(r"(?:<\|box_start\|>)?\(\s*\d+\s*,\s*\d+\s*\)\s*,\s*\(\s*\d+\s*,\s*\d+\s*\)(?:<\|box_end\|>)?")
 _NOT_IN_KEYS = re.compile(r"[^A-Za-z0-9_-]+")
 
 
 def image_size(width: int, height: int) -> ImageSize:
     """The size of an image that nobody resizes."""
     return ImageSize(width, height, width, height)
-
-
-def entity_name(*texts: str) -> str:
-    """The entity asked for: between the reference tags, else after "bounding box of"; '' where there is none.
-
-    >>> entity_name("Find and give the bounding box of <|object_ref_start|>Merlin<|object_ref_end|>")
-    'Merlin'
-    >>> entity_name("Find and give the bounding box of Boeing 737-800  Output the thinking process")
-    'Boeing 737-800'
-    """
-    for pattern in (_TAGGED_NAME, _PLAIN_NAME):
-        for text in texts:
-            if found := pattern.search(text):
-                return found[1].strip()
-    return ""
 
 
 def split_of(category: str) -> str:
@@ -64,7 +53,14 @@ def safe_key(text: str) -> str:
 
 
 def make_sample(
-    where: str, key: str, category: str, image: bytes, question: str, answer: str, provenance: Mapping[str, Any]
+    where: str,
+    key: str,
+    category: str,
+    image: bytes,
+    question: str,
+    answer: str,
+    provenance: Mapping[str, Any],
+    reading: Reading,
 ) -> Sample:
     """Builds a sample from the texts of a published record.
 
@@ -72,46 +68,57 @@ def make_sample(
         where: file and record, for messages.
         key: of the sample.
         category: of its entity.
-        image: any format that Pillow reads; what is neither JPEG nor PNG is stored as PNG.
+        image: any format that Pillow reads; it is stored upright, as JPEG or PNG.
         question: holds the entity's name.
         answer: a box, bare or with rationale and tags around it.
         provenance: of the sample.
+        reading: what is declared of the file's boxes.
 
     Raises:
-        DataError: no name, no box, a box outside its image, or an image that cannot be read.
+        DataError: no name, no box, a box whose unit nothing tells or that lies outside its image, an image that cannot
+            be read, or a text with control tokens.
     """
-    image, width, height = standard_picture(image, where)
-    name = entity_name(question, answer)
+    stored, width, height = standard_picture(image, where)
+    boxes = BoxReader(where, reading, pixel_frame(image, where, reading.boxes_of))
+    _check_texts(where, question, answer)
+    name = name_in_question(question, answer)
     if not name:
-        raise DataError(where, "question", f"{question[:80]!r} names no entity; put it between reference tags")
+        raise DataError(where, "question", f"{excerpt(question)} names no entity; put it between reference tags")
     parsed = parse_completion(answer)
-    target = _box_px(where, parsed.answer, width, height)
-    _check_on_grid(where, parsed.answer)
-    boxes: list[Box] = []
-
-    def placeholder(match: re.Match[str]) -> str:
-        box = _box_px(where, match[0], width, height)
-        if box not in boxes:
-            boxes.append(box)
-        return f"<box:{boxes.index(box)}>"
-
-    rationale = _BOX.sub(placeholder, parsed.rationale)
-    if target not in boxes:
-        boxes.append(target)
+    target = boxes.only_box(parsed.answer, "answer")
+    rationale, quoted = boxes.with_placeholders(parsed.rationale, "rationale")
+    if target not in quoted:
+        quoted.append(target)
     sample = Sample(
         key=key,
-        image=image,
+        image=stored,
         width=width,
         height=height,
         category=category,
         split=split_of(category),
-        objects=tuple(SceneObject(name if box == target else "", box) for box in boxes),
-        target=boxes.index(target),
+        objects=tuple(SceneObject(name if box == target else "", box) for box in quoted),
+        target=quoted.index(target),
         rationale=rationale,
         provenance=provenance,
     )
     check_sample(sample, where)
     return sample
+
+
+def _check_texts(where: str, question: str, answer: str) -> None:
+    num = sum(map(question.count, PICTURE_PLACEHOLDERS))
+    if num > 1 or question.count(PICTURE_PLACEHOLDERS[0]) != num:
+        raise DataError(
+            where, "question", f"{excerpt(question)} stands for {num} pictures or films; ask about one picture"
+        )
+    if sum(map(answer.count, PICTURE_PLACEHOLDERS)):
+        raise DataError(where, "answer", f"{excerpt(answer)} holds a placeholder of a picture; remove it")
+    if PLACEHOLDER.search(answer):
+        raise DataError(
+            where, "answer", f"{excerpt(answer)} holds <box:N>, which shards alone may; write the box itself"
+        )
+    check_prompt(question, where, "question")
+    check_prompt(parse_completion(answer).answer, where, "answer")
 
 
 def answer_text(sample: Sample) -> str:
@@ -150,7 +157,7 @@ def good_samples(
         yield position, sample
 
 
-def raw_image(where: str, value: Any) -> bytes:
+def raw_image(where: str, value: Any, field: str = "image") -> bytes:
     """Bytes of an image column, which holds bytes or ``{"bytes": ...}``.
 
     Raises:
@@ -158,8 +165,8 @@ def raw_image(where: str, value: Any) -> bytes:
     """
     if isinstance(value, Mapping):
         value = value.get("bytes")
-    if not isinstance(value, bytes):
-        raise DataError(where, "image", "holds no bytes; embed the file's content")
+    if not isinstance(value, bytes) or not value:
+        raise DataError(where, field, "holds no bytes; embed the file's content")
     return value
 
 
@@ -173,16 +180,3 @@ def category_of_file(path: Path, *prefixes: str) -> str:
         if path.stem.startswith(prefix) and len(path.stem) > len(prefix):
             return path.stem[len(prefix) :]
     return path.stem
-
-
-def _box_px(where: str, text: str, width: int, height: int) -> Box:
-    box = CODEC.decode(text, image_size(width, height))
-    if box is None:
-        raise DataError(where, "answer", f"{text[:80]!r} holds no box; write it as (x1,y1),(x2,y2) on a 0-1000 grid")
-    return box
-
-
-def _check_on_grid(where: str, text: str) -> None:
-    """A true box off the grid would be clamped when it is read, and another one would be right."""
-    if not all(0 <= v <= GRID for v in written_box(text) or ()):
-        raise DataError(where, "answer", f"{text[:80]!r} lies off the 0-{GRID} grid; give relative coordinates")

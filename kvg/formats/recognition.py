@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,9 +23,10 @@ from kvg.errors import DataError
 from kvg.formats.listed_pictures import find_picture, folder_of
 from kvg.formats.published import good_samples, safe_key, split_of
 from kvg.pictures import standard_picture
-from kvg.records import Row, load_list, numbered, text_of
+from kvg.records import Row, excerpt, load_list, numbered, object_of, optional_text, text_of
 from kvg.shards.reader import Tally
 from kvg.shards.schema import check_sample
+from kvg.text.names import clean_name
 from kvg.text.prompts import LETTERS
 from kvg.types import Sample, SceneObject
 
@@ -115,23 +117,21 @@ class Recognition:
         for _, row in rows:
             label = row.get(_field(row, _LABELS)) if isinstance(row, Mapping) else None
             if isinstance(label, str) and label.strip():
-                found.setdefault(self._category(row), set()).add(_name(label))
+                with suppress(DataError):  # told where the row itself is read
+                    found.setdefault(self._category("", row), set()).add(_name(label))
         return {category: sorted(names) for category, names in found.items()}
 
-    def _category(self, row: Mapping[str, Any]) -> str:
-        told = row.get("category")
-        own = told.strip() if isinstance(told, str) else ""
+    def _category(self, where: str, row: Mapping[str, Any]) -> str:
+        own = optional_text(where, row, "category")
         published = self.path.stem.partition("-ViT-")[0]  # then comes the model that chose the options
         return self.category or own or CATEGORIES.get(published, published)
 
     def _sample(self, position: int, row: Row, names: Mapping[str, Sequence[str]]) -> Sample:
-        where, record = row
-        if not isinstance(record, Mapping):
-            raise DataError(where, "record", "must be an object")
+        where, record = row[0], object_of(row[0], "record", row[1])
         label = _name(text_of(where, record, _field(record, _LABELS) or "label"))
         field = _field(record, _IMAGES) or "image"
         name = text_of(where, record, field)
-        category = self._category(record)
+        category = self._category(where, record)
         others = [other for other in names[category] if other != label]
         draw = f"{self.seed}/recognition/{name}/{position}"
         options = _options(where, record.get("options"), label, others, draw)
@@ -160,12 +160,12 @@ def _options(where: str, told: Any, label: str, others: Sequence[str], draw: str
         return list(drawn_options(label, others, draw))
     names = told.split(_BETWEEN) if isinstance(told, str) else told  # text is all that a CSV can hold
     if not isinstance(names, list) or not all(isinstance(name, str) and name.strip() for name in names):
-        raise DataError(where, "options", f"{told!r} must be a list of names")
+        raise DataError(where, "options", f"{excerpt(told)} must be a list of names")
     options = [_name(name) for name in names]
     if not 2 <= len(set(options)) == len(options) <= len(LETTERS):
-        raise DataError(where, "options", f"{told!r} must be 2 to {len(LETTERS)} names, each once")
+        raise DataError(where, "options", f"{excerpt(told)} must be 2 to {len(LETTERS)} names, each once")
     if label not in options:
-        raise DataError(where, "options", f"{told!r} do not hold the label '{label}'; add it")
+        raise DataError(where, "options", f"{excerpt(told)} do not hold the label '{label}'; add it")
     random.Random(draw).shuffle(options)
     return options
 
@@ -175,4 +175,4 @@ def _field(row: Mapping[str, Any], names: Sequence[str]) -> str:
 
 
 def _name(text: str) -> str:
-    return " ".join(text.replace("_", " ").split())
+    return clean_name(text.replace("_", " "))

@@ -14,29 +14,32 @@ form         a row                                                  as in
              ``annotations`` with ``bbox``                          ``finetune_refcoco+_testA.json``
 ===========  =====================================================  ===================================================
 
-Boxes are x1, y1, x2, y2 in pixels, but COCO's are x, y, width, height. The pictures are those of COCO's ``train2014``.
+Boxes are x1, y1, x2, y2 in pixels, but COCO's are x, y, width, height; another unit has to be declared. The pictures
+are those of COCO's ``train2014``.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from kvg.box_forms import BoxForm, PixelFrame, pixel_frame
 from kvg.errors import DataError
 from kvg.formats.listed_pictures import find_picture, folder_of
 from kvg.formats.published import good_samples, safe_key, split_of
+from kvg.formats.written_boxes import Reading
 from kvg.pictures import standard_picture
-from kvg.records import Row, load_list, numbered, text_of
+from kvg.records import Row, excerpt, load_list, number_of, numbered, object_of, text_of
 from kvg.shards.reader import Tally
 from kvg.shards.schema import check_sample
 from kvg.types import Box, Sample, SceneObject
 
 _NAME = re.compile(r"refcoco(?:(\+|_?plus|p)|(g))?(?![a-z])", re.IGNORECASE)
 _SPLIT = re.compile(r"(?<![a-z])(train|val|testA|testB|test)(?![a-z])", re.IGNORECASE)
+_STICKS_OUT: Final = 0.999  # pixels by which a box may reach over the rim of its picture, as some of COCO's do
 _SPLITS: Final = {"testa": "testA", "testb": "testB"}
 
 
@@ -88,13 +91,20 @@ class RefCOCO:
         path: of one of the forms above.
         images: folder of the pictures (COCO's ``train2014``); by default that of the file.
         category: of all samples; by default ``refcoco``, ``refcoco+`` or ``refcocog``, as row or file name tell.
+        reading: what is declared of the boxes.
 
     Raises:
         DataError: the file is missing, damaged, empty, or of another form.
     """
 
-    def __init__(self, path: str | Path, images: str | Path | None = None, category: str = "") -> None:
-        self.path, self.category = Path(path), category
+    def __init__(
+        self,
+        path: str | Path,
+        images: str | Path | None = None,
+        category: str = "",
+        reading: Reading | None = None,
+    ) -> None:
+        self.path, self.category, self.reading = Path(path), category, reading or Reading()
         self.folder = folder_of(self.path, images)
         self.form, rows = self._load()
         self.num_samples = len(rows)
@@ -118,18 +128,17 @@ class RefCOCO:
         return form, value if isinstance(value[0], tuple) else numbered(self.path, value)
 
     def _sample(self, position: int, row: Row) -> Sample:
-        where, record = row
-        if not isinstance(record, Mapping):
-            raise DataError(where, "record", "must be an object")
+        where, record = row[0], object_of(row[0], "record", row[1])
         form = FORMS[self.form]
         expression, name = text_of(where, record, form.expression), text_of(where, record, form.image)
         file, data = find_picture(where, form.image, name, self.folder)
+        frame = pixel_frame(data, where, self.reading.boxes_of)
         image, width, height = standard_picture(data, where)
-        for field, size in (("width", width), ("height", height)):
-            if field in record and record[field] != size:
-                remedy = f"is {record[field]!r}, that of {file} is {size}: its boxes would not fit; give the original"
-                raise DataError(where, field, remedy)
-        box, clipped = _box_px(where, form, record, width, height)
+        for field, size in (("width", frame.width), ("height", frame.height)):
+            if record.get(field) is not None and number_of(record[field]) != size:
+                remedy = f"is {excerpt(record[field])}, that of {file} is {size}: its boxes would not fit"
+                raise DataError(where, field, f"{remedy}; give the original, or state boxes_of")
+        box, clipped = _box_px(where, form, record, frame, self.reading)
         dataset, split = self._origin(record)
         category = self.category or dataset
         part = f"-{split}" if split else ""
@@ -155,7 +164,7 @@ class RefCOCO:
 
     def _origin(self, record: Mapping[str, Any]) -> tuple[str, str]:
         """Name and split of the published set."""
-        told = str(record.get("dataset_name") or record.get("dataset") or "")
+        told = next((v for n in ("dataset_name", "dataset") if isinstance(v := record.get(n), str) and v), "")
         found = _NAME.search(told) or (None if told else _NAME.search(self.path.stem))
         splits = _SPLIT.findall(self.path.stem)
         split = _SPLITS.get(splits[-1].lower(), splits[-1].lower()) if splits else ""
@@ -165,41 +174,42 @@ class RefCOCO:
 
 
 def _joined(path: Path, value: Mapping[str, Any]) -> list[Row]:
-    """COCO's images, each with the box of its annotation; an image stands there as often as it is asked about."""
-    boxes: dict[Any, list[Any]] = {}
+    """COCO's images, each with the box of its annotation; an image stands there as often as it is asked about.
+
+    An annotation that belongs to none is a row of its own behind them, so that it is counted as bad.
+    """
+    boxes: dict[str, list[Any]] = {}
+    lost: list[Row] = []
     for number, annotation in enumerate(value["annotations"]):
-        if not isinstance(annotation, Mapping) or "image_id" not in annotation:
-            raise DataError(f"{path} annotations[{number}]", "image_id", "is missing; correct it")
-        boxes.setdefault(str(annotation["image_id"]), []).append(annotation.get("bbox"))
+        if isinstance(annotation, Mapping) and (name := _id(annotation.get("image_id"))):
+            boxes.setdefault(name, []).append(annotation.get("bbox"))
+        else:
+            lost.append((f"{path} annotations[{number}]", f"{excerpt(annotation, 40)} without an image_id"))
     rows: list[Row] = []
     for number, image in enumerate(value["images"]):
         where = f"{path} images[{number}]"
         if isinstance(image, Mapping):
-            found = boxes.get(str(image.get("id")), [])
+            own = boxes.get(_id(image.get("id")), [])
             # One with several would have several right answers, of which the form does not tell.
-            image = {**image, "bbox": found[0] if len(found) == 1 else f"{len(found)} annotations"}
+            image = {**image, "bbox": own[0] if len(own) == 1 else f"{len(own)} annotations"}
         rows.append((where, image))
-    return rows
+    return rows + lost
 
 
-def _box_px(where: str, form: Form, record: Mapping[str, Any], width: int, height: int) -> tuple[Box, float]:
-    """The box within the picture, and by how many pixels it had to be cut off."""
-    value = record.get(form.box)
-    kind = "x, y, width, height" if form.has_corner else "x1, y1, x2, y2"
-    if not isinstance(value, list) or len(value) != 4 or not all(_is_number(v) for v in value):
-        raise DataError(where, form.box, f"{value!r} is not one box of four numbers {kind} in pixels")
-    x1, y1, x2, y2 = map(float, value)
-    if form.has_corner:
-        x2, y2 = x1 + x2, y1 + y2
-    out = max(0.0, -x1, -y1, x2 - width, y2 - height)
-    if out >= 1:
-        remedy = f"{value} sticks {out:g} px out of the {width}x{height} picture; give {kind} in its pixels"
-        raise DataError(where, form.box, remedy)
-    box = max(0.0, x1), max(0.0, y1), min(float(width), x2), min(float(height), y2)
-    if box[0] >= box[2] or box[1] >= box[3]:
-        raise DataError(where, form.box, f"{value} has no area; give {kind} in pixels")
-    return box, out
+def _id(value: Any) -> str:
+    """An id as COCO's fields refer to it: 7, 7.0 and "7" are the same; '' where it is none."""
+    number = number_of(value)
+    if number is not None and number == int(number):
+        return str(value if isinstance(value, int) else int(number))
+    return value if isinstance(value, str) else ""
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _box_px(
+    where: str, form: Form, record: Mapping[str, Any], frame: PixelFrame, reading: Reading
+) -> tuple[Box, float]:
+    """The box within the upright picture, and by how many pixels it had to be cut off."""
+    boxes = BoxForm(reading.box_unit or "pixels", "xywh" if form.has_corner else "xyxy")
+    size = frame.width, frame.height
+    box = boxes.pixels(record.get(form.box), *size, where, form.box, rim=_STICKS_OUT)
+    whole = boxes.uncut(record.get(form.box), *size, where, form.box)
+    return frame.upright(box), max(abs(a - b) for a, b in zip(box, whole, strict=True))

@@ -13,14 +13,21 @@ from kvg.formats.parquet import columns_of
 from kvg.formats.recognition import Recognition, is_recognition
 from kvg.formats.refcoco import RefCOCO, form_of
 from kvg.formats.sharegpt import ShareGPTFile
+from kvg.formats.written_boxes import Reading
 from kvg.records import SUFFIXES, load_list
 from kvg.shards.manifest import sha256_of
 from kvg.shards.reader import SampleStore, ShardFolder
 
-_SHAREGPT: Final = re.compile(rb'^\s*\[\s*{[^{}\[\]]*"(messages|conversations|images)"\s*:\s*\[')
+_SHAREGPT: Final = re.compile(rb'^(?:\xef\xbb\xbf)?\s*\[\s*{[^{}\[\]]*"(messages|conversations|images)"\s*:\s*\[')
 
 
-def open_store(path: str | Path, images: str | Path | None = None, category: str = "", seed: int = 0) -> SampleStore:
+def open_store(
+    path: str | Path,
+    images: str | Path | None = None,
+    category: str = "",
+    seed: int = 0,
+    reading: Reading | None = None,
+) -> SampleStore:
     """Opens a folder of shards, a ShareGPT JSON, a GRPO or KVG-Bench parquet, or a list of somebody's pictures.
 
     Args:
@@ -28,35 +35,45 @@ def open_store(path: str | Path, images: str | Path | None = None, category: str
         images: folder of the pictures that a list names; by default that of the list.
         category: of a list that tells none.
         seed: of what is drawn for questions of several choices.
+        reading: the unit of the boxes and what they refer to, where the form does not tell.
 
     Raises:
         DataError: it is none of them, or cannot be used.
     """
-    path = Path(path)
-    if path.suffix in SUFFIXES and (listed := _list_store(path, images, category, seed)) is not None:
+    path, reading = Path(path), reading or Reading()
+    if path.suffix in SUFFIXES and (listed := _list_store(path, images, category, seed, reading)) is not None:
         return listed
-    for name, value in (("images", images), ("category", category)):
-        if value:
-            raise DataError(str(path), name, "is only for lists of referring expressions or labels; leave it out")
+    if category:
+        raise DataError(str(path), "category", "is only for lists of referring expressions or labels; leave it out")
     if path.suffix == ".json":
-        return ShareGPTFile(path)
+        return ShareGPTFile(path, images=images, reading=reading)
+    if images:
+        raise DataError(str(path), "images", "is only for files that name their pictures; leave it out")
     if path.suffix == ".parquet":
         # By any of its own columns, so that a missing one is named.
-        return KVGBench(path) if {*COLUMNS[:4]} & {*columns_of(path)[0]} else GRPOParquet(path)
+        bench = {*COLUMNS[:4]} & {*columns_of(path)[0]}
+        return KVGBench(path, reading) if bench else GRPOParquet(path, reading=reading)
     if path.is_file():
         remedy = "must be .json (ShareGPT or a list), .jsonl or .csv (lists), .parquet, or a folder of shards"
         raise DataError(str(path), "suffix", remedy)
+    if reading.box_unit not in (None, "pixels") or reading.boxes_of != "upright":
+        remedy = f"{reading.settings} does not fit: boxes of shards are pixels of the upright picture; leave it out"
+        raise DataError(str(path), "box_unit", remedy)
     return ShardFolder(path)
 
 
-def _list_store(path: Path, images: str | Path | None, category: str, seed: int) -> SampleStore | None:
+def _list_store(
+    path: Path, images: str | Path | None, category: str, seed: int, reading: Reading
+) -> SampleStore | None:
     """The store of a file that names pictures; None for ShareGPT."""
     if path.suffix == ".json" and _SHAREGPT.search(_head(path)):
         return None  # is not read twice, since it may be large
     value = load_list(path)
     if form_of(value):
-        return RefCOCO(path, images, category)
+        return RefCOCO(path, images, category, reading)
     if is_recognition(value):
+        if reading.settings:
+            raise DataError(str(path), "box_unit", "is not for labels, which have no boxes; leave it out")
         return Recognition(path, images, category, seed)
     if path.suffix == ".json":
         return None
@@ -72,13 +89,13 @@ def _head(path: Path) -> bytes:
         raise DataError(str(path), "file", f"cannot be opened ({error.strerror}); correct the path") from error
 
 
-def checksums_of(path: str | Path) -> list[str]:
+def checksums_of(path: str | Path, reading: Reading | None = None) -> list[str]:
     """SHA-256 of each file that holds the samples, those of shards as their manifest tells.
 
     Raises:
         DataError: see ``open_store``.
     """
-    store = open_store(path)
+    store = open_store(path, reading=reading)
     if isinstance(store, ShardFolder):
         return [entry.sha256 for entry in store.manifest.shards]
     return [sha256_of(Path(path))]

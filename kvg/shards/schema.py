@@ -26,7 +26,9 @@ from typing import Any, Final
 
 from kvg.errors import DataError
 from kvg.pictures import check_whole, picture_size, read_picture
+from kvg.records import excerpt, is_utf8, number_of
 from kvg.text.box_refs import PLACEHOLDER
+from kvg.text.special_tokens import check_plain, check_rationale
 from kvg.types import Box, Sample, SceneObject
 
 SCHEMA_VERSION: Final = 1
@@ -63,8 +65,12 @@ def encode_record(sample: Sample) -> dict[str, bytes]:
         "rationale": sample.rationale,
         "provenance": dict(sample.provenance),
     }
-    text = json.dumps(record, ensure_ascii=False, sort_keys=True)
-    return {"json": text.encode(), image_extension(sample.image): sample.image}
+    try:
+        text = json.dumps(record, ensure_ascii=False, sort_keys=True).encode("utf-8")
+    except (ValueError, TypeError, RecursionError) as error:
+        remedy = f"cannot be written as JSON ({error}); correct it"
+        raise DataError(f"sample {sample.key}", "provenance", remedy) from error
+    return {"json": text, image_extension(sample.image): sample.image}
 
 
 def decode_record(where: str, key: str, members: Mapping[str, bytes]) -> Sample:
@@ -86,7 +92,7 @@ def decode_record(where: str, key: str, members: Mapping[str, bytes]) -> Sample:
         raise DataError(where, "image", "has neither .jpg nor .png; write the shard again")
     try:
         record = json.loads(members["json"])
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(where, "json", f"cannot be read ({error}); write the shard again") from error
     if not isinstance(record, dict):
         raise DataError(where, "json", "must be an object")
@@ -118,20 +124,38 @@ def check_sample(sample: Sample, where: str) -> None:
         DataError: naming the field and what would be right.
     """
     where = where if sample.key in where else f"{where} {sample.key}"
-    _require(_KEY.fullmatch(sample.key), where, "key", f"{sample.key!r} must have no dot, slash or space")
+    _require(_KEY.fullmatch(sample.key), where, "key", f"{excerpt(sample.key)} must have no dot, slash or space")
     _require(sample.category, where, "category", "is empty; name the category")
-    _require(sample.split in SPLITS, where, "split", f"{sample.split!r} is none of {SPLITS}")
-    _require(sample.knowledge in KNOWLEDGE, where, "knowledge", f"{sample.knowledge!r} is none of {KNOWLEDGE}")
+    _require(sample.split in SPLITS, where, "split", f"{excerpt(sample.split)} is none of {SPLITS}")
+    _require(sample.knowledge in KNOWLEDGE, where, "knowledge", f"{excerpt(sample.knowledge)} is none of {KNOWLEDGE}")
     _require(sample.objects, where, "objects", "is empty; a sample needs at least the entity asked for")
     inside = 0 <= sample.target < len(sample.objects)
     _require(inside, where, "target", f"{sample.target} is not an index into {len(sample.objects)} objects")
     _require(sample.entity, where, "entity", "of the target is empty; name it")
     for i, scene_object in enumerate(sample.objects):
         check_box(scene_object.box_px, sample.width, sample.height, where, f"objects[{i}].box_px")
+    _check_texts(sample, where)
     for match in PLACEHOLDER.finditer(sample.rationale):
-        known = int(match[1]) < len(sample.objects)
+        known = len(match[1]) < 10 and int(match[1]) < len(sample.objects)
         _require(known, where, "rationale", f"{match[0]} stands for no object; there are {len(sample.objects)}")
     check_image(sample, where)
+
+
+def _check_texts(sample: Sample, where: str) -> None:
+    """All that a model may be asked with or taught: see ``kvg.text.special_tokens``."""
+    names = [("category", sample.category)]
+    for i, scene_object in enumerate(sample.objects):
+        names += [(f"objects[{i}].entity", scene_object.entity), (f"objects[{i}].note", scene_object.note)]
+    options = sample.provenance.get("options")
+    if options is not None:
+        listed = isinstance(options, list | tuple) and all(isinstance(option, str) for option in options)
+        _require(listed, where, "provenance.options", f"{excerpt(options)} must be a list of names")
+        names += [("provenance.options", option) for option in options]
+    for field, text in (*names, ("rationale", sample.rationale)):
+        _require(is_utf8(text), where, field, f"{excerpt(text)} holds half a surrogate pair; correct it")
+    for field, text in names:
+        check_plain(text, where, field)
+    check_rationale(sample.rationale, where, "rationale")
 
 
 def check_box(box_px: Box, width: int, height: int, where: str, field: str) -> None:
@@ -141,6 +165,10 @@ def check_box(box_px: Box, width: int, height: int, where: str, field: str) -> N
         DataError: naming the field.
     """
     x1, y1, x2, y2 = box_px
+    if max(map(abs, box_px)) <= 1 and max(width, height) > 1:
+        raise DataError(
+            where, field, f"{list(box_px)} lies in 0-1; give pixels, or state its box_unit where it came from"
+        )
     if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
         remedy = f"{list(box_px)} does not lie inside the {width}x{height} image; give x1 < x2, y1 < y2 in its pixels"
         raise DataError(where, field, remedy)
@@ -176,9 +204,10 @@ def _object(where: str, index: int, raw: Any) -> SceneObject:
     if not isinstance(raw, dict):
         raise DataError(where, f"objects[{index}]", "must be an object with entity, box_px and note")
     box = _field(where, raw, "box_px", list, f"objects[{index}].")
-    if len(box) != 4 or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in box):
-        raise DataError(where, f"objects[{index}].box_px", f"{box} is not four numbers x1, y1, x2, y2")
-    x1, y1, x2, y2 = map(float, box)
+    numbers = [None if isinstance(value, str) else number_of(value) for value in box]
+    if len(numbers) != 4 or None in numbers:
+        raise DataError(where, f"objects[{index}].box_px", f"{excerpt(box)} is not four numbers x1, y1, x2, y2")
+    x1, y1, x2, y2 = (value for value in numbers if value is not None)
     entity = _field(where, raw, "entity", str, f"objects[{index}].")
     return SceneObject(entity, (x1, y1, x2, y2), _field(where, raw, "note", str, f"objects[{index}]."))
 
@@ -188,7 +217,7 @@ def _field(where: str, record: Mapping[str, Any], name: str, kind: type, prefix:
         raise DataError(where, prefix + name, "is missing; add it, or write the shard again")
     value = record[name]
     if not isinstance(value, kind) or isinstance(value, bool):
-        raise DataError(where, prefix + name, f"{value!r} must be {_TYPE_NAMES[kind]}")
+        raise DataError(where, prefix + name, f"{excerpt(value)} must be {_TYPE_NAMES[kind]}")
     return value
 
 

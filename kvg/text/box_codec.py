@@ -83,16 +83,6 @@ def _last_box(text: str) -> tuple[Box, int] | None:
     return None
 
 
-def written_box(text: str) -> Box | None:
-    """The numbers of the last box in a text as they stand there, off any grid or not; None where there is no box.
-
-    >>> written_box("(100,200),(1500,800)")
-    (100.0, 200.0, 1500.0, 800.0)
-    """
-    found = _last_box(text)
-    return None if found is None else found[0]
-
-
 def box_spans(text: str) -> list[tuple[int, int]]:
     """Where in a text boxes stand, in either form, from the first to the last.
 

@@ -105,7 +105,7 @@ def fill_boxes(rationale: str, box_texts: Sequence[str]) -> str:
     """
 
     def box_of(match: re.Match[str]) -> str:
-        index = int(match[1])
+        index = int(match[1]) if len(match[1]) < 10 else len(box_texts)
         if index >= len(box_texts):
             raise DataError(
                 "rationale", match[0], f"the image holds {len(box_texts)} objects, counted from 0; correct the number"

@@ -1,6 +1,7 @@
 """Writes samples in another form: shards, ShareGPT JSON, or the published GRPO and KVG-Bench parquet files.
 
 Read are these, and lists of pictures: referring expressions (RefCOCO) and labels to choose from (FOCI, or one's own).
+Boxes whose unit nothing tells, such as lists of four numbers in texts, are refused unless ``--box-unit`` states it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from kvg.shards.reader import SampleStore, Tally
     from kvg.types import Sample
 
+BOX_UNITS, BOXES_OF = ("pixels", "relative_1000", "unit"), ("upright", "raw")
 # What a form has no place for. Boxes of all but shards stand on the 0-1000 grid.
 LEFT_OUT = {
     "shards": "",
@@ -33,6 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", help="folder of the pictures that a list names (default: that of the list)")
     parser.add_argument("--category", default="", help="of what is on the pictures of a list that does not tell it")
     parser.add_argument("--seed", type=int, default=0, help="of the choices of labels and their order (default 0)")
+    parser.add_argument("--box-unit", choices=BOX_UNITS, help="of the boxes that are read (default: the form's own)")
+    parser.add_argument(
+        "--boxes-of", choices=BOXES_OF, default=BOXES_OF[0], help="pictures as shown, or pixels before EXIF turns them"
+    )
     parser.add_argument("--out", required=True, help="folder for shards, else a .json or .parquet file")
     parser.add_argument("--to", choices=sorted(LEFT_OUT), required=True, help="form of the result")
     parser.add_argument("--mode", default="think", help="prompt of the question where a form holds it (default think)")
@@ -48,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
         DataError: nothing could be read.
     """
     from kvg.formats.stores import open_store
+    from kvg.formats.written_boxes import Reading
     from kvg.shards.reader import Tally
     from kvg.text.prompts import PROMPTS
 
@@ -59,7 +66,8 @@ def run(args: argparse.Namespace) -> int:
     if out.is_file() and not args.overwrite:
         raise ConfigError("out", f"{out} is already there; choose another name or allow overwriting")
     tally, clipped = Tally(), Counter[str]()
-    store = open_store(args.source, args.images, args.category, args.seed)
+    reading = Reading(args.box_unit, args.boxes_of)
+    store = open_store(args.source, args.images, args.category, args.seed, reading)
     num = _writer(args)(_samples(store, tally, args.to, clipped), out)
     if not num:
         raise DataError(str(args.source), "samples", "none could be read; see the messages above")
@@ -91,10 +99,11 @@ def _writer(args: argparse.Namespace) -> Callable[[Iterable[Sample], Path], int]
     from kvg.formats.sharegpt import write_sharegpt
 
     def shards(samples: Iterable[Sample], out: Path) -> int:
+        from kvg.formats.written_boxes import Reading
         from kvg.shards.writer import ShardWriter
 
         num = 0
-        config = {"converted_from": str(args.source)}
+        config = {"converted_from": str(args.source), **Reading(args.box_unit, args.boxes_of).settings}
         with ShardWriter(out, args.samples_per_shard, config=config, overwrite=args.overwrite) as writer:
             for sample in samples:
                 writer.write(sample)

@@ -105,7 +105,7 @@ def test_row_groups_are_parts_and_travel_to_workers(tmp_path, image):
     ("change", "message"),
     [
         ({"answer": "somewhere"}, "row 3: answer: 'somewhere' holds no box"),
-        ({"question": None}, "row 3: question: None must be text"),
+        ({"question": None}, "row 3: question: is missing"),
         ({"category": ""}, "row 3: category"),
         ({"image": {"bytes": None}}, "row 3: image: holds no bytes"),
         ({"image": {"bytes": b"junk"}}, "row 3: image: is no picture"),

@@ -160,10 +160,13 @@ def test_less_than_a_pixel_is_cut_off_and_told(tmp_path, images, form, box, cut,
 
 
 BAD = [
-    ({"bbox": [40, 10, 65, 20]}, "line 2: bbox: [40, 10, 65, 20] sticks 1 px out of the 64x48 picture"),
-    ({"bbox": [40, 20, 24, 28]}, "line 2: bbox: [40, 20, 24, 28] has no area; give x1, y1, x2, y2 in pixels"),
-    ({"bbox": [1, 2, 3]}, "line 2: bbox: [1, 2, 3] is not one box of four numbers x1, y1, x2, y2"),
-    ({"bbox": [[1, 2, 30, 40]]}, "line 2: bbox: [[1, 2, 30, 40]] is not one box"),
+    (
+        {"bbox": [40, 10, 65, 20]},
+        "line 2: bbox: [40, 10, 65, 20] as [x1, y1, x2, y2] in pixels does not lie inside its 64x48 picture",
+    ),
+    ({"bbox": [40, 20, 24, 28]}, "line 2: bbox: [40, 20, 24, 28] as [x1, y1, x2, y2] in pixels does not lie inside"),
+    ({"bbox": [1, 2, 3]}, "line 2: bbox: [1, 2, 3] is not four numbers [x1, y1, x2, y2]"),
+    ({"bbox": [[1, 2, 30, 40]]}, "line 2: bbox: [[1, 2, 30, 40]] is not four numbers"),
     ({"bbox": [1, 2, float("nan"), 40]}, "line 2: bbox:"),
     ({"expression": "  "}, "line 2: expression: '  ' must be text"),
     ({"expression": None}, "line 2: expression: is missing"),
@@ -196,7 +199,7 @@ def test_a_cut_off_picture_is_passed_over(tmp_path, images, caplog):
 def test_an_image_needs_exactly_one_annotation(tmp_path, images, caplog, annotations):
     rows = {**MDETR, "images": MDETR["images"][:1], "annotations": annotations}
     assert read_all(open_store(written(tmp_path, "finetune_refcoco_val.json", rows), images)) == []
-    assert f"images[0]: bbox: '{len(annotations)} annotations' is not one box" in caplog.text
+    assert f"images[0]: bbox: '{len(annotations)} annotations' is not four numbers" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -76,8 +76,11 @@ def test_images_in_a_zip(tmp_path, make_sample):
     [
         (record("<image>Where is it?", TOLD.replace("Merlin", "")), "record 1: question"),
         (record(ASKED, "<think>x</think><answer>no idea</answer>"), "record 1: answer: 'no idea' holds no box"),
-        (record(ASKED, "(900,900),(100,100)"), "record 1 cot-sft-bird-000001: objects[0].box_px"),
-        (record(ASKED, TOLD, images=["images/2.jpg"]), "record 1: images: images/2.jpg is neither beside"),
+        (
+            record(ASKED, "(900,900),(100,100)"),
+            "record 1: answer: (900.0, 900.0, 100.0, 100.0) as [x1, y1, x2, y2] in relative_1000 does not",
+        ),
+        (record(ASKED, TOLD, images=["images/2.jpg"]), "record 1: images: images/2.jpg is neither in"),
         (record(ASKED, TOLD, images=[]), "record 1: images"),
         ({"images": ["images/1.jpg"]}, "record 1: messages: is missing"),
         (record(ASKED, ""), "record 1: messages: no assistant turn"),

@@ -155,7 +155,7 @@ def test_labels_become_questions_of_several_choices(tmp_path, capsys):
 
 def test_a_folder_of_pictures_is_for_lists(lab, tmp_path, capsys):
     assert convert(lab, tmp_path / "out", "shards", "--images", str(tmp_path)) == 2
-    assert "images: is only for lists" in capsys.readouterr().err
+    assert "images: is only for files that name their pictures" in capsys.readouterr().err
 
 
 def test_a_list_without_any_of_its_pictures(expressions, tmp_path, capsys):

@@ -1,0 +1,72 @@
+"""Which entity a published question asks for."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from kvg.text.names import clean_name
+from kvg.text.prompts import DESCRIPTION, PROMPTS, REF_END, REF_START
+
+_TAGGED = re.compile(re.escape(REF_START) + r"(.+?)" + re.escape(REF_END), re.DOTALL)
+_PLAIN = re.compile(r"bounding box of:?\s+", re.IGNORECASE)
+_BEFORE_NAME, _, _AFTER_NAME = DESCRIPTION.partition("{name}")  # the one prompt of ours that marks no name
+_OUR_SUFFIXES: Final = tuple(filter(None, (template.removeprefix("{question}") for template in PROMPTS.values())))
+# What other prompts say behind the name. Each ends the question: nothing behind it is the name's.
+_SUFFIXES: Final = tuple(
+    re.compile(pattern, re.IGNORECASE | re.DOTALL)
+    for pattern in (
+        r"\s*\n.*",
+        r"[.,;:]?\s+(?:please\s+)?output (?:the|its|your|only|a|an)\b.*",
+        r"\. let's think step by step\b.*",
+        r"[.;]\s+(?:please\s+)?(?:answer|respond|reply|return|provide|report|give|think|write|use|first)\s"
+        r"(?:(?:the|your|its|in|with|as|only|me|a|an|about|step|by|output)\b).*",
+    )
+)
+_PLACE = re.compile(r"\s+in (?:the|this) (?:image|picture|photo|photograph)\s*$", re.IGNORECASE)
+_ABBREVIATION = re.compile(
+    r"(?:^|[\s.])(?:[^\W\d_]\.)+[^\W\d_]$|(?:^|\s)(?:jr|sr|inc|ltd|co|corp|sp|spp|var|st)$", re.IGNORECASE
+)
+_INTERROGATIVE = re.compile(r"\b(?:what|where|which|can|could|would|will|do)\b", re.IGNORECASE)
+
+
+def name_in_question(*texts: str) -> str:
+    """The entity asked for: between the reference tags, else behind "bounding box of"; '' where there is none.
+
+    Of an untagged question the known requests behind the name are cut off, never what stands behind the first full
+    stop: names hold full stops, too. A last full stop is the sentence's, unless it ends an abbreviation.
+
+    Args:
+        texts: a question, then others that may name the entity, such as its answer.
+
+    >>> name_in_question("Find and give the bounding box of <|object_ref_start|>Merlin<|object_ref_end|>")
+    'Merlin'
+    >>> name_in_question("Find and give the bounding box of Mt. Fuji  Output the thinking process in <think>")
+    'Mt. Fuji'
+    >>> name_in_question("Give the bounding box of the B.A.T."), name_in_question("... bounding box of Merlin.")
+    ('the B.A.T.', 'Merlin')
+    """
+    for text in texts:
+        if match := _TAGGED.search(text):
+            return clean_name(match[1])
+    for text in texts:
+        if text.startswith(_BEFORE_NAME) and _AFTER_NAME in text:
+            return clean_name(text[len(_BEFORE_NAME) : text.rindex(_AFTER_NAME)])
+        if match := _PLAIN.search(text):
+            return _without_suffixes(text[: match.start()], text[match.end() :])
+    return ""
+
+
+def _without_suffixes(before: str, text: str) -> str:
+    for ours in _OUR_SUFFIXES:
+        if text.endswith(ours):
+            return clean_name(_PLACE.sub("", text.removesuffix(ours)))
+    for suffix in _SUFFIXES:
+        if (match := suffix.search(text)) and match.start():
+            text = text[: match.start()]
+    name = clean_name(text)
+    if name.endswith("?") and _INTERROGATIVE.search(before):
+        name = name[:-1].rstrip()
+    if name.endswith(".") and not _ABBREVIATION.search(name[:-1]):
+        name = name[:-1].rstrip()
+    return clean_name(_PLACE.sub("", name))

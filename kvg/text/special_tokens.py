@@ -1,0 +1,118 @@
+"""Control tokens in texts that people and models supply: they must never steer the chat format of a model.
+
+A name such as ``use <|image_pad|> here`` would stand for a picture that is not there, and ``<|im_end|>`` would end the
+turn. Names, facts, rationales, questions, options, teachers' answers and replayed texts are checked here; processors
+check again with the tokens of their own tokenizer (``ControlTokens``).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from kvg.errors import DataError
+
+# Marks around names and boxes: plain vocabulary that published questions and answers use.
+REFERENCE_TOKENS: Final = frozenset(
+    f"<|{kind}_{side}|>" for kind in ("object_ref", "box", "quad") for side in ("start", "end")
+)
+PICTURE_PLACEHOLDERS: Final = ("<image>", "<video>", "<audio>")  # of ShareGPT and verl: each stands for a file
+
+_CONTROL = re.compile(r"<\|[^<>|\s]{1,64}\|>")
+_STRUCTURE = re.compile(r"</?(?:think|answer)>|<(?:image|video|audio)>", re.IGNORECASE)
+_BOX_PLACEHOLDER = re.compile(r"<box:\d+>")
+_REMEDY: Final = "steers the model or the file's format instead of being read; remove it"
+
+
+class ControlTokens:
+    """The tokens that no supplied text may hold. Picklable.
+
+    Args:
+        tokens: special tokens of a tokenizer; ``REFERENCE_TOKENS`` among them stay legal.
+    """
+
+    def __init__(self, tokens: Iterable[str]) -> None:
+        names = sorted({token for token in tokens if token} - REFERENCE_TOKENS, key=len, reverse=True)
+        self._pattern = re.compile("|".join(map(re.escape, names))) if names else None
+
+    def first_in(self, text: str) -> str | None:
+        """The first of them in a text; None where there is none.
+
+        >>> ControlTokens(["</s>", "<|box_start|>"]).first_in("a <|box_start|> and a </s>")
+        '</s>'
+        """
+        match = self._pattern.search(text) if self._pattern else None
+        return match[0] if match else None
+
+    def check(self, text: str, where: str, field: str) -> None:
+        """Checks a text before it is put into the chat format.
+
+        Raises:
+            DataError: it holds one of them.
+        """
+        if token := self.first_in(text):
+            raise DataError(where, field, f"may not hold {token}, which {_REMEDY}")
+
+    def removed(self, text: str) -> str:
+        """A text without them, also without those that appear when others are taken out.
+
+        >>> ControlTokens(["<|im_end|>"]).removed("a<|im_<|im_end|>end|> b")
+        'a b'
+        """
+        while self._pattern and self._pattern.search(text):
+            text = self._pattern.sub("", text)
+        return text
+
+
+def control_token_in(text: str, allowed: Iterable[str] = ()) -> str | None:
+    """The first control token of the form ``<|...|>`` in a text, whatever the model; None where there is none.
+
+    >>> control_token_in("<|object_ref_start|>Merlin<|object_ref_end|><|im_end|>", REFERENCE_TOKENS)
+    '<|im_end|>'
+    """
+    if "<|" not in text:
+        return None
+    legal = frozenset(allowed)
+    return next((match[0] for match in _CONTROL.finditer(text) if match[0] not in legal), None)
+
+
+def check_plain(text: str, where: str, field: str) -> None:
+    """Checks a name, a fact or an option: words alone.
+
+    Raises:
+        DataError: it holds a control token, a mark of names or boxes, a tag of the answer's form (``<think>``), or a
+            placeholder of a picture or a box.
+    """
+    if "<" not in text:
+        return
+    token = control_token_in(text)
+    if token is None and (match := _STRUCTURE.search(text) or _BOX_PLACEHOLDER.search(text)):
+        token = match[0]
+    if token:
+        raise DataError(where, field, f"may not hold {token}, which {_REMEDY}")
+
+
+def check_rationale(text: str, where: str, field: str) -> None:
+    """Checks a rationale, in which names and boxes may be marked and boxes may be placeholders.
+
+    Raises:
+        DataError: it holds a control token, a tag of the answer's form, or a placeholder of a picture.
+    """
+    if "<" not in text:
+        return
+    token = control_token_in(text, REFERENCE_TOKENS)
+    if token is None and (match := _STRUCTURE.search(text)):
+        token = match[0]
+    if token:
+        raise DataError(where, field, f"may not hold {token}, which {_REMEDY}")
+
+
+def check_prompt(text: str, where: str, field: str) -> None:
+    """Checks a text that is asked or learnt as it is, such as a line of replay; tags and ``<image>`` are words there.
+
+    Raises:
+        DataError: it holds a control token other than the marks of names and boxes.
+    """
+    if token := control_token_in(text, REFERENCE_TOKENS):
+        raise DataError(where, field, f"may not hold {token}, which {_REMEDY}")
