@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from data_modules.base import BySet, CompositeDataModule
 from data_modules.loader import StreamLoader
-from data_modules.recipe import Recipe, ReplayText, load_replay
+from data_modules.recipe import Recipe, ReplayText, TextProcessor, check_replay, load_replay
 from kvg.errors import ConfigError
+from kvg.types import Processor
 
 
 class CoTSFTDataModule(CompositeDataModule):
@@ -20,7 +23,8 @@ class CoTSFTDataModule(CompositeDataModule):
         num_workers: processes that make batches.
         seed: of all shuffling.
         shuffle_buffer: samples held for mixing.
-        max_tokens: longer samples are passed over, never cut; 4096 in the paper, None for no limit.
+        max_tokens: longer samples are passed over, never cut, and longer replayed texts are refused; 4096 in the paper,
+            None for no limit.
         replay: file of text-only examples, a JSON object a line; None for none.
         replay_ratio: share of examples that are replayed text.
         box_unit: see ``CompositeDataModule``.
@@ -53,18 +57,28 @@ class CoTSFTDataModule(CompositeDataModule):
         self.shuffle_buffer = shuffle_buffer
         self.recipe = Recipe(batch_size, mode, target, max_tokens=max_tokens, replay_ratio=replay_ratio)
         self._texts: list[ReplayText] = []
+        self._texts_checked = False
 
     def setup(self, stage: str) -> None:
         """Opens everything, so that a wrong path fails before training starts."""
         if stage == "fit":
             self.store(self.train, "train")
             self._texts = load_replay(self.replay) if self.replay else []
+            self._texts_checked = False
+            if self.processor is not None:
+                self._check_texts(self.processor)
         if self.val:
             self.store(self.val, "val")
 
     def train_dataloader(self) -> StreamLoader:
         """Batches with labels."""
+        self._check_texts(self._connected())
         return self.train_loader(self.train, self.recipe, self.shuffle_buffer, self._texts)
+
+    def _check_texts(self, processor: Processor) -> None:
+        if not self._texts_checked:
+            check_replay(self._texts, cast(TextProcessor, processor), self.recipe.max_tokens)
+        self._texts_checked = True
 
     def val_dataloader(self) -> list[StreamLoader]:
         """Prompts, padded on the left."""

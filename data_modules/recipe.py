@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from kvg.errors import ConfigError, DataError
+from kvg.records import excerpt, json_lines, object_of, parse_json, text_of
 from kvg.text.prompts import PROMPTS
+from kvg.text.special_tokens import check_prompt
 from kvg.types import Batch, Example, Processor, Sample
 
 
@@ -30,6 +31,7 @@ class Recipe:
         target: ``rationale``, ``answer``, or None for prompts only.
         pad_left: for prompts that will be continued.
         max_tokens: longer samples are passed over, never cut, since a cut may hit the image's tokens; None = no limit.
+            Replayed text that is longer is refused at start.
         replay_ratio: share of examples that are replayed text.
     """
 
@@ -85,34 +87,69 @@ class Recipe:
 
 @dataclass(frozen=True)
 class ReplayText:
-    """One line of a replay file."""
+    """One line of a replay file.
+
+    Attributes:
+        prompt: what is asked; None for running text.
+        completion: what is learnt.
+        where: file and line.
+    """
 
     prompt: str | None
     completion: str
+    where: str = "replay"
 
 
 def load_replay(path: str | Path) -> list[ReplayText]:
     """Reads a file of text-only examples: ``{"text": ...}`` or ``{"prompt": ..., "completion": ...}`` a line.
 
     Raises:
-        DataError: the file is missing or empty, or a line is wrong.
+        DataError: the file is missing or empty, or a line is wrong or holds a control token.
     """
     path = Path(path)
     if not path.is_file():
         raise DataError(str(path), "replay", "does not exist; correct the path")
-    texts = list(_lines(path))
+    texts = [_replay_text(line, f"{path} line {number}") for number, line in json_lines(path)]
     if not texts:
         raise DataError(str(path), "replay", "holds no line; write some, or set replay to null")
     return texts
 
 
-def _lines(path: Path) -> Iterator[ReplayText]:
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
+def check_replay(texts: Sequence[ReplayText], processor: TextProcessor, max_tokens: int | None) -> None:
+    """Tokenises every replayed text once, so that none ends a run later.
+
+    Args:
+        texts: of ``load_replay``.
+        processor: of the backbone.
+        max_tokens: longest example; None for no limit.
+
+    Raises:
+        DataError: a text holds a control token of this backbone, or is too long.
+    """
+    for text in texts:
         try:
-            row = json.loads(line)
-            yield ReplayText(None, row["text"]) if "text" in row else ReplayText(row["prompt"], row["completion"])
-        except (ValueError, TypeError, KeyError) as error:
-            remedy = f"{error!r}; write {{'text'}} or {{'prompt', 'completion'}} as JSON"
-            raise DataError(f"{path} line {number}", "replay", remedy) from error
+            length = len(processor.encode_text(text.prompt, text.completion)["input_ids"])
+        except DataError as error:
+            raise DataError(text.where, error.field, error.remedy) from error
+        if max_tokens is not None and length > max_tokens:
+            raise DataError(text.where, "tokens", f"{length} exceed max_tokens={max_tokens}; shorten it or raise that")
+
+
+def _replay_text(line: str, where: str) -> ReplayText:
+    row = object_of(where, "replay", parse_json(line, where))
+    if "text" in row and not {"prompt", "completion"} & row.keys():
+        text = ReplayText(None, _words(where, row, "text"), where)
+    elif "text" not in row and {"prompt", "completion"} <= row.keys():
+        text = ReplayText(_words(where, row, "prompt"), _words(where, row, "completion"), where)
+    else:
+        remedy = f"has {', '.join(map(excerpt, row)) or 'no field'}; write {{'text'}} or {{'prompt', 'completion'}}"
+        raise DataError(where, "replay", remedy)
+    return text
+
+
+def _words(where: str, row: Mapping[str, Any], name: str) -> str:
+    """A text as it stands there: white space around it is learnt, too."""
+    text_of(where, row, name)
+    text = str(row[name])
+    check_prompt(text, where, name)
+    return text

@@ -5,7 +5,6 @@ from __future__ import annotations
 from torch import Tensor
 
 from kvg.backbones.base import Backbone
-from kvg.backbones.chat_template import IMAGE_TOKEN
 from kvg.rl.rollout import Rollouts
 from kvg.text.completion import parse_completion
 from kvg.types import Box, Completion, Sample
@@ -33,10 +32,13 @@ def completions(backbone: Backbone, out: Rollouts) -> list[Completion]:
 
 
 def plain_texts(backbone: Backbone, out: Rollouts) -> list[str]:
-    """What was sampled without any special token, so that it can be put into a conversation."""
+    """What was sampled without any special token, so that it can be put into a conversation.
+
+    Control tokens that were spelt out by plain ones go, too: put into a conversation, they would be recognised.
+    """
     rows = [row[keep].tolist() for row, keep in zip(out.tokens.cpu(), out.completion_mask.cpu(), strict=True)]
     texts = backbone.processor.tokenizer.batch_decode(rows, skip_special_tokens=True)
-    return [text.replace(IMAGE_TOKEN, "").strip() for text in texts]
+    return [backbone.processor.control_tokens.removed(text).strip() for text in texts]
 
 
 def answered_box(backbone: Backbone, text: str, sample: Sample) -> Box | None:

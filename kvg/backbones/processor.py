@@ -23,6 +23,7 @@ from kvg.shards.schema import check_box
 from kvg.text.box_codec import BoxCodec, ImageSize
 from kvg.text.completion import write_completion
 from kvg.text.prompts import fill_boxes, prompt
+from kvg.text.special_tokens import ControlTokens
 from kvg.types import Batch, Example, Records, Sample
 
 
@@ -67,6 +68,7 @@ class QwenVLProcessor:
         self._scale, self._shift = (1 / (255 * std)).float().view(3, 1, 1), (mean / std).float().view(3, 1, 1)
         self.image_token_id = int(tokenizer.convert_tokens_to_ids(IMAGE_TOKEN))
         self.pad_token_id = int(tokenizer.pad_token_id or 0)
+        self.control_tokens = ControlTokens.of_tokenizer(tokenizer)
 
     # -- pictures --------------------------------------------------------------------------------------------------
     def image_size(self, width: int, height: int) -> ImageSize:
@@ -176,8 +178,9 @@ class QwenVLProcessor:
         """See ``kvg.types.Processor.encode``."""
         image = self.open(sample)
         completion = None if target is None else self.completion(sample, target)
-        head = self.chat(prompt(sample.entity, mode))
-        return self._pictured(sample.key, "entity, rationale", self.patches(image), head, completion)
+        return self._pictured(
+            sample.key, "entity, rationale", self.patches(image), [prompt(sample.entity, mode)], completion
+        )
 
     def encode_turns(self, sample: Sample, turns: Sequence[str]) -> Example:
         """A prompt of any text about the picture of a sample, whose target need not be asked for.
@@ -187,9 +190,9 @@ class QwenVLProcessor:
             turns: see ``chat``.
 
         Raises:
-            DataError: the picture cannot be used, see ``open``, or a text holds its placeholder.
+            DataError: the picture cannot be used, see ``open``, or a text holds a control token.
         """
-        return self._pictured(sample.key, "text", self.patches(self.open(sample)), self.chat(*turns), None)
+        return self._pictured(sample.key, "text", self.patches(self.open(sample)), turns, None)
 
     def further_turn(self, key: str, asked: Example, turns: Sequence[str]) -> Example:
         """The prompt of a longer conversation about a picture that has been cut into patches.
@@ -200,9 +203,9 @@ class QwenVLProcessor:
             turns: all, see ``chat``.
 
         Raises:
-            DataError: a text holds the picture's placeholder.
+            DataError: a text holds a control token.
         """
-        return self._pictured(key, "text", (asked["patches"], asked["image_grid_thw"]), self.chat(*turns), None)
+        return self._pictured(key, "text", (asked["patches"], asked["image_grid_thw"]), turns, None)
 
     def encode_question(self, key: str, image: bytes, asked: str, completion: str | None = None) -> Example:
         """An example of any text with a picture.
@@ -214,15 +217,17 @@ class QwenVLProcessor:
             completion: what the model should say; None for a prompt alone.
 
         Raises:
-            DataError: the picture cannot be used, or a text holds its placeholder.
+            DataError: the picture cannot be used, or a text holds a control token.
         """
-        return self._pictured(key, "text", self.patches(self.decode(image, key)), self.chat(asked), completion)
+        return self._pictured(key, "text", self.patches(self.decode(image, key)), [asked], completion)
 
     def _pictured(
-        self, key: str, field: str, picture: tuple[Tensor, Tensor], asked: str, completion: str | None
+        self, key: str, field: str, picture: tuple[Tensor, Tensor], turns: Sequence[str], completion: str | None
     ) -> Example:
+        for text in (*turns, completion or ""):
+            self.control_tokens.check(text, key, field)
         patches, grid = picture
-        head = self.ids(asked)
+        head = self.ids(self.chat(*turns))
         if self.image_token_id in head:  # the same as tokenising ``expand``, without hundreds of equal tokens to find
             at = head.index(self.image_token_id)
             head[at : at + 1] = [self.image_token_id] * (int(grid.prod()) // self.merge_size**2)
@@ -232,7 +237,13 @@ class QwenVLProcessor:
         return {**self._example(head, answer), "patches": patches, "image_grid_thw": grid}
 
     def encode_text(self, asked: str | None, completion: str) -> Example:
-        """A text-only example: a question with its answer, or running text that is learnt from its start."""
+        """A text-only example: a question with its answer, or running text that is learnt from its start.
+
+        Raises:
+            DataError: a text holds a control token.
+        """
+        for text in (asked or "", completion):
+            self.control_tokens.check(text, "text", "prompt, completion")
         head = self.ids("<|endoftext|>" if asked is None else self.chat(asked, image=False))
         return self._example(head, self.ids(completion + TURN_END))
 

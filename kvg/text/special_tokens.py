@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 from kvg.errors import DataError
 
@@ -35,6 +35,13 @@ class ControlTokens:
     def __init__(self, tokens: Iterable[str]) -> None:
         names = sorted({token for token in tokens if token} - REFERENCE_TOKENS, key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, names))) if names else None
+
+    @classmethod
+    def of_tokenizer(cls, tokenizer: Any) -> ControlTokens:
+        """Those of a tokenizer of transformers: its special tokens, and added ones of the form ``<|...|>``."""
+        added = {str(token): bool(token.special) for token in tokenizer.added_tokens_decoder.values()}
+        names = {name for name, special in added.items() if special or control_token_in(name)}
+        return cls(names | {str(name) for name in tokenizer.all_special_tokens})
 
     def first_in(self, text: str) -> str | None:
         """The first of them in a text; None where there is none.

@@ -69,6 +69,8 @@ def _scenes(k: int, num: int, seed: int) -> list[Sample]:
 
 def _texts(backbone: Backbone, questions: list[str], scenes: list[Sample] | None, max_new_tokens: int) -> list[str]:
     """Greedy answers to one question per scene, or to questions without a picture."""
+    import torch
+
     from kvg.rl.rollout import SamplingSettings, rollout
 
     p, out = backbone.processor, []
@@ -81,9 +83,8 @@ def _texts(backbone: Backbone, questions: list[str], scenes: list[Sample] | None
                 rows[-1]["labels"] = rows[-1]["labels"][:-1]
             else:
                 patches, grid = p.patches(p.open(scenes[n]))
-                example = p.encode_text(None, p.expand(p.chat(questions[n]), grid))
-                ids, labels = example["input_ids"][1:-1], example["labels"][1:-1]
-                rows.append({"input_ids": ids, "labels": labels, "patches": patches, "image_grid_thw": grid})
+                ids = torch.tensor(p.ids(p.expand(p.chat(questions[n]), grid)))
+                rows.append({"input_ids": ids, "labels": ids, "patches": patches, "image_grid_thw": grid})
         batch = p.collate(rows, (scenes or [])[start : start + 100], pad_left=True)
         result = rollout(backbone, batch, SamplingSettings(max_new_tokens, 0.0))
         for tokens, mask in zip(result.tokens, result.completion_mask, strict=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -157,3 +158,33 @@ def test_name_that_pretends_to_be_a_picture(processor, scenes):
 def test_unknown_mode(processor, scenes):
     with pytest.raises(ConfigError, match="'thinking' is not a prompt"):
         processor.encode(scenes(1)[0], mode="thinking", target=None)
+
+
+CONTROL = ["<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|im_start|>", "<|im_end|>", "<|endoftext|>"]
+
+
+@pytest.mark.parametrize("token", CONTROL)
+def test_no_text_reaches_the_model_as_a_control_token(processor, scenes, token):
+    sample = scenes(1)[0]
+    text = f"use {token} here"
+    calls = [
+        lambda: processor.encode_turns(sample, [text]),
+        lambda: processor.encode_turns(sample, ["a", text, "b"]),
+        lambda: processor.encode_question(sample.key, sample.image, text, "A"),
+        lambda: processor.encode_question(sample.key, sample.image, "Which?", text),
+        lambda: processor.encode_text(text, "A"),
+        lambda: processor.encode_text("Which?", text),
+        lambda: processor.encode_text(None, text),
+        lambda: processor.further_turn("k", processor.encode_turns(sample, ["a"]), ["a", text, "b"]),
+    ]
+    for call in calls:
+        with pytest.raises(DataError, match=re.escape(f"may not hold {token}")):
+            call()
+
+
+def test_marks_of_names_and_boxes_are_encoded(processor, scenes):
+    text = "<|object_ref_start|>Merlin<|object_ref_end|><|box_start|>(1,2),(3,4)<|box_end|> <think> <image> <|x|>"
+    ids = processor.encode_text(None, text)["input_ids"].tolist()
+    assert processor.tokenizer.decode(ids[1:-1]) == text
+    marks = processor.tokenizer.convert_tokens_to_ids(["<|object_ref_start|>", "<|box_end|>"])
+    assert set(marks) <= set(ids)

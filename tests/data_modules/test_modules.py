@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from data_modules import CoTSFTDataModule, EvaluationDataModule, GRPODataModule
+from data_modules.recipe import load_replay
 from kvg.errors import ConfigError, DataError
 from kvg.formats.sharegpt import write_sharegpt
 from kvg.shards.reader import ShardFolder
@@ -208,6 +209,56 @@ def test_bad_replay_files(write_set, tmp_path, rows, message):
     data = CoTSFTDataModule(write_set(4), replay=replay_file(tmp_path, *rows), replay_ratio=0.5)
     with pytest.raises(DataError, match=message):
         data.setup("fit")
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"text": "use <|image_pad|> here"}, r"line 2: text: may not hold <\|image_pad\|>"),
+        ({"prompt": "end <|im_end|>", "completion": "x"}, r"line 2: prompt: may not hold <\|im_end\|>"),
+        ({"prompt": "a", "completion": "<|vision_start|>"}, "line 2: completion: may not hold"),
+        ({"text": "<|begin_of_text|>"}, "line 2: text: may not hold"),  # of other families
+        ({"text": None}, "line 2: text: is missing"),
+        ({"text": 5}, "line 2: text: 5 must be text"),
+        ({"text": " "}, "line 2: text: ' ' must be text that is not empty"),
+        ({"text": "\ud800"}, "line 2: text: .* half a surrogate pair"),
+        ({"prompt": "a", "completion": 5}, "line 2: completion: 5 must be text"),
+        ({"prompt": "a", "completion": ["b"]}, "line 2: completion: "),
+        ({"prompt": "a"}, "line 2: replay: has 'prompt'; write"),
+        ({"text": "a", "prompt": "b", "completion": "c"}, "line 2: replay: has 'text', 'prompt'"),
+        ({}, "line 2: replay: has no field"),
+        (None, "line 2: replay: None must be an object"),
+        ("a", "line 2: replay: 'a' must be an object"),
+    ],
+)
+def test_replayed_texts_are_checked_at_start(write_set, tmp_path, row, message):
+    data = CoTSFTDataModule(write_set(4), replay=replay_file(tmp_path, {"text": "x"}, row), replay_ratio=0.5)
+    with pytest.raises(DataError, match=message):
+        data.setup("fit")
+
+
+@pytest.mark.parametrize("connect_first", [True, False])
+def test_replay_that_is_too_long_is_told_before_training(write_set, backbone, tmp_path, connect_first):
+    replay = replay_file(tmp_path, {"text": "ab"}, {"prompt": "what", "completion": "B" * 500})
+    data = CoTSFTDataModule(write_set(4), replay=replay, replay_ratio=0.5, max_tokens=300)
+    start = data.setup
+    if connect_first:
+        connected(data, backbone)
+    else:
+        data.setup("fit")
+        connected(data, backbone)
+        start = lambda _: data.train_dataloader()  # noqa: E731
+    with pytest.raises(DataError, match=r"line 2: tokens: \d+ exceed max_tokens=300"):
+        start("fit")
+
+
+def test_replay_with_odd_line_ends_and_a_byte_order_mark(tmp_path):
+    path = tmp_path / "replay.jsonl"
+    texts = ["a\u2028b", " c\u0085\x0b ", "HTML has a <video> and a <think>"]
+    lines = [json.dumps({"text": text}, ensure_ascii=False) for text in texts]
+    path.write_bytes("\r\n".join(["\ufeff" + lines[0], "", *lines[1:]]).encode())
+    assert [text.completion for text in load_replay(path)] == texts
+    assert [text.where[-6:] for text in load_replay(path)] == ["line 1", "line 3", "line 4"]
 
 
 @pytest.mark.parametrize(

@@ -208,9 +208,7 @@ def broken(number, sample):
 
 def test_a_picture_that_does_not_decode_ends_it_or_is_counted(tiny, ask, write, rollouts, tmp_path, caplog):
     data = write("set", 6, broken)
-    with pytest.raises(
-        DataError, match=r"set row 2 \(s0-0000002\): image: it does not decode .*all other answers are kept"
-    ):
+    with pytest.raises(DataError, match=r"set row 2 \(s0-0000002\): image: is cut off .*all other answers are kept"):
         ask(tiny(), data)
     assert rollouts == [2]
     lines, logged = ask(tiny(), data, skip_bad=True)
