@@ -26,6 +26,7 @@ from kvg.backbones.processor import QwenVLProcessor
 from kvg.batch_files import BatchFiles, share_of
 from kvg.catalogue.project import instantiate
 from kvg.errors import ConfigError, DataError
+from kvg.modules.guard import SharedFault
 from kvg.rl.rollout import SamplingSettings, rollout
 
 
@@ -66,6 +67,7 @@ class AnsweringModule(L.LightningModule):
         self.job: Job | None = None
         self._todo: list[int] = []
         self._sigterm: Any = None
+        self._fault = SharedFault()
 
     def begin(self, job: Job) -> None:
         """Takes on a job; the next ``predict`` does it."""
@@ -97,14 +99,25 @@ class AnsweringModule(L.LightningModule):
             signal.signal(signal.SIGTERM, self._sigterm)
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Answers a batch and keeps the answers."""
+        """Answers a batch and keeps the answers.
+
+        Raises:
+            TrainingError: logits are not finite.
+        """
+        if self._fault.error is not None:  # what is left would be answered no better
+            return
         job = self._job()
         wanted: list[int] = batch["wanted"]
         seed = hashlib.sha256(f"{job.seed}/{batch['number']}".encode()).digest()
         # On the CPU whatever the device: the same shots everywhere.
         generator = torch.Generator().manual_seed(int.from_bytes(seed[:7], "big"))
         group = max(wanted, default=1)
-        out = rollout(self.backbone, batch["inputs"], self.sampling, group, generator)
+        alone = self.trainer.world_size == 1 or self.backbone.sharded
+        out = None
+        with self._fault.kept(alone):
+            out = rollout(self.backbone, batch["inputs"], self.sampling, group, generator)
+        if out is None:
+            return
         texts = completion_texts(self.backbone, out.tokens, out.completion_mask)
         lengths, cut = out.completion_mask.sum(1).tolist(), out.truncated.tolist()
         answered = iter(
@@ -119,7 +132,12 @@ class AnsweringModule(L.LightningModule):
         job.advance(sum(job.files.sizes[number] for number in done))
 
     def on_predict_end(self) -> None:
-        """Waits until every process has written its last answers, since all of them read all answers."""
+        """Waits until every process has written its last answers, since all of them read all answers.
+
+        Raises:
+            TrainingError: logits were not finite in one of the processes.
+        """
+        self._fault.end(self.trainer.world_size)
         self.trainer.strategy.barrier("answered")
 
     def _job(self) -> Job:

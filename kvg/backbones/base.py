@@ -30,6 +30,7 @@ from kvg.backbones.picture_settings import with_budget
 from kvg.backbones.processor import QwenVLProcessor
 from kvg.backbones.scoring import completion_logprobs, labelled_states
 from kvg.backbones.shared_prefix import install
+from kvg.backbones.soundness import check_weights
 from kvg.errors import ConfigError
 from kvg.rl.logprobs import token_logprobs
 from kvg.text.box_codec import BoxCodec
@@ -304,12 +305,17 @@ class Backbone(nn.Module, ABC):
     def export(self, folder: str | Path, mode: str | None = None) -> None:
         """Writes a Hugging Face folder (safetensors, tokenizer, picture settings) with adapters merged.
 
-        Every process has to call it where the model is sharded; the first one writes.
+        Every process has to call it where the model is sharded; the first one writes. What lies there is left as it is
+        where the model is refused.
 
         Args:
             folder: made where it is missing.
             mode: prompt mode that the model was trained with, for whoever asks it.
+
+        Raises:
+            TrainingError: weights are not finite.
         """
+        check_weights(self, "export", f"nothing was written to {folder}")
         state = full_state(self.model, self.sharded)
         if dist.is_available() and dist.is_initialized() and dist.get_rank() != 0:
             return

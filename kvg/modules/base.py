@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import nn
-from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from kvg.backbones.base import Backbone
-from kvg.errors import ConfigError
-from kvg.modules.gradients import check_limit, clip_gradients
+from kvg.backbones.soundness import check_weights
+from kvg.errors import ConfigError, TrainingError
+from kvg.modules.gradients import check_limit
 from kvg.modules.questions import QuestionedModule
 
 EXPORT = "export"  # folder beside the logs that receives the trained model
@@ -50,6 +52,7 @@ class StageModule(QuestionedModule):
         except (TypeError, ValueError) as error:
             raise ConfigError("model.optimizer", f"{error}; correct its init_args") from error
         self._optimizer, self.warmup, self.schedule, self.export = optimizer, warmup, schedule, export
+        self._stopped: TrainingError | None = None
         self.strict_loading = False  # frozen parts need not be in a checkpoint
 
     # -- training --------------------------------------------------------------------------------------------------
@@ -86,33 +89,55 @@ class StageModule(QuestionedModule):
 
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
 
-    def configure_gradient_clipping(
-        self,
-        optimizer: Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Clips as the Trainer is told to, with fused optimizers too.
-
-        Lightning refuses those in every mixed precision, as with float16 they unscale gradients by themselves; bfloat16
-        has no scale.
-        """
-        parameters = (p for group in optimizer.param_groups for p in group["params"])
-        clip_gradients(parameters, gradient_clip_val, gradient_clip_algorithm)
-
     def updates_per_batch(self) -> int:
         """Optimizer steps that follow a batch; the Trainer counts one."""
         return 1
 
     def total_steps(self) -> int:
-        """Optimizer steps of the whole run."""
-        total = max(1, int(self.trainer.estimated_stepping_batches) * self.updates_per_batch())
+        """Optimizer steps of the whole run.
+
+        Raises:
+            ConfigError: it has no end.
+        """
+        batches = self.trainer.estimated_stepping_batches
+        if math.isinf(batches):
+            raise ConfigError("trainer.max_epochs", "-1 without trainer.max_steps has no end; give one of them")
+        total = max(1, int(batches) * self.updates_per_batch())
         return min(total, self.trainer.max_steps) if self.trainer.max_steps > 0 else total
 
     def on_train_start(self) -> None:
-        """Weights from a folder come in evaluation mode, in which no activation is recomputed and no adapter drops."""
+        """Weights from a folder come in evaluation mode, in which no activation is recomputed and no adapter drops.
+
+        Raises:
+            TrainingError: the run would begin with weights that are not finite.
+        """
         super().on_train_start()
+        origin = self.trainer.ckpt_path or self.backbone.checkpoint
+        with self.stopping():
+            check_weights(self.backbone, f"start from {origin}", "nothing was trained; choose another checkpoint")
         self.backbone.train()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuses to write weights that are not finite, or those of a stopped run, over the last good checkpoint.
+
+        Raises:
+            TrainingError: weights are not finite, or led to what is not; the files are as they were.
+        """
+        super().on_save_checkpoint(checkpoint)
+        if self._stopped is not None:  # ModelCheckpoint.save_on_exception
+            raise self._stopped
+        consequence = "it was not written; go on from an earlier one at a lower learning rate"
+        with self.stopping():
+            check_weights(self.backbone, f"checkpoint of step {self.global_step}", consequence)
+
+    @contextmanager
+    def stopping(self) -> Iterator[None]:
+        """After a ``TrainingError`` within this block nothing of this run is saved any more."""
+        try:
+            yield
+        except TrainingError as error:
+            self._stopped = error
+            raise
 
     def on_fit_end(self) -> None:
         """Writes the trained model where the next stage can name it as its checkpoint."""

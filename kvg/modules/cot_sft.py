@@ -7,31 +7,66 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
+from torch.optim import Optimizer
 
 from kvg.modules.base import StageModule
+from kvg.modules.gradients import TokenWeights, clip_gradients
+from kvg.modules.guard import check_step
 from kvg.modules.precision import with_float32_numbers
+from kvg.rl.experience import TrainingBatch
 
 
 class CoTSFTModule(StageModule):
     """The paper's stage 1 (section 4.1): next-token loss on the assistant's tokens.
 
-    Whether the rationale or only the answer is learnt is the data module's ``target``; the model is the same.
+    Whether the rationale or only the answer is learnt is the data module's ``target``; the model is the same. All
+    labelled tokens of an optimizer step weigh alike, whatever batches and processes they come in.
     """
 
     _since: float | None = None
 
+    def on_train_start(self) -> None:
+        """Begins the first step."""
+        super().on_train_start()
+        self._weights = TokenWeights(self.trainer.strategy.reduce)
+        self._step_batches: list[TrainingBatch] = []  # of the step, until its numbers are known to be finite
+
     @with_float32_numbers
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
-        """Mean negative log-likelihood of the labelled tokens, in nats."""
+        """Mean negative log-likelihood of the labelled tokens, in nats, weighted by their number."""
+        self._step_batches.append(TrainingBatch(dict(batch)))
         if self.backbone.feature_cache is not None:  # else it would gain nothing, and gather a sharded root once more
             batch = self.backbone.with_features(batch)
         loss, num_tokens = self.backbone.label_loss(batch)
+        weighted = self._weights.add(loss, num_tokens)
         size = len(batch["input_ids"])
-        self.log("train/loss", loss, prog_bar=True, batch_size=size)
+        self.log("train/loss", self._weights.loss, prog_bar=True, batch_size=size)
         now = time.perf_counter()
         if self._since is not None:
             seen = float(batch["attention_mask"].sum())
             self.log("train/tokens_per_s", seen / (now - self._since), batch_size=size)
         self._since = now
-        self.log("train/labelled_tokens", num_tokens.float(), batch_size=size)
-        return loss
+        self.log("train/labelled_tokens", self._weights.total_tokens, batch_size=size)
+        return weighted
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Weighs by tokens, then clips as the Trainer is told to, with fused optimizers too.
+
+        Lightning refuses those in every mixed precision, as with float16 they unscale gradients by themselves; bfloat16
+        has no scale.
+
+        Raises:
+            TrainingError: a loss or the gradient is not finite; the weights are as they were.
+        """
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        loss = self._weights.loss
+        self._weights.finish(parameters, self.trainer.accumulate_grad_batches, self.trainer.world_size)
+        norm = clip_gradients(parameters, gradient_clip_val, gradient_clip_algorithm)
+        with self.stopping():
+            check_step(self.trainer, {"loss": loss, "gradient norm": norm}, self._step_batches)
+        self._step_batches.clear()

@@ -14,6 +14,7 @@ from kvg.errors import ConfigError
 from kvg.evaluation.question import Question
 from kvg.lab.traits import CATEGORIES
 from kvg.metrics.iou_accuracy import IoUAccuracy
+from kvg.modules.guard import SharedFault
 from kvg.modules.precision import with_float32_numbers
 from kvg.rl.rollout import SamplingSettings, rollout
 from kvg.types import Batch, Box, Completion, Sample
@@ -35,6 +36,7 @@ class EvaluatedModule(L.LightningModule):
         self.backbone = backbone
         self.sampling = SamplingSettings(max_new_tokens=max_new_tokens, temperature=0.0)
         self.metric = IoUAccuracy(GROUPS)
+        self._fault = SharedFault()
 
     @property
     def mode(self) -> str | None:
@@ -78,9 +80,12 @@ class EvaluatedModule(L.LightningModule):
 
         Raises:
             ConfigError: a sample is a question of several choices.
+            TrainingError: logits are not finite.
         """
-        said = self.answer(batch)
-        if batch.get("padding"):  # a repetition that keeps this process in step with the others
+        said: list[Completion] | None = None
+        with self._fault.kept(self._ends_at_once):
+            said = self.answer(batch)
+        if said is None or batch.get("padding"):  # a repetition that keeps this process in step with the others
             return []
         samples: Sequence[Sample] = batch["samples"]
         if any(Question(sample).options for sample in samples):
@@ -93,8 +98,18 @@ class EvaluatedModule(L.LightningModule):
         self.metric.update(boxes, [s.box_px for s in samples], groups)
         return [self._line(Question(s), one, self.mode or "") for s, one in zip(samples, said, strict=True)]
 
+    @property
+    def _ends_at_once(self) -> bool:
+        """Whether no process waits for one that leaves: there is but one, or a sharded model tells all of them."""
+        return self.trainer.world_size == 1 or self.backbone.sharded
+
     def on_validation_epoch_end(self) -> None:
-        """Logs ``val/iou_acc`` and its groups."""
+        """Logs ``val/iou_acc`` and its groups.
+
+        Raises:
+            TrainingError: logits were not finite in one of the processes.
+        """
+        self._fault.end(self.trainer.world_size)
         for name, value in self.metric.compute().items():
             kind, _, group = name.partition("/")
             short = f"val/{'iou_acc' if kind == 'acc' else kind}"

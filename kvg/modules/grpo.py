@@ -6,7 +6,6 @@ import copy
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -21,7 +20,7 @@ from kvg.losses.policy import Counts, PolicyLoss
 from kvg.masking import masked_mean
 from kvg.modules.base import StageModule
 from kvg.modules.gradients import clip_gradients
-from kvg.modules.guard import stop_run
+from kvg.modules.guard import SharedFault, check_step
 from kvg.modules.precision import with_float32_numbers
 from kvg.rewards.combine import WeightedReward
 from kvg.rl.advantage import group_advantage
@@ -161,7 +160,11 @@ class GRPOModule(StageModule):
         self.backbone.eval()
         generator = torch.Generator(device=self.device)
         generator.manual_seed(self.seed + 1_000_003 * self.global_step + 7919 * self.global_rank + 13 * batch_idx)
-        out = rollout(self.backbone, batch, self.rollout_sampling, self.group_size, generator)
+        fault = SharedFault()
+        with fault.kept(alone=False):
+            out = rollout(self.backbone, batch, self.rollout_sampling, self.group_size, generator)
+        with self.stopping():
+            fault.end(self.trainer.world_size)
         self.backbone.train()
         self.log("train/sample_s", time.perf_counter() - start, batch_size=size)
         rewards, breakdown, texts = self._rewards(batch, out)
@@ -219,7 +222,8 @@ class GRPOModule(StageModule):
             for parts in in_updates(pieces, min(self.updates, size), part_prompts):
                 loss = self._backward(parts, log)
                 norm = clip_gradients(self.backbone.parameters(), self.max_grad_norm)
-                self._check(loss, norm, parts)
+                with self.stopping():
+                    check_step(self.trainer, {"loss": loss, "gradient norm": norm}, parts)
                 optimizer.step()  # type: ignore[union-attr]
                 optimizer.zero_grad()  # type: ignore[union-attr]
                 scheduler.step()  # type: ignore[union-attr, call-arg]
@@ -253,13 +257,6 @@ class GRPOModule(StageModule):
         """Within it, gradients of DDP stay in each process: the last part of an update sends them all."""
         model = self.trainer.model
         return model.no_sync() if wanted and isinstance(model, DistributedDataParallel) else nullcontext()
-
-    def _check(self, loss: Tensor, norm: Tensor, parts: Sequence[Experience]) -> None:
-        fine = bool(torch.isfinite(loss)) and bool(torch.isfinite(norm))
-        if not self.trainer.strategy.reduce_boolean_decision(fine, all=True):
-            folder = Path(self.trainer.default_root_dir)
-            found = {"loss": float(loss), "gradient norm": float(norm)}
-            stop_run(found, parts, folder, self.global_step, self.global_rank)
 
     # -- rewards and logs ------------------------------------------------------------------------------------------
     def _rewards(self, batch: Batch, out: Rollouts) -> tuple[Tensor, dict[str, Tensor], list[str]]:

@@ -1,31 +1,86 @@
-"""Stops a run at the first number that is not one, before it reaches the weights, and keeps what made it."""
+"""Stops a run at the first number that is not finite, in all processes together, and keeps the batch behind it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
-from kvg.errors import TrainingError
-from kvg.rl.experience import Experience
+import lightning as L
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from kvg.errors import KVGError, TrainingError
 
 
-def stop_run(found: Mapping[str, float], parts: Sequence[Experience], folder: Path, step: int, rank: int) -> None:
-    """Keeps the batch and ends the run.
+class Saved(Protocol):
+    """Part of a step that can be written for a replay: ``Experience``, ``TrainingBatch``."""
+
+    def save(self, path: Path) -> None:
+        """Writes it."""
+
+
+def check_step(trainer: L.Trainer, numbers: Mapping[str, Tensor], parts: Sequence[Saved]) -> None:
+    """Ends the run before a step whose loss or gradient is not finite; every process has to call it.
+
+    All numbers cross to the CPU at once, so that a GPU is waited for once in a step.
 
     Args:
-        found: the numbers, at least one of which is NaN or infinite here or in another process.
-        parts: what they were computed from; written to ``folder/failed`` for a replay with ``Experience.load``.
-        folder: of the run.
-        step: optimizer steps so far.
-        rank: of this process.
+        trainer: of the run; parts go into ``failed`` below its ``default_root_dir``.
+        numbers: scalars by name.
+        parts: what they were computed from; each class reads its own files again with ``load``.
 
     Raises:
-        TrainingError: always.
+        TrainingError: a number is NaN or infinite in one of the processes.
     """
-    paths = [folder / "failed" / f"step{step}-rank{rank}-part{number}.pt" for number in range(len(parts))]
+    values = torch.stack([number.detach().float() for number in numbers.values()])
+    if trainer.strategy.reduce_boolean_decision(bool(torch.isfinite(values).all()), all=True):
+        return
+    step, folder = trainer.global_step, Path(trainer.default_root_dir) / "failed"
+    paths = [folder / f"step{step}-rank{trainer.global_rank}-part{number}.pt" for number in range(len(parts))]
     for part, path in zip(parts, paths, strict=True):
         part.save(path)
-    numbers = ", ".join(f"{name} {value}" for name, value in found.items())
-    kept = ", ".join(map(str, paths))
-    remedy = f"{numbers}: not finite here or in another process; the step was not taken, its batch is in {kept}"
-    raise TrainingError(f"step {step}", remedy)
+    described = ", ".join(f"{name} {value}" for name, value in zip(numbers, values.tolist(), strict=True))
+    remedy = f"{described}: not finite here or in another process; the step was not taken, its batch is in"
+    raise TrainingError(f"step {step}", f"{remedy} {', '.join(map(str, paths))}")
+
+
+class SharedFault:
+    """An error of one process that has to end all of them, where they meet: one that left alone would be waited for.
+
+    Attributes:
+        error: the first one of this process; None so far.
+    """
+
+    def __init__(self) -> None:
+        self.error: KVGError | None = None
+
+    @contextmanager
+    def kept(self, alone: bool) -> Iterator[None]:
+        """Within this block a ``TrainingError`` is kept for ``end``.
+
+        Args:
+            alone: nobody waits for this process, or all meet the same error: it is raised at once.
+        """
+        try:
+            yield
+        except TrainingError as error:
+            if alone:
+                raise
+            self.error = self.error or error
+
+    def end(self, world_size: int) -> None:
+        """Ends all processes where one has an error; every process has to call it.
+
+        Raises:
+            KVGError: the error of the first process that has one.
+        """
+        errors: list[KVGError | None] = [self.error]
+        if world_size > 1:
+            errors = [None] * world_size
+            dist.all_gather_object(errors, self.error)
+        for error in errors:
+            if error is not None:
+                raise error

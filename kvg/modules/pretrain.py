@@ -22,8 +22,12 @@ from torch.nn import functional as F
 from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb
 
 from kvg.backbones.base import Backbone
+from kvg.backbones.soundness import check_weights
 from kvg.lab.labels import EDGE_CLASSES, TRAIT_CLASSES
+from kvg.modules.gradients import TokenWeights, clip_gradients
+from kvg.modules.guard import check_step
 from kvg.packing import packed_mask
+from kvg.rl.experience import TrainingBatch
 from kvg.text.box_codec import BOX_START
 
 
@@ -169,28 +173,43 @@ class LabPretrainModule(L.LightningModule):
         return loss, caught[0][0], caught[0][1]
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """One step of both optimizers."""
+        """One step of both optimizers.
+
+        Raises:
+            TrainingError: the loss or the gradient is not finite; the weights are as they were.
+        """
         loss, aids, accuracy = self.losses(batch)
         share = min(1.0, batch_idx / max(1, int(self.trainer.num_training_batches)))
         whole = [aids.pop(name) for name in ("guide", "asked") if name in aids]
         aid = torch.stack([torch.stack(list(aids.values())).mean(), *whole]).sum()
-        total = self.aid_weight * aid + (0.0 if loss is None else loss)
+        num_tokens = (batch["labels"][:, 1:] != -100).sum()
+        weights = TokenWeights(self.trainer.strategy.reduce)
+        total = self.aid_weight * aid + weights.add(torch.zeros_like(aid) if loss is None else loss, num_tokens)
         optimizers = self.optimizers()
         assert isinstance(optimizers, list)
         for optimizer in optimizers:
             optimizer.zero_grad()
         self.manual_backward(total)
-        norm = nn.utils.clip_grad_norm_(self.parameters(), 1.0)
+        norm = clip_gradients(self.parameters(), 1.0)
+        check_step(self.trainer, {"loss": total, "gradient norm": norm}, [TrainingBatch(batch)])
         factor = schedule(share, self.warmup)
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * factor
             optimizer.step()
         if loss is not None:
-            self.log("train/loss", loss, prog_bar=True)
+            self.log("train/loss", weights.loss, prog_bar=True)
         self.log("train/aid", aid, prog_bar=True)
         self.log("train/grad_norm", norm)
         self.log_dict({f"train/seen/{name}": value for name, value in accuracy.items()})
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuses to write weights that are not finite over the last good checkpoint.
+
+        Raises:
+            TrainingError: weights are not finite.
+        """
+        check_weights(self.backbone, f"checkpoint of step {self.global_step}", "it was not written")
 
     def on_fit_end(self) -> None:
         """Writes the base model, without the heads, into the run's folder."""

@@ -12,20 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from kvg.backbones.answers import plain_texts
 from kvg.backbones.base import Backbone
 from kvg.backbones.fingerprint import fingerprint, saved_fingerprint
-from kvg.errors import ConfigError, DataError
+from kvg.errors import ConfigError, DataError, TrainingError
 from kvg.evaluation.case import read_cases
 from kvg.evaluation.predictions import Predictions
 from kvg.evaluation.question import Question
 from kvg.evaluation.sets import QuestionBatches
 from kvg.evaluation.summary import summary
 from kvg.modules.evaluation import EvaluatedModule
+from kvg.modules.guard import SharedFault
 from kvg.modules.precision import check_precision, with_float32_numbers
 from kvg.rl.rollout import rollout
 from kvg.types import Batch
@@ -49,7 +49,6 @@ class QuestionedModule(EvaluatedModule):
         self._kind = f"{type(backbone).__module__}.{type(backbone).__qualname__}"  # FSDP2 puts another class before it
         self._predictions: Predictions | None = None
         self._batches: QuestionBatches | None = None
-        self._refused: DataError | None = None
         self._trained_since = 0.0  # these weights are in no file
         self._sigterm: Any = None
 
@@ -81,7 +80,7 @@ class QuestionedModule(EvaluatedModule):
         settings = {**batches.settings(), **self._settings(), "mode": mode}
         # Files may look different from another node, so what the first process sees is what counts.
         settings = self.trainer.strategy.broadcast(settings)
-        self._batches, self._refused = batches, None
+        self._batches, self._fault = batches, SharedFault()
         self._predictions = found = Predictions(
             Path(self.trainer.default_root_dir), settings, list(batches.sizes), origin
         )
@@ -117,6 +116,12 @@ class QuestionedModule(EvaluatedModule):
     def _answer_questions(self, batch: Batch) -> list[dict[str, Any]]:
         if batch["number"] is None:  # all is answered, and Lightning wants a batch
             return []
+        if not isinstance(self._fault.error, TrainingError):  # otherwise what is left would be answered no better
+            with self._fault.kept(self._ends_at_once):
+                return self._answered(batch)
+        return []
+
+    def _answered(self, batch: Batch) -> list[dict[str, Any]]:
         start = time.perf_counter()
         refused = not batch["skip_bad"] and any(batch["faults"])
         if refused:
@@ -141,22 +146,10 @@ class QuestionedModule(EvaluatedModule):
     def _refuse(self, fault: DataError) -> None:
         """Ends the run; where there are other processes, at its end, as they would wait for this one in vain."""
         remedy = f"{fault.remedy} (all other answers are kept; data.skip_bad: true leaves such questions out)"
-        self._refused = self._refused or DataError(fault.where, fault.field, remedy)
+        self._fault.error = self._fault.error or DataError(fault.where, fault.field, remedy)
         if self.trainer.world_size == 1:
-            raise self._refused
+            raise self._fault.error
         log.error("%s", fault)
-
-    def _end_refused(self) -> None:
-        """Ends all processes where one has met what cannot be asked; the first one tells."""
-        if self.trainer.world_size == 1:
-            return
-        found: list[DataError | None] = [None] * self.trainer.world_size
-        dist.all_gather_object(found, self._refused)
-        first = next((fault for fault in found if fault), None)
-        if first is not None and not self.trainer.is_global_zero:
-            raise SystemExit(0)
-        if first is not None:
-            raise first
 
     def _further_turn(self, batch: Batch, descriptions: Sequence[str]) -> Batch:
         processor = self.backbone.processor
@@ -200,7 +193,7 @@ class QuestionedModule(EvaluatedModule):
         """Writes ``predictions.jsonl``, a line per case, into the run's folder; whether all was answered."""
         found, batches = self._running(), self._batches
         self.trainer.strategy.barrier("answered")
-        self._end_refused()
+        self._fault.end(self.trainer.world_size)
         whole = not self.trainer.is_global_zero or not found.missing()
         if self.trainer.is_global_zero and batches is not None and whole:
             if found.finished:

@@ -57,23 +57,52 @@ class Experience:
 
     def save(self, path: Path) -> None:
         """Writes everything, pictures too, to be read by ``load``; an interrupted write leaves no file."""
-        state = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        samples = [dataclasses.asdict(sample) for sample in self.batch["samples"]]
-        state["batch"] = {**self.batch, "samples": samples}
-        if FEATURES in self.batch and self.batch[FEATURES].requires_grad:  # a replay has to reach the tower, too
-            del state["batch"][FEATURES]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        torch.save(state, part)
-        part.replace(path)
+        _save({field.name: getattr(self, field.name) for field in dataclasses.fields(self)}, path)
 
     @classmethod
     def load(cls, path: Path) -> Experience:
         """Reads what ``save`` wrote, without running anything that a file may hold."""
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        found = [{**s, "objects": tuple(SceneObject(**o) for o in s["objects"])} for s in state["batch"]["samples"]]
-        state["batch"] = {**state["batch"], "samples": Records(Sample(**s) for s in found)}
-        return cls(**state)
+        return cls(**_load(path))
+
+
+@dataclass(frozen=True)
+class TrainingBatch:
+    """A batch of examples with their labels, to be written and read again.
+
+    Attributes:
+        batch: see ``kvg.types.Processor.collate``.
+    """
+
+    batch: Batch
+
+    def save(self, path: Path) -> None:
+        """Writes everything, pictures too, to be read by ``load``; an interrupted write leaves no file."""
+        _save({"batch": self.batch}, path)
+
+    @classmethod
+    def load(cls, path: Path) -> TrainingBatch:
+        """Reads what ``save`` wrote, without running anything that a file may hold."""
+        return cls(**_load(path))
+
+
+def _save(state: dict[str, Any], path: Path) -> None:
+    batch = dict(state["batch"])
+    if "samples" in batch:
+        batch["samples"] = [dataclasses.asdict(sample) for sample in batch["samples"]]
+    if FEATURES in batch and batch[FEATURES].requires_grad:  # a replay has to reach the tower, too
+        del batch[FEATURES]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    torch.save({**state, "batch": batch}, part)
+    part.replace(path)
+
+
+def _load(path: Path) -> dict[str, Any]:
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    if "samples" in state["batch"]:
+        fields = [{**s, "objects": tuple(SceneObject(**o) for o in s["objects"])} for s in state["batch"]["samples"]]
+        state["batch"] = {**state["batch"], "samples": Records(Sample(**s) for s in fields)}
+    return state
 
 
 def take_prompts(batch: Batch, prompts: Sequence[int]) -> Batch:

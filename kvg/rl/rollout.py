@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from kvg.errors import TrainingError
+
 BLOCK = 256  # words whose probabilities are summed before one of them is looked for
 
 
@@ -69,7 +71,9 @@ def rollout(
 ) -> Rollouts:
     """Samples ``group_size`` completions of each prompt.
 
-    Rows that have ended are dropped from the batch once they are a third of it, so a long straggler costs little.
+    Rows that have ended are dropped from the batch once they are a third of it, so a long straggler costs little. A row
+    whose logits are not finite ends all rows; it is seen by the log-probability of what was drawn, so that neither the
+    vocabulary is read nor a GPU waited for once more.
 
     Args:
         policy: the model.
@@ -77,13 +81,16 @@ def rollout(
         settings: how tokens are drawn.
         group_size: G.
         generator: source of randomness; needed unless greedy.
+
+    Raises:
+        TrainingError: logits are NaN or infinite, in one of the processes where they share a sharded model.
     """
     logits, state = policy.prefill(batch, group_size)
     num, device = logits.shape[0], logits.device
     tokens = torch.full((num, settings.max_new_tokens), policy.pad_token_id, device=device)
     logprobs = torch.zeros(num, settings.max_new_tokens, device=device)
     length = torch.zeros(num, dtype=torch.long, device=device)
-    ended = torch.zeros(num, dtype=torch.bool, device=device)
+    ended, unsound = (torch.zeros(num, dtype=torch.bool, device=device) for _ in range(2))
     ends = torch.tensor(policy.end_token_ids, device=device)
     rows = torch.arange(num, device=device)  # which row of the result each row of the state writes to
     for step in range(settings.max_new_tokens):
@@ -91,7 +98,8 @@ def rollout(
         live = ~ended[rows]
         tokens[rows[live], step], logprobs[rows[live], step] = drawn[live], scores[live]
         length[rows[live]] += 1
-        ended[rows] |= torch.isin(drawn, ends)
+        unsound[rows] |= live & ~torch.isfinite(scores)
+        ended[rows] |= torch.isin(drawn, ends) | unsound.any()
         active = ~ended[rows]
         if not policy.anyone(bool(active.any())) or step + 1 == settings.max_new_tokens:
             break
@@ -100,13 +108,26 @@ def rollout(
             policy.select(state, kept)
             rows, drawn = rows[kept], drawn[kept]
         logits = policy.decode(drawn, state)
+    if policy.anyone(bool(unsound.any())):
+        raise _not_finite(policy, unsound, length)
     longest = int(length.max())
     mask = torch.arange(longest, device=device)[None] < length[:, None]
     return Rollouts(tokens[:, :longest], mask, logprobs[:, :longest], ~ended)
 
 
+def _not_finite(policy: Policy, unsound: Tensor, length: Tensor) -> TrainingError:
+    rows, name = unsound.nonzero()[:, 0], getattr(policy, "checkpoint", "the model")
+    where = "in another process"
+    if len(rows):
+        where = f"at token {int(length[rows[0]])} of completion {int(rows[0]) + 1} of {len(unsound)}"
+    remedy = "its weights hold NaN or infinity, or overflow in this precision; choose another checkpoint or precision"
+    return TrainingError(f"sampling from {name}", f"logits are not finite {where}: {remedy}")
+
+
 def draw(logits: Tensor, settings: SamplingSettings, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
     """One token per row and its log-probability under the distribution it was drawn from.
+
+    Where a row holds NaN or positive infinity the token is arbitrary, and its log-probability is not finite.
 
     >>> draw(torch.tensor([[0.0, 9.0, 1.0]]), SamplingSettings(temperature=0.0), None)[0]
     tensor([1])
@@ -126,7 +147,7 @@ def draw(logits: Tensor, settings: SamplingSettings, generator: torch.Generator 
     probs = logits.softmax(-1)
     where = generator.device if generator else None
     shots = torch.rand(len(logits), 1, generator=generator, device=where, dtype=torch.float64).to(logits.device)
-    drawn = invert(probs, shots)
+    drawn = invert(probs, shots).clamp(max=logits.shape[-1] - 1)
     return drawn[:, 0], probs.gather(-1, drawn)[:, 0].log()
 
 
@@ -158,4 +179,5 @@ def invert(weights: Tensor, shots: Tensor) -> Tensor:
 def _first_above(reached: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Where running sums first exceed a target, which rounding must not lift to their end; and that target."""
     target = torch.minimum(target, torch.nextafter(reached[:, -1:], torch.zeros_like(target)))
-    return torch.searchsorted(reached, target, right=True), target
+    place = torch.searchsorted(reached, target, right=True)
+    return place.clamp(max=reached.shape[-1] - 1), target  # NaN is above nothing

@@ -22,6 +22,7 @@ def _process(rank: int, port: int, args: list[str], log: str) -> None:
     with open(log, "w") as stream:
         os.dup2(stream.fileno(), 1)
         os.dup2(stream.fileno(), 2)
+        sys.stdout = sys.stderr = stream  # in the place of what pytest has put there
         try:
             code = main(args)
         except BaseException:
@@ -34,9 +35,14 @@ def _process(rank: int, port: int, args: list[str], log: str) -> None:
 
 @pytest.fixture(scope="session")
 def two_processes(find_port):
-    """Runs ``kvg COMMAND ...`` in two processes, as Lightning or SLURM would start them; says what failed."""
+    """Runs ``kvg COMMAND ...`` in two processes, as Lightning or SLURM would start them; says what failed.
 
-    def run(command: str, stage: str, strategy: str, folder: Path, **settings: object) -> None:
+    Returns what each of them printed. Both have to end with ``exit_code``.
+    """
+
+    def run(
+        command: str, stage: str, strategy: str, folder: Path, *, exit_code: int = 0, **settings: object
+    ) -> list[str]:
         port = find_port()
         args = [command, "-c", f"configs/stage/{stage}.yaml", "-c", "configs/backbone/tiny.yaml"]
         args += ["-c", f"configs/strategy/{strategy}.yaml"]
@@ -63,7 +69,8 @@ def two_processes(find_port):
             process.join()
         said = "\n".join(f"--- {log}\n{Path(log).read_text()[-6000:]}" for log in logs)
         assert not stuck, f"still running after {DEADLINE_S} s\n{said}"
-        assert [process.exitcode for process in processes] == [0, 0], said
+        assert [process.exitcode for process in processes] == [exit_code] * 2, said
+        return [Path(log).read_text() for log in logs]
 
     return run
 

@@ -62,3 +62,9 @@ def adamw():
 def two(tmp_path_factory, lab_shards):
     """A set of two samples with small pictures."""
     return lab_shards(tmp_path_factory.mktemp("two") / "set", 2, sizes=[(84, 84)], snap_px=None)
+
+
+@pytest.fixture(scope="session")
+def eight(tmp_path_factory, lab_shards):
+    """A set of eight samples whose texts differ in length."""
+    return lab_shards(tmp_path_factory.mktemp("eight") / "set", 8, sizes=[(84, 84)], snap_px=None)

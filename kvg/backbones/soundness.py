@@ -1,0 +1,76 @@
+"""Whether a model's weights are numbers that can be computed with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from kvg.errors import TrainingError
+
+if TYPE_CHECKING:
+    from kvg.backbones.base import Backbone
+
+
+def unsound_weights(weights: Mapping[str, Tensor]) -> dict[str, int]:
+    """Weights that hold NaN, infinity, or values whose squares are infinite in float32.
+
+    Norms of layers square what they get, so a model with values above 1e19 answers NaN: its weights have been thrown
+    away by a step that was far too long. One pass reads all weights, and a GPU is waited for once.
+
+    Args:
+        weights: by name; of a sharded one this process' share is looked at.
+
+    Returns:
+        Number of such values by name of the weight.
+
+    >>> unsound_weights({"good": torch.ones(3), "bad": torch.tensor([0.0, torch.nan, 1e30])})
+    {'bad': 2}
+    """
+    local = {
+        name: weight.to_local() if isinstance(weight, DTensor) else weight
+        for name, weight in weights.items()
+        if weight.is_floating_point()
+    }
+    if not local:
+        return {}
+    with torch.no_grad():
+        norms = [torch.linalg.vector_norm(weight, dtype=torch.float32) for weight in local.values()]
+        sound = torch.isfinite(torch.stack([norm.to(norms[0].device) for norm in norms])).tolist()
+        return {
+            # A norm may overflow where no single value does: such a weight counts as a whole.
+            name: int((~torch.isfinite(weight.float().square())).sum()) or weight.numel()
+            for (name, weight), fine in zip(local.items(), sound, strict=True)
+            if not fine
+        }
+
+
+def describe_unsound(weights: Mapping[str, int]) -> str:
+    """Sums up what ``unsound_weights`` returned.
+
+    >>> describe_unsound({"a.weight": 2, "b.weight": 1})
+    'weights hold NaN, infinity or values above 1e19 (2 in a.weight, 1 in 1 more)'
+    """
+    name, num = next(iter(weights.items()))
+    more = f", {sum(weights.values()) - num} in {len(weights) - 1} more" if len(weights) > 1 else ""
+    return f"weights hold NaN, infinity or values above 1e19 ({num} in {name}{more})"
+
+
+def check_weights(backbone: Backbone, where: str, consequence: str) -> None:
+    """Refuses a model that cannot be computed with; every process has to call it where the model is sharded.
+
+    Args:
+        backbone: the model.
+        where: what is refused.
+        consequence: what the user should know or do.
+
+    Raises:
+        TrainingError: weights are NaN, infinite or absurdly large.
+    """
+    weights = unsound_weights(dict(backbone.model.named_parameters()))
+    if backbone.anyone(bool(weights)):
+        described = describe_unsound(weights) if weights else "weights of another process are not finite"
+        raise TrainingError(where, f"{described}; {consequence}")
