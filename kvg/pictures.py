@@ -141,14 +141,14 @@ def standard_picture(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> tu
     return buffer.getvalue(), image.width, image.height
 
 
-def raw_orientation(data: bytes, name: str) -> tuple[int, int, int]:
+def raw_orientation(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> tuple[int, int, int]:
     """How a file's pixels lie: width and height as stored, and the EXIF orientation (1: upright).
 
     Raises:
-        DataError: the header cannot be read.
+        DataError: the header cannot be read, or the picture is larger than ``max_pixels``.
     """
     with _decoder_errors(name, data):
-        image = _opened(data, name, MAX_PIXELS)
+        image = _opened(data, name, max_pixels)
         turned = orientation(image)
         width, height = _swapped(image) if turned >= 5 and image.format == "TIFF" else image.size
         return width, height, turned

@@ -11,12 +11,14 @@ import io
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final
 
 from kvg.errors import DataError
 
 SUFFIXES: Final = (".json", ".jsonl", ".csv")
+SURPLUS: Final = "\0surplus"  # where a row of a CSV keeps the cells that have no column
 
 Row = tuple[str, Any]  # where it stands in the file, for messages; its content
 
@@ -73,15 +75,34 @@ def json_lines(path: Path) -> Iterator[tuple[int, str]]:
 def csv_rows(path: Path) -> Iterator[Row]:
     """Rows of a CSV with a header, each a mapping of texts; a quoted cell may hold line breaks.
 
+    Cells that a row lacks are None; those that it has beyond the header stand in a list under ``SURPLUS``.
+
     Raises:
-        DataError: it cannot be opened or is damaged.
+        DataError: it cannot be opened or is damaged, its header names a column twice, or its cells are not separated
+            by commas.
     """
-    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), restkey="", strict=True)
+    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+    columns: list[str] = []
     try:
-        for row in reader:
-            yield f"{path} line {reader.line_num}", row
+        for cells in reader:
+            if not columns and cells:
+                columns = _checked_header(path, [cell.strip() for cell in cells])
+            elif cells:
+                row: dict[str, Any] = dict(zip_longest(columns, cells[: len(columns)]))
+                if len(cells) > len(columns):
+                    row[SURPLUS] = cells[len(columns) :]
+                yield f"{path} line {reader.line_num}", row
     except csv.Error as error:
         raise DataError(f"{path} line {reader.line_num}", "csv", f"cannot be read ({error}); correct it") from error
+
+
+def _checked_header(path: Path, columns: list[str]) -> list[str]:
+    if len(columns) == 1 and (marks := [mark for mark in (";", "\t", "|") if mark in columns[0]]):
+        raise DataError(str(path), "csv", f"separates its cells by {marks[0]!r}; save it with commas")
+    repeated = sorted({name for name in columns if name and columns.count(name) > 1})
+    if repeated:
+        raise DataError(str(path), "header", f"names {', '.join(map(repr, repeated))} twice; give each column a name")
+    return columns
 
 
 def load_list(path: Path) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import math
@@ -14,11 +13,11 @@ from typing import Any, Final, TypeVar
 from PIL import Image
 
 from kvg.catalogue.box_rules import BoxSettings, overlap
-from kvg.catalogue.entry import CATALOGUE, Entry, read_catalogue
+from kvg.catalogue.entry import CATALOGUE, Entry, open_entry, read_catalogue
 from kvg.catalogue.listing import PictureSource
 from kvg.catalogue.project import Project
 from kvg.errors import DataError
-from kvg.pictures import read_picture
+from kvg.pictures import as_rgb
 from kvg.types import Box
 
 T = TypeVar("T")
@@ -84,21 +83,13 @@ def concluded(finding: Finding, opinions: Sequence[Box], settings: BoxSettings) 
     return replace(finding, iou=lowest, box_px=opinions[0])
 
 
-def open_entry(sources: Mapping[str, PictureSource], entry: Entry, max_pixels: int) -> Image.Image:
+def open_on_white(sources: Mapping[str, PictureSource], entry: Entry, max_pixels: int) -> Image.Image:
     """The picture of an entry, in RGB; what shines through is white.
 
     Raises:
-        DataError: it cannot be read, or is another one than the scan saw.
+        DataError: see ``open_entry``.
     """
-    if entry.source not in sources:
-        raise DataError(entry.ref, "source", f"'{entry.source}' is no source of the project any more; scan again")
-    data = sources[entry.source].read(entry.ref)
-    if hashlib.sha256(data).hexdigest() != entry.sha256:
-        raise DataError(entry.ref, "image", "has changed since the scan; scan again")
-    image = read_picture(data, entry.ref, max_pixels)
-    if image.mode == "RGBA":
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
+    return as_rgb(open_entry(sources, entry, max_pixels))
 
 
 def read_findings(folder: Path) -> dict[tuple[str, str], Finding]:

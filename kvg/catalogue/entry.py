@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
+from kvg.catalogue.listing import PictureSource
 from kvg.errors import DataError
+from kvg.pictures import read_picture
+from kvg.records import json_lines, object_of, parse_json
+from kvg.text.names import clean_name
 from kvg.types import Box
 
 CATALOGUE = "catalogue.jsonl"  # in a project's folder
@@ -23,16 +30,21 @@ class Entry:
         ref: see ``kvg.catalogue.listing.Listing``.
         entity: what is on it.
         category: of the entity.
-        width: upright, in pixels.
-        height: upright, in pixels.
+        width: upright, in pixels; of the cut where there is one.
+        height: upright, in pixels; likewise.
         sha256: of the file, in hexadecimal.
         fingerprint: its ``perceptual_hash``, forty hexadecimal digits.
-        box_px: of the entity in pixels of the upright picture; None where none is known yet.
+        box_px: of the entity in pixels of the upright picture or of the cut; None where none is known yet.
         box_from: ``alpha``, ``given``, the name of the model that found it, or '' where there is no box.
         part: of the published set.
         licence: of the picture.
         split: ``seen`` or ``unseen``.
         use: ``train``, ``val`` or ``test``; '' before pictures are shared out.
+        cut_px: the region of the file's upright picture that is used, in whole pixels; None for all of it.
+        box_fingerprint: ``perceptual_hash`` of what is inside the box, while pictures are shared out; '' otherwise.
+        file_fingerprint: of the whole picture where this is a cut of it, likewise.
+        look: ``coarse_look`` of the picture, likewise.
+        box_look: and of what is inside the box.
     """
 
     source: str
@@ -49,6 +61,15 @@ class Entry:
     licence: str = ""
     split: str = "seen"
     use: str = ""
+    cut_px: Box | None = None
+    box_fingerprint: str = ""
+    file_fingerprint: str = ""
+    look: str = ""
+    box_look: str = ""
+
+    def without_looks(self) -> Entry:
+        """What the catalogue keeps of it."""
+        return replace(self, box_fingerprint="", file_fingerprint="", look="", box_look="")
 
 
 @dataclass(frozen=True)
@@ -69,8 +90,9 @@ class Rejection:
 
 
 def values_of(record: Entry | Rejection) -> dict[str, Any]:
-    """What is told of a picture; fields that are empty are left out."""
-    return {name: value for name, value in asdict(record).items() if value not in (None, "")}
+    """What is told of a picture; of an entry, fields that are empty are left out."""
+    empty = () if isinstance(record, Rejection) else (None, "")
+    return {name: value for name, value in asdict(record).items() if value not in empty}
 
 
 def to_line(record: Entry | Rejection) -> str:
@@ -78,10 +100,21 @@ def to_line(record: Entry | Rejection) -> str:
     return json.dumps(values_of(record))
 
 
-def entry_of(values: dict[str, Any]) -> Entry:
-    """An entry of what ``values_of`` gave."""
-    box = values.get("box_px")
-    return Entry(**{**values, "box_px": None if box is None else tuple(box)})
+def entry_of(values: Mapping[str, Any]) -> Entry:
+    """An entry of what ``values_of`` gave; its names are spelt as ``clean_name`` does.
+
+    Raises:
+        TypeError: a field is missing, unknown or mistyped.
+        ValueError: a box is not four numbers.
+    """
+    boxes = {name: _box(values.get(name)) for name in ("box_px", "cut_px")}
+    entry = Entry(**{**values, **boxes, **{name: clean_name(values[name]) for name in ("entity", "category")}})
+    for name in ("source", "ref", "sha256", "fingerprint", "part", "licence", "split", "use", "box_from"):
+        if not isinstance(getattr(entry, name), str):
+            raise TypeError(f"{name} is no text")
+    if not all(isinstance(side, int) and side > 0 for side in (entry.width, entry.height)):
+        raise TypeError("width and height are no sizes")
+    return entry
 
 
 def read_catalogue(path: Path) -> Iterator[Entry]:
@@ -92,9 +125,37 @@ def read_catalogue(path: Path) -> Iterator[Entry]:
     """
     if not path.is_file():
         raise DataError(str(path), "catalogue", "is missing; run `kvg-data scan` first")
-    with path.open(encoding="ascii") as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                yield entry_of(json.loads(line))
-            except (ValueError, TypeError) as error:
-                raise DataError(f"{path} line {number}", "entry", f"cannot be read ({error}); scan again") from error
+    for number, line in json_lines(path):
+        where = f"{path} line {number}"
+        try:
+            yield entry_of(object_of(where, "entry", parse_json(line, where)))
+        except (ValueError, TypeError, KeyError) as error:
+            raise DataError(where, "entry", f"cannot be read ({error}); scan again") from error
+
+
+def open_entry(sources: Mapping[str, PictureSource], entry: Entry, max_pixels: int) -> Image.Image:
+    """The picture of an entry: upright, cut where it is to be cut, RGB or RGBA.
+
+    Raises:
+        DataError: it cannot be read, or is another one than the scan saw.
+    """
+    if entry.source not in sources:
+        raise DataError(entry.ref, "source", f"'{entry.source}' is no source of the project any more; scan again")
+    data = sources[entry.source].read(entry.ref)
+    if hashlib.sha256(data).hexdigest() != entry.sha256:
+        raise DataError(f"{entry.source}: {entry.ref}", "image", "has changed since the scan; scan again")
+    image = read_picture(data, entry.ref, max_pixels)
+    return image if entry.cut_px is None else cut_out(image, entry.cut_px)
+
+
+def cut_out(image: Image.Image, region: Box) -> Image.Image:
+    """A region of a picture, x1, y1, x2, y2 in whole pixels."""
+    x1, y1, x2, y2 = (int(value) for value in region)
+    return image.crop((x1, y1, x2, y2))
+
+
+def _box(raw: Any) -> Box | None:
+    if raw is None:
+        return None
+    x1, y1, x2, y2 = (float(value) for value in raw)
+    return x1, y1, x2, y2

@@ -3,22 +3,41 @@
 from __future__ import annotations
 
 import hashlib
-import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, get_args
 
 from PIL import Image
 
-from kvg.catalogue.entry import Entry, Rejection
-from kvg.catalogue.hashing import perceptual_hash
+from kvg.box_forms import BoxForm, BoxFormat, BoxUnit
+from kvg.catalogue.cutting import covered_share, moved_into, region_around
+from kvg.catalogue.entry import Entry, Rejection, cut_out
+from kvg.catalogue.hashing import coarse_look, perceptual_hash
 from kvg.catalogue.listing import Listing, PictureSource
 from kvg.errors import DataError
-from kvg.pictures import read_picture
+from kvg.pictures import raw_orientation, read_picture, upright_box
+from kvg.records import excerpt, is_utf8
 from kvg.types import Box
 
 OPAQUE = 127  # alpha above this belongs to the entity; softer pixels are its rim
-_SLACK = 1.5  # pixels that a box may reach over the rim: sets differ in whether the last pixel is counted
+FORMS: Final = tuple(BoxForm(unit, order) for unit in get_args(BoxUnit) for order in get_args(BoxFormat))
 
 
-def examine(name: str, source: PictureSource, listing: Listing, min_side: int, max_pixels: int) -> Entry | Rejection:
+@dataclass(frozen=True)
+class Examined:
+    """What came of looking at a picture.
+
+    Attributes:
+        record: what goes into the catalogue, or why nothing does.
+        fitting: numbers of the ``FORMS`` in which the box that was told lies inside the picture; None where no box was
+            told, or the picture could not be opened.
+    """
+
+    record: Entry | Rejection
+    fitting: tuple[int, ...] | None = None
+
+
+def examine(name: str, source: PictureSource, listing: Listing, min_side: int, max_pixels: int) -> Examined:
     """Reads one picture whole.
 
     Args:
@@ -28,19 +47,26 @@ def examine(name: str, source: PictureSource, listing: Listing, min_side: int, m
         min_side: pictures with a shorter side are not used.
         max_pixels: nor are larger ones.
     """
+    fitting: tuple[int, ...] | None = None
     try:
         for field in ("ref", "entity", "category"):
-            if not getattr(listing, field):
-                raise DataError(name, field, "is missing in the list; fill it in, or name its column")
+            _check_text(name, field, getattr(listing, field))
         data = source.read(listing.ref)
         image = read_picture(data, listing.ref, max_pixels)
+        convert = _converter(listing, data, image, max_pixels)
+        if listing.box is not None:
+            fitting = tuple(number for number, form in enumerate(FORMS) if _fits(convert, listing.box, form))
+        given = None if listing.box is None else convert(listing.box, listing.rules.form)
+        whole = image
+        image, given, region = _cut(listing, image, given, convert)
         if min(image.size) < min_side:
             raise DataError(name, "size", f"is {image.width}x{image.height}, under {min_side} a side (min_side)")
-        given = checked_box(listing.box, image.width, image.height)
-        found = given or alpha_box(image)
+        box = given or alpha_box(image)
     except DataError as error:
-        return Rejection(name, listing.ref, error.field, error.remedy)
-    return Entry(
+        ref = listing.ref if isinstance(listing.ref, str) and listing.ref else excerpt(listing.ref)
+        return Examined(Rejection(name, ref, error.field, error.remedy), fitting)
+    inside = None if box is None else cut_out(image, _whole_pixels(box, image))
+    entry = Entry(
         source=name,
         ref=listing.ref,
         entity=listing.entity,
@@ -49,11 +75,17 @@ def examine(name: str, source: PictureSource, listing: Listing, min_side: int, m
         height=image.height,
         sha256=hashlib.sha256(data).hexdigest(),
         fingerprint=f"{perceptual_hash(image):040x}",
-        box_px=found,
-        box_from="given" if given else "alpha" if found else "",
+        box_px=box,
+        box_from="given" if given else "alpha" if box else "",
         part=listing.part,
         licence=listing.licence,
+        cut_px=region,
+        file_fingerprint="" if region is None else f"{perceptual_hash(whole):040x}",
+        box_fingerprint="" if inside is None else f"{perceptual_hash(inside):040x}",
+        look=coarse_look(image),
+        box_look="" if inside is None else coarse_look(inside),
     )
+    return Examined(entry, fitting)
 
 
 def opaque(image: Image.Image) -> Image.Image:
@@ -79,21 +111,53 @@ def alpha_box(image: Image.Image) -> Box | None:
     return float(x1), float(y1), float(x2), float(y2)
 
 
-def checked_box(raw: object, width: int, height: int) -> Box | None:
-    """A box as a source tells it, cut to its picture where it reaches over the rim by rounding.
+_Converter = Callable[[object, BoxForm], Box]
 
-    Raises:
-        DataError: it is not four numbers, has no area, or does not lie in its picture.
-    """
-    if raw is None:
-        return None
+
+def _converter(listing: Listing, data: bytes, image: Image.Image, max_pixels: int) -> _Converter:
+    """Turns a box as the source writes it into one in pixels of the upright picture."""
+    if listing.rules.of == "upright":
+        return lambda raw, form: form.pixels(raw, image.width, image.height, listing.ref, "box")
+    width, height, turned = raw_orientation(data, listing.ref, max_pixels)
+
+    def convert(raw: object, form: BoxForm) -> Box:
+        return upright_box(form.pixels(raw, width, height, listing.ref, "box"), width, height, turned)
+
+    return convert
+
+
+def _fits(convert: _Converter, raw: object, form: BoxForm) -> bool:
     try:
-        x1, y1, x2, y2 = (float(value) for value in raw)  # type: ignore[attr-defined]
-    except (TypeError, ValueError) as error:
-        raise DataError("list", "box", f"{raw!r} is not [x1, y1, x2, y2] in pixels; correct it") from error
-    inside = -_SLACK <= x1 < x2 <= width + _SLACK and -_SLACK <= y1 < y2 <= height + _SLACK
-    cut = max(0.0, x1), max(0.0, y1), min(float(width), x2), min(float(height), y2)
-    if not inside or not all(math.isfinite(v) for v in cut) or cut[0] >= cut[2] or cut[1] >= cut[3]:
-        remedy = f"{(x1, y1, x2, y2)} does not lie inside its {width}x{height} picture; correct it (x1 < x2, y1 < y2)"
-        raise DataError("list", "box", remedy)
-    return cut
+        convert(raw, form)
+    except DataError:
+        return False
+    return True
+
+
+def _cut(
+    listing: Listing, image: Image.Image, given: Box | None, convert: _Converter
+) -> tuple[Image.Image, Box | None, Box | None]:
+    """A picture of one object among several, its box there, and where it was cut out; any other picture as it is."""
+    if listing.others is None or given is None:
+        return image, given, None
+    others = [convert(raw, listing.rules.form) for raw in listing.others if _fits(convert, raw, listing.rules.form)]
+    share = covered_share(given, others)
+    if share > listing.rules.max_overlap:
+        reason = f"is covered by another object's to {share:.0%}, more than max_overlap {listing.rules.max_overlap:g}"
+        raise DataError(listing.ref, "overlap", f"its box {reason}; leave it out, or raise max_overlap")
+    region = region_around(given, image.width, image.height, listing.rules.margin, others)
+    return cut_out(image, region), moved_into(given, region), region
+
+
+def _whole_pixels(box: Box, image: Image.Image) -> Box:
+    """The pixels that a box touches, at least one."""
+    x1, y1 = min(int(box[0]), image.width - 1), min(int(box[1]), image.height - 1)
+    x2, y2 = max(x1 + 1, -int(-box[2] // 1)), max(y1 + 1, -int(-box[3] // 1))
+    return float(x1), float(y1), float(min(x2, image.width)), float(min(y2, image.height))
+
+
+def _check_text(where: str, field: str, value: object) -> None:
+    if not isinstance(value, str) or not value:
+        raise DataError(where, field, "is missing in the list; fill it in, or name its column")
+    if field != "ref" and not is_utf8(value):
+        raise DataError(where, field, f"{excerpt(value)} is no valid text; rename it")

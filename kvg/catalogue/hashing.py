@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
@@ -13,6 +14,8 @@ SIDE = 32  # a picture is looked at in this size
 KEPT = 8  # lowest frequencies a side that make the fingerprint
 BANDS = 4  # of equal height, whose colours are kept
 MAX_TINT = 48  # of 255: copies differ by no more than this in the mean colour of a band
+GRID = 12  # cells a side of a coarse look
+_MAX_GAIN = 1.3  # of contrast between copies
 _SHAPE = (1 << 64) - 1  # the bits that tell of light and dark
 
 
@@ -27,9 +30,7 @@ def perceptual_hash(image: Image.Image) -> int:
     Args:
         image: RGB or RGBA.
     """
-    if image.mode == "RGBA":
-        ground = Image.new("RGBA", image.size, (128, 128, 128, 255))
-        image = Image.alpha_composite(ground, image)
+    image = _on_grey(image)
     grey = np.asarray(image.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX), dtype=np.float64)
     # Vertical, horizontal frequency. What is 0 by symmetry comes out of a product as noise, other on each processor.
     low = np.round(_COSINES @ grey @ _COSINES.T, 6)
@@ -39,6 +40,84 @@ def perceptual_hash(image: Image.Image) -> int:
     bits = np.packbits(np.concatenate([found > np.median(found), [False]]))
     tints = image.convert("RGB").resize((1, BANDS), Image.Resampling.BOX).tobytes()
     return int.from_bytes(tints + bits.tobytes(), "big")
+
+
+def coarse_look(image: Image.Image) -> str:
+    """The mean colours of 12 x 12 cells, to see whether two pictures that are alike on the whole differ somewhere.
+
+    Args:
+        image: RGB or RGBA.
+
+    Returns:
+        12 * 12 * 3 bytes in base 64.
+    """
+    cells = _on_grey(image).convert("RGB").resize((GRID, GRID), Image.Resampling.BOX).tobytes()
+    return base64.b64encode(cells).decode("ascii")
+
+
+def same_look(one: str, others: Sequence[str], max_change: float) -> NDArray[np.bool_]:
+    """Whether a picture is alike others in every cell, mirrored or not, and apart from brightness and contrast.
+
+    Args:
+        one: its ``coarse_look``.
+        others: those of N others.
+        max_change: of 255, by which the colour of a cell may differ.
+
+    Returns:
+        ``[N]``.
+    """
+    own, cells = _cells([one]), _cells(others)
+    changes = [np.abs(_as_light_as(own, turned) - own).max(axis=(1, 2, 3)) for turned in (cells, cells[:, :, ::-1])]
+    alike: NDArray[np.bool_] = np.minimum(*changes) <= max_change
+    return alike
+
+
+def _cells(looks: Sequence[str]) -> NDArray[np.float32]:
+    raw = b"".join(base64.b64decode(look) for look in looks)
+    return np.frombuffer(raw, np.uint8).reshape(-1, GRID, GRID, 3).astype(np.float32)
+
+
+def _as_light_as(own: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Others in the brightness and the contrast of one's own, as far as a copy may differ in them."""
+    axes = (1, 2, 3)
+    spread = np.maximum(others.std(axes, keepdims=True), 1e-3)
+    gain = np.clip(own.std(axes, keepdims=True) / spread, 1 / _MAX_GAIN, _MAX_GAIN)
+    fitted: NDArray[np.float32] = (others - others.mean(axes, keepdims=True)) * gain + own.mean(axes, keepdims=True)
+    return fitted
+
+
+def _on_grey(image: Image.Image) -> Image.Image:
+    if image.mode != "RGBA":
+        return image
+    return Image.alpha_composite(Image.new("RGBA", image.size, (128, 128, 128, 255)), image)
+
+
+class Groups:
+    """Numbered things that are joined in pairs, and through others.
+
+    Args:
+        num: of them.
+
+    >>> groups = Groups(4)
+    >>> groups.join(3, 1)
+    >>> [groups.first(number) for number in range(4)]
+    [0, 1, 2, 1]
+    """
+
+    def __init__(self, num: int) -> None:
+        self._first = list(range(num))
+
+    def first(self, number: int) -> int:
+        """The lowest number of a group."""
+        while self._first[number] != number:
+            self._first[number] = self._first[self._first[number]]
+            number = self._first[number]
+        return number
+
+    def join(self, one: int, other: int) -> None:
+        """Makes one group of two."""
+        low, high = sorted((self.first(one), self.first(other)))
+        self._first[high] = low
 
 
 def groups_of_copies(hashes: Sequence[int], max_distance: int) -> list[int]:
@@ -57,18 +136,10 @@ def groups_of_copies(hashes: Sequence[int], max_distance: int) -> list[int]:
     >>> groups_of_copies([0, 255 << 40, 1, 3], 1)
     [0, 1, 0, 0]
     """
-    first = list(range(len(hashes)))
-
-    def root(number: int) -> int:
-        while first[number] != number:
-            first[number] = first[first[number]]
-            number = first[number]
-        return number
-
+    groups = Groups(len(hashes))
     for one, other in near_pairs(hashes, max_distance):
-        low, high = sorted((root(one), root(other)))
-        first[high] = low
-    return [root(number) for number in range(len(hashes))]
+        groups.join(one, other)
+    return [groups.first(number) for number in range(len(hashes))]
 
 
 def near_pairs(hashes: Sequence[int], max_distance: int) -> Iterable[tuple[int, int]]:

@@ -2,12 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import unicodedata
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, get_args
 
-from kvg.errors import DataError
+from kvg.box_forms import BoxForm
+from kvg.catalogue.walking import Walk
+from kvg.errors import ConfigError, DataError
+from kvg.records import read_text
+from kvg.text.names import clean_name
+
+BoxesOf = Literal["upright", "raw"]
+
+
+@dataclass(frozen=True)
+class BoxRules:
+    """How the boxes of a source are to be read, and what happens to pictures with several of them.
+
+    Attributes:
+        form: unit and order of the four numbers.
+        of: ``upright`` where boxes belong to the picture as it is shown, ``raw`` where they belong to its pixels as
+            stored, before EXIF turns them.
+        several: ``crop`` makes a picture of its own of each object, ``reject`` leaves out pictures with several.
+        margin: of such a cut around the box, as a share of the box's sides.
+        max_overlap: share of an object's box that the box of another one may cover; one that is covered more is left
+            out, since both would be on its picture.
+
+    Raises:
+        ConfigError: a setting is unknown.
+    """
+
+    form: BoxForm = field(default_factory=BoxForm)
+    of: BoxesOf = "upright"
+    several: Literal["crop", "reject"] = "crop"
+    margin: float = 0.15
+    max_overlap: float = 0.2
+
+    def __post_init__(self) -> None:
+        if self.of not in get_args(BoxesOf):
+            raise ConfigError("boxes_of", f"{self.of!r} is none of {', '.join(get_args(BoxesOf))}")
+        if self.several not in ("crop", "reject"):
+            raise ConfigError("several", f"{self.several!r} is none of crop, reject")
+        for name, value, limit in (("margin", self.margin, 10.0), ("max_overlap", self.max_overlap, 1.0)):
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= limit:
+                raise ConfigError(name, f"{value!r} is no number from 0 to {limit:g}")
+
+
+PIXELS = BoxRules(several="reject")  # corners in pixels of the upright picture
 
 
 @dataclass(frozen=True)
@@ -15,13 +58,16 @@ class Listing:
     """One picture as its source names it.
 
     Attributes:
-        ref: how the source finds it again: a path relative to its folder, or ``file.parquet#row``.
-        entity: what is on it.
-        category: of the entity.
-        box: of the entity, x1, y1, x2, y2 in pixels of the upright picture, as the source writes it and to be checked
-            when the picture is opened; None where nobody has told it.
+        ref: how the source finds it again: a path relative to its folder, ``file.parquet#row``, or ``path#object``
+            where a picture is cut around each of its objects.
+        entity: what is on it; kept as ``clean_name`` gives it.
+        category: of the entity; likewise.
+        box: of the entity as the source writes it, to be checked when the picture is opened; None where nobody has
+            told it.
         part: of the published set that it belongs to (``train``, ``test`` ...), '' where there are none.
         licence: of the picture, '' where the source tells none.
+        rules: how ``box`` and ``others`` are to be read.
+        others: boxes of the other objects of a picture that is to be cut around this one; None where it stays whole.
     """
 
     ref: str
@@ -30,16 +76,52 @@ class Listing:
     box: Any = None
     part: str = ""
     licence: str = ""
+    rules: BoxRules = PIXELS
+    others: tuple[Any, ...] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("entity", "category"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, clean_name(value) if isinstance(value, str) else value)
+
+
+@dataclass(frozen=True)
+class Unusable:
+    """A picture, row or object that a source cannot list.
+
+    Attributes:
+        ref: the picture where it is known, else where it stands in its file.
+        field: what is at fault.
+        reason: and how.
+    """
+
+    ref: str
+    field: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Remark:
+    """What a source has to say of all that it lists.
+
+    Attributes:
+        text: a line for the scan's report.
+    """
+
+    text: str
+
+
+Listed = Listing | Unusable | Remark
 
 
 class PictureSource(Protocol):
     """A supply of single-entity pictures. Picklable, so that several processes can read it."""
 
-    def listings(self) -> Iterator[Listing]:
-        """All pictures, in a fixed order, none of them opened.
+    def listings(self) -> Iterator[Listed]:
+        """All pictures, in a fixed order, none of them opened; and what cannot be listed and why.
 
         Raises:
-            DataError: an index is missing or damaged.
+            DataError: an index is missing or damaged as a whole.
         """
 
     def read(self, ref: str) -> bytes:
@@ -62,28 +144,56 @@ class FileSource:
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
-        if not self.root.is_dir():
+        if not _is_folder(self.root):
             raise DataError(str(self.root), "root", "is not a folder; point it at the folder of pictures")
 
     def read(self, ref: str) -> bytes:
-        """See ``PictureSource``; what a list names outside the folder is not opened."""
+        """See ``PictureSource``; what a list names outside the folder is not opened.
+
+        A name that was written in one form of Unicode (NFC, NFD) also finds a file of the other, and ``path#object``
+        finds the picture that the object is on.
+        """
         path = self.root / ref
         try:
+            path = next(filter(Path.is_file, self._spellings(ref)), path)
             if not path.resolve().is_relative_to(self.root.resolve()):
                 raise DataError(str(path), "path", f"leads out of {self.root}; correct the list")
             return path.read_bytes()
         except OSError as error:
             raise DataError(str(path), "image", f"cannot be opened ({error.strerror}); correct the path") from error
-        except ValueError as error:  # a NUL inside
+        except (ValueError, RuntimeError) as error:  # a NUL or half a surrogate pair inside; links in a circle
             raise DataError(repr(str(path)), "path", f"is no path ({error}); correct the list") from error
+
+    def _spellings(self, ref: str) -> Iterator[Path]:
+        for name in dict.fromkeys((ref, ref.rpartition("#")[0])):
+            if name:
+                forms = (name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name))
+                yield from (self.root / form for form in dict.fromkeys(forms))
 
     def text(self, name: str) -> list[str]:
         """Lines of an index file that hold anything.
 
         Raises:
-            DataError: it is missing.
+            DataError: it is missing, or is no text.
         """
         path = self.root / name
         if not path.is_file():
             raise DataError(str(path), "index", "is missing; unpack the whole set, and point root at its top folder")
-        return [line for line in path.read_text("utf-8", errors="replace").splitlines() if line.strip()]
+        return [line.rstrip("\r") for line in read_text(path).split("\n") if line.strip()]
+
+
+def passed_over(walk: Walk, root: Path) -> Iterator[Unusable]:
+    """What a walk through a folder has left out, by name."""
+    yield from _unusable(walk.hidden, root, "hidden", "belongs to a system or a program, not to the pictures")
+    yield from _unusable(walk.closed, root, "folder", "cannot be opened; correct its permissions or remove it")
+
+
+def _unusable(paths: Iterable[Path], root: Path, field: str, reason: str) -> Iterator[Unusable]:
+    yield from (Unusable(path.relative_to(root).as_posix(), field, reason) for path in paths)
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # a name that is too long, or holds a NUL
+        return False

@@ -10,10 +10,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from kvg.catalogue.entry import Entry
+from kvg.catalogue.entry import Entry, open_entry
 from kvg.catalogue.listing import PictureSource
-from kvg.errors import DataError
-from kvg.pictures import read_picture
 from kvg.pieces import writing
 
 NEUTRAL = (127, 127, 127)  # behind cut-outs: as far from black as from white
@@ -41,6 +39,7 @@ class PreparedPictures:
             DataError: it cannot be read, or is not the one that was scanned; or the disk is full.
         """
         words = f"{entry.source}\0{entry.ref}\0{entry.sha256}\0{self.max_side}"
+        words += f"\0{entry.cut_px}" if entry.cut_px else ""
         name = hashlib.sha256(words.encode("utf-8", "surrogateescape")).hexdigest()[:32]
         path = self.folder / name[:2] / f"{name}.jpg"
         if path.is_file() and _is_whole(data := path.read_bytes()):
@@ -54,11 +53,7 @@ class PreparedPictures:
         return data
 
     def _made(self, entry: Entry) -> bytes:
-        name = f"{entry.source}: {entry.ref}"
-        data = self.sources[entry.source].read(entry.ref)
-        if hashlib.sha256(data).hexdigest() != entry.sha256:
-            raise DataError(name, "image", "has changed since the scan; scan again")
-        image = opaque(read_picture(data, name, self.max_pixels))
+        image = opaque(open_entry(self.sources, entry, self.max_pixels))
         image.thumbnail((self.max_side, self.max_side), Image.Resampling.LANCZOS, reducing_gap=2.0)
         file = io.BytesIO()
         image.save(file, "JPEG", quality=_QUALITY)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
-from collections.abc import Mapping
+from collections import abc
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, Final, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -16,6 +18,7 @@ from kvg.catalogue.listing import PictureSource
 from kvg.catalogue.sharing import SplitSettings
 from kvg.errors import ConfigError
 from kvg.pictures import MAX_PIXELS
+from kvg.records import excerpt
 
 T = TypeVar("T")
 SCANNED = ("seed", "out", "sources", "scan", "splits", "exclude")
@@ -99,8 +102,10 @@ def load_project(path: str | Path) -> Project:
             "sources", f"are missing in {path}; add `sources: {{name: {{class_path: ..., init_args: ...}}}}`"
         )
     seed = found.get("seed", 0)
-    if not isinstance(seed, int):
+    if not isinstance(seed, int) or isinstance(seed, bool):
         raise ConfigError("seed", f"{seed!r} is not a whole number")
+    _check_type("out", found.get("out"), str | None)
+    _check_type("exclude", found.get("exclude"), Sequence[str] | None)
     return Project(
         seed=seed,
         out=Path(found.get("out") or Path(path).with_suffix("")),
@@ -122,7 +127,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         found = yaml.safe_load(Path(path).read_text("utf-8"))
     except OSError as error:
         raise ConfigError("config", f"{path} cannot be opened ({error.strerror}); correct the path") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date that is none is a ValueError
         raise ConfigError("config", f"{path} is no YAML ({error}); correct it") from error
     if not isinstance(found, dict):
         raise ConfigError("config", f"{path} holds no settings; write `name: value` lines")
@@ -147,7 +152,7 @@ def instantiate(setting: Any, field: str) -> Any:
         raise ConfigError(f"{field}.class_path", f"'{class_path}' cannot be imported ({error}); correct it") from error
     try:
         return kind(**(setting.get("init_args") or {}))
-    except TypeError as error:
+    except (TypeError, ValueError, AttributeError) as error:
         raise ConfigError(f"{field}.init_args", f"{error}; see the arguments of {class_path}") from error
 
 
@@ -168,10 +173,43 @@ def settings_of(kind: type[T], values: Any, field: str) -> T:
     for key in values or {}:
         if key not in known:
             raise ConfigError(f"{field}.{key}", f"is unknown; choose from {', '.join(known)}")
+    types = get_type_hints(kind)
+    for key, value in (values or {}).items():
+        _check_type(f"{field}.{key}", value, types[key])
     try:
         return kind(**(values or {}))
-    except TypeError as error:
+    except (TypeError, ValueError, AttributeError) as error:
         raise ConfigError(field, f"{error}; correct the value") from error
+
+
+def _check_type(field: str, value: Any, annotation: Any) -> None:
+    """Checks a value of a YAML file against the plain part of a type: numbers, texts, lists and mappings.
+
+    Raises:
+        ConfigError: it is of another type.
+    """
+    kinds = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    words = []
+    for kind in kinds:
+        plain = get_origin(kind) or kind
+        if plain not in _YAML_TYPES:
+            return  # nothing that can be told from a YAML file
+        accepted, word = _YAML_TYPES[plain]
+        if isinstance(value, accepted) and (plain is bool or not isinstance(value, bool)):
+            return
+        words.append(word)
+    raise ConfigError(field, f"{excerpt(value)} should be {' or '.join(words)}")
+
+
+_YAML_TYPES: Final[dict[Any, tuple[tuple[type, ...], str]]] = {
+    bool: ((bool,), "true or false"),
+    int: ((int,), "a whole number"),
+    float: ((int, float), "a number"),
+    str: ((str,), "text"),
+    type(None): ((type(None),), "null"),
+    abc.Sequence: ((list, tuple), "a list"),
+    abc.Mapping: ((dict,), "`name: value` lines"),
+}
 
 
 def _plain(value: Any) -> Any:

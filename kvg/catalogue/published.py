@@ -5,7 +5,6 @@ Each takes the folder that comes out of the published archives; nothing is renam
 
 from __future__ import annotations
 
-import json
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,9 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from kvg.catalogue.listing import FileSource, Listing
+from kvg.box_forms import BoxForm
+from kvg.catalogue.coco import id_of
+from kvg.catalogue.listing import BoxRules, FileSource, Listed, Listing, Remark, Unusable
+from kvg.catalogue.walking import is_hidden
 from kvg.errors import ConfigError, DataError
+from kvg.records import excerpt, list_of, number_of, object_of, read_json, text_of
 
+XYWH = BoxRules(BoxForm(format="xywh"), several="reject")
 INAT_CATEGORIES = {"Reptilia": "reptilia", "Aves": "bird", "Mollusca": "mollusca", "Mammalia": "mammal"}
 
 
@@ -36,13 +40,12 @@ class FGVCAircraft(FileSource):
             raise ConfigError("level", f"'{level}' is not one of variant, family, manufacturer")
         self.level = level
 
-    def listings(self) -> Iterator[Listing]:
+    def listings(self) -> Iterator[Listed]:
         """See ``PictureSource``."""
         boxes = {}
         for line in self.text("data/images_box.txt"):
             number, *corners = line.split()
-            x1, y1, x2, y2 = (float(v) for v in corners)  # counted from 1, the last pixel inside
-            boxes[number] = (x1 - 1, y1 - 1, x2, y2)
+            boxes[number] = _counted_from_1(corners)
         for part in ("train", "val", "test"):
             for line in self.text(f"data/images_{self.level}_{part}.txt"):
                 number, _, entity = line.partition(" ")
@@ -55,26 +58,36 @@ class StanfordCars(FileSource):
     The test pictures' names come from ``cars_test_annos_withlabels.mat``, which is left out where it is missing.
     """
 
-    def listings(self) -> Iterator[Listing]:
+    def listings(self) -> Iterator[Listed]:
         """See ``PictureSource``."""
         names = [str(np.ravel(name)[0]) for name in _mat(self.root / "devkit/cars_meta.mat", "class_names")]
         for part, file in (("train", "cars_train_annos.mat"), ("test", "cars_test_annos_withlabels.mat")):
             path = next((p for p in (self.root / "devkit" / file, self.root / file) if p.is_file()), None)
             if path is None and part == "test":
                 continue
-            for entry in _mat(path or self.root / "devkit" / file, "annotations"):
-                x1, y1, x2, y2 = (float(np.ravel(entry[f"bbox_{corner}"])[0]) for corner in ("x1", "y1", "x2", "y2"))
-                name, kind = (np.ravel(entry[field])[0] for field in ("fname", "class"))
-                # Corners are counted from 1, the last pixel inside.
-                yield Listing(f"cars_{part}/{name}", names[int(kind) - 1], "car", (x1 - 1, y1 - 1, x2, y2), part)
+            for row, entry in enumerate(_mat(path or self.root / "devkit" / file, "annotations")):
+                try:
+                    corners = [_first(entry, f"bbox_{corner}") for corner in ("x1", "y1", "x2", "y2")]
+                    name, kind = str(_first(entry, "fname")), number_of(_plain(_first(entry, "class")))
+                    if kind is None or not 1 <= kind <= len(names):
+                        raise DataError(file, "class", f"{excerpt(kind)} has no name in cars_meta.mat")
+                except DataError as error:
+                    yield Unusable(f"{file} row {row}", error.field, error.remedy)
+                else:
+                    box = _counted_from_1([_plain(corner) for corner in corners])
+                    yield Listing(f"cars_{part}/{name}", names[int(kind) - 1], "car", box, part)
 
 
 class Food101(FileSource):
     """``food-101``: ``meta/train.json``, ``meta/test.json``, ``meta/labels.txt`` beside ``meta/classes.txt``."""
 
-    def listings(self) -> Iterator[Listing]:
+    def listings(self) -> Iterator[Listed]:
         """See ``PictureSource``."""
-        labels = dict(zip(self.text("meta/classes.txt"), self.text("meta/labels.txt"), strict=False))
+        classes, names = self.text("meta/classes.txt"), self.text("meta/labels.txt")
+        if len(classes) != len(names):
+            remedy = f"holds {len(names)} names for {len(classes)} of classes.txt; fetch both again"
+            raise DataError(str(self.root / "meta/labels.txt"), "index", remedy)
+        labels = dict(zip(classes, names, strict=True))
         for part in ("train", "test"):
             for ref in self.text(f"meta/{part}.txt"):
                 kind = ref.split("/")[0]
@@ -103,44 +116,72 @@ class INaturalist2017(FileSource):
         super().__init__(root)
         self.categories, self.names, self.parts = dict(categories or INAT_CATEGORIES), dict(names or {}), tuple(parts)
 
-    def listings(self) -> Iterator[Listing]:
+    def listings(self) -> Iterator[Listed]:
         """See ``PictureSource``."""
         for part in self.parts:
-            record = _json(self.root / f"{part}2017.json")
-            boxes: dict[int, list[tuple[float, ...]]] = {}
-            if (self.root / f"{part}_2017_bboxes.json").is_file():
-                for entry in _json(self.root / f"{part}_2017_bboxes.json")["annotations"]:
-                    x, y, width, height = entry["bbox"]
-                    boxes.setdefault(entry["image_id"], []).append((x, y, x + width, y + height))
-            licences = {entry["id"]: str(entry.get("name", "")) for entry in record.get("licenses", [])}
-            for image in record["images"]:
-                found = boxes.get(image["id"], [])
-                kind, latin = Path(image["file_name"]).parts[-3:-1]
-                if kind not in self.categories or len(found) > 1:
+            yield from self._of_part(part)
+
+    def _of_part(self, part: str) -> Iterator[Listed]:
+        where = str(self.root / f"{part}2017.json")
+        record = object_of(where, "index", _json(Path(where)))
+        boxes: dict[str, list[Any]] = {}
+        path = self.root / f"{part}_2017_bboxes.json"
+        if path.is_file():
+            annotations = object_of(str(path), "index", _json(path)).get("annotations")
+            for entry in list_of(str(path), "annotations", annotations):
+                key = id_of(entry.get("image_id")) if isinstance(entry, Mapping) else None
+                boxes.setdefault(key or "", []).append(entry.get("bbox") if isinstance(entry, Mapping) else None)
+        licences = _names_of_licences(record.get("licenses"))
+        num_passed = 0
+        for number, image in enumerate(list_of(where, "images", record.get("images"))):
+            ref = f"{where} image at {number}"
+            try:
+                ref = text_of(ref, object_of(ref, "image", image), "file_name")
+                kind, latin = ("", "", *Path(ref).parts[:-1])[-2:]
+                if kind not in self.categories:
+                    num_passed += 1
                     continue
-                licence = licences.get(image.get("license"), "")
-                entity, box = self.names.get(latin, latin), found[0] if found else None
-                yield Listing(image["file_name"], entity, self.categories[kind], box, part, licence)
+                found = boxes.get(id_of(image.get("id")) or "none", [])
+                if len(found) > 1:
+                    raise DataError(ref, "several", f"is a picture with {len(found)} boxes")
+                if found:
+                    XYWH.form.numbers(found[0], ref, "bbox")
+            except DataError as error:
+                yield Unusable(ref, error.field, error.remedy)
+                continue
+            entity, box = self.names.get(latin, latin), found[0] if found else None
+            licence = licences.get(id_of(image.get("license")) or "", "")
+            yield Listing(ref, entity, self.categories[kind], box, part, licence, XYWH)
+        if boxes.get(""):
+            yield Remark(f"{path}: {len(boxes[''])} boxes belong to no picture")
+        if num_passed:
+            yield Remark(f"{where}: {num_passed} pictures of supercategories that are not asked for")
 
 
 class StanfordDogs(FileSource):
     """``Images/n02085620-Chihuahua`` and ``Annotation`` with one XML a picture; pictures of two dogs are left out."""
 
-    def listings(self) -> Iterator[Listing]:
+    def listings(self) -> Iterator[Listed]:
         """See ``PictureSource``."""
+        if not (self.root / "Annotation").is_dir():
+            raise DataError(str(self.root / "Annotation"), "index", "is missing; unpack the whole set")
         for path in sorted((self.root / "Images").glob("n*-*/*.jpg")):
-            kind = path.parent.name
-            note = self.root / "Annotation" / kind / path.stem
+            kind, ref = path.parent.name, path.relative_to(self.root).as_posix()
+            if is_hidden(path.name):
+                yield Unusable(ref, "hidden", "belongs to a system or a program, not to the pictures")
+                continue
             try:
                 # The standard parser expands no external entity.
-                found = ET.parse(note).getroot().findall("object/bndbox")
-            except (OSError, ET.ParseError) as error:
-                raise DataError(str(note), "annotation", f"cannot be read ({error}); unpack Annotation, too") from error
-            if len(found) != 1:
+                dogs = ET.parse(self.root / "Annotation" / kind / path.stem).getroot().findall("object/bndbox")
+            except (OSError, ValueError, ET.ParseError) as error:
+                yield Unusable(ref, "annotation", f"cannot be read ({error}); unpack Annotation again")
                 continue
-            corners = [float(found[0].findtext(side, "nan")) for side in ("xmin", "ymin", "xmax", "ymax")]
+            if len(dogs) != 1:
+                yield Unusable(ref, "several" if dogs else "annotation", f"is a picture with {len(dogs)} boxes")
+                continue
+            corners = [dogs[0].findtext(side, "") for side in ("xmin", "ymin", "xmax", "ymax")]
             entity = re.sub(r"[_-]", " ", kind.partition("-")[2])
-            yield Listing(f"Images/{kind}/{path.name}", entity, "dog", corners)
+            yield Listing(ref, entity, "dog", corners)
 
 
 class Flowers102(FileSource):
@@ -153,16 +194,25 @@ class Flowers102(FileSource):
 
     def __init__(self, root: str | Path, names: str | Path) -> None:
         super().__init__(root)
-        self.names = {int(number): str(name) for number, name in _json(Path(names)).items()}
+        self.names_path = Path(names)
+        found = object_of(str(names), "names", _json(self.names_path))
+        self.names = {number.strip(): name for number, name in found.items()}
 
-    def listings(self) -> Iterator[Listing]:
+    def listings(self) -> Iterator[Listed]:
         """See ``PictureSource``."""
         labels = _mat(self.root / "imagelabels.mat", "labels")
-        part_of = {int(n): part for part, key in _FLOWER_PARTS.items() for n in _mat(self.root / "setid.mat", key)}
+        part_of = {
+            number_of(_plain(n)): part
+            for part, key in _FLOWER_PARTS.items()
+            for n in _mat(self.root / "setid.mat", key)
+        }
         for number, label in enumerate(labels, start=1):
-            if int(label) not in self.names:
-                raise DataError(str(self.root), "names", f"has no name for flower {label}; complete the file")
-            yield Listing(f"jpg/image_{number:05d}.jpg", self.names[int(label)], "flower", part=part_of.get(number, ""))
+            ref, key = f"jpg/image_{number:05d}.jpg", id_of(_plain(label)) or ""
+            name = self.names.get(key)
+            if not isinstance(name, str) or not name.strip():
+                yield Unusable(ref, "names", f"flower {excerpt(_plain(label))} has no name in {self.names_path}")
+            else:
+                yield Listing(ref, name, "flower", part=part_of.get(number, ""))
 
 
 _FLOWER_PARTS = {"train": "trnid", "val": "valid", "test": "tstid"}
@@ -171,25 +221,61 @@ _FLOWER_PARTS = {"train": "trnid", "val": "valid", "test": "tstid"}
 class CUB200(FileSource):
     """``CUB_200_2011``: ``images.txt``, ``classes.txt``, ``bounding_boxes.txt`` and ``train_test_split.txt``."""
 
-    def listings(self) -> Iterator[Listing]:
+    def listings(self) -> Iterator[Listed]:
         """See ``PictureSource``."""
-        boxes = dict(line.split(maxsplit=1) for line in self.text("bounding_boxes.txt"))
-        trained = dict(line.split() for line in self.text("train_test_split.txt"))
+        boxes = {number: rest.split() for number, rest in _cells(self.text("bounding_boxes.txt"))}
+        trained = dict(_cells(self.text("train_test_split.txt")))
         for line in self.text("images.txt"):
-            number, ref = line.split(maxsplit=1)
-            x, y, width, height = (float(value) for value in boxes[number].split())
-            box = (x, y, x + width, y + height)
-            entity = ref.split("/")[0].partition(".")[2].replace("_", " ")
-            yield Listing(f"images/{ref}", entity, "bird", box, "train" if trained.get(number) == "1" else "test")
+            number, _, ref = line.strip().partition(" ")
+            if not ref:
+                yield Unusable(f"images.txt: {excerpt(line)}", "index", "is not `number path`; fetch the file again")
+                continue
+            entity = ref.strip().split("/")[0].partition(".")[2].replace("_", " ")
+            part = "train" if trained.get(number, "").strip() == "1" else "test"
+            yield Listing(f"images/{ref.strip()}", entity, "bird", boxes.get(number), part, rules=XYWH)
+
+
+def _cells(lines: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """What stands before the first space of each line, and behind it."""
+    yield from ((number, rest) for number, _, rest in (line.strip().partition(" ") for line in lines))
+
+
+def _counted_from_1(corners: Sequence[Any]) -> Sequence[Any]:
+    """A box whose pixels were counted from 1, the last one inside; what is no box stays as it is, to be refused."""
+    numbers = [number_of(value) for value in corners]
+    if len(numbers) != 4 or None in numbers:
+        return list(corners)
+    x1, y1, x2, y2 = (float(value) for value in numbers if value is not None)
+    return x1 - 1, y1 - 1, x2, y2
+
+
+def _plain(value: Any) -> Any:
+    """A value of a MATLAB file as a Python one."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _first(entry: Any, field: str) -> Any:
+    """The value of a field of a MATLAB record.
+
+    Raises:
+        DataError: there is no such field, or nothing in it.
+    """
+    try:
+        return np.ravel(entry[field])[0]
+    except (IndexError, KeyError, ValueError, TypeError) as error:
+        raise DataError("record", field, "is missing or empty") from error
+
+
+def _names_of_licences(values: Any) -> dict[str, str]:
+    entries = [value for value in values if isinstance(value, Mapping)] if isinstance(values, list) else []
+    return {id_of(entry.get("id")) or "": str(entry.get("name") or "") for entry in entries}
 
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise DataError(str(path), "index", f"cannot be opened ({error.strerror}); unpack the whole set") from error
-    except ValueError as error:
-        raise DataError(str(path), "index", f"is no JSON ({error}); fetch it again") from error
+        return read_json(path)
+    except DataError as error:
+        raise DataError(error.where, error.field, f"{error.remedy}; unpack the whole set") from error
 
 
 def _mat(path: Path, name: str) -> Any:
@@ -200,5 +286,5 @@ def _mat(path: Path, name: str) -> Any:
         raise ConfigError("source", "this set's index needs SciPy; run pip install 'kvg[sets]'") from error
     try:
         return np.ravel(loadmat(str(path))[name])
-    except (OSError, ValueError, KeyError, NotImplementedError) as error:
+    except Exception as error:  # a damaged file makes its parser raise nearly anything
         raise DataError(str(path), "index", f"cannot be read ({error}); unpack the whole set") from error

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
+from kvg.catalogue.copies import Copies, find_copies, named, repeated_files
 from kvg.catalogue.entry import Entry, Rejection
-from kvg.catalogue.hashing import groups_of_copies, matches
+from kvg.catalogue.hashing import matches
 from kvg.errors import ConfigError
+from kvg.text.names import clean_name
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,10 @@ class SplitSettings:
         test: share that test.
         copy_distance: pictures that are alike in colour are copies of each other where at most this many of the 64 bits
             that tell of light and dark differ.
+        copy_change: pictures of different names that are near in this way show different things where the colour of
+            some place (of 12 x 12) differs by more than this, of 255.
+        two_names: ``drop`` leaves out pictures that seem to show one object under two names, ``keep`` only reports
+            them.
     """
 
     unseen: Sequence[str] = ()
@@ -30,6 +36,8 @@ class SplitSettings:
     val: float = 0.1
     test: float = 0.1
     copy_distance: int = 3
+    copy_change: float = 20.0
+    two_names: Literal["drop", "keep"] = "drop"
 
     def __post_init__(self) -> None:
         """Checks the settings.
@@ -44,16 +52,21 @@ class SplitSettings:
             raise ConfigError("splits.val, test", f"{self.val} and {self.test} are more than the whole")
         if not 0 <= self.copy_distance <= 15:
             raise ConfigError("splits.copy_distance", f"{self.copy_distance} is not within 0-15 bits")
+        if not 0 <= self.copy_change <= 255:
+            raise ConfigError("splits.copy_change", f"{self.copy_change} is not within 0-255")
+        if self.two_names not in ("drop", "keep"):
+            raise ConfigError("splits.two_names", f"{self.two_names!r} is none of drop, keep")
 
 
 def share_out(
     entries: Sequence[Entry], settings: SplitSettings, seed: int, forbidden: Mapping[str, str]
-) -> tuple[list[Entry], list[Rejection]]:
+) -> tuple[list[Entry], list[Rejection], list[str]]:
     """Gives each entry its split and its use.
 
-    Copies, and copies of copies, are one group. A group that shows a forbidden picture is left out, and so is one whose
-    pictures bear different names; of files that are equal to the last byte only the first is kept. Of the rest each
-    group goes to one side as a whole, by a draw that does not depend on what else there is.
+    Copies, and copies of copies, are one group, and so are all cuts of one file. Each group goes to one side as a
+    whole, by a draw that does not depend on what else there is. Left out are pictures that look like a forbidden one,
+    all but the first of files that are equal to the last byte, equal files under two names, and, unless ``two_names``
+    keeps them, pictures that seem to show one object under two names.
 
     Args:
         entries: in a fixed order.
@@ -62,43 +75,98 @@ def share_out(
         forbidden: fingerprints of pictures that must not be trained on, by name.
 
     Returns:
-        What is kept, and what is left out; all in the order of ``entries``.
+        What is kept, and what is left out, in the order of ``entries``; and suspicions, in words.
 
     Raises:
         ConfigError: ``unseen`` names a category that does not occur.
     """
-    unknown = set(settings.unseen) - {entry.category for entry in entries}
+    unseen_names = {clean_name(name) for name in settings.unseen}
+    unknown = unseen_names - {entry.category for entry in entries}
     if unknown:
         raise ConfigError("splits.unseen", f"{sorted(unknown)} are no categories of these sources; correct the names")
-    hashes = [int(entry.fingerprint, 16) for entry in entries]
-    wanted = {name: int(value, 16) for name, value in forbidden.items()}
-    copied = matches(wanted, hashes, settings.copy_distance) if wanted else [""] * len(entries)
-    groups = groups_of_copies(hashes, settings.copy_distance)
-    members = defaultdict(list)
-    for number, group in enumerate(groups):
-        members[group].append(number)
+    copied = _copies_of_forbidden(entries, forbidden, settings.copy_distance)
+    copies = find_copies(entries, settings.copy_distance, settings.copy_change)
+    repeated = repeated_files(entries)
+    sides = _Sides(entries, copies.groups, settings, seed)
     kept, left = [], []
-    first: dict[str, str] = {}
     for number, entry in enumerate(entries):
-        own = members[groups[number]]
-        names = sorted({entries[n].entity for n in own})
-        reason = ""
+        field, reason = "copy", repeated.get(number, "")
         if copied[number]:
-            reason = f"shows the same as {copied[number]}, which must not be trained on"
-        elif len(names) > 1:
-            reason = f"the same picture bears {len(names)} names: {', '.join(names[:4])}"
-        elif first.setdefault(entry.sha256, f"{entry.source}: {entry.ref}") != f"{entry.source}: {entry.ref}":
-            reason = f"is the same file as {first[entry.sha256]}"
+            reason = f"looks the same as {copied[number]}, which must not be trained on"
+        elif not reason and number in copies.rivals and settings.two_names == "drop":
+            field, reason = "suspected copy", _suspicion(entries[copies.rivals[number]])
         if reason:
-            left.append(Rejection(entry.source, entry.ref, "copy", reason))
-            continue
-        unseen = entry.category in settings.unseen or _share(seed, entry.category, entry.entity) < settings.held_out
-        draw = _share(seed, min(entries[n].sha256 for n in own))
-        use = "val" if draw < settings.val else "test" if draw < settings.val + settings.test else "train"
-        if unseen:  # there is nothing to train on, so all of it serves
-            use = "val" if draw * (settings.val + settings.test) < settings.val else "test"
-        kept.append(replace(entry, split="unseen" if unseen else "seen", use=use))
-    return kept, left
+            left.append(Rejection(entry.source, entry.ref, field, reason))
+        else:
+            split = "unseen" if sides.is_unseen(entry) else "seen"
+            kept.append(replace(entry, split=split, use=sides.use(copies.groups[number])))
+    return kept, left, _suspicions(entries, copies, settings)
+
+
+class _Sides:
+    """Which side each group of copies is on."""
+
+    def __init__(self, entries: Sequence[Entry], groups: Sequence[int], settings: SplitSettings, seed: int) -> None:
+        self.settings, self.seed = settings, seed
+        self._unseen_categories = {clean_name(name) for name in settings.unseen}
+        self._held_out: dict[tuple[str, str], bool] = {}
+        self._draws: dict[int, str] = {}
+        self._unseen_groups: set[int] = set()
+        for entry, group in zip(entries, groups, strict=True):
+            self._draws[group] = min(self._draws.get(group, entry.sha256), entry.sha256)
+            if self.is_unseen(entry):
+                self._unseen_groups.add(group)
+
+    def is_unseen(self, entry: Entry) -> bool:
+        """Whether nothing of an entity is trained on."""
+        key = entry.category, entry.entity
+        if key not in self._held_out:
+            self._held_out[key] = _share(self.seed, *key) < self.settings.held_out
+        return entry.category in self._unseen_categories or self._held_out[key]
+
+    def use(self, group: int) -> str:
+        """The use of all pictures of a group; one that shows anything unseen is not trained on."""
+        val, test, draw = self.settings.val, self.settings.test, _share(self.seed, self._draws[group])
+        if group in self._unseen_groups:  # there is nothing to train on, so all of it serves
+            return "val" if draw * (val + test) < val else "test"
+        return "val" if draw < val else "test" if draw < val + test else "train"
+
+
+def _copies_of_forbidden(entries: Sequence[Entry], forbidden: Mapping[str, str], max_distance: int) -> list[str]:
+    """For each picture the forbidden one that it looks like, whole or in its cut; '' where there is none."""
+    wanted = {name: int(value, 16) for name, value in forbidden.items()}
+    if not wanted:
+        return [""] * len(entries)
+    hashes = [int(entry.fingerprint, 16) for entry in entries]
+    cut = [number for number, entry in enumerate(entries) if entry.file_fingerprint]
+    found = matches(wanted, [*hashes, *(int(entries[n].file_fingerprint, 16) for n in cut)], max_distance)
+    for number, name in zip(cut, found[len(entries) :], strict=True):
+        found[number] = found[number] or name
+    return found[: len(entries)]
+
+
+def _suspicion(rival: Entry) -> str:
+    remedy = "correct the names; or, if they are two things, set splits.two_names: keep, or a lower splits.copy_change"
+    return f"seems to show the same as {named(rival)}; {remedy}"
+
+
+def _suspicions(entries: Sequence[Entry], copies: Copies, settings: SplitSettings) -> list[str]:
+    """What may be wrong with the names of pictures, in words."""
+    lines = []
+    if copies.rivals:
+        first = min(copies.rivals)
+        state = "are left out (splits.two_names: drop)" if settings.two_names == "drop" else "are kept"
+        lines.append(
+            f"{len(copies.rivals)} pictures seem to show the same as one of another name, and {state}; the first: "
+            f"{entries[first].ref} ({entries[first].entity}) and {named(entries[copies.rivals[first]])}"
+        )
+    if copies.lookalikes:
+        one, other = (entries[number] for number in copies.lookalikes[0])
+        lines.append(
+            f"{len(copies.lookalikes)} pictures look like one of another name but for a part, as things on one "
+            f"background do, and are kept; the first: {other.ref} ({other.entity}) and {named(one)}"
+        )
+    return lines
 
 
 def _share(seed: int, *words: str) -> float:

@@ -1,28 +1,68 @@
-"""Lists of pictures: CSV, JSON and JSON lines, COCO annotations, and Hugging Face parquet files."""
+"""Lists of pictures as people write them: CSV, JSON and JSON lines. COCO and parquet stand beside them."""
 
 from __future__ import annotations
 
-import csv
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 
-from kvg.catalogue.listing import FileSource, Listing
-from kvg.errors import DataError
+from kvg.box_forms import BoxForm, BoxFormat, BoxUnit
+from kvg.catalogue.coco import Coco
+from kvg.catalogue.listing import BoxesOf, BoxRules, FileSource, Listed, Listing, Remark, Unusable
+from kvg.catalogue.parquet import Parquet
+from kvg.catalogue.several import NamedObject, apart
+from kvg.errors import ConfigError, DataError
+from kvg.records import (
+    SUFFIXES,
+    SURPLUS,
+    csv_rows,
+    excerpt,
+    json_lines,
+    numbered,
+    object_of,
+    optional_text,
+    parse_json,
+    read_json,
+    text_of,
+)
+
+__all__ = ["Coco", "Parquet", "Table"]  # project files name all three by this module
+
+_TEXTS: Final = ("path", "entity", "category", "part", "licence")
+_CORNERS: Final = ("x1", "y1", "x2", "y2")
+_SIDES: Final = {"xyxy": _CORNERS, "xywh": ("x", "y", "width", "height"), "cxcywh": ("cx", "cy", "width", "height")}
+_LIKE_BOXES: Final = frozenset(
+    {
+        "bbox", "boxes", "bounding_box", "gt_bbox", "xmin", "ymin", "xmax", "ymax", "x_min", "y_min", "x_max", "y_max",
+        "x", "y", "w", "h", "cx", "cy", "left", "top", "right", "bottom", "bbox_x", "bbox_y", "bbox_w", "bbox_h",
+    }
+)  # fmt: skip
 
 
 class Table(FileSource):
-    """A list with one picture a row: ``path``, ``entity``, ``category``, and if known ``box``, ``part``, ``licence``.
+    """A list with one object a row: ``path``, ``entity``, ``category``, and if known ``box``, ``part``, ``licence``.
+
+    A row that cannot be used is left out by name, and the rest is kept. Rows that name one picture and give it
+    different boxes are its objects, see ``several``.
 
     Args:
-        path: a ``.csv`` with a header, a ``.json`` list of objects, or ``.jsonl``. A box is four numbers
-            (x1, y1, x2, y2, pixels); in CSV they stand in ``x1``, ``y1``, ``x2``, ``y2``.
+        path: a ``.csv`` with a header, a ``.json`` list of objects, or ``.jsonl``. A box is four numbers in ``box``; or
+            they stand in four columns, ``x1``, ``y1``, ``x2``, ``y2``, whose numbers are of ``box_format``, too
+            (or, by that format, in ``x``, ``y``, ``width``, ``height``, or in ``cx``, ``cy``, ``width``, ``height``).
         root: folder that paths are relative to; by default the list's own.
         columns: ``{ours: theirs}`` where the list uses other words.
         category: of all rows, where the list has no such column.
+        box_unit: ``pixels``, ``relative_1000`` (0-1000 over width and height) or ``unit`` (0-1).
+        box_format: ``xyxy`` (two corners), ``xywh`` (corner, width, height) or ``cxcywh`` (centre, width, height).
+        boxes_of: ``upright`` or ``raw``, see ``BoxRules``.
+        several: ``crop`` or ``reject``, see ``BoxRules``.
+        margin: see ``BoxRules``.
+        max_overlap: see ``BoxRules``.
+
+    Raises:
+        ConfigError: a setting cannot work.
+        DataError: the list or the folder is missing.
     """
 
     def __init__(
@@ -31,187 +71,140 @@ class Table(FileSource):
         root: str | Path | None = None,
         columns: Mapping[str, str] | None = None,
         category: str = "",
+        box_unit: BoxUnit = "pixels",
+        box_format: BoxFormat = "xyxy",
+        boxes_of: BoxesOf = "upright",
+        several: Literal["crop", "reject"] = "crop",
+        margin: float = 0.15,
+        max_overlap: float = 0.2,
     ) -> None:
         self.path = Path(path)
         super().__init__(root if root is not None else self.path.parent)
+        self.rules = BoxRules(BoxForm(box_unit, box_format), boxes_of, several, margin, max_overlap)
         self.columns, self.category = dict(columns or {}), category
+        known = {*_TEXTS, "box", *_CORNERS, *_SIDES[box_format]}
+        for ours in self.columns:
+            if ours not in known:
+                raise ConfigError("columns", f"'{ours}' is none of ours, which are {', '.join(sorted(known))}")
         if not self.path.is_file():
             raise DataError(str(self.path), "list", "is missing; correct the path")
+        if self.path.suffix.lower() not in SUFFIXES:
+            raise DataError(str(self.path), "list", f"is none of {', '.join(SUFFIXES)}; save it as one of them")
 
-    def listings(self) -> Iterator[Listing]:
+    def listings(self) -> Iterator[Listed]:
         """See ``PictureSource``."""
-        for row in self._rows():
-            values = {ours: row.get(self.columns.get(ours, ours)) for ours in (*_TEXTS, "box", *_CORNERS)}
-            corners = [values[corner] for corner in _CORNERS]
-            box = values["box"] or (corners if any(corner not in (None, "") for corner in corners) else None)
-            texts = {name: str(values[name] or "").strip() for name in _TEXTS}
-            texts["category"] = texts["category"] or self.category
-            yield Listing(ref=texts.pop("path"), box=box, **texts)
+        rows = list(self._rows())
+        listed = [row if isinstance(row, Unusable) else self._listed(*row) for row in rows]
+        several = self._several(v for v in listed if isinstance(v, Listing))
+        for value in listed:
+            if isinstance(value, Unusable) or value.ref not in several:
+                yield value
+            elif several[value.ref]:
+                yield from apart(several[value.ref])
+                several[value.ref] = []  # all objects of a picture come where the first one stands
+        yield from self._remarks([row for row in rows if not isinstance(row, Unusable)], listed)
 
-    def _rows(self) -> Iterator[Mapping[str, Any]]:
-        try:
-            text = self.path.read_text("utf-8-sig")
-            if self.path.suffix == ".csv":
-                yield from csv.DictReader(text.splitlines())
-                return
-            lines = text.splitlines() if self.path.suffix == ".jsonl" else []
-            rows = [json.loads(line) for line in lines if line.strip()] if lines else json.loads(text)
-        except ValueError as error:
-            raise DataError(str(self.path), "list", f"cannot be read ({error}); correct it") from error
-        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+    def _rows(self) -> Iterator[tuple[str, Mapping[str, Any]] | Unusable]:
+        """Where each row stands and what it holds."""
+        if self.path.suffix.lower() == ".csv":
+            for number, (where, row) in enumerate(csv_rows(self.path)):
+                if not number:
+                    self._check_columns(row)
+                if SURPLUS in row:
+                    reason = f"has {len(row[SURPLUS])} cells more than the header; quote cells that hold commas"
+                    yield Unusable(where, "row", reason)
+                else:
+                    yield where, row
+            return
+        if self.path.suffix.lower() == ".jsonl":
+            yield from self._json_lines()
+            return
+        rows = read_json(self.path)
+        if not isinstance(rows, list):
             raise DataError(str(self.path), "list", "is not a list of objects; write one object a picture")
-        yield from rows
+        yield from (self._object(where, value) for where, value in numbered(self.path, rows))
 
-
-_TEXTS, _CORNERS = ("path", "entity", "category", "part", "licence"), ("x1", "y1", "x2", "y2")
-
-
-class Coco(FileSource):
-    """COCO annotations, of which pictures with exactly one box are taken: others hold several entities.
-
-    The entity is the annotation's category, our category its ``supercategory``.
-
-    Args:
-        path: the JSON.
-        root: folder that ``file_name`` is relative to.
-        supercategories: ``{supercategory: category}``, the only ones that are taken; None for all.
-        part: that these pictures belong to.
-    """
-
-    def __init__(
-        self,
-        path: str | Path,
-        root: str | Path,
-        supercategories: Mapping[str, str] | None = None,
-        part: str = "",
-    ) -> None:
-        super().__init__(root)
-        self.path, self.part = Path(path), part
-        self.supercategories = dict(supercategories) if supercategories is not None else None
-
-    def listings(self) -> Iterator[Listing]:
-        """See ``PictureSource``."""
-        try:
-            record = json.loads(self.path.read_text("utf-8"))
-            names = {entry["id"]: entry for entry in record["categories"]}
-            licences = {entry["id"]: entry.get("name") or entry.get("url", "") for entry in record.get("licenses", [])}
-            found = defaultdict(list)
-            for entry in record["annotations"]:
-                found[entry["image_id"]].append(entry)
-            for image in record["images"]:
-                entries = found[image["id"]]
-                if len(entries) != 1:
-                    continue
-                kind = names[entries[0]["category_id"]]
-                category = str(kind.get("supercategory", ""))
-                if self.supercategories is not None:
-                    if category not in self.supercategories:
-                        continue
-                    category = self.supercategories[category]
-                box = None
-                if "bbox" in entries[0]:
-                    x, y, width, height = entries[0]["bbox"]
-                    box = (x, y, x + width, y + height)
-                licence = str(licences.get(image.get("license"), ""))
-                yield Listing(str(image["file_name"]), str(kind["name"]), category, box, self.part, licence)
-        except OSError as error:
-            raise DataError(str(self.path), "annotations", f"cannot be opened ({error.strerror})") from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(str(self.path), "annotations", f"are not COCO's ({error!r}); correct them") from error
-
-
-class Parquet(FileSource):
-    """Hugging Face parquet files, with pictures as ``{bytes, path}`` and labels as names or numbers.
-
-    Args:
-        root: folder of the files.
-        category: of all of them.
-        image: column of the picture.
-        label: column of the entity.
-        names: of numbered labels; by default those that the file's own Hugging Face metadata hold.
-        pattern: which files.
-    """
-
-    def __init__(
-        self,
-        root: str | Path,
-        category: str,
-        image: str = "image",
-        label: str = "label",
-        names: Sequence[str] | None = None,
-        pattern: str = "**/*.parquet",
-    ) -> None:
-        super().__init__(root)
-        self.category, self.image, self.label, self.names = category, image, label, names
-        self.files = sorted(self.root.glob(pattern))
-        if not self.files:
-            raise DataError(str(self.root), "pattern", f"'{pattern}' finds no file; correct it")
-
-    def listings(self) -> Iterator[Listing]:
-        """See ``PictureSource``; the part is the beginning of a file's name, as in ``train-00000-of-00003``."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        for path in self.files:
+    def _json_lines(self) -> Iterator[tuple[str, Mapping[str, Any]] | Unusable]:
+        fault: DataError | None = None
+        num_read = 0
+        for number, line in json_lines(self.path):
+            where = f"{self.path} line {number}"
             try:
-                file = pq.ParquetFile(path)
-                missing = {self.image, self.label} - set(file.schema_arrow.names)
-                if missing:
-                    remedy = f"is missing; name one of {', '.join(file.schema_arrow.names)}"
-                    raise DataError(str(path), ", ".join(sorted(missing)), remedy)
-                names = self.names or _class_names(file.schema_arrow.metadata, self.label)
-                labels = file.read([self.label]).column(0).to_pylist()
-            except (OSError, pa.ArrowException) as error:
-                raise DataError(str(path), "parquet", f"cannot be read ({error}); fetch it again") from error
-            part = path.stem.partition("-")[0]
-            for row, label in enumerate(labels):
-                ref = f"{path.relative_to(self.root).as_posix()}#{row}"
-                if isinstance(label, int):
-                    if names is None:
-                        raise DataError(str(path), self.label, f"is a number ({label}) without a name; give `names`")
-                    label = names[label] if 0 <= label < len(names) else ""
-                yield Listing(ref, str(label or "").replace("_", " "), self.category, part=part)
+                value = parse_json(line, where)
+            except DataError as error:
+                fault = fault or error
+                yield Unusable(where, error.field, error.remedy)
+            else:
+                num_read += 1
+                yield self._object(where, value)
+        if fault and not num_read:
+            raise fault
 
-    def read(self, ref: str) -> bytes:
-        """See ``PictureSource``."""
-        name, _, row = ref.rpartition("#")
-        return _bytes(_column(str(self.root / name), self.image)[int(row)].as_py(), ref, self.image)
-
-    @staticmethod
-    def pictures(path: Path, image: str = "image") -> Iterator[bytes]:
-        """The pictures of one file, whatever else is in it.
-
-        Raises:
-            DataError: it cannot be read, or a row holds no picture.
-        """
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
+    def _object(self, where: str, value: Any) -> tuple[str, Mapping[str, Any]] | Unusable:
         try:
-            column = pq.read_table(path, columns=[image]).column(0)
-        except (OSError, pa.ArrowException, IndexError) as error:
-            raise DataError(str(path), image, f"cannot be read ({error}); fetch the file again") from error
-        yield from (_bytes(value.as_py(), f"{path}#{row}", image) for row, value in enumerate(column))
+            return where, object_of(where, "row", value)
+        except DataError as error:
+            return Unusable(where, error.field, error.remedy)
 
+    def _check_columns(self, row: Mapping[str, Any]) -> None:
+        needed = {
+            self.columns.get(name, name) for name in ("path", "entity", *(() if self.category else ("category",)))
+        }
+        missing = sorted((needed | set(self.columns.values())) - row.keys())
+        if missing:
+            there = ", ".join(excerpt(name, 40) for name in list(row)[:12])
+            remedy = (
+                f"its first line holds {there}; write a header, name other columns in `columns`, or give `category`"
+            )
+            raise DataError(str(self.path), "header", f"has no column {', '.join(map(repr, missing))}; {remedy}")
 
-def _bytes(value: Any, name: str, field: str) -> bytes:
-    data = value.get("bytes") if isinstance(value, dict) else value
-    if not isinstance(data, bytes):
-        raise DataError(name, field, "holds no bytes; embed the pictures")
-    return data
+    def _listed(self, where: str, row: Mapping[str, Any]) -> Listing | Unusable:
+        ours = {name: row.get(self.columns.get(name, name)) for name in (*_TEXTS, "box")}
+        ref = where
+        try:
+            ref = text_of(where, ours, "path")
+            entity = text_of(where, ours, "entity")
+            texts = {name: optional_text(where, ours, name) for name in ("category", "part", "licence")}
+            category = texts["category"] or self.category or text_of(where, texts, "category")
+            box = self._box(where, row, ours["box"])
+            if box is not None:
+                self.rules.form.numbers(box, where, "box")
+        except DataError as error:
+            place = "" if ref == where else f" ({where})"
+            return Unusable(ref, error.field, f"{error.remedy}{place}")
+        return Listing(ref, entity, category, box, texts["part"], texts["licence"], self.rules)
 
-
-@lru_cache(maxsize=2)  # rows are asked for in order, and a file may be large
-def _column(path: str, name: str) -> Any:
-    import pyarrow.parquet as pq
-
-    return pq.read_table(path, columns=[name], memory_map=True).column(0)
-
-
-def _class_names(metadata: Mapping[bytes, bytes] | None, label: str) -> Sequence[str] | None:
-    try:
-        record = json.loads((metadata or {})[b"huggingface"])
-        names = record["info"]["features"][label]["names"]
-    except (KeyError, ValueError, TypeError):
+    def _box(self, where: str, row: Mapping[str, Any], box: Any) -> Any:
+        """A row's box as it is written; None where it has none."""
+        if isinstance(box, str) and box.strip().startswith("["):  # in a cell of a CSV
+            return parse_json(box, where)
+        if box not in (None, ""):
+            return box
+        for names in (_CORNERS, _SIDES[self.rules.form.format]):
+            sides = [row.get(self.columns.get(name, name)) for name in names]
+            if any(side not in (None, "") for side in sides):
+                return sides
         return None
-    return [str(name) for name in names]
+
+    def _several(self, listings: Iterator[Listing]) -> dict[str, list[NamedObject]]:
+        """The objects of each picture that has several, which are told by their boxes."""
+        by_picture: dict[str, list[Listing]] = defaultdict(list)
+        for listing in listings:
+            by_picture[listing.ref].append(listing)
+        return {
+            ref: [NamedObject(str(number), listing) for number, listing in enumerate(own, start=1)]
+            for ref, own in by_picture.items()
+            if len({str(listing.box) for listing in own if listing.box is not None}) > 1
+        }
+
+    def _remarks(
+        self, rows: Sequence[tuple[str, Mapping[str, Any]]], listed: Sequence[Listing | Unusable]
+    ) -> Iterator[Remark]:
+        """Names columns that look like boxes where no box was read."""
+        if not rows or any(isinstance(value, Unusable) or value.box is not None for value in listed):
+            return
+        known = {self.columns.get(name, name) for name in _TEXTS}
+        unread = [name for name in rows[0][1] if str(name).lower() in _LIKE_BOXES - known]
+        if unread:
+            names = ", ".join(map(str, unread))
+            yield Remark(f"{self.path}: {names} look like boxes and are not read; see `columns` and `box_format`")

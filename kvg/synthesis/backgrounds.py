@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 from PIL import Image, ImageFilter
 
-from kvg.catalogue.folders import PICTURE_SUFFIXES
+from kvg.catalogue.walking import walk
 from kvg.errors import ConfigError, DataError
 from kvg.pictures import read_file
 
@@ -124,10 +124,13 @@ class Photographs:
 
     def __init__(self, root: str | Path, max_side: int = 1024, cache_mb: int = 128) -> None:
         self.root, self.max_side, self._max_bytes = Path(root), max_side, cache_mb * 2**20
-        found = sorted(self.root.rglob("*")) if self.root.is_dir() else []
-        self._paths = [path for path in found if path.suffix.lower() in PICTURE_SUFFIXES]
+        walked = walk(self.root)
+        self._paths = list(walked.pictures())
         if not self._paths:
             raise ConfigError("compositor.background_folder", f"'{root}' holds no pictures; correct the path")
+        if walked.hidden or walked.closed:
+            num = len(walked.hidden), len(walked.closed)
+            log.info("%s: %d hidden or system files passed over, %d folders cannot be opened", self.root, *num)
         self._bad: set[Path] = set()
         self._kept: OrderedDict[Path, Image.Image] = OrderedDict()
 

@@ -12,10 +12,9 @@ from typing import Any
 from PIL import Image
 
 from kvg.catalogue.boxing import boxed_entries
-from kvg.catalogue.entry import CATALOGUE, Entry
+from kvg.catalogue.entry import CATALOGUE, Entry, open_entry
 from kvg.catalogue.project import load_project, read_yaml
 from kvg.errors import ConfigError, DataError
-from kvg.pictures import read_picture
 from kvg.synthesis.sources import EntityInfo
 from kvg.synthesis.tiles import Picture, Tile
 from kvg.types import Box
@@ -98,7 +97,7 @@ class CatalogueTiles:
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key]
-        image = read_picture(self._sources[entry.source].read(entry.ref), entry.ref, self._max_pixels)
+        image = open_entry(self._sources, entry, self._max_pixels)
         if image.size != (entry.width, entry.height) or entry.box_px is None:
             raise DataError(entry.ref, "size", "has changed since the scan; scan again")
         path, cut_out = f"{entry.source}/{entry.ref}", entry.box_from == "alpha"

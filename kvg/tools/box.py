@@ -200,11 +200,11 @@ class Questions:
         """In the order of the pictures, without those that cannot be read."""
         from kvg.asking.request import Request
         from kvg.catalogue.box_rules import wording
-        from kvg.catalogue.boxing import open_entry
+        from kvg.catalogue.boxing import open_on_white
 
         for entry in self.entries:
             try:
-                image = open_entry(self.sources, entry, self.max_opened)
+                image = open_on_white(self.sources, entry, self.max_opened)
             except DataError as error:
                 self.unread[key_of(entry)] = str(error)
                 continue
@@ -272,7 +272,7 @@ def _is_made_with(out: Path, identity: str) -> bool:
 
 def _review(project: Project, settings: BoxSettings, sources: Mapping[str, PictureSource]) -> None:
     from kvg.catalogue.box_rules import OWN
-    from kvg.catalogue.boxing import Ticks, by_doubt, is_doubtful, open_entry, with_boxes
+    from kvg.catalogue.boxing import Ticks, by_doubt, is_doubtful, open_on_white, with_boxes
     from kvg.catalogue.review_page import Shown, write_pages
 
     boxed = [pair for pair in with_boxes(project) if pair[0].box_px is not None]
@@ -280,7 +280,7 @@ def _review(project: Project, settings: BoxSettings, sources: Mapping[str, Pictu
     chosen, ticks = boxed if settings.review == "all" or not found else found, Ticks(project.out)
     ordered = by_doubt(chosen, settings)
     shown = [Shown(entry, iou, is_doubtful(entry, iou, settings), entry in ticks) for entry, iou in ordered]
-    pages, lost = write_pages(project.out, shown, lambda entry: open_entry(sources, entry, project.scan.max_pixels))
+    pages, lost = write_pages(project.out, shown, lambda entry: open_on_white(sources, entry, project.scan.max_pixels))
     which = "of models" if chosen is found else "of all kinds"
     ticked = sum(item.bad for item in shown)
     print(f"{len(shown)} boxes {which} to review, {ticked} of them ticked as bad: open {pages[0]}")

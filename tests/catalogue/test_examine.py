@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
-from kvg.catalogue.examine import alpha_box, checked_box
+from kvg.catalogue.examine import alpha_box
 from kvg.errors import DataError
 
 
@@ -35,26 +35,3 @@ def test_soft_rims_do_not_count():
     assert alpha_box(image) == (5, 6, 20, 25)
     with pytest.raises(DataError, match="no entity"):
         alpha_box(with_alpha((40, 30), (5, 6, 20, 25), value=90))
-
-
-@pytest.mark.parametrize(
-    ("raw", "expected"),
-    [
-        (None, None),
-        ([1, 2, 30, 20.5], (1, 2, 30, 20.5)),
-        (["1", "2", "30", "20"], (1, 2, 30, 20)),
-        ([-1, 0, 40.5, 31], (0, 0, 40, 30)),  # over the rim by rounding
-    ],
-)
-def test_boxes_that_are_told(raw, expected):
-    assert checked_box(raw, 40, 30) == expected
-
-
-@pytest.mark.parametrize(
-    "raw",
-    [[1, 2, 3], "abcd", [1, 2, "x", 4], [3, 2, 1, 4], [1, 2, 1, 4], [1, 2, 50, 4], [float("nan"), 2, 3, 4], 7,
-     [-1.4, 2, -0.2, 4]],
-)  # fmt: skip
-def test_boxes_that_cannot_be(raw):
-    with pytest.raises(DataError, match="box"):
-        checked_box(raw, 40, 30)

@@ -11,6 +11,8 @@ from kvg.catalogue.entry import Entry
 from kvg.catalogue.sharing import SplitSettings, share_out
 from kvg.errors import ConfigError
 
+REMEDY = "correct the names; or, if they are two things, set splits.two_names: keep, or a lower splits.copy_change"
+
 
 def entry(number, entity="Hoopoe", category="bird", fingerprint=None, sha256=None):
     value = random.Random(number).getrandbits(64) if fingerprint is None else fingerprint
@@ -23,7 +25,7 @@ def uses(entries):
 
 
 def test_shares_are_as_asked():
-    kept, left = share_out([entry(n) for n in range(2000)], SplitSettings(val=0.1, test=0.3), 0, {})
+    kept, left, _ = share_out([entry(n) for n in range(2000)], SplitSettings(val=0.1, test=0.3), 0, {})
     counts = {use: sum(e.use == use for e in kept) for use in ("train", "val", "test")}
     assert left == []
     # Four standard deviations of a share of 0.3 are 82 of 2,000.
@@ -50,13 +52,13 @@ def test_a_draw_does_not_depend_on_what_else_there_is():
 def test_nothing_unseen_is_trained_on():
     entries = [entry(n, f"{category}{n % 20}", category) for n in range(400) for category in ("bird", "fish")]
     entries = [entry(k, e.entity, e.category) for k, e in enumerate(entries)]
-    kept, _ = share_out(entries, SplitSettings(unseen=["fish"], held_out=0.25, val=0.1, test=0.1), 0, {})
+    kept, *_ = share_out(entries, SplitSettings(unseen=["fish"], held_out=0.25, val=0.1, test=0.1), 0, {})
     unseen = {e.entity for e in kept if e.split == "unseen"}
     assert {e.entity for e in kept if e.category == "fish"} <= unseen
     assert 1 <= sum(name.startswith("bird") for name in unseen) <= 12
     assert not any(e.use == "train" for e in kept if e.entity in unseen)
     assert {e.use for e in kept if e.entity in unseen} == {"val", "test"}
-    only_test, _ = share_out(entries, SplitSettings(unseen=["fish"], val=0.0, test=0.0), 0, {})
+    only_test, *_ = share_out(entries, SplitSettings(unseen=["fish"], val=0.0, test=0.0), 0, {})
     assert {(e.split, e.use) for e in only_test} == {("unseen", "test"), ("seen", "train")}
 
 
@@ -69,12 +71,12 @@ def test_what_is_left_out_and_why():
         entry(3),
         entry(4, fingerprint=int(entry(3).fingerprint, 16), sha256=same),
     ]
-    kept, left = share_out(entries, SplitSettings(), 0, {"bench.parquet#7": f"{0b1111:016x}"})
+    kept, left, _ = share_out(entries, SplitSettings(), 0, {"bench.parquet#7": f"{0b1111:016x}"})
     assert [e.ref for e in kept] == ["3.jpg"]
     assert [(r.ref, r.reason) for r in left] == [
-        ("0.jpg", "shows the same as bench.parquet#7, which must not be trained on"),
-        ("1.jpg", "the same picture bears 2 names: Hoopoe, Wren"),
-        ("2.jpg", "the same picture bears 2 names: Hoopoe, Wren"),
+        ("0.jpg", "looks the same as bench.parquet#7, which must not be trained on"),
+        ("1.jpg", f"seems to show the same as photos: 2.jpg, which is named 'Wren'; {REMEDY}"),
+        ("2.jpg", f"seems to show the same as photos: 1.jpg, which is named 'Hoopoe'; {REMEDY}"),
         ("4.jpg", "is the same file as photos: 3.jpg"),
     ]
 

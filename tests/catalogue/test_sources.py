@@ -13,6 +13,7 @@ import pytest
 from scipy.io import savemat
 
 from kvg.catalogue.folders import ImageFolder
+from kvg.catalogue.listing import Listing, Remark, Unusable
 from kvg.catalogue.published import (
     CUB200,
     FGVCAircraft,
@@ -31,7 +32,23 @@ CORNERS = ("x1", "y1", "x2", "y2")
 
 
 def told(source):
-    return [(v.ref, v.entity, v.category, v.box, v.part, v.licence) for v in source.listings()]
+    """What a source lists; boxes as corners in its unit."""
+    found = [v for v in source.listings() if isinstance(v, Listing)]
+    return [(v.ref, v.entity, v.category, corners(v), v.part, v.licence) for v in found]
+
+
+def corners(listing):
+    form = listing.rules.form
+    return None if listing.box is None else form.corners(form.numbers(listing.box, listing.ref, "box"))
+
+
+def faults(source):
+    """What it cannot list."""
+    return {(v.ref, v.field): v.reason for v in source.listings() if isinstance(v, Unusable)}
+
+
+def remarks(source):
+    return [v.text for v in source.listings() if isinstance(v, Remark)]
 
 
 def write(root: Path, files: dict[str, str | bytes]) -> Path:
@@ -112,8 +129,8 @@ def test_table(tmp_path, kind):
 
 def test_table_with_a_box_column(tmp_path):
     path = tmp_path / "list.jsonl"
-    path.write_text('{"path": "a.jpg", "entity": "Wren", "category": "bird", "box": [1, 2, 3, 4], "part": "val"}\n')
-    assert told(Table(path)) == [("a.jpg", "Wren", "bird", [1, 2, 3, 4], "val", "")]
+    path.write_text('{"path": "a.jpg", "entity": "Wren", "category": "bird", "box": [1, 2, 30, 40], "part": "val"}\n')
+    assert told(Table(path)) == [("a.jpg", "Wren", "bird", (1, 2, 30, 40), "val", "")]
     path.write_text("{")
     with pytest.raises(DataError, match="cannot be read"):
         told(Table(path))
@@ -140,11 +157,15 @@ def test_coco(tmp_path):
     }
     write(tmp_path, {"a.json": json.dumps(record)})
     assert told(Coco(tmp_path / "a.json", tmp_path, {"Aves": "bird"}, "train")) == [
-        ("1.jpg", "Wren", "bird", (10, 20, 40, 60), "train", "Attribution License")
+        ("1.jpg", "Wren", "bird", (10, 20, 40, 60), "train", "Attribution License"),
+        ("2.jpg#2", "Wren", "bird", (0, 0, 5, 5), "train", "Attribution License"),
+        ("2.jpg#3", "Wren", "bird", (9, 9, 14, 14), "train", "Attribution License"),
     ]
-    assert [v.category for v in Coco(tmp_path / "a.json", tmp_path).listings()] == ["Aves", "Fish"]
+    source = Coco(tmp_path / "a.json", tmp_path, several="reject")
+    assert [v[2] for v in told(source)] == ["Aves", "Fish"]
+    assert faults(source).keys() == {("2.jpg#2", "several"), ("2.jpg#3", "several")}
     write(tmp_path, {"a.json": json.dumps({"images": []})})
-    with pytest.raises(DataError, match="not COCO's"):
+    with pytest.raises(DataError, match="annotations: None must be a list"):
         told(Coco(tmp_path / "a.json", tmp_path))
 
 
@@ -159,13 +180,15 @@ def test_parquet(tmp_path):
     assert told(source) == [
         ("test-00000-of-00001.parquet#0", "ramen", "food", None, "test", ""),
         ("test-00000-of-00001.parquet#1", "apple pie", "food", None, "test", ""),
-        ("test-00000-of-00001.parquet#2", "", "food", None, "test", ""),  # without a name; rejected when it is opened
     ]
+    assert faults(source) == {
+        ("test-00000-of-00001.parquet#2", "label"): "9 has no name among 2; correct it or `names`"
+    }
     assert source.read("test-00000-of-00001.parquet#1") == photo
     with pytest.raises(DataError, match="name one of image, label"):
         told(Parquet(tmp_path, "food", label="fine_label"))
     pq.write_table(table, tmp_path / "test-00000-of-00001.parquet")
-    with pytest.raises(DataError, match="without a name"):
+    with pytest.raises(DataError, match="without names"):
         told(Parquet(tmp_path, "food"))
 
 
@@ -253,9 +276,10 @@ def test_stanford_dogs(tmp_path):
         },
     )
     assert told(StanfordDogs(tmp_path)) == [
-        ("Images/n02085620-Chihuahua/n02085620_7.jpg", "Chihuahua", "dog", [71, 25, 276, 498], "", ""),
-        ("Images/n02105855-Shetland_sheepdog/n02105855_2.jpg", "Shetland sheepdog", "dog", [5, 25, 276, 498], "", ""),
+        ("Images/n02085620-Chihuahua/n02085620_7.jpg", "Chihuahua", "dog", (71, 25, 276, 498), "", ""),
+        ("Images/n02105855-Shetland_sheepdog/n02105855_2.jpg", "Shetland sheepdog", "dog", (5, 25, 276, 498), "", ""),
     ]
+    assert faults(StanfordDogs(tmp_path)).keys() == {("Images/n02101556-clumber/n02101556_1.jpg", "several")}
 
 
 def test_flowers_102(tmp_path):
@@ -263,7 +287,7 @@ def test_flowers_102(tmp_path):
     parts = {"trnid": np.array([[3]]), "valid": np.array([[1]]), "tstid": np.array([[2]])}
     savemat(tmp_path / "setid.mat", {name: ids.astype(np.uint16) for name, ids in parts.items()})
     write(tmp_path, {"names.json": '{"1": "pink primrose", "2": "hard-leaved pocket orchid"}'})
-    with pytest.raises((DataError, TypeError)):
+    with pytest.raises(DataError, match="cannot be opened"):
         Flowers102(tmp_path, tmp_path / "none.json")
     assert told(Flowers102(tmp_path, tmp_path / "names.json")) == [
         ("jpg/image_00001.jpg", "hard-leaved pocket orchid", "flower", None, "val", ""),

@@ -1,0 +1,47 @@
+"""Pictures with several objects: each object becomes a picture of its own, or all of them are left out by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from kvg.catalogue.listing import Listed, Listing, Unusable
+
+
+@dataclass(frozen=True)
+class NamedObject:
+    """One of the objects of a picture.
+
+    Attributes:
+        name: tells it from the others, such as the id of its annotation.
+        listing: its picture, with its own box.
+    """
+
+    name: str
+    listing: Listing
+
+
+def apart(objects: Sequence[NamedObject], others: Sequence[Any] = ()) -> Iterator[Listed]:
+    """The objects of one picture, each as what it is listed as.
+
+    A single object keeps its picture whole. Of several, by ``BoxRules.several``, each is cut out under the name
+    ``path#object``, or none is used.
+
+    Args:
+        objects: that may be used.
+        others: boxes of further things on the picture, as the source writes them; None where the place is not known.
+    """
+    num = len(objects) + len(others)
+    for number, thing in enumerate(objects):
+        listing, ref = thing.listing, f"{thing.listing.ref}#{thing.name}"
+        if num == 1:
+            yield listing
+        elif listing.rules.several == "reject":
+            yield Unusable(ref, "several", f"is one of {num} objects on its picture; set several: crop to cut each out")
+        elif listing.box is None:
+            yield Unusable(ref, "box", f"is missing, and there are {num} objects on its picture; give each its box")
+        else:
+            rest = [other.listing.box for other in (*objects[:number], *objects[number + 1 :])]
+            known = tuple(box for box in (*rest, *others) if box is not None and box != listing.box)
+            yield replace(listing, ref=ref, others=known)

@@ -1,0 +1,88 @@
+"""What may be wrong with a whole source: boxes written in another form than declared, names in several spellings."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from kvg.box_forms import BoxForm
+from kvg.catalogue.entry import Entry, Rejection
+from kvg.catalogue.examine import FORMS
+from kvg.text.names import caseless
+
+_MOST = 0.5  # share of misfits from which on a list's other boxes are not believed either
+_SHOWN = 10  # names in one line
+
+
+@dataclass(frozen=True)
+class Boxed:
+    """A picture whose source tells a box.
+
+    Attributes:
+        record: what came of it.
+        form: that its source declares.
+        fitting: see ``kvg.catalogue.examine.Examined``.
+    """
+
+    record: Entry | Rejection
+    form: BoxForm
+    fitting: Sequence[int]
+
+    @property
+    def fits(self) -> bool:
+        """Whether the box lies inside its picture in the declared form."""
+        return FORMS.index(self.form) in self.fitting
+
+
+def doubtful_forms(boxed: Iterable[Boxed]) -> tuple[list[str], list[Rejection]]:
+    """Sources of which some boxes do not lie inside their pictures, while all would in another form.
+
+    Where most boxes do not, those that do lie there by chance, and their pictures are not to be used.
+
+    Args:
+        boxed: all pictures with a box that could be opened.
+
+    Returns:
+        Suspicions in words; and the pictures of the catalogue that are not to be used.
+    """
+    of_source: dict[tuple[str, BoxForm], list[Boxed]] = defaultdict(list)
+    for picture in boxed:
+        of_source[picture.record.source, picture.form].append(picture)
+    lines: list[str] = []
+    left: list[Rejection] = []
+    for (source, form), pictures in of_source.items():
+        misfits = sum(not picture.fits for picture in pictures)
+        common = set(range(len(FORMS))).intersection(*(picture.fitting for picture in pictures))
+        others = [FORMS[number] for number in sorted(common) if FORMS[number] != form]
+        of_unit = [other for other in others if other.unit == form.unit]
+        # Nearly all boxes in pixels are boxes in 0-1000, too: a few wrong ones do not make another unit likely.
+        others = of_unit or (others if misfits > _MOST * len(pictures) else [])
+        if not misfits or not others:
+            continue
+        first = others[0]
+        wanted = " or ".join(f"{other.format} in {other.unit}" for other in others)
+        setting = f"box_unit: {first.unit} and box_format: {first.format}"
+        told = f"{misfits} of {len(pictures)} boxes do not lie inside their pictures as {form.format} in {form.unit}"
+        lines.append(f"{source}: {told}; all would as {wanted}: state {setting}, or correct the boxes")
+        if misfits > _MOST * len(pictures):
+            reason = f"lies inside its picture by chance: {told}; state {setting}, or correct them"
+            entries = [picture.record for picture in pictures if isinstance(picture.record, Entry)]
+            left += [Rejection(source, entry.ref, "box", reason) for entry in entries]
+    return lines, left
+
+
+def spellings(entries: Sequence[Entry]) -> list[str]:
+    """Names of entities and of categories that differ in capitals alone, with their numbers of pictures, in words."""
+    lines = []
+    for kind, field in (("entities", "entity"), ("categories", "category")):
+        counts = Counter(str(getattr(entry, field)) for entry in entries)
+        by_letters: dict[str, list[str]] = defaultdict(list)
+        for name in sorted(counts):
+            by_letters[caseless(name)].append(name)
+        groups = [names for names in by_letters.values() if len(names) > 1]
+        if groups:
+            shown = "; ".join(" and ".join(f"{name!r} ({counts[name]})" for name in names) for names in groups[:_SHOWN])
+            more = f"; and {len(groups) - _SHOWN} more" if len(groups) > _SHOWN else ""
+            lines.append(f"{len(groups)} {kind} are written in different capitals, and count as several: {shown}{more}")
+    return lines
