@@ -139,8 +139,17 @@ def _bytes(value: Any, name: str, field: str) -> bytes:
     return data
 
 
-@lru_cache(maxsize=2)  # rows are asked for in order, and a file may be large
 def _column(path: str, name: str) -> Any:
+    """A column of a file, as the file is now."""
+    try:
+        state = Path(path).stat()
+    except (OSError, ValueError) as error:
+        raise DataError(path, "file", f"cannot be opened ({error}); correct the path") from error
+    return _read_column(path, name, (state.st_mtime_ns, state.st_size))
+
+
+@lru_cache(maxsize=2)  # rows are asked for in order, and a file may be large
+def _read_column(path: str, name: str, state: tuple[int, int]) -> Any:
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -106,7 +106,7 @@ def test_boxes_names_and_exclusions(tmp_path):
     for ref, reason in {
         "3.jpg": "does not lie inside its 96x64 picture",
         "4.jpg": "is not four numbers [x1, y1, x2, y2]",
-        "5.jpg": "is missing in the list",
+        "5.jpg": "must be text that is not empty",
         "6.jpg": "x.png, which must not be trained on",
         "../bench/x.png": "leads out of",
         "none.jpg": "cannot be opened",
