@@ -15,7 +15,7 @@ from kvg.catalogue.entry import Entry, Rejection, cut_out
 from kvg.catalogue.hashing import coarse_look, perceptual_hash
 from kvg.catalogue.listing import Listing, PictureSource
 from kvg.errors import DataError
-from kvg.pictures import raw_orientation, read_picture, upright_box
+from kvg.pictures import read_picture
 from kvg.records import excerpt, is_utf8
 from kvg.types import Box
 
@@ -53,11 +53,14 @@ def examine(name: str, source: PictureSource, listing: Listing, min_side: int, m
             _check_text(name, field, getattr(listing, field))
         data = source.read(listing.ref)
         image = read_picture(data, listing.ref, max_pixels)
-        convert = _converter(listing, data, image, max_pixels)
+
+        def convert(raw: object, form: BoxForm) -> Box:
+            return listing.rules.upright(raw, data, whole.size, listing.ref, form)
+
+        whole = image
         if listing.box is not None:
             fitting = tuple(number for number, form in enumerate(FORMS) if _fits(convert, listing.box, form))
         given = None if listing.box is None else convert(listing.box, listing.rules.form)
-        whole = image
         image, given, region = _cut(listing, image, given, convert)
         if min(image.size) < min_side:
             raise DataError(name, "size", f"is {image.width}x{image.height}, under {min_side} a side (min_side)")
@@ -112,18 +115,6 @@ def alpha_box(image: Image.Image) -> Box | None:
 
 
 _Converter = Callable[[object, BoxForm], Box]
-
-
-def _converter(listing: Listing, data: bytes, image: Image.Image, max_pixels: int) -> _Converter:
-    """Turns a box as the source writes it into one in pixels of the upright picture."""
-    if listing.rules.of == "upright":
-        return lambda raw, form: form.pixels(raw, image.width, image.height, listing.ref, "box")
-    width, height, turned = raw_orientation(data, listing.ref, max_pixels)
-
-    def convert(raw: object, form: BoxForm) -> Box:
-        return upright_box(form.pixels(raw, width, height, listing.ref, "box"), width, height, turned)
-
-    return convert
 
 
 def _fits(convert: _Converter, raw: object, form: BoxForm) -> bool:

@@ -11,8 +11,10 @@ from typing import Any, Literal, Protocol, get_args
 from kvg.box_forms import BoxForm
 from kvg.catalogue.walking import Walk
 from kvg.errors import ConfigError, DataError
+from kvg.pictures import MAX_PIXELS, raw_orientation, upright_box
 from kvg.records import read_text
 from kvg.text.names import clean_name
+from kvg.types import Box
 
 BoxesOf = Literal["upright", "raw"]
 
@@ -48,6 +50,25 @@ class BoxRules:
         for name, value, limit in (("margin", self.margin, 10.0), ("max_overlap", self.max_overlap, 1.0)):
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= limit:
                 raise ConfigError(name, f"{value!r} is no number from 0 to {limit:g}")
+
+    def upright(self, raw: Any, data: bytes, size: tuple[int, int], where: str, form: BoxForm | None = None) -> Box:
+        """A box in pixels of the upright picture.
+
+        Args:
+            raw: as the source writes it.
+            data: the picture's file.
+            size: of the upright picture, in pixels.
+            where: file and row, for messages.
+            form: another unit and order than the declared ones.
+
+        Raises:
+            DataError: see ``BoxForm.pixels``.
+        """
+        form = form or self.form
+        if self.of == "upright":
+            return form.pixels(raw, *size, where, "box")
+        turned = raw_orientation(data, where, max(MAX_PIXELS, size[0] * size[1]))
+        return upright_box(form.pixels(raw, turned[0], turned[1], where, "box"), *turned)
 
 
 PIXELS = BoxRules(several="reject")  # corners in pixels of the upright picture

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import lru_cache
@@ -13,12 +14,19 @@ from typing import Any, Protocol
 
 from PIL import Image
 
-from kvg.catalogue.folders import entity_name
+from kvg.box_forms import BoxForm, BoxFormat, BoxUnit
+from kvg.catalogue.examine import alpha_box
+from kvg.catalogue.folders import category_folders, entity_name, patterns
+from kvg.catalogue.listing import BoxesOf, BoxRules
+from kvg.catalogue.walking import is_hidden, walk
 from kvg.errors import DataError
-from kvg.pictures import read_file
+from kvg.pictures import read_file, read_picture
+from kvg.records import object_of, read_json, text_of
 from kvg.synthesis.tiles import Picture, Tile
+from kvg.text.names import clean_name
 from kvg.types import Box
 
+log = logging.getLogger(__name__)
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
@@ -78,9 +86,10 @@ class FolderSource:
     A category is a folder of pictures. The entity on a picture stands in the category's ``names.json``
     (``{path or file name: entity}``), else on line 1 of ``NAME.txt`` beside ``NAME.png`` (without a leading article and
     remarks in brackets or after a comma), else it is the name of the subfolder, or of the file where there is no
-    subfolder; underscores are spaces. A cut-out (alpha)
-    shows its own box; any other picture needs one in ``boxes.json``, which may lie in ``root`` or in the category's
-    folder and holds ``{path relative to it: [x1, y1, x2, y2]}`` in pixels.
+    subfolder; underscores are spaces. A cut-out (alpha) shows its own box; any other picture needs one in
+    ``boxes.json``, which may lie in ``root`` or in the category's folder and holds ``{path relative to it: box}``.
+
+    A picture that cannot be used is left out; the log says how many there are, why, and which is the first.
 
     Args:
         root: the folder.
@@ -90,9 +99,17 @@ class FolderSource:
         knowledge: ``known`` or ``unknown`` by entity, where it has been measured.
         min_side: pictures with a side shorter than this many pixels are left out.
         exclude: shell patterns of paths relative to ``root``, such as ``*/cartoon/*``, that are left out.
+        box_unit: of boxes: ``pixels``, ``relative_1000`` (0-1000 over width and height) or ``unit`` (0-1).
+        box_format: ``xyxy`` (two corners), ``xywh`` (corner, width, height) or ``cxcywh`` (centre, width, height).
+        boxes_of: ``upright`` where boxes belong to pictures as they are shown, ``raw`` where they belong to their
+            pixels as stored, before EXIF turns them.
+
+    Attributes:
+        rejected: pictures that cannot be used, and why.
 
     Raises:
-        DataError: the folder is missing, a category is empty, or a box has no picture or lies outside it.
+        ConfigError: a setting cannot work.
+        DataError: the folder is missing, a category has no picture that can be used, or an entity is in two categories.
     """
 
     def __init__(
@@ -103,22 +120,30 @@ class FolderSource:
         knowledge: Mapping[str, str] | None = None,
         min_side: int = 0,
         exclude: Sequence[str] = (),
+        box_unit: BoxUnit = "pixels",
+        box_format: BoxFormat = "xyxy",
+        boxes_of: BoxesOf = "upright",
     ) -> None:
         self.root = Path(root)
         if not self.root.is_dir():
             raise DataError(str(self.root), "root", "is not a folder; point it at the folder of photographs")
-        folders = dict(categories) if categories is not None else _default_categories(self.root)
-        self._unseen, self._knowledge, self._min_side = tuple(unseen), dict(knowledge or {}), min_side
-        self._exclude = tuple(exclude)
+        self.rejected: list[DataError] = []
+        self._rules = BoxRules(BoxForm(box_unit, box_format), boxes_of)
+        self._unseen, self._min_side = tuple(map(clean_name, unseen)), min_side
+        self._knowledge = {clean_name(str(name)): value for name, value in (knowledge or {}).items()}
+        self._exclude = patterns(exclude)
         self._pictures: dict[str, list[_Picture]] = {}
         self._category_of: dict[str, str] = {}
         self._entities: dict[str, list[str]] = {}
-        root_boxes = _read_json(self.root / "boxes.json")
-        for folder, category in folders.items():
-            self._read_category(self.root / folder, category, root_boxes)
+        self._num_hidden = self._num_small = 0
+        root_boxes = _read_object(self.root / "boxes.json")
+        boxes = {self.root / path: box for path, box in root_boxes.items()}
+        for folder, category in _category_folders(self.root, categories).items():
+            self._read_category(self.root / folder, clean_name(category), boxes)
         for name in self._unseen:
             if name not in self._entities:
                 raise DataError(str(self.root), "unseen", f"'{name}' is none of {sorted(self._entities)}")
+        self._report(boxes)
 
     def categories(self) -> tuple[str, ...]:
         """See ``TileSource``."""
@@ -144,82 +169,96 @@ class FolderSource:
         path = picture.path.relative_to(self.root).as_posix()
         return Tile(_opened(picture.path, picture.box_px is None), picture.box_px, path=path).mirror(rng)
 
-    def _read_category(self, folder: Path, category: str, root_boxes: Mapping[str, Any]) -> None:
-        if not folder.is_dir():
-            raise DataError(str(folder), "categories", "is not a folder; correct the name")
-        names = _read_json(folder / "names.json")
-        boxes = {folder / path: box for path, box in _read_json(folder / "boxes.json").items()}
-        boxes |= {self.root / path: box for path, box in root_boxes.items()}
-        found = False
-        for path in _images(folder):
+    def _read_category(self, folder: Path, category: str, root_boxes: Mapping[Path, Any]) -> None:
+        names = {clean_name(name): value for name, value in _read_object(folder / "names.json").items()}
+        boxes = {folder / path: box for path, box in _read_object(folder / "boxes.json").items()} | dict(root_boxes)
+        walked, num_rejected = walk(folder), len(self.rejected)
+        self._num_hidden += len(walked.hidden)
+        self.rejected += [DataError(str(path), "folder", "cannot be opened") for path in walked.closed]
+        for path in walked.pictures(IMAGE_SUFFIXES):
             if any(fnmatch(path.relative_to(self.root).as_posix(), pattern) for pattern in self._exclude):
                 continue
-            picture = self._picture(path, boxes.get(path))
-            if picture is None:
+            try:
+                entity, picture = _entity_name(path, folder, names), self._picture(path, boxes.get(path))
+            except DataError as error:
+                self.rejected.append(error)
                 continue
-            entity = _entity_name(path, folder, names)
+            if picture is None:
+                self._num_small += 1
+                continue
             if self._category_of.setdefault(entity, category) != category:
                 raise DataError(str(path), "entity", f"'{entity}' is in {self._category_of[entity]} too; rename one")
             self._pictures.setdefault(entity, []).append(picture)
             if entity not in self._entities.setdefault(category, []):
                 self._entities[category].append(entity)
-            found = True
-        if not found:
-            raise DataError(str(folder), "category", f"'{category}' holds no usable picture; add some or leave it out")
+        if category not in self._entities:
+            reason = f" ({self.rejected[num_rejected]})" if len(self.rejected) > num_rejected else ""
+            remedy = f"'{category}' holds no usable picture{reason}; add some or leave it out"
+            raise DataError(str(folder), "category", remedy)
 
     def _picture(self, path: Path, raw_box: object) -> _Picture | None:
-        image = read_file(path)
+        data = _read_bytes(path)
+        image = read_picture(data, str(path))
         (width, height), has_alpha = image.size, image.mode == "RGBA"
         if min(width, height) < self._min_side:
             return None
-        if raw_box is not None:
-            return _Picture(path, _checked_box(path, raw_box, width, height))
-        if not has_alpha:
+        if raw_box is None and not has_alpha:
             raise DataError(str(path), "box", "has neither alpha nor a box; add one to boxes.json")
-        return _Picture(path, None)
+        if raw_box is None:
+            try:
+                alpha_box(image)
+            except DataError as error:  # nothing is opaque
+                raise DataError(str(path), error.field, error.remedy) from error
+            return _Picture(path, None)
+        return _Picture(path, self._rules.upright(raw_box, data, image.size, str(path)))
+
+    def _report(self, boxes: Mapping[Path, Any]) -> None:
+        """Says in the log what has been left out."""
+        if self.rejected:
+            fields = Counter(error.field for error in self.rejected)
+            counts = ", ".join(f"{field} {num}" for field, num in sorted(fields.items()))
+            first = self.rejected[0]
+            log.warning("%s: %d pictures left out (%s); the first: %s", self.root, len(self.rejected), counts, first)
+        unused = [path for path in boxes if not path.is_file()]
+        if unused:
+            log.warning("%s: %d boxes of boxes.json belong to no picture: %s ...", self.root, len(unused), unused[0])
+        if self._num_hidden or self._num_small:
+            passed = self._num_hidden, self._num_small
+            log.info("%s: %d hidden or system files and %d small pictures passed over", self.root, *passed)
 
 
-def _default_categories(root: Path) -> dict[str, str]:
-    if any(path.suffix.lower() in IMAGE_SUFFIXES for path in root.iterdir()):
+def _category_folders(root: Path, categories: Mapping[str, str] | None) -> dict[str, str]:
+    if categories is None and any(path.suffix.lower() in IMAGE_SUFFIXES for path in _visible(root)):
         return {".": root.resolve().name}
-    folders = {path.name: path.name for path in sorted(root.iterdir()) if path.is_dir()}
+    folders = category_folders(root, categories)
     if not folders:
         raise DataError(str(root), "root", "holds no category; make one folder of pictures for each")
     return folders
 
 
-def _images(folder: Path) -> Iterator[Path]:
-    yield from (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in IMAGE_SUFFIXES)
+def _visible(folder: Path) -> list[Path]:
+    try:
+        return [path for path in folder.iterdir() if not is_hidden(path.name)]
+    except OSError as error:
+        raise DataError(str(folder), "root", f"cannot be read ({error.strerror}); correct its permissions") from error
 
 
 def _entity_name(path: Path, folder: Path, names: Mapping[str, Any]) -> str:
     for key in (path.relative_to(folder).as_posix(), path.name):
-        if key in names:
-            return str(names[key])
+        if clean_name(key) in names:
+            return clean_name(text_of(f"{folder / 'names.json'}: {key}", {"name": names[clean_name(key)]}, "name"))
     return entity_name(path, folder)
 
 
-def _read_json(path: Path) -> Mapping[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise DataError(str(path), "json", f"cannot be read ({error}); correct it") from error
-    if not isinstance(value, dict):
-        raise DataError(str(path), "json", "must be an object that maps file names to values")
-    return value
+def _read_object(path: Path) -> Mapping[str, Any]:
+    return object_of(str(path), "json", read_json(path)) if path.is_file() else {}
 
 
-def _checked_box(path: Path, raw: object, width: int, height: int) -> Box:
+def _read_bytes(path: Path) -> bytes:
     try:
-        x1, y1, x2, y2 = (float(value) for value in raw)  # type: ignore[attr-defined]
-    except (TypeError, ValueError) as error:
-        raise DataError(str(path), "box", f"{raw!r} is not [x1, y1, x2, y2]; correct boxes.json") from error
-    if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
-        remedy = f"{raw} does not lie inside its {width}x{height} image; correct boxes.json (pixels, x1 < x2, y1 < y2)"
-        raise DataError(str(path), "box", remedy)
-    return x1, y1, x2, y2
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(str(path), "image", f"cannot be opened ({error.strerror}); correct its permissions") from error
 
 
 @lru_cache(maxsize=256)

@@ -109,11 +109,11 @@ def test_empty_category(tmp_path):
         FolderSource(tmp_path)
 
 
-@pytest.mark.parametrize("box", [[10, 5, 81, 55], [30, 5, 10, 55], [-1, 0, 5, 5]])
+@pytest.mark.parametrize("box", [[10, 5, 82, 55], [30, 5, 10, 55], [-2, 0, 5, 5]])
 def test_box_outside_its_image(tmp_path, box):
     photo(tmp_path / "landmark/X/1.jpg")
     (tmp_path / "boxes.json").write_text(json.dumps({"landmark/X/1.jpg": box}))
-    with pytest.raises(DataError, match=r"1\.jpg: box: .* does not lie inside its 80x60 image"):
+    with pytest.raises(DataError, match=r"1\.jpg: box: .* does not lie inside its 80x60 picture"):
         FolderSource(tmp_path)
 
 
@@ -149,7 +149,7 @@ def test_truncated_photograph_is_named(tmp_path):
 def test_a_text_file_named_png(tmp_path):
     (tmp_path / "bird/A").mkdir(parents=True)
     (tmp_path / "bird/A/1.png").write_text("not a picture")
-    with pytest.raises(DataError, match=r"1\.png: image: cannot be read"):
+    with pytest.raises(DataError, match=r"1\.png: image: is no picture"):
         FolderSource(tmp_path)
 
 
@@ -159,3 +159,86 @@ def test_transparent_cut_out_is_named(tmp_path):
         Image.new("RGBA", (50, 50), (0, 0, 0, 0)).save(tmp_path / f"bird/{name}/1.png")
     with pytest.raises(DataError, match=r"1\.png: alpha: is empty"):
         Compositor(FolderSource(tmp_path)).sample(0)
+
+
+BOX = [10, 5, 30, 55]
+
+
+@pytest.mark.parametrize(
+    "bad", [None, [], "x", 5, {}, [1, 2, 3], [0.1, 0.2, 0.3, 0.4], [10, 5, 300, 55], True], ids=repr
+)
+def test_one_bad_box_leaves_one_picture_out(tmp_path, caplog, bad):
+    for name in ("Eiffel_Tower/1.jpg", "Big_Ben/2.jpg"):
+        photo(tmp_path / "landmark" / name)
+    boxes = {"landmark/Eiffel_Tower/1.jpg": bad, "landmark/Big_Ben/2.jpg": BOX, "landmark/none.jpg": BOX}
+    (tmp_path / "boxes.json").write_text(json.dumps(boxes))
+    source = FolderSource(tmp_path)
+    assert source.entities("landmark") == ("Big Ben",)
+    assert [error.field for error in source.rejected] == ["box"]
+    assert "1 pictures left out (box 1); the first" in caplog.text
+    assert "1 boxes of boxes.json belong to no picture" in caplog.text
+
+
+@pytest.mark.parametrize("bad", [None, "", 5, [], {}, True, "\ud800"], ids=repr)
+def test_one_bad_name_leaves_one_picture_out(tmp_path, bad):
+    for name in ("a.png", "b.png"):
+        cut_out(tmp_path / "bird" / name)
+    (tmp_path / "bird/names.json").write_text(json.dumps({"a.png": bad, "b.png": "Cafe\u0301  racer"}))
+    source = FolderSource(tmp_path)
+    assert source.entities("bird") == ("Caf\u00e9 racer",)
+    assert [error.field for error in source.rejected] == ["name"]
+
+
+@pytest.mark.parametrize("text", ["[]", "5", "{", "null", "\ufeff[1]"])
+def test_files_that_are_no_mapping(tmp_path, text):
+    cut_out(tmp_path / "bird/a.png")
+    for name in ("boxes.json", "bird/names.json"):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(DataError, match=r"\.json: json: "):
+            FolderSource(tmp_path)
+        (tmp_path / name).unlink()
+
+
+@pytest.mark.parametrize(
+    ("form", "box"),
+    [
+        ({"box_format": "xywh"}, [10, 5, 20, 50]),
+        ({"box_format": "cxcywh"}, [20, 30, 20, 50]),
+        ({"box_unit": "unit"}, [0.125, 1 / 12, 0.375, 11 / 12]),
+        ({"box_unit": "relative_1000"}, [125, 1000 / 12, 375, 11000 / 12]),
+    ],
+)
+def test_boxes_in_a_declared_form(tmp_path, form, box):
+    photo(tmp_path / "landmark/X/1.jpg")
+    (tmp_path / "boxes.json").write_text(json.dumps({"landmark/X/1.jpg": box}))
+    tile = FolderSource(tmp_path, **form).tile("X", random.Random(1))
+    assert tile.entity_box == pytest.approx((10, 5, 30, 55))
+
+
+def test_boxes_of_raw_pixels_are_turned_with_their_picture(tmp_path):
+    image = Image.new("RGB", (80, 60), (90, 120, 90))
+    image.paste((250, 0, 0), (10, 5, 30, 55))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (tmp_path / "landmark/X").mkdir(parents=True)
+    image.save(tmp_path / "landmark/X/1.png", exif=exif)
+    (tmp_path / "boxes.json").write_text(json.dumps({"landmark/X/1.png": BOX}))
+    tile = FolderSource(tmp_path, boxes_of="raw").tile("X", random.Random(1))
+    assert (tile.size, tile.entity_box) == ((60, 80), (5, 10, 55, 30))
+
+
+def test_hidden_and_system_files_are_no_pictures(tmp_path):
+    for name in ("bird/Wren/1.png", "bird/.ipynb_checkpoints/1.png", "bird/Wren/._1.png", "__MACOSX/bird/1.png"):
+        cut_out(tmp_path / name)
+    for name in (".thumbnails", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"):
+        (tmp_path / name).mkdir()
+    source = FolderSource(tmp_path)
+    assert (source.categories(), source.entities("bird")) == (("bird",), ("Wren",))
+
+
+def test_names_in_two_forms_of_unicode_are_one_entity(tmp_path):
+    cut_out(tmp_path / "bird/Caf\u00e9/1.png")
+    cut_out(tmp_path / "bird/Cafe\u0301/1.png")
+    source = FolderSource(tmp_path, knowledge={"Cafe\u0301": "known"})
+    assert source.entities("bird") == ("Caf\u00e9",)
+    assert source.info("Caf\u00e9").knowledge == "known"
