@@ -1,0 +1,164 @@
+"""All runs that the files of ``configs`` are made for, found by what is in the folders: a new file is a new run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations, cycle, product
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kvg.tools.sweep_file import load_experiment
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+CPU_CANNOT = {"strategy/fsdp1": "requires a GPU accelerator"}  # files that no CPU can run: what the Trainer says
+STAGES = ("cot_sft", "direct_sft", "grpo")
+PUBLISHED = {"sharegpt": ("cot_sft", "direct_sft"), "grpo_parquet": ("grpo",)}  # sets made for some stages alone
+
+
+@dataclass(frozen=True)
+class Run:
+    """A command of ``kvg``: overlays by their names under ``configs``, and settings as on the command line."""
+
+    command: str
+    overlays: tuple[str, ...]
+    settings: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return "-".join([self.command, *(name.partition("/")[2] for name in self.overlays)])
+
+
+def content(name: str) -> dict[str, Any]:
+    """The settings in a file."""
+    return dict(yaml.safe_load((CONFIGS / f"{name}.yaml").read_text()))
+
+
+def names(folder: str) -> list[str]:
+    """Files of a folder that a CPU can run."""
+    found = sorted(f"{folder}/{file.stem}" for file in (CONFIGS / folder).glob("*.yaml"))
+    return [name for name in found if name not in CPU_CANNOT]
+
+
+def for_kvg() -> set[str]:
+    """All files of the command ``kvg``, those of sweeps included; the others say what ``kvg-data`` composes."""
+    found = {file.relative_to(CONFIGS).with_suffix("").as_posix(): file for file in CONFIGS.rglob("*.yaml")}
+    return {name for name, file in found.items() if not {"source", "sources"} & set(yaml.safe_load(file.read_text()))}
+
+
+def is_whole(name: str) -> bool:
+    """Whether a file needs no other one before it."""
+    settings = content(name)
+    return all("class_path" in settings.get(part, {}) for part in ("model", "data"))
+
+
+def is_evaluation(name: str) -> bool:
+    """Whether a data file is for ``test`` and ``predict``."""
+    return "class_path" in content(name)["data"]
+
+
+def merged(run: Run) -> dict[str, Any]:
+    """Its files one above the other, and its settings; enough to tell devices, strategy, backbone and paths."""
+    found: dict[str, Any] = {}
+    for name in run.overlays:
+        found = _over(found, content(name))
+    for setting in run.settings:
+        path, _, value = setting.removeprefix("--").partition("=")
+        *folders, last = path.split(".")
+        place = found
+        for folder in folders:
+            place = place[folder] if folder in place else place["init_args"][folder]
+        place.get("init_args", place)[last] = yaml.safe_load(value)
+    return found
+
+
+def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    both = {key: _over(below[key], value) for key, value in above.items() if _maps(value, below.get(key))}
+    return {**below, **above, **both}
+
+
+def _maps(*values: Any) -> bool:
+    return all(isinstance(value, dict) for value in values)
+
+
+def alike(folder: str) -> list[Iterator[str]]:
+    """Files that differ in nothing but their checkpoint are one; they take turns."""
+    groups: dict[str, list[str]] = {}
+    for name in names(folder):
+        settings = content(name)
+        if folder == "backbone":
+            settings["model"]["init_args"]["backbone"]["init_args"]["checkpoint"] = None
+        groups.setdefault(json.dumps(settings, sort_keys=True), []).append(name)
+    return [cycle(own) for own in groups.values()]
+
+
+def strategies() -> list[str]:
+    """One process first, which is cheapest where any will do."""
+    return sorted(names("strategy"), reverse=True)
+
+
+def trainings() -> list[Run]:
+    """Every combination of stage, backbone, strategy, loss and data."""
+    backbones, runs = alike("backbone"), []
+    for stage in names("stage"):
+        losses = names("loss") if stage == "stage/grpo" else [""]
+        short = stage.partition("/")[2]
+        sets = [name for name in names("data") if not is_evaluation(name)]
+        sets = [name for name in sets if short in PUBLISHED.get(name.partition("/")[2], STAGES)]
+        for strategy, loss, data, backbone in product(strategies(), losses, sets, backbones):
+            overlays = (stage, next(backbone), data, strategy, loss)
+            runs.append(Run("fit", tuple(name for name in overlays if name)))
+    return runs
+
+
+def pairwise(runs: Sequence[Run]) -> list[Run]:
+    """As few of these runs as it takes for every two files that go together to meet in one."""
+    wanted = {pair for run in runs for pair in combinations(run.overlays, 2)}
+    chosen: list[Run] = []
+    while wanted:
+        best = max(runs, key=lambda run: len(wanted & set(combinations(run.overlays, 2))))  # the first of the best
+        wanted -= set(combinations(best.overlays, 2))
+        chosen.append(best)
+    return sorted(chosen, key=runs.index)
+
+
+def evaluations() -> list[Run]:
+    """Every combination of stage, backbone, strategy and evaluation set."""
+    backbones = alike("backbone")
+    sets = [name for name in names("data") if is_evaluation(name)]
+    return [
+        Run("test", (stage, next(backbone), data, strategy))
+        for stage, strategy, data, backbone in product(names("stage"), strategies(), sets, backbones)
+    ]
+
+
+def experiments() -> list[Run]:
+    """Every experiment alone, or behind the stage that its name ends in; with the overlay for SLURM, too."""
+    runs = []
+    for name in [*names("experiment"), *(name for name in names("lab") if name in for_kvg())]:
+        before: Sequence[str] = ()
+        if not is_whole(name):
+            (stage,) = (stage for stage in STAGES if name.endswith(f"demo_{stage}"))
+            before = (f"stage/{stage}", "backbone/lab")
+        runs.append(Run("fit", (*before, name)))
+    whole = [run for run in runs if len(run.overlays) == 1]
+    slurm = [Run("fit", (*run.overlays, name)) for name in names("slurm") for run in whole]
+    return runs + slurm
+
+
+def sweeps() -> list[Run]:
+    """The first seed of every variant, and its evaluation."""
+    runs = []
+    for name in names("sweeps"):
+        experiment = load_experiment(CONFIGS / f"{name}.yaml")
+        for variant in experiment.variants:
+            for command, part in (("fit", variant.fit), ("predict", variant.predict)):
+                filled = (
+                    f"--{key}={experiment.fill(value, variant.name, experiment.seeds[0])}"
+                    for key, value in part.settings.items()
+                )
+                overlays = tuple(path.removeprefix("configs/").removesuffix(".yaml") for path in part.configs)
+                runs.append(Run(command, overlays, tuple(filled)))
+    return runs

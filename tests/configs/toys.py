@@ -1,0 +1,102 @@
+"""Toy stand-ins for what configs name: a checkpoint of each family, and the sets in each format."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageDraw
+
+from kvg.backbones.base import Backbone
+from kvg.backbones.qwen2_5_vl import Qwen25VLBackbone
+from kvg.backbones.qwen2_vl import Qwen2VLBackbone
+from kvg.formats.grpo_parquet import write_grpo_parquet
+from kvg.formats.kvg_bench import write_kvg_bench
+from kvg.formats.sharegpt import write_sharegpt
+from kvg.shards.writer import ShardWriter
+from kvg.types import Sample, SceneObject
+
+FAMILIES = {"Qwen2VLBackbone": Qwen2VLBackbone, "Qwen25VLBackbone": Qwen25VLBackbone}
+NUM_SAMPLES, NUM_QUESTIONS = 320, 4
+LEARNT = 0.1  # nats a token
+
+
+@dataclass(frozen=True)
+class Toys:
+    """Where they lie."""
+
+    folder: Path
+
+    def checkpoint(self, family: str) -> Path:
+        """A model that has half learnt how answers look: some earn a reward and some do not."""
+        return self.folder / family
+
+    def train(self, path: str) -> Path:
+        """A set in the format of the one that a config names."""
+        found = {".json": "cot-sft-bird.json", ".parquet": "grpo-bird.parquet"}
+        return self.folder / found.get(Path(path).suffix, "shards")
+
+    def test(self, path: str) -> Path:
+        """Questions, as above."""
+        return self.folder / {".parquet": "kvg-bench.parquet"}.get(Path(path).suffix, "questions")
+
+    @property
+    def replay(self) -> Path:
+        """Texts without a picture."""
+        return self.folder / "replay.jsonl"
+
+
+def samples(num: int) -> Iterator[Sample]:
+    """Two coloured squares, one of which is asked for; four pictures over and over."""
+    pictures = []
+    for shift in range(0, 56, 14):
+        image, file = Image.new("RGB", (84, 56), "white"), io.BytesIO()
+        pen = ImageDraw.Draw(image)
+        pen.rectangle((0, shift // 2, 27, shift // 2 + 27), fill="red")
+        pen.rectangle((56, 28 - shift // 2, 83, 55 - shift // 2), fill="blue")
+        image.save(file, "PNG")
+        objects = (
+            SceneObject("Merlin", (0.0, shift // 2, 28.0, shift // 2 + 28.0)),
+            SceneObject("Hobby", (56.0, 28.0 - shift // 2, 84.0, 56.0 - shift // 2)),
+        )
+        pictures.append((file.getvalue(), objects))
+    for number in range(num):
+        image, objects = pictures[number % 4]
+        said = f"So <box:{number // 4 % 2}>."
+        yield Sample(f"k{number:03d}", image, 84, 56, "bird", "seen", objects, number // 4 % 2, said)
+
+
+def make_toys(folder: Path) -> Toys:
+    """Writes everything."""
+    toys = Toys(folder)
+    for name, num in (("shards", NUM_SAMPLES), ("questions", NUM_QUESTIONS)):
+        with ShardWriter(folder / name, num // 4) as writer:
+            for sample in samples(num):
+                writer.write(sample)
+    write_sharegpt(samples(NUM_SAMPLES), toys.train("x.json"))
+    write_grpo_parquet(samples(NUM_SAMPLES), toys.train("x.parquet"))
+    write_kvg_bench((replace(sample, rationale="") for sample in samples(NUM_QUESTIONS)), toys.test("x.parquet"))
+    toys.replay.write_text(json.dumps({"prompt": "Which bird is blue?", "completion": "The hobby."}) + "\n")
+    for name, family in FAMILIES.items():
+        half_taught(family("tiny")).export(toys.checkpoint(name))
+    return toys
+
+
+def half_taught(backbone: Backbone) -> Backbone:
+    """Learns eight answers until they come out right about every other time."""
+    shown = list(samples(8))
+    examples = [backbone.processor.encode(s, mode="think", target="rationale") for s in shown]
+    batch = backbone.processor.collate(examples, shown)
+    optimizer = torch.optim.AdamW([p for p in backbone.parameters() if p.requires_grad], lr=6e-3)
+    for _ in range(200):
+        optimizer.zero_grad()
+        loss, _ = backbone.label_loss(batch)
+        if float(loss.detach()) < LEARNT:
+            return backbone
+        loss.backward()
+        optimizer.step()
+    raise AssertionError(f"the toy learns too slowly: {float(loss.detach())}")
