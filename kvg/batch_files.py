@@ -56,9 +56,10 @@ class BatchFiles:
     def _read(self, number: int) -> list[Record] | None:
         try:
             found = json.loads(self._path(number).read_text("ascii"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
-        return list(found["records"]) if found["mark"] == self.marks[number] else None
+        records = found.get("records") if isinstance(found, dict) else None
+        return records if isinstance(records, list) and found.get("mark") == self.marks[number] else None
 
 
 def share_of(todo: Sequence[int], rank: int, world: int) -> list[tuple[int, bool]]:

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from kvg.box_forms import BoxForm, BoxFormat, BoxUnit
-from kvg.catalogue.listing import BoxesOf, BoxRules, FileSource, Listed, Listing, Remark, Unusable
+from kvg.box_forms import BoxesOf, BoxForm, BoxFormat, BoxUnit
+from kvg.catalogue.listing import BoxRules, FileSource, Listed, Listing, Remark, Unusable
 from kvg.catalogue.several import NamedObject, apart
 from kvg.errors import DataError
 from kvg.records import excerpt, list_of, number_of, object_of, optional_text, read_json, text_of

@@ -6,17 +6,15 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, Protocol
 
-from kvg.box_forms import BoxForm
+from kvg.box_forms import BoxesOf, BoxForm, check_boxes_of
 from kvg.catalogue.walking import Walk
 from kvg.errors import ConfigError, DataError
 from kvg.pictures import MAX_PIXELS, raw_orientation, upright_box
 from kvg.records import read_text
 from kvg.text.names import clean_name
 from kvg.types import Box
-
-BoxesOf = Literal["upright", "raw"]
 
 
 @dataclass(frozen=True)
@@ -43,8 +41,7 @@ class BoxRules:
     max_overlap: float = 0.2
 
     def __post_init__(self) -> None:
-        if self.of not in get_args(BoxesOf):
-            raise ConfigError("boxes_of", f"{self.of!r} is none of {', '.join(get_args(BoxesOf))}")
+        check_boxes_of(self.of)
         if self.several not in ("crop", "reject"):
             raise ConfigError("several", f"{self.several!r} is none of crop, reject")
         for name, value, limit in (("margin", self.margin, 10.0), ("max_overlap", self.max_overlap, 1.0)):

@@ -8,8 +8,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from kvg.box_forms import BoxForm, BoxFormat, BoxUnit
-from kvg.catalogue.listing import BoxesOf, BoxRules, FileSource, Listed, Listing, Unusable, passed_over
+from kvg.box_forms import BoxesOf, BoxForm, BoxFormat, BoxUnit
+from kvg.catalogue.listing import BoxRules, FileSource, Listed, Listing, Unusable, passed_over
 from kvg.catalogue.walking import is_hidden, walk
 from kvg.errors import ConfigError, DataError
 from kvg.records import excerpt

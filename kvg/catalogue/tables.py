@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from kvg.box_forms import BoxForm, BoxFormat, BoxUnit
+from kvg.box_forms import BoxesOf, BoxForm, BoxFormat, BoxUnit
 from kvg.catalogue.coco import Coco
-from kvg.catalogue.listing import BoxesOf, BoxRules, FileSource, Listed, Listing, Remark, Unusable
+from kvg.catalogue.listing import BoxRules, FileSource, Listed, Listing, Remark, Unusable
 from kvg.catalogue.parquet import Parquet
 from kvg.catalogue.several import NamedObject, apart
 from kvg.errors import ConfigError, DataError

@@ -2,7 +2,8 @@
 
 A line is a JSON object. It needs ``answer`` (the model's text) and what would have been right: ``gt_bbox``, a list of
 boxes on the 0-1000 grid over the picture, or ``options`` and ``right`` for a question of several choices. All boxes of
-a line stand on that grid, whatever the backbone writes. Everything else is optional::
+a line stand on that grid, whatever the backbone writes; `kvg-data score --box-unit` brings others there. Everything
+else is optional::
 
     key, set             name of the question, unique within its set; without one the number of the line
     question_id          of the published benchmark
@@ -20,13 +21,14 @@ a line stand on that grid, whatever the backbone writes. Everything else is opti
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from kvg.errors import DataError
-from kvg.text.box_codec import GRID
+from kvg.evaluation.line_fields import box_of, boxes_of, name_field, text_field, whole_number
+from kvg.records import excerpt, is_utf8, list_of, parse_json
 from kvg.types import Box
 
 IOU_GATE: Final = 0.5  # an answer with at least this overlap is right (paper v3, section 5.1)
@@ -147,19 +149,22 @@ def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     except OSError as error:
         remedy = f"cannot be read ({error.strerror}); run `kvg predict` first, or correct the path"
         raise DataError(str(path), "predictions", remedy) from error
-    number, num = 0, 0
+    num = 0
     with stream:
         for number, raw in enumerate(stream, 1):
-            if not raw.strip():
+            where = f"{path} line {number}"
+            line = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
+            if not line.strip():
                 continue
             try:
-                record = json.loads(raw.decode("utf-8"))
-            except (ValueError, RecursionError) as error:
+                text = line.decode("utf-8")
+            except UnicodeDecodeError as error:
                 raise DataError(
-                    f"{path} line {number}", "json", f"cannot be read ({error}); correct the line"
+                    f"{path} line {number}", "json", f"cannot be read ({error}); save it as UTF-8"
                 ) from error
+            record = parse_json(text, f"{path} line {number}")
             if not isinstance(record, dict):
-                raise DataError(f"{path} line {number}", "json", 'is no object; write {"answer": ..., ...}')
+                raise DataError(where, "json", 'is no object; write {"answer": ..., ...}')
             num += 1
             yield number, record
     if not num:
@@ -177,19 +182,22 @@ def case_of(record: Mapping[str, Any], where: str, number: int = 0) -> Case:
     Raises:
         DataError: a field is missing or wrong.
     """
-    from kvg.evaluation.scoring import score  # which needs the checks of this file
+    from kvg.evaluation.scoring import score  # which needs the gate of this file
 
+    check_utf8(record, where)
     scored = score(record, where, parser=None)
-    words = {
-        name: _text(record, name, where)
-        for name in ("set", "category", "split", "knowledge", "entity", "mode", "image")
-    }
-    objects = tuple(_named(raw, where, i) for i, raw in enumerate(record.get("objects") or ()))
-    target = record.get("target", 0)
-    if objects and not (isinstance(target, int) and 0 <= target < len(objects)):
-        raise DataError(where, "target", f"{target!r} is not an index into {len(objects)} objects")
+    names = ("set", "category", "split", "knowledge", "entity", "mode", "image")
+    words = {name: text_field(record, name, where) for name in names}
+    for name in ("artifact", "finish_reason", "description", "parser", "codec"):
+        text_field(record, name, where)
+    for name in ("num_tokens", "strength", "pattern"):
+        whole_number(record, name, where)
+    objects = _objects(record, where)
+    target = whole_number(record, "target", where) or 0
+    if objects and target >= len(objects):
+        raise DataError(where, "target", f"{target} is not an index into {len(objects)} objects")
     return Case(
-        key=str(record.get("key") or record.get("question_id") or f"line {number}"),
+        key=name_field(record, where)[0] or f"line {number}",
         answer=record["answer"],
         truth=tuple(boxes_of(record["gt_bbox"], where, "gt_bbox")) if "options" not in record else (),
         box=scored.box,
@@ -202,47 +210,30 @@ def case_of(record: Mapping[str, Any], where: str, number: int = 0) -> Case:
     )
 
 
-def boxes_of(value: Any, where: str, name: str) -> list[Box]:
-    """Checks a list of true boxes.
-
-    One without an area beside others is let pass, as by the published evaluation: nothing can overlap it.
+def check_utf8(record: Mapping[str, Any], where: str) -> None:
+    """Checks that all texts of a line can be written: JSON can hold half a surrogate pair, and UTF-8 cannot.
 
     Raises:
-        DataError: it is none, is empty, a box lies off the grid, or none has an area, so that nothing would be right.
+        DataError: one cannot.
     """
-    if not isinstance(value, Sequence) or isinstance(value, str) or not value:
-        raise DataError(where, name, f"{value!r} is no list of boxes; write [[x1, y1, x2, y2], ...] on the 0-1000 grid")
-    boxes = [box_of(raw, where, f"{name}[{i}]") for i, raw in enumerate(value)]
-    if not any(x1 < x2 and y1 < y2 for x1, y1, x2, y2 in boxes):
-        raise DataError(where, name, f"{value!r} holds no box with x1 < x2 and y1 < y2: no answer could be right")
-    return boxes
+    for name, value in record.items():
+        try:
+            text = json.dumps({name: value}, ensure_ascii=False)
+        except RecursionError as error:
+            raise DataError(where, excerpt(name), "is nested too deeply; correct it") from error
+        if not is_utf8(text):
+            raise DataError(where, excerpt(name), "holds half a surrogate pair; correct it")
 
 
-def box_of(value: Any, where: str, name: str) -> Box:
-    """Checks a box.
-
-    Raises:
-        DataError: it is no four numbers on the 0-1000 grid.
-    """
-    good = isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 4
-    if not good or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in value):
-        raise DataError(where, name, f"{value!r} is not four numbers x1, y1, x2, y2")
-    if not all(0 <= v <= GRID for v in value):  # also what is no number, and before a huge one is made a float
-        raise DataError(where, name, f"{list(value)} does not lie on the 0-{GRID} grid; give relative coordinates")
-    x1, y1, x2, y2 = map(float, value)
-    return x1, y1, x2, y2
-
-
-def _text(record: Mapping[str, Any], name: str, where: str) -> str:
-    value = record.get(name)
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise DataError(where, name, f"{value!r} must be text")
-    return value
+def _objects(record: Mapping[str, Any], where: str) -> tuple[NamedBox, ...]:
+    objects = record.get("objects")
+    if objects is None:
+        return ()
+    return tuple(_named(raw, where, number) for number, raw in enumerate(list_of(where, "objects", objects)))
 
 
 def _named(raw: Any, where: str, index: int) -> NamedBox:
     if not isinstance(raw, Mapping) or not isinstance(raw.get("entity"), str):
         raise DataError(where, f"objects[{index}]", "must be an object with entity and box")
-    return NamedBox(raw["entity"], box_of(raw.get("box"), where, f"objects[{index}].box"), str(raw.get("note") or ""))
+    box = box_of(raw.get("box"), where, f"objects[{index}].box")
+    return NamedBox(raw["entity"], box, text_field(raw, "note", f"{where} objects[{index}]"))

@@ -8,7 +8,6 @@ entity has been seen, so that *novel* is not said lightly.
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,6 +22,7 @@ from kvg.evaluation.case import Case
 from kvg.formats.stores import open_store
 from kvg.lab.traits import load_cards
 from kvg.progress import shown
+from kvg.records import json_lines, parse_json, read_json, read_text, text_of
 from kvg.shards.reader import Tally
 
 EXPOSURES: Final = ("pictured and told", "pictured", "told", "novel")
@@ -140,53 +140,46 @@ def texts_of(path: Path) -> Iterator[str]:
     Raises:
         DataError: it cannot be read.
     """
-    try:
-        content = path.read_text("utf-8")
-    except OSError as error:
-        raise DataError(str(path), "file", f"cannot be opened ({error.strerror}); correct the path") from error
-    except UnicodeDecodeError as error:
-        raise DataError(str(path), "file", f"is not UTF-8 ({error.reason}); convert it") from error
     if path.suffix == ".jsonl":
-        for number, line in enumerate(content.splitlines(), 1):
-            if line.strip():
-                yield from _strings(_parsed(json.loads, line, f"{path} line {number}"))
+        for number, line in json_lines(path):
+            yield from _strings(parse_json(line, f"{path} line {number}"))
     elif path.suffix == ".json":
-        yield from _strings(_parsed(json.loads, content, str(path)))
+        yield from _strings(read_json(path))
     elif path.suffix in (".yaml", ".yml"):
-        yield from _strings(_parsed(yaml.safe_load, content, str(path)))
+        yield from _strings(_yaml(path))
     else:
-        yield content
+        yield read_text(path)
 
 
-def _parsed(parse: Any, text: str, where: str) -> Any:
+def _yaml(path: Path) -> Any:
     try:
-        return parse(text)
+        return yaml.safe_load(read_text(path))
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         told = " ".join(str(error).split())
-        raise DataError(where, "text", f"cannot be read ({told}); correct it") from error
+        raise DataError(str(path), "yaml", f"cannot be read ({told}); correct it") from error
 
 
 def _strings(value: Any) -> Iterator[str]:
     """All strings inside of parsed JSON or YAML, names of fields included, since facts are named by their entity."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for name, inner in value.items():
-            yield str(name)
-            yield from _strings(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _strings(inner)
+    waiting, seen = [value], set[int]()  # a YAML's aliases may hold themselves
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, dict | list) and id(value) not in seen:
+            seen.add(id(value))
+            inner = [p for k, v in value.items() for p in (str(k), v)] if isinstance(value, dict) else value
+            waiting.extend(reversed(inner))
 
 
 def _listed(path: Path) -> list[str] | None:
     """Names of a published list of entities; None where the file is something else."""
     if path.suffix != ".json" or not path.is_file():
         return None
-    rows = _parsed(json.loads, path.read_text("utf-8"), str(path))
+    rows = read_json(path)
     if not isinstance(rows, list) or not rows or not all(isinstance(r, dict) and "entity_name" in r for r in rows):
         return None
-    return [str(row["entity_name"]) for row in rows]
+    return [text_of(f"{path} record {number}", row, "entity_name") for number, row in enumerate(rows)]
 
 
 def _read_set(path: str | Path, found: Exposure) -> list[str]:

@@ -1,4 +1,4 @@
-"""How well a model knows each entity, read from the files that tell, and joined to cases by the entity's exact name.
+"""How well a model knows each entity, read from the files that tell, and joined to cases by the entity's name.
 
 Two forms are read. The published one (v3: ``results-visual_knowledge.json``, ``-trainood.json``, ``-testood.json``) is
 ``{entity: {"knowledge_category": "mostly correct"}}``; that of `kvg-data probe` is ``{entity: accuracy in 0-1}``.
@@ -6,14 +6,16 @@ Two forms are read. The published one (v3: ``results-visual_knowledge.json``, ``
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from kvg.errors import DataError
 from kvg.evaluation.case import Case
+from kvg.records import excerpt
+from kvg.rewards.accuracies import accuracy_of, read_by_entity
 from kvg.rewards.knowledge import PUBLISHED, level_of
+from kvg.text.names import clean_name
 
 LEVELS: Final = tuple(level.name for level in PUBLISHED)  # best known first
 KNOWN: Final = LEVELS[:3]  # the paper's "high" knowledge (v3, figure 4); the other two levels are "low"
@@ -33,7 +35,7 @@ def read_levels(paths: Sequence[str | Path]) -> dict[str, str]:
     found: dict[str, str] = {}
     told_by: dict[str, Path] = {}
     for path in map(Path, paths):
-        for entity, value in _entries(path).items():
+        for entity, value in read_by_entity(path).items():
             level = _level(value, str(path), entity)
             if found.get(entity, level) != level:
                 remedy = f"is '{level}' here and '{found[entity]}' in {told_by[entity]}; keep one of them"
@@ -50,35 +52,22 @@ def knowledge_of(case: Case, levels: Levels) -> str:
     file is in no group. (As a reward the published code puts it on the lowest level; as a figure that would mix what is
     not known with what was never probed.)
     """
-    if case.knowledge or case.entity not in levels:
+    entity = clean_name(case.entity)
+    if case.knowledge or entity not in levels:
         return case.knowledge
-    return "known" if levels[case.entity] in KNOWN else "unknown"
+    return "known" if levels[entity] in KNOWN else "unknown"
 
 
 def without_level(cases: Sequence[Case], levels: Levels) -> list[str]:
     """Entities asked for of which no file tells, each once, in order of their names."""
-    return sorted({case.entity for case in cases} - levels.keys())
-
-
-def _entries(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise DataError(str(path), "file", f"cannot be opened ({error.strerror}); correct the path") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(str(path), "json", f"cannot be read ({error}); give a JSON file") from error
-    if not isinstance(found, dict) or not found:
-        raise DataError(str(path), "json", "holds no object of entity: level or accuracy")
-    return found
+    return sorted({clean_name(case.entity) for case in cases} - levels.keys())
 
 
 def _level(value: Any, where: str, entity: str) -> str:
     if isinstance(value, Mapping):
         level = value.get("knowledge_category")
-        if level not in LEVELS:
-            remedy = f"knowledge_category {level!r} is none of {', '.join(LEVELS)}"
+        if not isinstance(level, str) or level not in LEVELS:
+            remedy = f"knowledge_category {excerpt(level)} is none of {', '.join(LEVELS)}"
             raise DataError(where, entity, remedy)
         return str(level)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise DataError(where, entity, f"{value!r} is neither an accuracy from 0 to 1 nor an object with its level")
-    return level_of(value).name
+    return level_of(accuracy_of(value, where, entity)).name

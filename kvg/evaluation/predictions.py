@@ -54,7 +54,8 @@ class Predictions:
     @property
     def num_bad(self) -> int:
         """Questions that were left out, as the record tells."""
-        return int(self._record().get("num_bad", 0))
+        num = self._record().get("num_bad")
+        return num if isinstance(num, int) else 0
 
     def missing(self) -> list[int]:
         """Numbers of the batches that are not answered yet."""
@@ -100,7 +101,7 @@ class Predictions:
     def _record(self) -> dict[str, Any]:
         try:
             record = json.loads((self.folder / RECORD).read_text("utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
         return record if isinstance(record, dict) else {}
 

@@ -8,11 +8,10 @@ from typing import Any
 
 from kvg.errors import DataError
 from kvg.evaluation.case import Case, case_of
+from kvg.evaluation.line_fields import DIGITS
 from kvg.text.box_codec import BoxCodec, ImageSize, RelativeCodec, to_norm
 from kvg.text.prompts import DESCRIBE, choice_prompt, describe_prompts, prompt
 from kvg.types import Box, Sample
-
-_DIGITS = 6  # of coordinates on the 0-1000 grid: what was whole there is whole again
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class Question:
         boxes = []
         for number, thing in enumerate(sample.objects):
             x1, y1, x2, y2 = to_norm(thing.box_px, plain)
-            box = round(x1, _DIGITS), round(y1, _DIGITS), round(x2, _DIGITS), round(y2, _DIGITS)
+            box = round(x1, DIGITS), round(y1, DIGITS), round(x2, DIGITS), round(y2, DIGITS)
             if max(box) <= 1:
                 remedy = f"{list(thing.box_px)} is less than a thousandth of its picture; correct it"
                 raise DataError(where, f"objects[{number}].box_px", remedy)

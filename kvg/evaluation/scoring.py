@@ -18,9 +18,12 @@ import torch
 from kvg.boxes import MISSING_BOX, iou
 from kvg.catalogue.questions import parse_choice
 from kvg.errors import DataError
-from kvg.evaluation.case import IOU_GATE, boxes_of
+from kvg.evaluation.case import IOU_GATE
+from kvg.evaluation.line_fields import box_numbers, boxes_of, sides_field, text_field, whole_number
+from kvg.records import excerpt
 from kvg.text.box_codec import GRID, AbsoluteCodec, BoxCodec, ImageSize, RelativeCodec, to_norm
 from kvg.text.completion import parse_completion
+from kvg.text.prompts import LETTERS
 from kvg.text.published_parsers import Version, read_published
 from kvg.types import Box
 
@@ -73,7 +76,7 @@ def score(record: Mapping[str, Any], where: str, parser: str | None = STRICT) ->
     """
     answer = record.get("answer")
     if not isinstance(answer, str):
-        told = "is missing" if "answer" not in record else f"{answer!r} must be text"
+        told = "is missing" if "answer" not in record else f"{excerpt(answer)} must be text"
         raise DataError(where, "answer", f"{told}; write what the model said")
     if "options" in record:
         return _choice(record, answer, where)
@@ -92,16 +95,13 @@ def score(record: Mapping[str, Any], where: str, parser: str | None = STRICT) ->
 
 def _strict(answer: str, record: Mapping[str, Any], where: str) -> tuple[Box | None, int]:
     """The answer block alone, its last box; 1 = a pair of corners, 2 = a list of four numbers."""
-    codec = record.get("codec", "relative")
+    codec = text_field(record, "codec", where) or "relative"
     if codec not in CODECS:
-        raise DataError(where, "codec", f"{codec!r} is none of {', '.join(CODECS)}")
+        raise DataError(where, "codec", f"{excerpt(codec)} is none of {', '.join(CODECS)}")
     size = _GRID
     if codec == "absolute":
-        sides = record.get("size")
-        if not isinstance(sides, list) or len(sides) != 4 or not all(isinstance(v, int) and v > 0 for v in sides):
-            remedy = f"{sides!r} must be [width, height, resized width, resized height] where codec is absolute"
-            raise DataError(where, "size", remedy)
-        size = ImageSize(*sides)
+        width, height, resized_width, resized_height = sides_field(record, where, 4, "codec is absolute")
+        size = ImageSize(width, height, resized_width, resized_height)
     found = CODECS[codec].find(parse_completion(answer).answer, size)
     return (None, 0) if found is None else (to_norm(found[0], size), found[1])
 
@@ -115,24 +115,21 @@ def _published(version: Version, answer: str, record: Mapping[str, Any], where: 
 
 def _told(record: Mapping[str, Any], where: str) -> tuple[Box | None, int]:
     """Box and pattern as a line has them from another parser."""
-    box, pattern = record.get("box"), record.get("pattern") or 0
-    if not isinstance(pattern, int):
-        raise DataError(where, "pattern", f"{pattern!r} must be the number of a pattern, 0 for none")
-    if box is None:
-        return None, pattern
-    if not isinstance(box, list) or len(box) != 4 or not all(isinstance(v, int | float) for v in box):
-        raise DataError(where, "box", f"{box!r} is not four numbers x1, y1, x2, y2")
-    x1, y1, x2, y2 = map(float, box)
-    return (x1, y1, x2, y2), pattern
+    pattern = whole_number(record, "pattern", where) or 0
+    box = record.get("box")
+    if box is None or (isinstance(box, list) and any(isinstance(v, float) and not math.isfinite(v) for v in box)):
+        return None, pattern  # some parsers write NaN where they read none
+    return box_numbers(box, where, "box"), pattern
 
 
 def _choice(record: Mapping[str, Any], answer: str, where: str) -> Score:
     """A question of several choices; whatever the parser, an option is read in one way."""
     options, right = record["options"], record.get("right")
-    if not isinstance(options, list) or len(options) < 2 or not all(isinstance(name, str) for name in options):
-        raise DataError(where, "options", f"{options!r} must be a list of at least two names")
+    good = isinstance(options, list) and 2 <= len(options) <= len(LETTERS)
+    if not good or not all(isinstance(name, str) for name in options):
+        raise DataError(where, "options", f"{excerpt(options)} must be a list of 2 to {len(LETTERS)} names")
     if not isinstance(right, int) or isinstance(right, bool) or not 0 <= right < len(options):
-        raise DataError(where, "right", f"{right!r} is not an index into {len(options)} options")
+        raise DataError(where, "right", f"{excerpt(right)} is not an index into {len(options)} options")
     parsed = parse_completion(answer)
     chosen = parse_choice(parsed.answer, options)
     return Score(None, 0, 0.0, chosen == right, chosen)

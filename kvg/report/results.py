@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final, TypedDict
 
 from kvg.errors import DataError
-from kvg.evaluation.case import Case
+from kvg.evaluation.case import Case, check_utf8
 from kvg.evaluation.estimate import pictures_of
 from kvg.evaluation.exposure import Exposure
 from kvg.evaluation.figures import (
@@ -26,6 +25,7 @@ from kvg.evaluation.predictions import RECORD
 from kvg.evaluation.scoring import STRICT
 from kvg.evaluation.signatures import Signatures, signatures
 from kvg.progress import shown
+from kvg.records import read_json
 from kvg.report.curves import Curve
 
 Curves = Mapping[str, Curve]  # by tag
@@ -126,12 +126,12 @@ def read_record(run: str | Path) -> dict[str, Any] | None:
     path = Path(run) / RECORD if Path(run).is_dir() else Path(run).with_name(RECORD)
     if not path.is_file():
         return None
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(str(path), "json", f"cannot be read ({error}); remove the file, or run it again") from error
+    found = read_json(path)
     if not isinstance(found, dict):
         raise DataError(str(path), "json", "holds no object; remove the file, or run it again")
+    if not isinstance(found.get("bad") or [], list):
+        raise DataError(str(path), "bad", "must be a list of reasons; remove the file, or run it again")
+    check_utf8(found, str(path))
     return found
 
 

@@ -12,6 +12,7 @@ from kvg.report.results import RunResults
 from kvg.report.sections import Looks, Runs, Section, run_cell, run_cells
 from kvg.report.tables import NONE, Cell, Row, Table, number, percent
 
+_DEEPEST: Final = 8  # of settings inside of settings
 _TOLD_ELSEWHERE: Final = ("bad", "num_bad", "num_cases")
 _LONGEST: Final = 90  # characters of a setting that are shown
 
@@ -82,7 +83,7 @@ def _settings(runs: Runs, looks: Looks) -> Table | None:
 
 def _flat(record: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
     for name, value in record.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and before.count(".") < _DEEPEST:
             yield from _flat(value, f"{before}{name}.")
         else:
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

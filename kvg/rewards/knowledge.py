@@ -7,18 +7,18 @@ cancels the scale almost wholly (README, "Knowledge-aware reward"): use ``advant
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from kvg.errors import ConfigError
+from kvg.errors import ConfigError, DataError
+from kvg.rewards.accuracies import read_accuracies
 from kvg.rewards.iou import IoUReward
 from kvg.text.box_codec import BoxCodec, ImageSize
 from kvg.text.completion import parse_completion
+from kvg.text.names import clean_name
 from kvg.types import Sample
 
 
@@ -87,13 +87,13 @@ class KnowledgeReward(IoUReward):
         bounds = [level.min_accuracy for level in self.levels]
         if not bounds or bounds != sorted(bounds, reverse=True) or bounds[-1] > 0:
             raise ConfigError("reward.levels", f"min_accuracy {bounds}: must fall, and end with 0")
-        self.accuracies = None if accuracies is None else _read(Path(accuracies))
+        self.accuracies = None if accuracies is None else _read(accuracies)
 
     def level(self, sample: Sample) -> Level:
         """The mastery level of the entity asked for."""
         if self.accuracies is None:
             return self.levels[0] if sample.knowledge == "known" else self.levels[-1]
-        return level_of(self.accuracies.get(sample.entity, 0.0), self.levels)
+        return level_of(self.accuracies.get(clean_name(sample.entity), 0.0), self.levels)
 
     def __call__(
         self, texts: Sequence[str], samples: Sequence[Sample], codec: BoxCodec, sizes: Sequence[ImageSize]
@@ -107,14 +107,8 @@ class KnowledgeReward(IoUReward):
         return torch.where(paid > 0, scaled, torch.where(answered, missed, torch.zeros_like(missed)))
 
 
-def _read(path: Path) -> dict[str, float]:
+def _read(path: str) -> dict[str, float]:
     try:
-        found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError("reward.accuracies", f"{path} cannot be read ({error}); give a JSON file") from error
-    if not isinstance(found, dict) or not found:
-        raise ConfigError("reward.accuracies", f"{path} holds no object of entity: accuracy")
-    for name, value in found.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-            raise ConfigError("reward.accuracies", f"{path}: '{name}' has {value!r}; give an accuracy from 0 to 1")
-    return {name: float(value) for name, value in found.items()}
+        return read_accuracies(path)
+    except DataError as error:
+        raise ConfigError("reward.accuracies", f"{error}; give the file of `kvg-data probe`") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from kvg.catalogue.boxing import boxed_entries
 from kvg.catalogue.entry import CATALOGUE, Entry, open_entry
 from kvg.catalogue.project import load_project, read_yaml
 from kvg.errors import ConfigError, DataError
+from kvg.rewards.accuracies import read_accuracies
 from kvg.synthesis.sources import EntityInfo
 from kvg.synthesis.tiles import Picture, Tile
 from kvg.types import Box
@@ -132,11 +132,4 @@ def _read_knowledge(path: Path) -> dict[str, str]:
     """``known`` or ``unknown`` by entity; empty where nothing has been measured."""
     if not path.is_file():
         return {}
-    try:
-        found = {str(name): float(accuracy) for name, accuracy in json.loads(path.read_text("utf-8")).items()}
-    except (ValueError, TypeError, AttributeError) as error:
-        raise DataError(str(path), "knowledge", f"cannot be read ({error}); probe again") from error
-    for name, accuracy in found.items():
-        if not 0 <= accuracy <= 1:
-            raise DataError(str(path), name, f"has an accuracy of {accuracy}; shares are from 0 to 1; probe again")
-    return {name: "known" if accuracy >= KNOWN else "unknown" for name, accuracy in found.items()}
+    return {name: "known" if accuracy >= KNOWN else "unknown" for name, accuracy in read_accuracies(path).items()}

@@ -14,10 +14,10 @@ from typing import Any, Protocol
 
 from PIL import Image
 
-from kvg.box_forms import BoxForm, BoxFormat, BoxUnit
+from kvg.box_forms import BoxesOf, BoxForm, BoxFormat, BoxUnit
 from kvg.catalogue.examine import alpha_box
 from kvg.catalogue.folders import category_folders, entity_name, patterns
-from kvg.catalogue.listing import BoxesOf, BoxRules
+from kvg.catalogue.listing import BoxRules
 from kvg.catalogue.walking import is_hidden, walk
 from kvg.errors import DataError
 from kvg.pictures import read_file, read_picture

@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Any, TextIO
 from kvg.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    from kvg.box_forms import BoxUnit
     from kvg.evaluation.case import Case
     from kvg.evaluation.figures import Figure
     from kvg.report.tables import Row, Table
 
 _PARSERS = ("strict", "published-v2", "published-v3")  # a test holds them against ``PARSERS``, which needs torch
+_UNITS = ("pixels", "relative_1000", "unit")
 _GROUPS = {"split": "by split", "set": "by set", "category": "by category"}
 _WIDTH = 120  # of what is printed into a file
 
@@ -37,6 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--out", required=True, metavar="OUT.jsonl", help="the same lines with box, pattern, iou, correct and parser"
+    )
+    parser.add_argument(
+        "--box-unit",
+        choices=_UNITS,
+        help="of gt_bbox and of the objects' boxes (default: relative_1000, the 0-1000 grid); pixels need `size`",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the intervals (default 0)")
 
@@ -55,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
 
     path, out = Path(args.file), Path(args.out)
     path = path / PREDICTIONS if path.is_dir() else path
-    cases, patterns, num_absolute = judge_file(path, out, args.parser)
+    cases, patterns, num_absolute = judge_file(path, out, args.parser, args.box_unit)
     if num_absolute and args.parser != _PARSERS[0]:
         told = "hold boxes in pixels (codec: absolute), which the published parsers read as if they stood on the grid"
         print(f"kvg-data: {num_absolute} lines {told}; --parser strict converts them", file=sys.stderr)
@@ -69,13 +76,14 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def judge_file(path: Path, out: Path, parser: str) -> tuple[list[Case], Counter[int], int]:
+def judge_file(path: Path, out: Path, parser: str, unit: BoxUnit | None = None) -> tuple[list[Case], Counter[int], int]:
     """Judges every line of a file and writes it with its verdict, all of them or none.
 
     Args:
         path: of the lines.
         out: file to write.
         parser: a key of ``PARSERS``.
+        unit: of the true boxes; they are written on the 0-1000 grid.
 
     Returns:
         The cases without their texts, how often each pattern hit (0 = none), and how many answers hold pixels.
@@ -85,6 +93,7 @@ def judge_file(path: Path, out: Path, parser: str) -> tuple[list[Case], Counter[
         DataError: a line is wrong, a question comes twice, or the disk refuses.
     """
     from kvg.evaluation.case import read_lines
+    from kvg.evaluation.line_fields import on_grid
     from kvg.evaluation.scoring import score
     from kvg.pieces import writing
     from kvg.progress import shown
@@ -102,8 +111,9 @@ def judge_file(path: Path, out: Path, parser: str) -> tuple[list[Case], Counter[
         out.parent.mkdir(parents=True, exist_ok=True)
         try:
             with partial.open("w", encoding="utf-8") as stream:
-                for number, record in shown(read_lines(path), "judging answers", None):
+                for number, line in shown(read_lines(path), "judging answers", None):
                     where = f"{path} line {number}"
+                    record = on_grid(line, unit, where)
                     found = score(record, where, parser)
                     told: dict[str, Any] = {"correct": found.correct, "parser": parser}
                     if "options" in record:
@@ -139,38 +149,28 @@ def _case(judged: Mapping[str, Any], where: str, number: int, lines: dict[str, i
     ``lines`` takes in where each question stands.
     """
     from kvg.evaluation.case import Case
+    from kvg.evaluation.line_fields import name_field, text_field, whole_number
 
-    strength = judged.get("strength")
-    if strength is not None and not isinstance(strength, int):
-        raise DataError(where, "strength", f"{strength!r} must be a whole number")
-    name = next((field for field in ("key", "question_id") if judged.get(field) is not None), "")
-    if name and not isinstance(judged[name], str | int):
-        raise DataError(where, name, f"{judged[name]!r} must be text")
+    strength = whole_number(judged, "strength", where)
+    name, field = name_field(judged, where)
     image = judged.get("image")
-    facts = {field: judged[field] for field in ("parser", "pattern", "options", "chosen") if field in judged}
+    facts = {name: judged[name] for name in ("parser", "pattern", "options", "chosen") if name in judged}
     case = Case(
-        key=str(judged[name]) if name else f"line {number}",
+        key=name or f"line {number}",
         answer="",
         truth=(),
         box=judged.get("box"),
         iou=judged.get("iou", 0.0),
         correct=judged["correct"],
-        set=_text(judged, "set", where),
-        category=_text(judged, "category", where),
-        split=_text(judged, "split", where),
+        set=text_field(judged, "set", where),
+        category=text_field(judged, "category", where),
+        split=text_field(judged, "split", where),
         image=image if isinstance(image, str) else "",
-        facts={**facts, "artifact": _text(judged, "artifact", where), "strength": strength},
+        facts={**facts, "artifact": text_field(judged, "artifact", where), "strength": strength},
     )
     if name and lines.setdefault(case.id, number) != number:
-        raise DataError(where, name, f"'{case.key}' stands in line {lines[case.id]} already; give each question once")
+        raise DataError(where, field, f"'{case.key}' stands in line {lines[case.id]} already; give each question once")
     return case
-
-
-def _text(record: Mapping[str, Any], name: str, where: str) -> str:
-    value = record.get(name)
-    if value is not None and not isinstance(value, str):
-        raise DataError(where, name, f"{value!r} must be text")
-    return value or ""
 
 
 def tables_of(cases: Sequence[Case], parser: str, seed: int) -> Iterator[Table]:

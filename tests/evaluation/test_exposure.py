@@ -126,9 +126,9 @@ def test_a_name_inside_a_longer_known_name_is_not_counted():
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("cards.jsonl", '{"text": "a"}\n{"text": \n', r"cards\.jsonl line 2: text: cannot be read"),
-        ("facts.yaml", "a: [", r"facts\.yaml: text: cannot be read"),
-        ("facts.json", "{", r"facts\.json: text: cannot be read"),
+        ("cards.jsonl", '{"text": "a"}\n{"text": \n', r"cards\.jsonl line 2: json: cannot be read"),
+        ("facts.yaml", "a: [", r"facts\.yaml: yaml: cannot be read"),
+        ("facts.json", "{", r"facts\.json: json: cannot be read"),
     ],
 )
 def test_texts_that_cannot_be_read(tmp_path, name, content, message):

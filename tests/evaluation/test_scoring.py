@@ -111,7 +111,7 @@ def test_choices_are_read_in_one_way_by_all():
     [
         ({"box": [1, 2, 3]}, r"a line: box: \[1, 2, 3\] is not four numbers"),
         ({"box": [1, 2, 3, "4"]}, "a line: box: "),
-        ({"box": [1, 2, 3, 4], "pattern": "third"}, "a line: pattern: 'third' must be the number"),
+        ({"box": [1, 2, 3, 4], "pattern": "third"}, "a line: pattern: 'third' must be a whole number"),
     ],
 )
 def test_what_another_parser_has_told_is_checked(told, message):

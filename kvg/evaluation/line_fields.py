@@ -1,0 +1,185 @@
+"""Fields of a line of answers, checked one by one; lines come from outside and may hold anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from kvg.box_forms import RIM, BoxForm, BoxUnit
+from kvg.errors import DataError
+from kvg.records import excerpt, is_utf8, number_of
+from kvg.text.box_codec import GRID, ImageSize, to_norm
+from kvg.types import Box
+
+LARGEST: Final = 2**31  # of any count, length or side: more cannot be meant, and figures stay finite
+DIGITS: Final = 6  # of coordinates on the 0-1000 grid: what was whole there is whole again
+
+
+def text_field(record: Mapping[str, Any], name: str, where: str) -> str:
+    """A text; '' where it is missing or null.
+
+    Raises:
+        DataError: it is something else, or cannot be written as UTF-8.
+    """
+    value = record.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise DataError(where, name, f"{excerpt(value)} must be text")
+    if not is_utf8(value):
+        raise DataError(where, name, f"{excerpt(value)} holds half a surrogate pair; correct it")
+    return value
+
+
+def whole_number(record: Mapping[str, Any], name: str, where: str) -> int | None:
+    """A whole number of at least 0; None where it is missing or null.
+
+    Raises:
+        DataError: it is something else.
+    """
+    value = record.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < LARGEST:
+        raise DataError(where, name, f"{excerpt(value)} must be a whole number from 0 on")
+    return value
+
+
+def name_field(record: Mapping[str, Any], where: str) -> tuple[str, str]:
+    """What a line is called, and the field that says so; empty where none does.
+
+    Raises:
+        DataError: the name is neither text nor a whole number.
+    """
+    for field in ("key", "question_id"):
+        value = record.get(field)
+        if value is None or value == "":
+            continue
+        if isinstance(value, str):
+            return text_field(record, field, where), field
+        if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 10**100:
+            raise DataError(where, field, f"{excerpt(value)} must be text")
+        return str(value), field
+    return "", ""
+
+
+def sides_field(record: Mapping[str, Any], where: str, length: int, why: str) -> tuple[int, ...]:
+    """The first sides of ``size``: [width, height, resized width, resized height] in pixels.
+
+    Args:
+        record: the line.
+        where: file and line, for messages.
+        length: how many are needed.
+        why: they are, for messages.
+
+    Raises:
+        DataError: they are missing or wrong.
+    """
+    sides = record.get("size")
+    given = sides if isinstance(sides, list) and len(sides) in {length, 4} else [None]
+    if not all(type(side) is int and 0 < side < LARGEST for side in given):
+        names = ", ".join(("width", "height", "resized width", "resized height")[:length])
+        raise DataError(where, "size", f"{excerpt(sides)} must be [{names}] where {why}")
+    return tuple(given[:length])
+
+
+def box_numbers(value: Any, where: str, name: str) -> Box:
+    """Four finite numbers, wherever they lie.
+
+    Raises:
+        DataError: they are something else.
+    """
+    parts = value if isinstance(value, Sequence) and not isinstance(value, str) else ()
+    numbers = [None if isinstance(part, str) else number_of(part) for part in parts]
+    if len(numbers) != 4 or None in numbers:
+        raise DataError(where, name, f"{excerpt(value)} is not four numbers x1, y1, x2, y2")
+    x1, y1, x2, y2 = (number for number in numbers if number is not None)
+    return x1, y1, x2, y2
+
+
+def box_of(value: Any, where: str, name: str) -> Box:
+    """Checks a true box.
+
+    Raises:
+        DataError: it is no four numbers on the 0-1000 grid, or an area within 0-1, which is another unit.
+    """
+    x1, y1, x2, y2 = box = _on_grid(value, where, name)
+    if max(box) <= 1 and x1 < x2 and y1 < y2:
+        remedy = (
+            f"{excerpt(value)} lies in 0-1, not on the 0-{GRID} grid; state the unit: kvg-data score --box-unit unit"
+        )
+        raise DataError(where, name, remedy)
+    return box
+
+
+def boxes_of(value: Any, where: str, name: str) -> list[Box]:
+    """Checks a list of true boxes.
+
+    One without an area beside others is let pass, as by the published evaluation: nothing can overlap it.
+
+    Raises:
+        DataError: it is none, is empty, a box lies off the grid, or none has an area, so that nothing would be right.
+    """
+    raws = _box_list(value, where, name)
+    boxes = [box_of(raw, where, f"{name}[{i}]") for i, raw in enumerate(raws)]
+    if not any(x1 < x2 and y1 < y2 for x1, y1, x2, y2 in boxes):
+        remedy = f"{excerpt(value)} holds no box with x1 < x2 and y1 < y2: no answer could be right"
+        raise DataError(where, name, remedy)
+    return boxes
+
+
+def on_grid(record: Mapping[str, Any], unit: BoxUnit | None, where: str) -> dict[str, Any]:
+    """A line with its true boxes brought onto the 0-1000 grid; what a model answered stays as it is.
+
+    Args:
+        record: the line; ``gt_bbox`` and the boxes of ``objects`` are in ``unit``.
+        unit: ``pixels`` need the picture's ``size``; None and ``relative_1000`` change nothing.
+        where: file and line, for messages.
+
+    Raises:
+        DataError: a box is not in that unit, or ``size`` is missing.
+    """
+    if unit in (None, "relative_1000") or "options" in record:
+        return dict(record)
+    width, height = sides_field(record, where, 2, "box_unit is pixels") if unit == "pixels" else (GRID, GRID)
+    form, size = BoxForm(unit), ImageSize(width, height, width, height)
+
+    def converted(raw: Any, field: str) -> list[float]:
+        x1, y1, x2, y2 = form.uncut(box_numbers(raw, where, field), width, height, where, field)
+        if not (-RIM <= x1 <= width + RIM and -RIM <= x2 <= width + RIM):
+            raise DataError(where, field, f"{excerpt(raw)} in {unit} does not lie inside its picture; correct the unit")
+        if not (-RIM <= y1 <= height + RIM and -RIM <= y2 <= height + RIM):
+            raise DataError(where, field, f"{excerpt(raw)} in {unit} does not lie inside its picture; correct the unit")
+        return [min(max(round(v, DIGITS), 0.0), float(GRID)) for v in to_norm((x1, y1, x2, y2), size)]
+
+    made = dict(record)
+    if "gt_bbox" in record:
+        raws = _box_list(record["gt_bbox"], where, "gt_bbox")
+        made["gt_bbox"] = [converted(raw, f"gt_bbox[{number}]") for number, raw in enumerate(raws)]
+    objects = record.get("objects")
+    if isinstance(objects, list):
+        made["objects"] = [
+            {**thing, "box": converted(thing["box"], f"objects[{number}].box")}
+            if isinstance(thing, Mapping) and "box" in thing
+            else thing
+            for number, thing in enumerate(objects)
+        ]
+    return made
+
+
+def _box_list(value: Any, where: str, name: str) -> Sequence[Any]:
+    if not isinstance(value, Sequence) or isinstance(value, str) or not value:
+        remedy = "is no list of boxes; write [[x1, y1, x2, y2], ...] on the 0-1000 grid"
+        raise DataError(where, name, f"{excerpt(value)} {remedy}")
+    return value
+
+
+def _on_grid(value: Any, where: str, name: str) -> Box:
+    parts = value if isinstance(value, Sequence) and not isinstance(value, str) else ()
+    if len(parts) == 4 and all(isinstance(v, int | float) and not isinstance(v, bool) for v in parts):
+        if all(0 <= v <= GRID for v in parts):  # also what is no number, and before a huge one is made a float
+            x1, y1, x2, y2 = map(float, parts)
+            return x1, y1, x2, y2
+        remedy = f"{excerpt(list(parts))} does not lie on the 0-{GRID} grid; give relative coordinates"
+        raise DataError(where, name, f"{remedy}, or state their unit: kvg-data score --box-unit")
+    raise DataError(where, name, f"{excerpt(value)} is not four numbers x1, y1, x2, y2")
