@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,21 +117,70 @@ def check_overlays(args: Sequence[str]) -> None:
     paths = [args[i + 1] for i, arg in enumerate(args[:-1]) if arg in ("-c", "--config")]
     paths += [arg.partition("=")[2] for arg in args if arg.startswith(("-c=", "--config="))]
     for path in paths:
-        try:
-            content: Any = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ConfigError(path, f"is not YAML: {error}") from error
-        if not isinstance(content, dict):
-            raise ConfigError(path, "must be a mapping of settings, such as `trainer: {max_epochs: 1}`")
-        for key in content:
-            if str(key).rstrip("+") not in SETTINGS:
-                raise ConfigError(f"{path}: {key}", f"unknown setting; there are {', '.join(SETTINGS)}")
+        overlay = read_overlay(path)
         for key in ("model", "data"):
-            value = content.get(key)
-            if isinstance(value, dict) and "class_path" not in value and "init_args" in value and key not in named:
-                raise ConfigError(f"{path}: {key}.class_path", "is not set yet; put the stage's config before this one")
-            if isinstance(value, str) or (isinstance(value, dict) and "class_path" in value):
+            if names_class(overlay, key):
                 named.add(key)
+            elif key not in named and _sets_arguments(overlay, key):
+                raise ConfigError(f"{path}: {key}.class_path", "is not set yet; put the stage's config before this one")
+
+
+def read_overlay(path: str) -> dict[str, Any]:
+    """A config as it stands in its file; only its top-level keys are checked.
+
+    Raises:
+        ConfigError: it cannot be opened, is no YAML mapping, or has an unknown key.
+    """
+    try:
+        content: Any = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(path, f"cannot be opened ({error.strerror}); correct the path") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(path, f"is not YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(path, "must be a mapping of settings, such as `trainer: {max_epochs: 1}`")
+    for key in content:
+        if str(key).partition(".")[0].rstrip("+") not in SETTINGS:
+            raise ConfigError(f"{path}: {key}", f"unknown setting; there are {', '.join(SETTINGS)}")
+    if "trainer" in content and not isinstance(content["trainer"], dict):
+        raise ConfigError(f"{path}: trainer", "must be a mapping of settings, such as `trainer: {max_epochs: 1}`")
+    if lost := _lost_key(content):
+        raise ConfigError(f"{path}: {lost}", f"would be lost beside `{lost.rpartition('.')[0]}`; write it inside")
+    return content
+
+
+def _lost_key(settings: Mapping[Any, Any]) -> str:
+    """A key with dots whose beginning is a key, too: the parser keeps one of them only. Else ''.
+
+    >>> _lost_key({"trainer": {"devices": 1}, "trainer.precision": 32})
+    'trainer.precision'
+    """
+    for key, value in settings.items():
+        parts = str(key).split(".")
+        if any(".".join(parts[:end]) in settings for end in range(1, len(parts))):
+            return str(key)
+        if isinstance(value, dict) and (lost := _lost_key(value)):
+            return f"{key}.{lost}"
+    return ""
+
+
+def names_class(overlay: Mapping[str, Any], key: str) -> bool:
+    """Whether an overlay says which class ``model`` or ``data`` is.
+
+    >>> names_class({"model": {"class_path": "mine.Stage"}}, "model")
+    True
+    """
+    value = overlay.get(key)
+    return (
+        isinstance(value, str) or (isinstance(value, dict) and "class_path" in value) or f"{key}.class_path" in overlay
+    )
+
+
+def _sets_arguments(overlay: Mapping[str, Any], key: str) -> bool:
+    value = overlay.get(key)
+    own = [str(name) for name in value] if isinstance(value, dict) else []
+    dotted = [str(name).partition(".")[2] for name in overlay if str(name).startswith(f"{key}.")]
+    return any(name.partition(".")[0] == "init_args" for name in (*own, *dotted))
 
 
 if __name__ == "__main__":

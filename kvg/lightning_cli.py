@@ -6,7 +6,8 @@ import argparse
 import pickle
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -131,9 +132,19 @@ def run(args: Sequence[str]) -> KVGCLI:
     follow_launcher()
     for message in NOISE:
         warnings.filterwarnings("ignore", message)
+    with reported(), leading():
+        return KVGCLI(args)
+
+
+@contextmanager
+def reported() -> Iterator[None]:
+    """Says in a ``KVGError`` what the parser, or a class that it builds, finds wrong with a setting.
+
+    Raises:
+        KVGError: a setting cannot be used.
+    """
     try:
-        with leading():
-            return KVGCLI(args)
+        yield
     except ValueError as error:  # the parser wraps whatever a class raises as it is built
         cause: BaseException | None = error
         while cause is not None:

@@ -9,7 +9,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from kvg.tools.steps import Step
 
 STAGES = ("base", "direct_sft", "cot_sft", "cot_sft_grpo")
+TRAINED = ("direct_sft", "cot_sft", "grpo")
 CHECKPOINT = "--model.init_args.backbone.init_args.checkpoint"
 
 
@@ -81,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     from kvg.tools.steps import StepRunner, carry_out, clock
 
     out, console, start = Path(args.out), Console(), time.monotonic()
-    plan = steps(FAST if args.fast else DemoSizes(), out, args.seed, args.base)
+    plan = steps(FAST if args.fast else DemoSizes(), out, args.seed, args.base, processes_of_stages())
     runner = StepRunner(out, args.jobs, console)
     if not carry_out(runner, plan):
         return 1
@@ -90,10 +91,18 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def steps(sizes: DemoSizes, out: Path, seed: int, base: str) -> list[Step]:
-    """All steps, most urgent first among those that can run at the same time."""
+def steps(sizes: DemoSizes, out: Path, seed: int, base: str, processes: Mapping[str, int]) -> list[Step]:
+    """All steps, most urgent first among those that can run at the same time.
+
+    Args:
+        sizes: of the sets and trainings.
+        out: folder for everything.
+        seed: of data and training.
+        base: the model to begin with.
+        processes: of each training, by its stage.
+    """
     made = {step.name: step for step in _data_steps(sizes, out, seed)}
-    trained = {step.name: step for step in _training_steps(sizes, out, seed, base)}
+    trained = {step.name: step for step in _training_steps(sizes, out, seed, base, processes)}
     first = ("plain", "val", "cards", "train")
     found = [made.pop(name) for name in first]
     found.append(trained.pop("cot_sft"))  # the longest way leads over it
@@ -121,13 +130,13 @@ def _data_steps(sizes: DemoSizes, out: Path, seed: int) -> list[Step]:
     ]
 
 
-def _training_steps(sizes: DemoSizes, out: Path, seed: int, base: str) -> list[Step]:
+def _training_steps(sizes: DemoSizes, out: Path, seed: int, base: str, processes: Mapping[str, int]) -> list[Step]:
     from kvg.tools.steps import Step
 
     replay, hard = ("--data.replay", out / "data/cards.jsonl"), out / "data/filtered"
-    direct = _fit(sizes, out, seed, "direct_sft", base, out / "data/train", *replay)
-    cot = _fit(sizes, out, seed, "cot_sft", base, out / "data/train", *replay)
-    grpo = _fit(sizes, out, seed, "grpo", str(cot.proof.parent), hard, "--model.seed", seed)
+    direct = _fit(sizes, out, seed, "direct_sft", processes["direct_sft"], base, out / "data/train", *replay)
+    cot = _fit(sizes, out, seed, "cot_sft", processes["cot_sft"], base, out / "data/train", *replay)
+    grpo = _fit(sizes, out, seed, "grpo", processes["grpo"], str(cot.proof.parent), hard, "--model.seed", seed)
     answers = ("--samples", sizes.num_tries, "--temperature", sizes.temperature)
     kept = ("--keep-min", sizes.keep_min, "--keep-max", sizes.keep_max)
     command = ("filter", "--in", out / "data/hard", "--out", hard, "--checkpoint", cot.proof.parent, *answers, *kept)
@@ -150,7 +159,9 @@ def _training_steps(sizes: DemoSizes, out: Path, seed: int, base: str) -> list[S
     ]
 
 
-def _fit(sizes: DemoSizes, out: Path, seed: int, stage: str, start: str, train: Path, *more: object) -> Step:
+def _fit(
+    sizes: DemoSizes, out: Path, seed: int, stage: str, processes: int, start: str, train: Path, *more: object
+) -> Step:
     from kvg.tools.steps import Step
 
     titles = {
@@ -159,20 +170,21 @@ def _fit(sizes: DemoSizes, out: Path, seed: int, stage: str, start: str, train: 
         "grpo": "stage 2: rewarded for overlap and form",
     }
     needs = {"grpo": ("filter", "val")}.get(stage, ("train", "cards", "val"))
-    configs = [
-        config_path(f"configs/{name}.yaml") for name in (f"stage/{stage}", "backbone/lab", f"experiment/demo_{stage}")
-    ]
+    overlays = _overlays(stage)
     folder = out / stage
-    words: list[object] = ["kvg", "fit", *(w for path in configs for w in ("-c", path)), CHECKPOINT, start]
+    words: list[object] = ["kvg", "fit", *overlays, CHECKPOINT, start]
     words += ["--data.train", train, "--data.val", out / "data/val", "--trainer.default_root_dir", folder]
     words += ["--seed_everything", seed, "--data.seed", seed, *more]
     if sizes.max_steps is not None:
         words += ["--trainer.max_steps", sizes.max_steps]
     if sizes.max_val_batches is not None:
         words += ["--trainer.limit_val_batches", sizes.max_val_batches]
-    reads = (*map(Path, configs), *(() if stage == "grpo" else _weights(start)))  # what a step made is told by needs
+    reads = (
+        *map(Path, overlays[1::2]),
+        *(() if stage == "grpo" else _weights(start)),
+    )  # what a step made is told by needs
     proof = folder / "export/config.json"
-    return Step(stage, titles[stage], _words(*words), folder, proof, needs, reads, _devices(configs))
+    return Step(stage, titles[stage], _words(*words), folder, proof, needs, reads, processes)
 
 
 def _test(out: Path, name: str, trained: Step | None, base: str = "", devices: int = 1) -> Step:
@@ -224,13 +236,21 @@ def config_path(name: str) -> str:
     raise ConfigError(name, "is not in this installation; install the package again")
 
 
-def _devices(configs: Sequence[str]) -> int:
-    """Processes that overlays of configs ask for; the last one that says so wins."""
-    import yaml
+def processes_of_stages() -> dict[str, int]:
+    """Processes of each training, as its configs ask for when they are merged.
 
-    trainers = [yaml.safe_load(Path(path).read_text("utf-8")).get("trainer") or {} for path in configs]
-    asked = [trainer["devices"] for trainer in trainers if isinstance(trainer.get("devices"), int)]
-    return int(asked[-1]) if asked else 1
+    Raises:
+        ConfigError: a config is missing, or cannot be used.
+    """
+    from kvg.tools.overlays import merged_settings, num_processes
+
+    commands = {stage: ["kvg", "fit", *_overlays(stage)] for stage in TRAINED}
+    return {stage: num_processes(settings) for stage, settings in merged_settings(commands).items()}
+
+
+def _overlays(stage: str) -> list[str]:
+    names = (f"stage/{stage}", "backbone/lab", f"experiment/demo_{stage}")
+    return [word for name in names for word in ("-c", config_path(f"configs/{name}.yaml"))]
 
 
 def _weights(checkpoint: str) -> tuple[Path, ...]:

@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kvg.asking.local_settings import QWEN2_VL
 from kvg.errors import ConfigError
 
 if TYPE_CHECKING:
     from kvg.asking.request import Asker
     from kvg.tools.filter_set import Difficulty
 
-QWEN2_VL = "kvg.backbones.qwen2_vl.Qwen2VLBackbone"
 CODECS = ("relative", "json", "absolute")
 LOCAL = {"temperature": 1.0, "max_new_tokens": 256, "batch_size": 64, "seed": 0}  # defaults where the model runs here
 _NOTED = (
@@ -36,7 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backbone-class", help=f"its family (default {QWEN2_VL})")
     parser.add_argument(
         "--config", "--strategy", dest="config", action="append", default=[],
-        help="overlay with a trainer or a backbone, such as configs/strategy/ddp.yaml; may be given again",
+        help="overlay with a stage, a backbone or a strategy, such as configs/strategy/ddp.yaml; may be given again, "
+        "and is merged as by `kvg -c`. What concerns training alone is passed over",
     )  # fmt: skip
     parser.add_argument("--asker", help="YAML with {class_path, init_args} of what answers instead, such as a server")
     parser.add_argument("--codec", choices=CODECS, help="how answers write boxes (default: as the backbone does)")
@@ -180,24 +181,18 @@ def build_asker(args: argparse.Namespace) -> Asker:
     """
     from kvg.asking.local import LocalModel
     from kvg.catalogue.project import instantiate, read_yaml
-    from kvg.cli import shipped_configs
+    from kvg.tools.overlays import answering_settings
 
     if args.asker:
         found = read_yaml(args.asker)
         asker: Asker = instantiate(found.get("asker", found), "asker")
         return asker
-    trainer: dict[str, Any] = {}
-    backbone: dict[str, Any] = {}
-    for path in args.config:
-        overlay = read_yaml(shipped_configs(["-c", path])[1])
-        trainer.update(overlay.get("trainer") or {})
-        named = ((overlay.get("model") or {}).get("init_args") or {}).get("backbone") or overlay.get("backbone") or {}
-        backbone = {**backbone, **named}
-    if args.backbone_class or "class_path" not in backbone:
-        backbone["class_path"] = args.backbone_class or QWEN2_VL
-    if args.checkpoint:
-        backbone["init_args"] = {**(backbone.get("init_args") or {}), "checkpoint": args.checkpoint}
-    if not (backbone.get("init_args") or {}).get("checkpoint"):
+    if args.config:
+        backbone, trainer = answering_settings(args.config, args.backbone_class, args.checkpoint)
+    elif args.checkpoint:
+        init_args = {"checkpoint": args.checkpoint}
+        backbone, trainer = {"class_path": args.backbone_class or QWEN2_VL, "init_args": init_args}, {}
+    else:
         raise ConfigError("--checkpoint", "is missing; name the stage-1 model, or give --asker")
     return LocalModel(
         backbone,

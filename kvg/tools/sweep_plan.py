@@ -14,9 +14,9 @@ from kvg.cli import shipped_configs
 from kvg.errors import ConfigError
 from kvg.evaluation.case import PREDICTIONS
 from kvg.tools.demo import CHECKPOINT
+from kvg.tools.overlays import merged_settings, num_processes
 from kvg.tools.steps import Step
 from kvg.tools.sweep_file import Experiment, Overlays, Variant
-from kvg.tools.sweep_settings import merged_settings
 
 ROOT: Final = "trainer.default_root_dir"
 SEEDED: Final = ("data.seed", "model.seed")  # where the stage has them
@@ -162,7 +162,7 @@ def _run(
         folder / "export/config.json",
         needs,
         _configs(fit_words),
-        _devices(fit_settings),
+        num_processes(fit_settings),
         _files(_named_in(fit_settings), made),
         partial(_last_checkpoint, folder),
     )
@@ -174,7 +174,7 @@ def _run(
         answers / PREDICTIONS,
         (*needs, fit.name),
         _configs(predict_words),
-        _devices(predict_settings),
+        num_processes(predict_settings),
         _files(_named_in(predict_settings), made),
         tuple,  # it knows by itself what it has answered
     )
@@ -192,12 +192,6 @@ def _short(name: str) -> str:
 
 def _configs(words: Sequence[str]) -> tuple[Path, ...]:
     return tuple(Path(words[i + 1]) for i, word in enumerate(words[:-1]) if word == "-c")
-
-
-def _devices(settings: Mapping[str, Any]) -> int:
-    """Processes of a command, or all cores where it takes whatever there is."""
-    asked = str(settings["trainer"]["devices"])  # from a command line it comes as text
-    return int(asked) if asked.isdecimal() and int(asked) else os.cpu_count() or 1
 
 
 def _files(texts: Iterable[str], made: Sequence[Path]) -> str:

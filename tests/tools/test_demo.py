@@ -11,11 +11,18 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kvg.tools.demo import FAST, DemoSizes, config_path, steps
+from kvg.tools.demo import FAST, DemoSizes, config_path, processes_of_stages, steps
 
 
 def plan(**changes):
-    options = {"sizes": DemoSizes(), "out": Path("runs/demo"), "seed": 0, "base": "lab", **changes}
+    options = {
+        "sizes": DemoSizes(),
+        "out": Path("runs/demo"),
+        "seed": 0,
+        "base": "lab",
+        "processes": {"direct_sft": 1, "cot_sft": 1, "grpo": 2},
+    }
+    options |= changes
     return {step.name: step for step in steps(**options)}
 
 
@@ -98,8 +105,10 @@ def test_what_the_demo_has_made_does_not_change_its_steps(tmp_path):
 def test_a_training_of_two_processes_keeps_two_cores_busy(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs/experiment").mkdir(parents=True)
-    (tmp_path / "configs/experiment/demo_grpo.yaml").write_text("trainer: {devices: 2, strategy: ddp}")
-    found = plan()
+    (tmp_path / "configs/experiment/demo_grpo.yaml").write_text("trainer.devices: 2\ntrainer.strategy: ddp")
+    processes = processes_of_stages()
+    assert processes == {"direct_sft": 1, "cot_sft": 1, "grpo": 2}
+    found = plan(processes=processes)
     assert (found["grpo"].cores, found["cot_sft"].cores, found["filter"].cores) == (2, 1, 1)
 
 

@@ -14,7 +14,7 @@ import yaml
 from torch.utils.tensorboard import SummaryWriter
 
 from kvg.errors import ConfigError
-from kvg.tools import sweep_settings
+from kvg.tools import overlays
 from kvg.tools.main import main
 from kvg.tools.steps import Step
 from kvg.tools.sweep_file import load_experiment
@@ -49,7 +49,7 @@ def here(monkeypatch):
 
     loggers = [logging.getLogger(name) for name in ("lightning.fabric", "lightning.pytorch")]
     levels = [logger.level for logger in loggers]
-    monkeypatch.setattr(sweep_settings, "ProcessPoolExecutor", Inline)
+    monkeypatch.setattr(overlays, "ProcessPoolExecutor", Inline)
     yield
     for logger, level in zip(loggers, levels, strict=True):
         logger.setLevel(level)
