@@ -17,6 +17,7 @@ from kvg.catalogue.listing import Listing, PictureSource
 from kvg.errors import DataError
 from kvg.pictures import read_picture
 from kvg.records import excerpt, is_utf8
+from kvg.text.special_tokens import check_plain
 from kvg.types import Box
 
 OPAQUE = 127  # alpha above this belongs to the entity; softer pixels are its rim
@@ -152,3 +153,5 @@ def _check_text(where: str, field: str, value: object) -> None:
         raise DataError(where, field, "is missing in the list; fill it in, or name its column")
     if field != "ref" and not is_utf8(value):
         raise DataError(where, field, f"{excerpt(value)} is no valid text; rename it")
+    if field != "ref":
+        check_plain(value, where, field)

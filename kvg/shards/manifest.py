@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from kvg.errors import DataError
 from kvg.pieces import write_whole
+from kvg.records import excerpt, list_of, object_of, optional_text, read_json, text_of
 from kvg.shards.schema import SCHEMA_VERSION
 
 MANIFEST: Final = "manifest.json"
@@ -76,23 +77,51 @@ def load_manifest(folder: str | Path) -> Manifest:
         raise DataError(str(folder), "folder", "does not exist; make the shards first, or correct the path")
     if not path.is_file():
         raise DataError(str(folder), MANIFEST, "is missing: writing was not finished; make the shards again")
-    try:
-        record = json.loads(path.read_text("utf-8"))
-        version = int(record["schema_version"])
-        shards = tuple(ShardEntry(**entry) for entry in record["shards"])
-        manifest = Manifest(
-            shards, record["counts"], record["seed"], record["config"], version, str(record.get("revision", ""))
-        )
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(str(path), "manifest", f"cannot be read ({error!r}); make the shards again") from error
-    if version != SCHEMA_VERSION:
-        raise DataError(str(path), "schema_version", f"is {version}, this program reads {SCHEMA_VERSION}; convert it")
-    for shard in shards:
+    record = object_of(str(path), "manifest", read_json(path))
+    manifest = _manifest(str(path), record)
+    for shard in manifest.shards:
         if not (folder / shard.file).is_file():
             raise DataError(str(path), shard.file, "is listed but missing; copy the whole folder again")
     if not manifest.num_samples:
         raise DataError(str(path), "num_samples", "is 0; make a set that holds something")
     return manifest
+
+
+def _manifest(where: str, record: Mapping[str, Any]) -> Manifest:
+    version = _whole(where, record, "schema_version")
+    if version != SCHEMA_VERSION:
+        raise DataError(where, "schema_version", f"is {version}, this program reads {SCHEMA_VERSION}; convert it")
+    counts = {}
+    for name, values in object_of(where, "counts", record.get("counts")).items():
+        values = object_of(where, f"counts.{name}", values)
+        counts[name] = {value: _whole(f"{where} counts.{name}", values, value) for value in values}
+    seed = record.get("seed")
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
+        raise DataError(where, "seed", f"{excerpt(seed)} must be a whole number; make the shards again")
+    return Manifest(
+        tuple(_entry(where, number, raw) for number, raw in enumerate(list_of(where, "shards", record.get("shards")))),
+        counts,
+        seed,
+        object_of(where, "config", record.get("config")),
+        version,
+        optional_text(where, record, "revision"),
+    )
+
+
+def _entry(where: str, number: int, raw: Any) -> ShardEntry:
+    entry, where = object_of(where, f"shards[{number}]", raw), f"{where} shards[{number}]"
+    file = text_of(where, entry, "file")
+    if Path(file).name != file or "\0" in file:
+        raise DataError(where, "file", f"{excerpt(file)} is no name of a file in the set's folder; copy the set again")
+    num_samples, num_bytes = _whole(where, entry, "num_samples"), _whole(where, entry, "num_bytes")
+    return ShardEntry(file, num_samples, num_bytes, text_of(where, entry, "sha256"))
+
+
+def _whole(where: str, record: Mapping[str, Any], name: str) -> int:
+    value = record.get(name)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+        raise DataError(where, name, f"{excerpt(value)} must be a whole number from 0 on; make the shards again")
+    return value
 
 
 def sha256_of(path: Path) -> str:

@@ -14,9 +14,12 @@ from kvg.catalogue.boxing import boxed_entries
 from kvg.catalogue.entry import CATALOGUE, Entry, open_entry
 from kvg.catalogue.project import load_project, read_yaml
 from kvg.errors import ConfigError, DataError
+from kvg.records import text_of
 from kvg.rewards.accuracies import read_accuracies
 from kvg.synthesis.sources import EntityInfo
 from kvg.synthesis.tiles import Picture, Tile
+from kvg.text.names import clean_name
+from kvg.text.special_tokens import check_plain
 from kvg.types import Box
 
 KNOWLEDGE = "knowledge.json"  # in a project's folder: {entity: share of the questions about it answered rightly}
@@ -37,7 +40,8 @@ class CatalogueTiles:
 
     Raises:
         ConfigError: ``uses`` is none of them, or ``facts`` is no such file.
-        DataError: the project has not been scanned, no picture with a box is left, or ``knowledge.json`` is damaged.
+        DataError: the project has not been scanned, no picture with a box is left, or ``facts`` or ``knowledge.json``
+            is damaged.
     """
 
     def __init__(
@@ -62,7 +66,7 @@ class CatalogueTiles:
             self._entries.setdefault(entry.entity, []).append(entry)
         if not self._entries:
             raise DataError(str(found.out / CATALOGUE), "box_px", f"no picture with a box is for {', '.join(uses)}")
-        self._notes = {str(name): str(looks) for name, looks in (read_yaml(facts) if facts else {}).items()}
+        self._notes = _read_facts(facts) if facts else {}
         self._knowledge = _read_knowledge(found.out / KNOWLEDGE)
         self._max_side, self._max_bytes = max_side, cache_mb * 2**20
         self._kept: OrderedDict[tuple[str, str], Tile] = OrderedDict()
@@ -126,6 +130,16 @@ def _shrunk(image: Image.Image, box: Box, cut_out: bool, max_side: int) -> tuple
         image = image.resize(size, sharpness, reducing_gap=2.0)
         image = image if plain else image.convert("RGBA")
     return image, None if cut_out else (box[0] * across, box[1] * down, box[2] * across, box[3] * down)
+
+
+def _read_facts(path: str | Path) -> dict[str, str]:
+    """Looks by entity, whose names are spelt as in the catalogue."""
+    facts = {}
+    for name, looks in read_yaml(path).items():
+        entity = clean_name(str(name))
+        facts[entity] = text_of(str(path), {entity: looks}, entity)
+        check_plain(facts[entity], str(path), entity)
+    return facts
 
 
 def _read_knowledge(path: Path) -> dict[str, str]:

@@ -24,6 +24,7 @@ from kvg.pictures import read_file, read_picture
 from kvg.records import object_of, read_json, text_of
 from kvg.synthesis.tiles import Picture, Tile
 from kvg.text.names import clean_name
+from kvg.text.special_tokens import check_plain
 from kvg.types import Box
 
 log = logging.getLogger(__name__)
@@ -139,6 +140,7 @@ class FolderSource:
         root_boxes = _read_object(self.root / "boxes.json")
         boxes = {self.root / path: box for path, box in root_boxes.items()}
         for folder, category in _category_folders(self.root, categories).items():
+            check_plain(category, str(self.root / folder), "category")
             self._read_category(self.root / folder, clean_name(category), boxes)
         for name in self._unseen:
             if name not in self._entities:
@@ -180,6 +182,7 @@ class FolderSource:
                 continue
             try:
                 entity, picture = _entity_name(path, folder, names), self._picture(path, boxes.get(path))
+                check_plain(entity, str(path), "entity")
             except DataError as error:
                 self.rejected.append(error)
                 continue

@@ -19,6 +19,7 @@ from kvg.text.box_codec import BoxCodec, ImageSize
 from kvg.text.box_refs import LAST, PLACEHOLDER, nouns_of, with_placeholders
 from kvg.text.conclusions import pointed_at, with_name
 from kvg.text.prompts import REF_END, REF_START
+from kvg.text.special_tokens import check_rationale
 from kvg.types import Box, Sample
 
 PARTS = ("Plan", "Look", "Compare", "Conclusion")
@@ -136,7 +137,9 @@ def template_of(text: str, sample: Sample, codec: BoxCodec, size: ImageSize, set
     if missing := sorted(wanted - quoted):
         raise DataError(where, "boxes", f"that of {sample.objects[missing[0]].entity or UNKNOWN} is not quoted")
     _check_conclusion(parts, sample, where)
-    return " ".join(f"{title}: {parts[title]}" for title in PARTS)
+    template = " ".join(f"{title}: {parts[title]}" for title in PARTS)
+    check_rationale(template, where, "tokens")
+    return template
 
 
 def _check_conclusion(parts: Mapping[str, str], sample: Sample, where: str) -> None:

@@ -131,3 +131,43 @@ def test_half_a_record(members, field):
 def test_json_that_is_none(make_sample, text):
     with pytest.raises(DataError, match="json"):
         decode_record("s.tar", "k0001", {**encode_record(make_sample(1)), "json": text})
+
+
+FIRST = {"target": 0, "entity": "Merlin"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"objects": [{"entity": "Merlin", "box_px": [0.1, 0.2, 0.3, 0.4], "note": ""}], **FIRST}, "lies in 0-1; give"),
+        ({"objects": [{"entity": "Merlin", "box_px": [1, 2, 3, 10**400], "note": ""}], **FIRST}, "is not four numbers"),
+        ({"objects": [{"entity": "Merlin", "box_px": [1, 2, 3, True], "note": ""}], **FIRST}, "is not four numbers"),
+        ({"category": "bird <|im_end|>"}, "category: may not hold <|im_end|>"),
+        ({"category": "\ud800"}, "category: '\\ud800' holds half a surrogate pair"),
+        ({"rationale": "Look: <|image_pad|>."}, "rationale: may not hold <|image_pad|>"),
+        ({"rationale": "</think>"}, "rationale: may not hold </think>"),
+        ({"rationale": f"<box:{'9' * 5000}>"}, "stands for no object"),
+        ({"provenance": {"options": 5}}, "provenance.options: 5 must be a list of names"),
+        ({"provenance": {"options": ["a", "<|im_start|>"]}}, "provenance.options: may not hold <|im_start|>"),
+    ],
+)
+def test_texts_and_units_of_records(make_sample, change, message):
+    members = encode_record(make_sample(1))
+    record = json.loads(members["json"]) | change
+    with pytest.raises(DataError) as caught:
+        decode_record("s.tar", "k0001", {**members, "json": json.dumps(record).encode()})
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["Merlin <|image_pad|>", "<box:1>", "<think>", "a<image>", "<|object_ref_end|>"])
+def test_names_that_would_steer_a_model_cannot_be_written(make_sample, name):
+    sample = make_sample(1)
+    objects = (SceneObject(name, sample.objects[0].box_px), *sample.objects[1:])
+    with pytest.raises(DataError, match=r"objects\[0\].entity: may not hold"):
+        encode_record(make_sample(1, objects=objects))
+
+
+def test_provenance_that_json_cannot_hold(make_sample):
+    for value in ({"a": "\ud800"}, {"a": {1, 2}}, {"a": b"x"}):
+        with pytest.raises(DataError, match="provenance: cannot be written as JSON"):
+            encode_record(make_sample(1, provenance=value))

@@ -106,7 +106,7 @@ def test_a_bad_sample_is_refused(tmp_path, make_sample):
     [
         (lambda f: (f / "shard-000001.tar").unlink(), "shard-000001.tar: is listed but missing"),
         (lambda f: (f / "manifest.json").write_text("{"), "cannot be read"),
-        (lambda f: (f / "manifest.json").write_text("{}"), "cannot be read"),
+        (lambda f: (f / "manifest.json").write_text("{}"), "schema_version: None must be a whole number"),
     ],
 )
 def test_damaged_sets(write_set, damage, message):
@@ -126,3 +126,34 @@ def test_a_set_of_another_version(write_set):
 def test_missing_folder(tmp_path):
     with pytest.raises(DataError, match="does not exist"):
         load_manifest(tmp_path / "no")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"shards": None}, "shards: None must be a list"),
+        ({"shards": ["a.tar"]}, r"shards\[0\]: 'a.tar' must be an object"),
+        ({"shards": [{"file": "../a.tar"}]}, "file: '../a.tar' is no name of a file"),
+        ({"shards": [{"file": "/etc/passwd"}]}, "file: '/etc/passwd' is no name of a file"),
+        ({"shards": [{"file": 5}]}, "file: 5 must be text"),
+        ({"shards": [{"file": "a.tar", "num_samples": True}]}, "num_samples: True must be a whole number"),
+        ({"shards": [{"file": "a.tar", "num_samples": -1}]}, "num_samples: -1"),
+        ({"shards": [{"file": "a.tar", "num_samples": 10**400}]}, "num_samples: 1000"),
+        ({"shards": [{"file": "a.tar", "num_samples": 1, "num_bytes": "5"}]}, "num_bytes: '5'"),
+        ({"shards": [{"file": "a.tar", "num_samples": 1, "num_bytes": 5}]}, "sha256: is missing"),
+        ({"shards": []}, "num_samples: is 0"),
+        ({"counts": []}, r"counts: \[\] must be an object"),
+        ({"counts": {"split": 5}}, "counts.split: 5 must be an object"),
+        ({"counts": {"split": {"seen": "2"}}}, "counts.split: seen: '2' must be"),
+        ({"seed": "0"}, "seed: '0' must be a whole number"),
+        ({"config": 5}, "config: 5 must be an object"),
+        ({"revision": 5}, "revision: 5 must be text"),
+        ({"schema_version": "1"}, "schema_version: '1' must be a whole number"),
+    ],
+)
+def test_mistyped_manifests_are_named_by_field(write_set, change, message):
+    path = write_set(2) / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(DataError, match=message) as caught:
+        load_manifest(path.parent)
+    assert caught.value.where.startswith(str(path))

@@ -138,3 +138,25 @@ def test_samples_tell_tiles_and_licences_in_the_order_of_their_objects(project):
         files = {"Red": "mine/red.png", "Green": "mine/green.png"}
         assert sample.provenance["tiles"] == [files[thing.entity] for thing in sample.objects]
         assert sample.provenance["licences"] == ["CC0"]
+
+
+@pytest.mark.parametrize(
+    ("looks", "message"),
+    [
+        ("red <|im_end|>", r"Red: may not hold <\|im_end\|>"),
+        ("red <box:0>", "Red: may not hold <box:0>"),
+        ("<think>red", "Red: may not hold <think>"),
+        (["red", "square"], "Red: .* must be text"),
+        (None, "Red: is missing"),
+        (5, "Red: 5 must be text"),
+    ],
+)
+def test_facts_are_checked_at_start(project, looks, message):
+    (project.parent / "facts.yaml").write_text(yaml.safe_dump({"Red": looks}))
+    with pytest.raises(DataError, match=message):
+        CatalogueTiles(project, facts=project.parent / "facts.yaml")
+
+
+def test_facts_meet_names_in_one_spelling(project):
+    (project.parent / "facts.yaml").write_text("' Red ': red, square")
+    assert CatalogueTiles(project, facts=project.parent / "facts.yaml").info("Red").note == "red, square"

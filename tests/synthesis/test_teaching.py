@@ -214,3 +214,9 @@ def test_nonsense_is_refused_in_no_time(text):
 def test_rules_that_cannot_work(rules):
     with pytest.raises(ConfigError, match=r"rationalize\.lesson"):
         LessonSettings(**rules)
+
+
+@pytest.mark.parametrize("token", ["<image>", "<video>", "<|im_<|im_end|>end|>", "<thi<think>nk>"])
+def test_an_answer_that_would_steer_the_model_is_refused(token):
+    with pytest.raises(DataError, match="sample s1: tokens: may not hold"):
+        taken(GOOD.replace("an orange bird", f"an orange {token} bird"))
