@@ -10,9 +10,12 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 
 from kvg.errors import ConfigError, TrainingError
+from kvg.rewards.diagnosis import Start, nothing_learnt
 
 LENGTH, ENTROPY = "train/completion_length", "train/entropy"
 SPREAD, UNPARSED = "train/reward_std_in_group", "train/unparsed"
+_STAGE, _REWARDS = "train/", "train/reward/"
+_CAUSES = ("train/truncated", "train/equal_groups")  # besides the parts of the reward: what a warning names as causes
 
 
 class CollapseGuard(Callback):
@@ -44,7 +47,8 @@ class CollapseGuard(Callback):
         self.steps, self.min_length_share, self.min_entropy = steps, min_length_share, min_entropy
         self.min_reward_std, self.max_unparsed, self.stop = min_reward_std, max_unparsed, stop
         self.first_length: float | None = None
-        self._seen: dict[str, deque[float]] = {n: deque(maxlen=steps) for n in (LENGTH, ENTROPY, SPREAD, UNPARSED)}
+        names = (LENGTH, ENTROPY, SPREAD, UNPARSED, *_CAUSES)
+        self._seen: dict[str, deque[float]] = {name: deque(maxlen=steps) for name in names}
         self._told: set[str] = set()
 
     def state_dict(self) -> dict[str, Any]:
@@ -64,13 +68,13 @@ class CollapseGuard(Callback):
         Raises:
             TrainingError: there is a sign of collapse, and ``stop`` is set.
         """
-        for name, values in self._seen.items():
-            if name in trainer.callback_metrics:
-                values.append(float(trainer.callback_metrics[name]))
+        for name, value in trainer.callback_metrics.items():
+            if name in self._seen or name.startswith(_REWARDS):
+                self._seen.setdefault(name, deque(maxlen=self.steps)).append(float(value))
         means = {name: sum(v) / len(v) for name, v in self._seen.items() if len(v) == self.steps}
         if self.first_length is None and LENGTH in means:
             self.first_length = means[LENGTH]
-        signs = self._signs(means)
+        signs = self._signs(means, getattr(pl_module, "start", lambda: None)())
         pl_module.log("train/collapse_signs", float(len(signs)), batch_size=1)
         for sign in signs.keys() - self._told:
             self._told.add(sign)
@@ -80,7 +84,7 @@ class CollapseGuard(Callback):
             told = "; ".join(signs.values()) or "another process has seen a sign of collapse"
             raise TrainingError(f"step {trainer.global_step}", f"{told}; callbacks.CollapseGuard stops the run")
 
-    def _signs(self, means: dict[str, float]) -> dict[str, str]:
+    def _signs(self, means: dict[str, float], start: Start | None) -> dict[str, str]:
         found = {}
         over = f"over {self.steps} steps"
         if LENGTH in means and self.first_length and means[LENGTH] < self.min_length_share * self.first_length:
@@ -88,7 +92,8 @@ class CollapseGuard(Callback):
         if means.get(ENTROPY, self.min_entropy) < self.min_entropy:
             found[ENTROPY] = f"entropy is {means[ENTROPY]:.4f} nats a token {over}: all answers are alike"
         if means.get(SPREAD, self.min_reward_std) < self.min_reward_std:
-            found[SPREAD] = f"rewards differ by {means[SPREAD]:.4f} within groups {over}: nothing is left to learn from"
+            causes = nothing_learnt({name.removeprefix(_STAGE): mean for name, mean in means.items()}, over, start)
+            found[SPREAD] = f"rewards differ by {means[SPREAD]:.4f} within groups: {causes}"
         if means.get(UNPARSED, self.max_unparsed) > self.max_unparsed:
             found[UNPARSED] = f"{means[UNPARSED]:.0%} of the answers hold no box {over}"
         return found

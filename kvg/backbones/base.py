@@ -61,6 +61,7 @@ class Backbone(nn.Module, ABC):
         model: the Hugging Face model.
         processor: the weightless half, for data modules.
         codec: the box convention; the same object as ``processor.codec``.
+        stored_pixels: smallest and largest area of a picture that the checkpoint names.
         trained_mode: prompt mode that its weights were trained with; None where that is not known.
     """
 
@@ -89,6 +90,7 @@ class Backbone(nn.Module, ABC):
         base = adapter_base(checkpoint)
         description = self.describe(base or checkpoint, checkpoint if base else None)
         exported = is_export(checkpoint) or bool(base and is_export(base))
+        self.stored_pixels = (description.picture.min_pixels, description.picture.max_pixels)
         picture = with_budget(description.picture, min_pixels, max_pixels, checkpoint, exported)
         self.processor = QwenVLProcessor(description.tokenizer, self.codec, **asdict(picture))
         model = self.load(base or checkpoint, description, dtype, attn)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
@@ -19,6 +20,7 @@ from kvg.backbones.soundness import check_weights
 from kvg.errors import ConfigError, TrainingError
 from kvg.modules.gradients import check_limit
 from kvg.modules.questions import QuestionedModule
+from kvg.modules.run_summary import RunHistory
 
 EXPORT = "export"  # folder beside the logs that receives the trained model
 
@@ -53,6 +55,8 @@ class StageModule(QuestionedModule):
             raise ConfigError("model.optimizer", f"{error}; correct its init_args") from error
         self._optimizer, self.warmup, self.schedule, self.export = optimizer, warmup, schedule, export
         self._stopped: TrainingError | None = None
+        self.history = RunHistory()
+        self._lines: list[str] = []
         self.strict_loading = False  # frozen parts need not be in a checkpoint
 
     # -- training --------------------------------------------------------------------------------------------------
@@ -139,7 +143,29 @@ class StageModule(QuestionedModule):
             self._stopped = error
             raise
 
+    def on_train_end(self) -> None:
+        """Sums up what was learnt, in all processes together."""
+        means = self.history.means(
+            lambda values: self.trainer.strategy.reduce(values.to(self.device), reduce_op="mean")
+        )
+        self._lines = list(self.summary(means)) if means else []
+
+    def summary(self, means: Mapping[str, Mapping[str, float]]) -> Sequence[str]:
+        """Lines that the run ends with.
+
+        Args:
+            means: of ``RunHistory.means``.
+        """
+        return ()
+
     def on_fit_end(self) -> None:
-        """Writes the trained model where the next stage can name it as its checkpoint."""
-        if self.export and not getattr(self.trainer, "fast_dev_run", False):
-            self.backbone.export(Path(self.trainer.default_root_dir) / EXPORT, self.mode)
+        """Writes the trained model where the next stage can name it as its checkpoint, and says what was learnt."""
+        if getattr(self.trainer, "fast_dev_run", False):
+            return
+        folder = Path(self.trainer.default_root_dir) / EXPORT
+        if self.export:
+            self.backbone.export(folder, self.mode)
+        for line in self._lines:
+            rank_zero_info(line)
+        if self.export:
+            rank_zero_info("The trained model is in %s.", folder)

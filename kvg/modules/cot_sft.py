@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -13,6 +13,7 @@ from kvg.modules.base import StageModule
 from kvg.modules.gradients import TokenWeights, clip_gradients
 from kvg.modules.guard import check_step
 from kvg.modules.precision import with_float32_numbers
+from kvg.modules.run_summary import change
 from kvg.rl.experience import TrainingBatch
 
 
@@ -47,7 +48,14 @@ class CoTSFTModule(StageModule):
             self.log("train/tokens_per_s", seen / (now - self._since), batch_size=size)
         self._since = now
         self.log("train/labelled_tokens", self._weights.total_tokens, batch_size=size)
+        self.history.add({"loss": self._weights.loss, "tokens": num_tokens})
         return weighted
+
+    def summary(self, means: Mapping[str, Mapping[str, float]]) -> Sequence[str]:
+        """See ``StageModule.summary``."""
+        num_tokens = means["all"]["tokens"] * self.history.num_batches * self.trainer.world_size
+        loss = f"loss {change(means, 'loss')} in the first -> last {self.history.edge} batches"
+        return (f"Stage 1: {self.global_step} steps, {num_tokens:,.0f} labelled tokens, {loss}.",)
 
     def configure_gradient_clipping(
         self,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -22,11 +23,15 @@ from kvg.modules.base import StageModule
 from kvg.modules.gradients import clip_gradients
 from kvg.modules.guard import SharedFault, check_step
 from kvg.modules.precision import with_float32_numbers
+from kvg.modules.run_summary import reward_lines
 from kvg.rewards.combine import WeightedReward
+from kvg.rewards.diagnosis import Start, nothing_learnt
 from kvg.rl.advantage import group_advantage
 from kvg.rl.experience import Experience, first_prompts, in_updates
 from kvg.rl.rollout import Rollouts, SamplingSettings, rollout
 from kvg.types import Batch, Sample
+
+ALIKE = 0.95  # share of groups with equal rewards above which nothing was learnt
 
 
 class GRPOModule(StageModule):
@@ -120,6 +125,11 @@ class GRPOModule(StageModule):
 
     def on_fit_start(self) -> None:
         """Moves the reference beside the policy, and casts it as the policy was."""
+        if self.backbone.trained_mode is None and not self.trainer.ckpt_path:
+            rank_zero_warn(
+                f"stage 2 starts from {self.backbone.checkpoint}, which no stage 1 of this project wrote; to go on from"
+                " one, give its export as backbone.checkpoint (RUN/export)"
+            )
         for reference in self._reference:
             self.trainer.precision_plugin.convert_module(reference).to(self.device)
 
@@ -135,6 +145,22 @@ class GRPOModule(StageModule):
             return self._reference[0].completion_logprobs(batch, out.tokens, out.completion_mask, temperature)[0]
         with self.backbone.base_weights():
             return self.backbone.completion_logprobs(batch, out.tokens, out.completion_mask, temperature)[0]
+
+    # -- what was learnt -------------------------------------------------------------------------------------------
+    def start(self) -> Start:
+        """What the run started from, for whoever explains its rewards."""
+        backbone, sampling = self.backbone, self.rollout_sampling
+        pixels = (backbone.processor.min_pixels, backbone.processor.max_pixels)
+        settings = (sampling.max_new_tokens, self.group_size, sampling.temperature)
+        origin = (backbone.checkpoint, backbone.trained_mode, self.mode)
+        return Start(*origin, pixels, backbone.stored_pixels, *settings)
+
+    def summary(self, means: Mapping[str, Mapping[str, float]]) -> Sequence[str]:
+        """See ``StageModule.summary``; warns where nothing was learnt."""
+        if means["all"]["equal_groups"] > ALIKE:
+            rank_zero_warn(nothing_learnt(means["all"], "in the whole run", self.start()))
+        num_tokens = means["all"]["tokens"] * self.history.num_batches * self.trainer.world_size
+        return reward_lines(means, self.history.edge, num_tokens, self.global_step)
 
     # -- a step ----------------------------------------------------------------------------------------------------
     def updates_per_batch(self) -> int:
@@ -286,5 +312,7 @@ class GRPOModule(StageModule):
             "train/truncated": out.truncated.float().mean(),
             "train/unparsed": unparsed,
         }
+        history = {name.removeprefix("train/"): value for name, value in values.items()}
+        self.history.add({**history, "tokens": out.completion_mask.sum()})
         for name, value in values.items():
             self.log(name, value, batch_size=size, prog_bar=name == "train/reward/total")
