@@ -1,8 +1,9 @@
 # make demo: the whole method, end to end.   make test: lint, types, layers, tests.
+# make test-minimum: the tests again, with the lower bound of every requirement.
 PYTHON ?= python3
 WORKERS ?= 2
 
-.PHONY: demo base test lint unit format clean
+.PHONY: demo base test test-minimum lint unit format clean
 
 demo: .venv/.installed
 	.venv/bin/kvg-data demo
@@ -28,12 +29,24 @@ unit: export OMP_NUM_THREADS = 1
 unit: .venv/.installed
 	.venv/bin/pytest -n $(WORKERS)
 
+# The oldest Python that pyproject.toml allows, unless PYTHON names another one.
+OLDEST_PYTHON = $(if $(filter file,$(origin PYTHON)),$(shell python3.10 -c 'print("python3.10")' 2>/dev/null),$(PYTHON))
+
+test-minimum: export OMP_NUM_THREADS = 1
+test-minimum: .venv-minimum/.installed
+	.venv-minimum/bin/pytest -n $(WORKERS)
+
 format: .venv/.installed
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 
 clean:
-	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-minimum build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
 .venv/.installed: pyproject.toml .ci/venv
 	@MAKECMDGOALS="$(MAKECMDGOALS)" .ci/venv $(PYTHON)
+
+.venv-minimum/.installed: pyproject.toml .ci/venv .ci/minimum
+	@test -n "$(OLDEST_PYTHON)" || \
+		echo "python3.10, the oldest that this project allows, is not here: testing with $(PYTHON) (PYTHON=... names another)"
+	@MAKECMDGOALS="$(MAKECMDGOALS)" .ci/venv "$(or $(OLDEST_PYTHON),$(PYTHON))" minimum
