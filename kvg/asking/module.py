@@ -24,10 +24,10 @@ from kvg.backbones.answers import completion_texts
 from kvg.backbones.base import Backbone
 from kvg.backbones.processor import QwenVLProcessor
 from kvg.batch_files import BatchFiles, share_of
-from kvg.catalogue.project import instantiate
 from kvg.errors import ConfigError, DataError
 from kvg.modules.guard import SharedFault
 from kvg.rl.rollout import SamplingSettings, rollout
+from kvg.settings import instantiate
 
 
 @dataclass(frozen=True)

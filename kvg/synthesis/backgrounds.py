@@ -117,12 +117,14 @@ class Photographs:
         root: folder; pictures in folders below it count, too.
         max_side: pictures are kept no larger than this, in pixels.
         cache_mb: main memory for pictures that have been opened, in each process.
+        mirror: whether crops are mirrored half of the time.
 
     Raises:
         ConfigError: there is no such folder, or no picture in it.
     """
 
-    def __init__(self, root: str | Path, max_side: int = 1024, cache_mb: int = 128) -> None:
+    def __init__(self, root: str | Path, max_side: int = 1024, cache_mb: int = 128, mirror: bool = True) -> None:
+        self._mirror = mirror
         self.root, self.max_side, self._max_bytes = Path(root), max_side, cache_mb * 2**20
         walked = walk(self.root)
         self._paths = list(walked.pictures())
@@ -147,7 +149,7 @@ class Photographs:
         blur = 2 ** rng.uniform(0.0, 4.0) if rng.random() < 0.7 else 1.0
         small = max(4, round(canvas[0] / blur)), max(4, round(canvas[1] / blur))
         made = image.resize(small, Image.Resampling.HAMMING, box=(x, y, x + width, y + height))
-        if rng.random() < 0.5:
+        if rng.random() < 0.5 and self._mirror:
             made = made.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         if small == canvas:
             return made

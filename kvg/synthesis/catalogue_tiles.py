@@ -1,4 +1,4 @@
-"""Tiles from the catalogue of a project: whole pictures with their boxes, cut-outs as they are."""
+"""Tiles from the catalogue of a project: photographs cut around their boxes, cut-outs as they are."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from PIL import Image
 
 from kvg.catalogue.boxing import boxed_entries
 from kvg.catalogue.entry import CATALOGUE, Entry, open_entry
-from kvg.catalogue.project import load_project, read_yaml
+from kvg.catalogue.project import load_project
 from kvg.errors import ConfigError, DataError
 from kvg.records import text_of
 from kvg.rewards.accuracies import read_accuracies
+from kvg.settings import read_yaml
+from kvg.synthesis.cutting import Cut
+from kvg.synthesis.mirroring import Mirroring
 from kvg.synthesis.sources import EntityInfo
 from kvg.synthesis.tiles import Picture, Tile
 from kvg.text.names import clean_name
@@ -37,9 +40,15 @@ class CatalogueTiles:
         facts: YAML file with ``{entity: its looks, comma separated}``; entities that it leaves out have no note.
         max_side: pictures are kept no larger than this, in pixels.
         cache_mb: main memory for pictures that have been opened, in each process.
+        margin: ``[low, high]``, what is left around a box when a photograph is cut, as shares of the square root of the
+            box's area; None: photographs are used whole.
+        min_cut_px: pixels that each side of a cut has at least, where the photograph has them.
+        mirror: whether tiles are mirrored half of the time.
+        unmirrored_sources: sources of the project whose pictures are never mirrored, since they carry text.
+        unmirrored_categories: categories of which that is true.
 
     Raises:
-        ConfigError: ``uses`` is none of them, or ``facts`` is no such file.
+        ConfigError: a setting cannot work, or ``facts`` is no such file.
         DataError: the project has not been scanned, no picture with a box is left, or ``facts`` or ``knowledge.json``
             is damaged.
     """
@@ -51,14 +60,25 @@ class CatalogueTiles:
         facts: str | Path | None = None,
         max_side: int = 480,
         cache_mb: int = 512,
+        margin: tuple[float, float] | None = (0.1, 0.5),
+        min_cut_px: int = 64,
+        mirror: bool = True,
+        unmirrored_sources: Sequence[str] = (),
+        unmirrored_categories: Sequence[str] = (),
     ) -> None:
         if not uses or set(uses) - {"train", "val", "test"}:
             raise ConfigError("source.uses", f"{list(uses)} are not some of train, val, test")
+        for name, value, least in (("max_side", max_side, 1), ("cache_mb", cache_mb, 0)):
+            if value < least:
+                raise ConfigError(f"source.{name}", f"{value} must be at least {least}")
+        self._cut = Cut.of(margin, min_cut_px, "source")
         found = load_project(project)
         self._sources, self._max_pixels = found.build_sources(), found.scan.max_pixels
         self._entries: dict[str, list[Entry]] = {}
         self._categories: dict[str, list[str]] = {}
+        categories = set()
         for entry in boxed_entries(found):
+            categories.add(entry.category)
             if entry.use not in uses or entry.box_px is None:
                 continue
             if entry.entity not in self._entries:
@@ -68,8 +88,13 @@ class CatalogueTiles:
             raise DataError(str(found.out / CATALOGUE), "box_px", f"no picture with a box is for {', '.join(uses)}")
         self._notes = _read_facts(facts) if facts else {}
         self._knowledge = _read_knowledge(found.out / KNOWLEDGE)
+        unmirrored = {
+            "unmirrored_sources": (unmirrored_sources, found.sources),
+            "unmirrored_categories": (unmirrored_categories, categories),
+        }
+        self._mirror = Mirroring.of(mirror, unmirrored, "source")
         self._max_side, self._max_bytes = max_side, cache_mb * 2**20
-        self._kept: OrderedDict[tuple[str, str], Tile] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, str, Box | None], tuple[Tile, float]] = OrderedDict()
         self._num_bytes = 0
 
     def categories(self) -> tuple[str, ...]:
@@ -90,32 +115,45 @@ class CatalogueTiles:
         return EntityInfo(entry.category, entry.split, self._knowledge.get(entity, ""), self._notes.get(entity, ""))
 
     def tile(self, entity: str, rng: random.Random) -> Tile:
-        """See ``TileSource``; mirrored half of the time."""
-        return self._opened(rng.choice(self._entries[entity])).mirror(rng)
+        """See ``TileSource``; cut around its box, and mirrored half of the time where that is allowed."""
+        entry = rng.choice(self._entries[entity])
+        tile, scale = self._opened(entry)
+        tile = self._cut.draw(tile, rng, scale) if self._cut else tile
+        groups = {"unmirrored_sources": entry.source, "unmirrored_categories": entry.category}
+        return self._mirror.draw(tile, rng, **groups)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_kept": OrderedDict(), "_num_bytes": 0}  # another process opens them for itself
 
-    def _opened(self, entry: Entry) -> Tile:
-        key = entry.source, entry.ref
+    def _opened(self, entry: Entry) -> tuple[Tile, float]:
+        """The widest cut of a picture, and by what factor it was shrunk."""
+        key = entry.source, entry.ref, entry.box_px
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key]
         image = open_entry(self._sources, entry, self._max_pixels)
         if image.size != (entry.width, entry.height) or entry.box_px is None:
             raise DataError(entry.ref, "size", "has changed since the scan; scan again")
-        path, cut_out = f"{entry.source}/{entry.ref}", entry.box_from == "alpha"
-        image, box = _shrunk(image, entry.box_px, cut_out, self._max_side)
-        tile = Tile(Picture(image, path, cropped=cut_out), box, path=path, licence=entry.licence)
-        self._kept[key] = tile
+        path, box, cut_out = f"{entry.source}/{entry.ref}", entry.box_px, entry.box_from == "alpha"
+        if self._cut and not cut_out:
+            window = self._cut.widest(box, image.size)
+            image, box = image.crop(window), _moved(box, window)
+        image, shrunk_box, scale = _shrunk(image, box, cut_out, self._max_side)
+        tile = Tile(Picture(image, path, cropped=cut_out), shrunk_box, path=path, licence=entry.licence)
+        self._kept[key] = tile, scale
         self._num_bytes += tile.picture.num_bytes
         while self._num_bytes > self._max_bytes and len(self._kept) > 1:
-            self._num_bytes -= self._kept.popitem(last=False)[1].picture.num_bytes
-        return tile
+            self._num_bytes -= self._kept.popitem(last=False)[1][0].picture.num_bytes
+        return tile, scale
 
 
-def _shrunk(image: Image.Image, box: Box, cut_out: bool, max_side: int) -> tuple[Image.Image, Box | None]:
-    """A picture of at most ``max_side``, and where in it the entity is; a cut-out is cropped to itself."""
+def _moved(box: Box, window: tuple[int, int, int, int]) -> Box:
+    """A box in pixels of a window."""
+    return box[0] - window[0], box[1] - window[1], box[2] - window[0], box[3] - window[1]
+
+
+def _shrunk(image: Image.Image, box: Box, cut_out: bool, max_side: int) -> tuple[Image.Image, Box | None, float]:
+    """A picture of at most ``max_side``, where in it the entity is, and its scale; a cut-out is cropped to itself."""
     if cut_out:
         x1, y1, x2, y2 = (int(value) for value in box)
         image = image.crop((x1, y1, x2, y2))
@@ -129,7 +167,7 @@ def _shrunk(image: Image.Image, box: Box, cut_out: bool, max_side: int) -> tuple
         sharpness = Image.Resampling.LANCZOS if plain else Image.Resampling.HAMMING
         image = image.resize(size, sharpness, reducing_gap=2.0)
         image = image if plain else image.convert("RGBA")
-    return image, None if cut_out else (box[0] * across, box[1] * down, box[2] * across, box[3] * down)
+    return image, None if cut_out else (box[0] * across, box[1] * down, box[2] * across, box[3] * down), scale
 
 
 def _read_facts(path: str | Path) -> dict[str, str]:

@@ -6,121 +6,28 @@ import functools
 import io
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 from PIL import Image
 
-from kvg.catalogue.project import settings_of
 from kvg.errors import ConfigError
-from kvg.synthesis.artifacts import Artifacts, Ground, check_range
-from kvg.synthesis.backgrounds import BACKGROUNDS, PALE, PHOTOGRAPH, Background, Photographs
+from kvg.synthesis.artifacts import Ground
+from kvg.synthesis.backgrounds import BACKGROUNDS, PHOTOGRAPH, Background, Photographs
 from kvg.synthesis.cast import Cast
 from kvg.synthesis.clutter import clutter
-from kvg.synthesis.layouts import LAYOUTS, PUBLISHED, Cell, Layout, overlapping, reading_order
+from kvg.synthesis.composite_settings import SUBSAMPLING, CompositorConfig, as_range
+from kvg.synthesis.layouts import LAYOUTS, Cell, Layout, overlapping, reading_order
+from kvg.synthesis.least_size import LeastSize, TooSmall
 from kvg.synthesis.pasting import Placing, fills, place, visible
 from kvg.synthesis.sources import TileSource
 from kvg.synthesis.tiles import Tile, origins
 from kvg.types import Box, Sample, SceneObject
 
 T = TypeVar("T")
-SUBSAMPLING: Final = {"4:4:4": 0, "4:2:2": 1, "4:2:0": 2}
 _OVERLAP_TRIES: Final = 8  # before a composite is laid out without overlap
-
-
-@dataclass(frozen=True)
-class CompositorConfig:
-    """How composites are made. The paper gives no weights, sizes or gaps: these are this project's.
-
-    Attributes:
-        seed: with the index, decides everything about a sample.
-        k_weights: weight of each number of tiles.
-        layouts: weight of each layout, keys of ``LAYOUTS``; by default the four published ones.
-        max_overlap: in the layout ``overlapping`` no more than this share of an entity is hidden by others. Its box is
-            that of what can be seen of it.
-        canvas_sizes: (width, height) in pixels; one is drawn for each composite.
-        gap: pixels between cells and to the rim.
-        backgrounds: weight of each background, keys of ``BACKGROUNDS``, and ``photograph``; the pale ones by default.
-        background_folder: pictures for ``photograph``.
-        snap_px: corners of boxes fall on multiples of this many pixels; None leaves them on whole pixels.
-        neighbour_prob: chance that a further entity is a neighbour of one that is there already.
-        fill: range of the share of its cell's side that a tile takes.
-        same_scale: chance that all entities of a composite have about the same area.
-        clutter: range of the number of other things that lie below the entities: smaller ones of other categories, or
-            patches of texture where there are none. They have no box.
-        min_cell_px: layouts with a shorter cell side are not drawn where another one would do better.
-        artifacts: traces of taking, sending and pasting pictures, see ``Artifacts``; none by default.
-        image_format: ``jpeg`` or ``png``.
-        quality: of the JPEG, or a range of it.
-        chroma: of the JPEG: ``4:4:4`` keeps colours as sharp as brightness, ``4:2:0`` is what cameras write.
-        categories: only these; None for all.
-        split: only categories of this split (``seen`` or ``unseen``); None for both.
-        targets: only these entities are asked for; None for all. Distractors are drawn from all.
-    """
-
-    seed: int = 0
-    k_weights: Mapping[int, float] = field(default_factory=lambda: {2: 1.0, 3: 1.0, 4: 1.0, 5: 1.0, 6: 1.0})
-    layouts: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(PUBLISHED, 1.0))
-    max_overlap: float = 0.25
-    canvas_sizes: Sequence[tuple[int, int]] = ((640, 480), (480, 640), (560, 560))
-    gap: int = 8
-    backgrounds: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(PALE, 1.0))
-    background_folder: str | None = None
-    snap_px: int | None = None
-    neighbour_prob: float = 0.5
-    fill: tuple[float, float] = (0.8, 1.0)
-    same_scale: float = 0.0
-    clutter: tuple[int, int] = (0, 0)
-    min_cell_px: int = 40
-    artifacts: Artifacts = field(default_factory=Artifacts)
-    image_format: str = "jpeg"
-    quality: int | tuple[int, int] = 95
-    chroma: str = "4:4:4"
-    categories: Sequence[str] | None = None
-    split: str | None = None
-    targets: Sequence[str] | None = None
-
-    def __post_init__(self) -> None:
-        """Checks the settings.
-
-        Raises:
-            ConfigError: a setting cannot work.
-        """
-        if not isinstance(self.artifacts, Artifacts):  # as it stands in YAML
-            made = settings_of(Artifacts, self.artifacts, "compositor.artifacts")
-            object.__setattr__(self, "artifacts", made)
-        _check_weights(self)
-        if self.image_format not in ("jpeg", "png"):
-            raise ConfigError("compositor.image_format", f"'{self.image_format}' is neither jpeg nor png")
-        if self.chroma not in SUBSAMPLING:
-            raise ConfigError("compositor.chroma", f"'{self.chroma}' is none of {', '.join(SUBSAMPLING)}")
-        check_range("compositor.fill", self.fill, 0.01, 1)
-        for name in ("neighbour_prob", "same_scale", "max_overlap"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"compositor.{name}", f"{getattr(self, name)} is not within 0-1")
-        check_range("compositor.quality", _pair(self.quality), 1, 100)
-        check_range("compositor.clutter", self.clutter, 0, 50)
-        if self.snap_px is not None and self.snap_px < 1:
-            raise ConfigError("compositor.snap_px", "must be at least 1, or null")
-        if self.snap_px is not None and self.layouts.get("overlapping"):
-            raise ConfigError("compositor.snap_px", "cannot hold in the layout overlapping; set it to null")
-        if self.backgrounds.get(PHOTOGRAPH) and not self.background_folder:
-            raise ConfigError("compositor.background_folder", "is missing; name a folder of pictures")
-        if not self.canvas_sizes or min(min(size) for size in self.canvas_sizes) < 16:
-            raise ConfigError("compositor.canvas_sizes", "needs at least one size, no side under 16 pixels")
-
-
-def _check_weights(config: CompositorConfig) -> None:
-    for name, allowed in (("layouts", set(LAYOUTS)), ("backgrounds", {*BACKGROUNDS, PHOTOGRAPH})):
-        unknown = set(getattr(config, name)) - allowed
-        if unknown:
-            raise ConfigError(f"compositor.{name}", f"{sorted(unknown)} are none of {sorted(allowed)}")
-    for name in ("k_weights", "layouts", "backgrounds"):
-        values = [float(value) for value in getattr(config, name).values()]
-        if not values or min(values) < 0 or sum(values) <= 0:
-            raise ConfigError(f"compositor.{name}", "needs weights of at least 0, one of them above 0")
-    if min(config.k_weights) < 1:
-        raise ConfigError("compositor.k_weights", "a composite needs at least one tile")
+_SIZE_TRIES: Final = 12  # layouts of one canvas, before an object is too small for all of them
+_CANVAS_TRIES: Final = 4  # canvases with other pictures of the same entities, before the composite is left out
 
 
 @dataclass(frozen=True)
@@ -152,27 +59,36 @@ class Compositor:
         )
         self._backgrounds: dict[str, Background] = dict(BACKGROUNDS)
         if self.config.backgrounds.get(PHOTOGRAPH):
-            self._backgrounds[PHOTOGRAPH] = Photographs(self.config.background_folder or "")
+            self._backgrounds[PHOTOGRAPH] = Photographs(
+                self.config.background_folder or "", mirror=self.config.mirror_backgrounds
+            )
         self._layouts: dict[str, Layout] = {
             **LAYOUTS,
             "overlapping": functools.partial(overlapping, share=self.config.max_overlap),
         }
+        self._least = LeastSize(self.config.min_object_px, self.config.min_object_share)
 
     def sample(self, index: int) -> Sample:
         """Makes one sample, without a rationale.
 
         Raises:
-            DataError: a tile cannot be read.
+            DataError: a tile cannot be read, or an object would be too small.
         """
         config = self.config
         rng = random.Random(f"{config.seed}/{index}")
         category, entities, target = self.cast.draw(_weighted(config.k_weights, rng), rng)
-        canvas = rng.choice(list(config.canvas_sizes))
-        canvas = (canvas[0], canvas[1])
-        background = _weighted(config.backgrounds, rng)
-        image = self._backgrounds[background](canvas, rng)
-        tiles = [self.tile(entity, rng) for entity in entities]
-        layout, laid = self._laid_out(tiles, canvas, rng)
+        small = TooSmall(self._least)
+        for _ in range(_CANVAS_TRIES):
+            width, height = rng.choice(list(config.canvas_sizes))
+            canvas = (width, height)
+            background = _weighted(config.backgrounds, rng)
+            image = self._backgrounds[background](canvas, rng)
+            tiles = [self.tile(entity, rng) for entity in entities]
+            layout, laid = self._laid_out(tiles, canvas, small, rng)
+            if laid:
+                break
+        if not laid:
+            raise small.error(entities)
         # The ground as it was before anything lay on it, so that what comes last is not treated in another way.
         ground = Ground(image)
         if config.clutter[1]:
@@ -221,11 +137,26 @@ class Compositor:
         image = tile.scaled(placing.size, placing.region)
         return self.config.artifacts.on_tile(image, tile, placing, ground, rng)
 
-    def _laid_out(self, tiles: Sequence[Tile], canvas: tuple[int, int], rng: random.Random) -> tuple[str, list[_Laid]]:
+    def _laid_out(
+        self, tiles: Sequence[Tile], canvas: tuple[int, int], small: TooSmall, rng: random.Random
+    ) -> tuple[str, list[_Laid]]:
+        """A layout in which no object is too small, see ``_drawn_layout``; an empty one where none was found."""
+        for _ in range(_SIZE_TRIES):
+            layout, laid = self._drawn_layout(tiles, canvas, rng)
+            too_small = [one for one in laid if not self._least.holds(one.box, canvas)]
+            if not too_small:
+                return layout, laid
+            for one in too_small:
+                small.add(one.number, one.tile, one.box)
+        return "", []
+
+    def _drawn_layout(
+        self, tiles: Sequence[Tile], canvas: tuple[int, int], rng: random.Random
+    ) -> tuple[str, list[_Laid]]:
         """The layout's name, and where each tile lies and what can be seen of it, from the lowest to the uppermost."""
         config = self.config
         layout, cells = self._place(len(tiles), canvas, config.layouts, rng)
-        laid = self._laid(tiles, cells, rng)
+        laid = self._laid(tiles, cells, canvas, rng)
         for _ in range(_OVERLAP_TRIES if layout == "overlapping" else 0):
             rng.shuffle(laid)
             placings = [one.placing for one in laid]
@@ -233,17 +164,21 @@ class Compositor:
             if max(hidden for _, hidden in found) <= config.max_overlap:
                 boxes = [box if hidden and box else one.box for (box, hidden), one in zip(found, laid, strict=True)]
                 return layout, [replace(one, box=box) for one, box in zip(laid, boxes, strict=True)]
-            laid = self._laid(tiles, self._layouts[layout](len(tiles), canvas, config.gap, rng), rng)
+            laid = self._laid(tiles, self._layouts[layout](len(tiles), canvas, config.gap, rng), canvas, rng)
         if layout == "overlapping":
             layout, cells = self._place(len(tiles), canvas, {"random": 1.0}, rng)
-            laid = self._laid(tiles, cells, rng)
+            laid = self._laid(tiles, cells, canvas, rng)
         return layout, laid
 
-    def _laid(self, tiles: Sequence[Tile], cells: Sequence[Cell], rng: random.Random) -> list[_Laid]:
+    def _laid(
+        self, tiles: Sequence[Tile], cells: Sequence[Cell], canvas: tuple[int, int], rng: random.Random
+    ) -> list[_Laid]:
         config, found = self.config, []
         same = config.same_scale > 0 and rng.random() < config.same_scale
+        tiles = [self._least.tightened(tile, cell, canvas) for tile, cell in zip(tiles, cells, strict=True)]
         shares = fills(tiles, cells, config.fill, same, rng)
         for number, (tile, cell, fill) in enumerate(zip(tiles, cells, shares, strict=True)):
+            fill = max(fill, self._least.fill(tile, cell, canvas))
             placing = place(tile, cell, fill, config.snap_px or 1, rng)
             x1, y1, x2, y2 = map(float, placing.box)
             found.append(_Laid(number, tile, placing, (x1, y1, x2, y2)))
@@ -284,16 +219,11 @@ def _weighted(weights: Mapping[T, float], rng: random.Random) -> T:
     return rng.choices(list(weights), list(weights.values()))[0]
 
 
-def _pair(value: int | Sequence[int]) -> tuple[int, int]:
-    """A number, or a range of numbers, as a range."""
-    return (value, value) if isinstance(value, int) else (value[0], value[1])
-
-
 def _encode(image: Image.Image, config: CompositorConfig, rng: random.Random) -> bytes:
     buffer = io.BytesIO()
     if config.image_format == "png":
         image.save(buffer, "PNG")
     else:
-        quality = rng.randint(*_pair(config.quality))
+        quality = rng.randint(*as_range(config.quality))
         image.save(buffer, "JPEG", quality=quality, subsampling=SUBSAMPLING[config.chroma])
     return buffer.getvalue()

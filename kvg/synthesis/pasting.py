@@ -59,14 +59,14 @@ def fills(
     sides = []
     for tile, cell in zip(tiles, cells, strict=True):
         x1, y1, x2, y2 = tile.entity_box
-        sides.append(math.sqrt((x2 - x1) * (y2 - y1)) * _fitting(tile, cell))
+        sides.append(math.sqrt((x2 - x1) * (y2 - y1)) * fitting(tile, cell))
     wanted = min(sides) * rng.uniform(*fill)
     return [wanted / side * rng.uniform(1 - _ALIKE, 1) for side in sides]
 
 
 def place(tile: Tile, cell: Cell, fill: float, step: int, rng: random.Random) -> Placing:
     """Puts a tile into its cell so that the entity's box falls on the grid of ``step`` pixels."""
-    scale = fill * _fitting(tile, cell)
+    scale = fill * fitting(tile, cell)
     spans, sources = [], []
     for axis in (0, 1):
         low, high, length = cell[axis], cell[axis + 2], tile.size[axis]
@@ -135,6 +135,6 @@ def extent(mask: Mask, left: int = 0, top: int = 0) -> Box | None:
     return float(left + x1), float(top + y1), float(left + x2), float(top + y2)
 
 
-def _fitting(tile: Tile, cell: Cell) -> float:
+def fitting(tile: Tile, cell: Cell) -> float:
     """The scale at which a tile fills its cell."""
     return min((cell[2] - cell[0]) / tile.size[0], (cell[3] - cell[1]) / tile.size[1])

@@ -22,6 +22,8 @@ from kvg.catalogue.walking import is_hidden, walk
 from kvg.errors import DataError
 from kvg.pictures import read_file, read_picture
 from kvg.records import object_of, read_json, text_of
+from kvg.synthesis.cutting import Cut
+from kvg.synthesis.mirroring import Mirroring
 from kvg.synthesis.tiles import Picture, Tile
 from kvg.text.names import clean_name
 from kvg.text.special_tokens import check_plain
@@ -100,6 +102,11 @@ class FolderSource:
         knowledge: ``known`` or ``unknown`` by entity, where it has been measured.
         min_side: pictures with a side shorter than this many pixels are left out.
         exclude: shell patterns of paths relative to ``root``, such as ``*/cartoon/*``, that are left out.
+        margin: ``[low, high]``, what is left around a box when a photograph is cut, as shares of the square root of the
+            box's area; None: photographs are used whole.
+        min_cut_px: pixels that each side of a cut has at least, where the photograph has them.
+        mirror: whether tiles are mirrored half of the time.
+        unmirrored_categories: categories whose tiles are never mirrored, since they carry text.
         box_unit: of boxes: ``pixels``, ``relative_1000`` (0-1000 over width and height) or ``unit`` (0-1).
         box_format: ``xyxy`` (two corners), ``xywh`` (corner, width, height) or ``cxcywh`` (centre, width, height).
         boxes_of: ``upright`` where boxes belong to pictures as they are shown, ``raw`` where they belong to their
@@ -124,7 +131,12 @@ class FolderSource:
         box_unit: BoxUnit = "pixels",
         box_format: BoxFormat = "xyxy",
         boxes_of: BoxesOf = "upright",
+        margin: tuple[float, float] | None = None,
+        min_cut_px: int = 64,
+        mirror: bool = True,
+        unmirrored_categories: Sequence[str] = (),
     ) -> None:
+        self._cut = Cut.of(margin, min_cut_px, "source")
         self.root = Path(root)
         if not self.root.is_dir():
             raise DataError(str(self.root), "root", "is not a folder; point it at the folder of photographs")
@@ -146,6 +158,8 @@ class FolderSource:
             if name not in self._entities:
                 raise DataError(str(self.root), "unseen", f"'{name}' is none of {sorted(self._entities)}")
         self._report(boxes)
+        unmirrored = {"unmirrored_categories": (unmirrored_categories, self._entities)}
+        self._mirror = Mirroring.of(mirror, unmirrored, "source")
 
     def categories(self) -> tuple[str, ...]:
         """See ``TileSource``."""
@@ -169,7 +183,9 @@ class FolderSource:
         """See ``TileSource``; mirrored half of the time, since most entities come with one photograph."""
         picture = rng.choice(self._pictures[entity])
         path = picture.path.relative_to(self.root).as_posix()
-        return Tile(_opened(picture.path, picture.box_px is None), picture.box_px, path=path).mirror(rng)
+        tile = Tile(_opened(picture.path, picture.box_px is None), picture.box_px, path=path)
+        tile = self._cut.draw(tile, rng) if self._cut else tile
+        return self._mirror.draw(tile, rng, unmirrored_categories=self._category_of[entity])
 
     def _read_category(self, folder: Path, category: str, root_boxes: Mapping[Path, Any]) -> None:
         names = {clean_name(name): value for name, value in _read_object(folder / "names.json").items()}

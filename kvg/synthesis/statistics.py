@@ -217,7 +217,7 @@ class _Gathered:
     def add_pixels(self, sample: Sample) -> None:
         try:
             traces = pixel_traces(sample)
-        except (OSError, SyntaxError, ValueError) as error:
+        except DataError as error:
             log.warning("passed over: sample %s: image: cannot be decoded (%s)", sample.key, error)
             return
         self.add(sample, {family: ranked(traces[family]) for family in FAMILIES})

@@ -119,6 +119,7 @@ class Tile:
         mirrored: left and right are to change sides.
         path: where it comes from, '' where that is nowhere.
         licence: of the picture, where one is known.
+        window: x1, y1, x2, y2 in pixels of the picture: the part of it that is the tile; None for all of it.
     """
 
     picture: Picture
@@ -126,6 +127,7 @@ class Tile:
     mirrored: bool = False
     path: str = ""
     licence: str = ""
+    window: tuple[int, int, int, int] | None = None
 
     @staticmethod
     def of(image: Image.Image) -> Tile:
@@ -140,7 +142,9 @@ class Tile:
     @property
     def size(self) -> tuple[int, int]:
         """Width, height in pixels."""
-        return self.picture.size
+        if self.window is None:
+            return self.picture.size
+        return self.window[2] - self.window[0], self.window[3] - self.window[1]
 
     @property
     def entity_box(self) -> Box:
@@ -154,13 +158,27 @@ class Tile:
         box = self.box and (self.size[0] - self.box[2], self.box[1], self.size[0] - self.box[0], self.box[3])
         return replace(self, box=box, mirrored=not self.mirrored)
 
+    def cut(self, part: tuple[int, int, int, int]) -> Tile:
+        """A part of it.
+
+        Args:
+            part: x1, y1, x2, y2 in whole pixels of the tile as it is to be seen; holds the box.
+        """
+        box = self.box and (self.box[0] - part[0], self.box[1] - part[1], self.box[2] - part[0], self.box[3] - part[1])
+        left, top, _, _ = self.window or (0, 0, *self.size)
+        x1, x2 = (self.size[0] - part[2], self.size[0] - part[0]) if self.mirrored else (part[0], part[2])
+        return replace(self, box=box, window=(left + x1, top + part[1], left + x2, top + part[3]))
+
     def scaled(self, size: tuple[int, int], region: tuple[float, float, float, float] | None = None) -> Image.Image:
         """A region of the tile as it is to be seen, all of it by default. See ``Picture.scaled``."""
         region = region or (0.0, 0.0, float(self.size[0]), float(self.size[1]))
-        if not self.mirrored:
-            return self.picture.scaled(size, region)
-        region = (self.size[0] - region[2], region[1], self.size[0] - region[0], region[3])
-        return self.picture.scaled(size, region).transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        if self.mirrored:
+            region = (self.size[0] - region[2], region[1], self.size[0] - region[0], region[3])
+        if self.window is not None:
+            left, top = self.window[:2]
+            region = (region[0] + left, region[1] + top, region[2] + left, region[3] + top)
+        made = self.picture.scaled(size, region)
+        return made.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if self.mirrored else made
 
 
 def origins(tiles: Sequence[Tile]) -> dict[str, Any]:

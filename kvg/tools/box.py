@@ -245,7 +245,7 @@ def plain(text: str) -> str:
 
 def _asker(asker: Any, codec: Any, text: str, samples: int, name: str, codec_name: str) -> Grounder:
     """Builds the cheap part first, so that a mistake there costs no loading."""
-    from kvg.catalogue.project import instantiate
+    from kvg.settings import instantiate
     from kvg.text.box_codec import BoxCodec
 
     convention = instantiate(codec, f"box.{codec_name}")

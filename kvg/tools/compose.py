@@ -6,7 +6,8 @@ import argparse
 import dataclasses
 import json
 import logging
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from kvg.synthesis.compositor import Compositor
 
 log = logging.getLogger(__name__)
+_SHOWN = 20  # composites that were left out and are told one by one
+_NAMED = 3  # pictures of each kind of fault that are named in the last line
 
 _given: tuple[Compositor, Path] | None = None  # set once in each process
 
@@ -94,8 +97,10 @@ def make_set(
     done.run(_write_shard, pieces, workers, f"writing {out}", _start, (compositor, out))
     results = list(done.results(len(pieces)))
     lost = [reason for result in results for reason in result["lost"]]
-    for reason in lost:
-        log.warning("composite %s", reason)
+    for reason in lost[:_SHOWN]:
+        log.warning("composite %s left out: %s: %s: %s", *reason)
+    if len(lost) > _SHOWN:
+        log.warning("%d more composites left out", len(lost) - _SHOWN)
     entries = [ShardEntry(**result["entry"]) for result in results if result["entry"]]
     if entries:
         with writing(out):
@@ -103,7 +108,18 @@ def make_set(
     done.clear()
     if not entries:
         raise DataError(str(out), "source", "no composite could be made; see the messages above")
-    print(f"{num - len(lost)} composites in {out}" + (f"; {len(lost)} left out, see above" if lost else ""))
+    print(f"{num - len(lost)} composites in {out}" + (f"; {len(lost)} left out: {_counted(lost)}" if lost else ""))
+
+
+def _counted(lost: Sequence[Sequence[Any]]) -> str:
+    """Why composites were left out, and which pictures cost the most, in words."""
+    kinds = Counter(str(field) for _, _, field, _ in lost)
+    parts = []
+    for kind, num in kinds.most_common():
+        places = Counter(str(where) for _, where, field, _ in lost if field == kind).most_common(_NAMED + 1)
+        named = [f"{where} {times}" for where, times in places[:_NAMED]] + ["..."] * (len(places) > _NAMED)
+        parts.append(f"{num} for {kind} ({', '.join(named)})")
+    return "; ".join(parts)
 
 
 def load_config(path: str | Path) -> dict[str, Any]:
@@ -112,7 +128,7 @@ def load_config(path: str | Path) -> dict[str, Any]:
     Raises:
         ConfigError: it cannot be read, or has keys other than ``source`` and ``compositor``.
     """
-    from kvg.catalogue.project import read_yaml
+    from kvg.settings import read_yaml
 
     config = read_yaml(path)
     if "source" not in config:
@@ -129,8 +145,9 @@ def build_compositor(config: Mapping[str, Any]) -> Compositor:
     Raises:
         ConfigError: a class or setting does not exist or does not fit.
     """
-    from kvg.catalogue.project import instantiate
-    from kvg.synthesis.compositor import Compositor, CompositorConfig
+    from kvg.settings import instantiate
+    from kvg.synthesis.composite_settings import CompositorConfig
+    from kvg.synthesis.compositor import Compositor
 
     settings = dict(config.get("compositor") or {})
     known = {field.name for field in dataclasses.fields(CompositorConfig)}
@@ -154,14 +171,14 @@ def _write_shard(piece: tuple[int, int, int]) -> dict[str, Any]:
         raise RuntimeError("the process was not started")
     compositor, folder = _given
     number, start, stop = piece
-    shard, lost = ShardFile(folder, number), list[str]()
+    shard, lost = ShardFile(folder, number), list[tuple[int, str, str, str]]()
     try:
         with writing(folder):
             for index in range(start, stop):
                 try:
                     shard.write(compositor.sample(index))
                 except DataError as error:
-                    lost.append(f"{index} left out: {error}")
+                    lost.append((index, error.where, error.field, error.remedy))
             entry = shard.close()
     except BaseException:
         shard.discard()

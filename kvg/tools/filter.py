@@ -180,7 +180,7 @@ def build_asker(args: argparse.Namespace) -> Asker:
         ConfigError: a file or setting cannot work.
     """
     from kvg.asking.local import LocalModel
-    from kvg.catalogue.project import instantiate, read_yaml
+    from kvg.settings import instantiate, read_yaml
     from kvg.tools.overlays import answering_settings
 
     if args.asker:

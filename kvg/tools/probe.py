@@ -114,7 +114,8 @@ def run(args: argparse.Namespace) -> int:
         ConfigError: the project file is wrong.
         DataError: the project has not been scanned, nothing can be asked, or the model answers no more.
     """
-    from kvg.catalogue.project import instantiate, load_project
+    from kvg.catalogue.project import load_project
+    from kvg.settings import instantiate
 
     project = load_project(args.project)
     settings = project.settings("probe", ProbeSettings)

@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
         return _run_project(args)
     if not args.out:
         raise ConfigError("--out", "is needed with --in")
-    from kvg.catalogue.project import read_yaml, settings_of
+    from kvg.settings import read_yaml, settings_of
 
     told = read_yaml(args.teacher) if args.teacher else {}
     writer = args.writer or ("teacher" if args.teacher else "cards")
@@ -207,7 +207,7 @@ def _write_cards(piece: tuple[int, SamplePart]) -> dict[str, Any]:
 
 
 def _build_lessons(settings: RationaleSettings) -> Lessons:
-    from kvg.catalogue.project import instantiate, settings_of
+    from kvg.settings import instantiate, settings_of
     from kvg.synthesis.teaching import LessonSettings
     from kvg.tools.rationale_shards import Lessons
 

@@ -11,9 +11,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
-from kvg.catalogue.project import read_yaml
 from kvg.errors import ConfigError
 from kvg.evaluation.matching import GROUPINGS
+from kvg.settings import read_yaml
 from kvg.tools.demo import config_path
 from kvg.tools.steps import MODULES
 

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from kvg.asking.server import Server
-from kvg.catalogue.project import instantiate
 from kvg.errors import ConfigError
+from kvg.settings import instantiate
 from tests.asking.conftest import as_it_is
 
 

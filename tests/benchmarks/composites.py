@@ -28,7 +28,8 @@ from PIL import Image, ImageDraw
 
 from kvg.shards.writer import ShardFile
 from kvg.synthesis.catalogue_tiles import CatalogueTiles
-from kvg.synthesis.compositor import Compositor, CompositorConfig
+from kvg.synthesis.composite_settings import CompositorConfig
+from kvg.synthesis.compositor import Compositor
 from kvg.tools.main import main as kvg_data
 
 _given: Compositor | None = None

@@ -43,7 +43,8 @@ def make_shards(folder: Path, num: int) -> None:
 
     from kvg.lab.world import LabSource
     from kvg.shards.writer import ShardWriter
-    from kvg.synthesis.compositor import Compositor, CompositorConfig
+    from kvg.synthesis.composite_settings import CompositorConfig
+    from kvg.synthesis.compositor import Compositor
     from kvg.synthesis.rationale import CardWriter
 
     compositor = Compositor(LabSource(variants=2), CompositorConfig(canvas_sizes=((640, 480),)))

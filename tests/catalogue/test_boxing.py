@@ -30,9 +30,10 @@ from kvg.catalogue.boxing import (
     with_boxes,
 )
 from kvg.catalogue.entry import Entry, to_line
-from kvg.catalogue.project import Project, ScanSettings, settings_of
+from kvg.catalogue.project import Project, ScanSettings
 from kvg.catalogue.sharing import SplitSettings
 from kvg.errors import ConfigError, DataError
+from kvg.settings import settings_of
 from kvg.text.box_codec import AbsoluteCodec, RelativeCodec
 
 SETTINGS = BoxSettings()

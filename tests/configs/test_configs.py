@@ -13,7 +13,7 @@ import yaml
 
 from kvg.cli import check_overlays
 from kvg.lightning_cli import KVGCLI
-from kvg.synthesis.compositor import CompositorConfig
+from kvg.synthesis.composite_settings import CompositorConfig
 from kvg.tools.compose import load_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from kvg.catalogue.project import load_project, read_yaml
+from kvg.catalogue.project import load_project
+from kvg.settings import read_yaml
 
 HERE = Path(__file__).parent
 FACTS = read_yaml(HERE / "facts.yaml")

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from kvg.errors import ConfigError, DataError
-from kvg.synthesis.compositor import Compositor, CompositorConfig
+from kvg.synthesis.composite_settings import CompositorConfig
+from kvg.synthesis.compositor import Compositor
 from kvg.synthesis.layouts import PUBLISHED
 from kvg.synthesis.sources import EntityInfo
 

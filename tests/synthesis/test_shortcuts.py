@@ -16,7 +16,8 @@ from kvg.errors import DataError
 from kvg.shards.writer import ShardWriter
 from kvg.synthesis.artifacts import noisy
 from kvg.synthesis.choice import Choices, by_features, fit, judged
-from kvg.synthesis.compositor import Compositor, CompositorConfig
+from kvg.synthesis.composite_settings import CompositorConfig
+from kvg.synthesis.compositor import Compositor
 from kvg.synthesis.pixel_traces import pixel_traces
 from kvg.synthesis.statistics import ENTITY, POSITION, RESEMBLANCE, SIZE, gather
 from kvg.tools.main import main

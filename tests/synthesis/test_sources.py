@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from kvg.errors import DataError
-from kvg.synthesis.compositor import Compositor, CompositorConfig
+from kvg.synthesis.composite_settings import CompositorConfig
+from kvg.synthesis.compositor import Compositor
 from kvg.synthesis.sources import FolderSource
 
 

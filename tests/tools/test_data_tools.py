@@ -91,22 +91,23 @@ def test_a_name_with_markup_does_no_harm(config, tmp_path):
     assert "&lt;script&gt;" in page
 
 
-def test_a_bad_photograph_costs_its_composites_only(config, tmp_path, capsys, caplog):
+def test_a_bad_photograph_is_left_out_and_named(config, tmp_path, capsys, caplog):
     path = tmp_path / "photos/bird/Merlin/1.png"
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
     assert call(compose, "--config", config, "--out", tmp_path / "set", "--num", 12) == 0
     made = samples(tmp_path / "set")
-    assert 0 < len(made) < 12
+    assert len(made) == 12
     assert all("Merlin" not in [o.entity for o in s.objects] for s in made)
-    assert f"{12 - len(made)} left out" in capsys.readouterr().out
+    assert "12 composites" in capsys.readouterr().out
+    assert "1 pictures left out (image 1)" in caplog.text
     assert "Merlin/1.png: image: is cut off" in caplog.text
 
 
 def test_no_good_photograph_at_all(config, tmp_path):
     for path in (tmp_path / "photos").rglob("*.png"):
         path.write_bytes(path.read_bytes()[:-40])
-    with pytest.raises(DataError, match="no composite could be made"):
+    with pytest.raises(DataError, match=r"'bird' holds no usable picture .*Merlin/1\.png: image: is cut off"):
         call(compose, "--config", config, "--out", tmp_path / "set", "--num", 3)
     assert not (tmp_path / "set/manifest.json").exists()
 
@@ -119,7 +120,7 @@ def test_no_good_photograph_at_all(config, tmp_path):
         ({"source": {"class_path": "kvg.synthesis.sources.Nowhere"}}, "source.class_path: 'kvg.synthesis.sources.Now"),
         ({"source": {"class_path": ""}}, "source.class_path"),
         ({"source": {"class_path": "kvg.synthesis.sources.FolderSource"}}, "source.init_args: .*root"),
-        ({"source": "photos"}, "source.class_path"),
+        ({"source": "photos"}, "source: 'photos' names no class; write {class_path: ..., init_args: ...}"),
     ],
 )
 def test_wrong_configs(config, tmp_path, changes, message):

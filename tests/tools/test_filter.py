@@ -21,7 +21,8 @@ from kvg.errors import ConfigError
 from kvg.lab.world import LabSource
 from kvg.shards.reader import ShardFolder
 from kvg.shards.writer import ShardWriter
-from kvg.synthesis.compositor import Compositor, CompositorConfig
+from kvg.synthesis.composite_settings import CompositorConfig
+from kvg.synthesis.compositor import Compositor
 from kvg.text.box_codec import ImageSize, RelativeCodec
 from kvg.tools.main import main
 

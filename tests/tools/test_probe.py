@@ -285,7 +285,7 @@ def test_a_killed_probe_goes_on_with_two_processes_too(learnt):
     ("probe", "message"),
     [
         ({"asker": {}}, "probe.asker: is missing; add"),
-        ({"uses": "train"}, "probe.uses: train are not some of train, val, test"),
+        ({"uses": "train"}, "probe.uses: 'train' should be a list of text"),
         ({"uses": ["all"]}, "probe.uses: ['all'] are not some of"),
         ({"questions": 0}, "probe.questions: 0 must be a whole number of at least 1"),
         ({"max_side": 4}, "probe.max_side: 4 must be a whole number of at least 28"),

@@ -162,7 +162,7 @@ def test_a_disk_that_takes_nothing_more(tmp_path):
         ({"colour": 1}, "colour: is unknown"),
         ({"scan": {"min_size": 3}}, "scan.min_size: is unknown; choose from min_side"),
         ({"splits": {"val": 2}}, "splits.val: 2 is not a share"),
-        ({"seed": "x"}, "'x' is not a whole number"),
+        ({"seed": "x"}, "'x' should be a whole number"),
         ({"sources": {"a": {"class_path": "kvg.Nothing"}}}, "sources.a.class_path: 'kvg.Nothing'"),
         ({"sources": {"a": {"class_path": CLASS, "init_args": {"rot": 1}}}}, "sources.a.init_args"),
         ({"exclude": ["nowhere"]}, "nowhere: exclude: is neither a folder nor a parquet file"),
