@@ -18,6 +18,8 @@ from kvg.catalogue.listing import PictureSource
 from kvg.catalogue.project import Project
 from kvg.errors import DataError
 from kvg.pictures import as_rgb
+from kvg.records import json_lines, object_of, parse_json
+from kvg.text.names import clean_name
 from kvg.types import Box
 
 T = TypeVar("T")
@@ -60,7 +62,7 @@ class Finding:
 
     def is_of(self, entry: Entry) -> bool:
         """Whether it still tells of this picture and this entity."""
-        told = (self.source, self.ref, self.sha256, self.entity)
+        told = (self.source, self.ref, self.sha256, clean_name(self.entity))
         return told == (entry.source, entry.ref, entry.sha256, entry.entity)
 
 
@@ -201,7 +203,11 @@ def by_doubt(boxed: Sequence[tuple[Entry, float | None]], settings: BoxSettings)
 
 
 def _finding(values: dict[str, Any]) -> Finding:
-    return Finding(**{**values, "box_px": _box(values["box_px"])})
+    for name in ("source", "ref", "entity", "sha256", "box_from", "rule", "reason"):
+        if not isinstance(values.get(name, ""), str):
+            raise TypeError(f"{name} is no text")
+    iou = values.get("iou")
+    return Finding(**{**values, "box_px": _box(values["box_px"]), "iou": None if iou is None else float(iou)})
 
 
 def _tick(values: dict[str, Any]) -> tuple[tuple[str, str, Box | None], float, bool]:
@@ -220,11 +226,14 @@ def _lines(path: Path, made: Callable[[dict[str, Any]], T], remedy: str) -> Iter
     """What the lines of a file hold; nothing where there is no file."""
     if not path.is_file():
         return
-    number = 0
     try:
-        with path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):  # noqa: B007 (errors tell it)
-                if line.strip():
-                    yield made(json.loads(line))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise DataError(f"{path} line {number}", "box", f"cannot be read ({error!r}); {remedy}") from error
+        lines = list(json_lines(path))
+    except DataError as error:
+        raise DataError(error.where, error.field, f"{error.remedy}; {remedy}") from error
+    for number, line in lines:
+        where = f"{path} line {number}"
+        try:
+            value = made(dict(object_of(where, "box", parse_json(line, where))))
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, DataError) as error:
+            raise DataError(where, "box", f"cannot be read ({error}); {remedy}") from error
+        yield value

@@ -9,7 +9,7 @@ from typing import Final
 
 from kvg.catalogue.cutting import area_of, shared_area
 from kvg.catalogue.entry import Entry
-from kvg.catalogue.hashing import Groups, groups_of_copies, same_look
+from kvg.catalogue.hashing import Groups, groups_of_copies, is_mirrored, same_look
 from kvg.types import Box
 
 SAME_OBJECT: Final = 0.5  # overlap from which on two boxes on one picture are boxes of one object
@@ -103,8 +103,9 @@ def same_object(one: Entry, other: Entry) -> bool:
     if one.box_px is None or other.box_px is None:
         return True
     first, second = _shares(one), _shares(other)
-    mirrored = 1 - second[2], second[1], 1 - second[0], second[3]
-    return max(_overlap(first, second), _overlap(first, mirrored)) >= SAME_OBJECT
+    if one.look and other.look and one.look != other.look and is_mirrored(one.look, other.look):
+        second = 1 - second[2], second[1], 1 - second[0], second[3]
+    return _overlap(first, second) >= SAME_OBJECT
 
 
 def _classes(numbers: Iterable[int], keys: Iterable[object], least: int = 2) -> Iterator[list[int]]:

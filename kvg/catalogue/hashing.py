@@ -66,10 +66,20 @@ def same_look(one: str, others: Sequence[str], max_change: float) -> NDArray[np.
     Returns:
         ``[N]``.
     """
-    own, cells = _cells([one]), _cells(others)
-    changes = [np.abs(_as_light_as(own, turned) - own).max(axis=(1, 2, 3)) for turned in (cells, cells[:, :, ::-1])]
-    alike: NDArray[np.bool_] = np.minimum(*changes) <= max_change
+    alike: NDArray[np.bool_] = np.minimum(*_changes(one, others)) <= max_change
     return alike
+
+
+def is_mirrored(one: str, other: str) -> bool:
+    """Whether a picture is more like the mirror image of another than like the other itself, by their coarse looks."""
+    straight, turned = _changes(one, [other])
+    return bool(turned[0] < straight[0])
+
+
+def _changes(one: str, others: Sequence[str]) -> list[NDArray[np.float32]]:
+    """By how much some cell differs from those of others, and from those of their mirror images."""
+    own, cells = _cells([one]), _cells(others)
+    return [np.abs(_as_light_as(own, turned) - own).max(axis=(1, 2, 3)) for turned in (cells, cells[:, :, ::-1])]
 
 
 def _cells(looks: Sequence[str]) -> NDArray[np.float32]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from kvg.catalogue.copies import Copies, find_copies, named, repeated_files
+from kvg.catalogue.copies import find_copies, named, repeated_files
 from kvg.catalogue.entry import Entry, Rejection
 from kvg.catalogue.hashing import matches
 from kvg.errors import ConfigError
@@ -100,7 +100,8 @@ def share_out(
         else:
             split = "unseen" if sides.is_unseen(entry) else "seen"
             kept.append(replace(entry, split=split, use=sides.use(copies.groups[number])))
-    return kept, left, _suspicions(entries, copies, settings)
+    rivals = {n: other for n, other in copies.rivals.items() if not copied[n] and n not in repeated}
+    return kept, left, _suspicions(entries, rivals, copies.lookalikes, settings.two_names == "drop")
 
 
 class _Sides:
@@ -150,20 +151,22 @@ def _suspicion(rival: Entry) -> str:
     return f"seems to show the same as {named(rival)}; {remedy}"
 
 
-def _suspicions(entries: Sequence[Entry], copies: Copies, settings: SplitSettings) -> list[str]:
+def _suspicions(
+    entries: Sequence[Entry], rivals: Mapping[int, int], lookalikes: Sequence[tuple[int, int]], dropped: bool
+) -> list[str]:
     """What may be wrong with the names of pictures, in words."""
     lines = []
-    if copies.rivals:
-        first = min(copies.rivals)
-        state = "are left out (splits.two_names: drop)" if settings.two_names == "drop" else "are kept"
+    if rivals:
+        first = min(rivals)
+        state = "are left out (splits.two_names: drop)" if dropped else "are kept (splits.two_names: keep)"
         lines.append(
-            f"{len(copies.rivals)} pictures seem to show the same as one of another name, and {state}; the first: "
-            f"{entries[first].ref} ({entries[first].entity}) and {named(entries[copies.rivals[first]])}"
+            f"{len(rivals)} pictures seem to show the same as one of another name, and {state}; the first: "
+            f"{entries[first].ref} ({entries[first].entity}) and {named(entries[rivals[first]])}"
         )
-    if copies.lookalikes:
-        one, other = (entries[number] for number in copies.lookalikes[0])
+    if lookalikes:
+        one, other = (entries[number] for number in lookalikes[0])
         lines.append(
-            f"{len(copies.lookalikes)} pictures look like one of another name but for a part, as things on one "
+            f"{len(lookalikes)} pictures look like one of another name but for a part, as things on one "
             f"background do, and are kept; the first: {other.ref} ({other.entity}) and {named(one)}"
         )
     return lines

@@ -10,6 +10,7 @@ from kvg.evaluation.estimate import Estimate, mean_if_any, mean_of_means, mean_o
 from kvg.evaluation.exposure import EXPOSURES
 from kvg.evaluation.levels import LEVELS, Levels, knowledge_of
 from kvg.lab.traits import CATEGORIES
+from kvg.text.names import clean_name
 
 SPLITS: Final = ("seen", "unseen")
 KNOWLEDGE: Final = ("known", "unknown")
@@ -172,7 +173,7 @@ def _groups(
             members = [case for case in cases if case.split == split and knowledge[case.id] == known]
             yield "split and knowledge", f"{split}, {known}", members
     for level in LEVELS:
-        yield "level", level, [case for case in cases if levels.get(case.entity) == level]
+        yield "level", level, [case for case in cases if levels.get(clean_name(case.entity)) == level]
     sets = list(dict.fromkeys(case.set for case in cases))
     for name in sets if len(sets) > 1 else ():
         yield "set", name, [case for case in cases if case.set == name]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kvg.errors import ConfigError, DataError
+from kvg.text.names import clean_name
 
 if TYPE_CHECKING:
     from kvg.pieces import Pieces
@@ -219,7 +220,7 @@ def _write_shard(piece: tuple[int, list[int]]) -> dict[str, Any]:
                     lost.append(str(sample))
                     continue
                 stamped = _stamp(sample, accuracies)
-                num_stamped += sample.entity in accuracies
+                num_stamped += clean_name(sample.entity) in accuracies
                 try:
                     shard.write(stamped)
                 except DataError as error:  # its key is too long with the set's name
@@ -235,9 +236,10 @@ def _write_shard(piece: tuple[int, list[int]]) -> dict[str, Any]:
 def _stamp(sample: Sample, accuracies: Mapping[str, float]) -> Sample:
     from kvg.synthesis.catalogue_tiles import KNOWN
 
-    if sample.entity not in accuracies:  # the probe has not asked for it
+    name = clean_name(sample.entity)
+    if name not in accuracies:  # the probe has not asked for it
         return sample
-    known = accuracies[sample.entity] >= KNOWN
+    known = accuracies[name] >= KNOWN
     return dataclasses.replace(sample, knowledge="known" if known else "unknown")
 
 
