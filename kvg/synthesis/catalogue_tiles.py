@@ -14,15 +14,12 @@ from kvg.catalogue.boxing import boxed_entries
 from kvg.catalogue.entry import CATALOGUE, Entry, open_entry
 from kvg.catalogue.project import load_project
 from kvg.errors import ConfigError, DataError
-from kvg.records import text_of
 from kvg.rewards.accuracies import read_accuracies
-from kvg.settings import read_yaml
 from kvg.synthesis.cutting import Cut
+from kvg.synthesis.facts import read_facts
 from kvg.synthesis.mirroring import Mirroring
 from kvg.synthesis.sources import EntityInfo
 from kvg.synthesis.tiles import Picture, Tile
-from kvg.text.names import clean_name
-from kvg.text.special_tokens import check_plain
 from kvg.types import Box
 
 KNOWLEDGE = "knowledge.json"  # in a project's folder: {entity: share of the questions about it answered rightly}
@@ -76,9 +73,10 @@ class CatalogueTiles:
         self._sources, self._max_pixels = found.build_sources(), found.scan.max_pixels
         self._entries: dict[str, list[Entry]] = {}
         self._categories: dict[str, list[str]] = {}
-        categories = set()
+        categories, known = set(), set()
         for entry in boxed_entries(found):
             categories.add(entry.category)
+            known.add(entry.entity)
             if entry.use not in uses or entry.box_px is None:
                 continue
             if entry.entity not in self._entries:
@@ -86,7 +84,11 @@ class CatalogueTiles:
             self._entries.setdefault(entry.entity, []).append(entry)
         if not self._entries:
             raise DataError(str(found.out / CATALOGUE), "box_px", f"no picture with a box is for {', '.join(uses)}")
-        self._notes = _read_facts(facts) if facts else {}
+        self._notes: dict[str, str] = {}
+        if facts:
+            read = read_facts(facts, self._entries, known)
+            read.report(str(facts))
+            self._notes = read.looks
         self._knowledge = _read_knowledge(found.out / KNOWLEDGE)
         unmirrored = {
             "unmirrored_sources": (unmirrored_sources, found.sources),
@@ -168,16 +170,6 @@ def _shrunk(image: Image.Image, box: Box, cut_out: bool, max_side: int) -> tuple
         image = image.resize(size, sharpness, reducing_gap=2.0)
         image = image if plain else image.convert("RGBA")
     return image, None if cut_out else (box[0] * across, box[1] * down, box[2] * across, box[3] * down), scale
-
-
-def _read_facts(path: str | Path) -> dict[str, str]:
-    """Looks by entity, whose names are spelt as in the catalogue."""
-    facts = {}
-    for name, looks in read_yaml(path).items():
-        entity = clean_name(str(name))
-        facts[entity] = text_of(str(path), {entity: looks}, entity)
-        check_plain(facts[entity], str(path), entity)
-    return facts
 
 
 def _read_knowledge(path: Path) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from kvg.errors import DataError
+from kvg.synthesis.facts import num_traits
 from kvg.types import Sample
 
 
@@ -33,6 +34,9 @@ class CardWriter:
     Objects are numbered from 1, in the order of the sample. The comparison begins with the object that fits: pointing
     at it takes one look, while a verdict on each in turn would have to be right every time.
 
+    Args:
+        min_facts: traits that the note of every object has at least.
+
     >>> from kvg.types import SceneObject
     >>> stilt = SceneObject("Stilt", (0, 0, 9, 9), "white, plain")
     >>> avocet = SceneObject("Avocet", (9, 0, 18, 9), "white, spots")
@@ -41,8 +45,15 @@ class CardWriter:
 Compare: <box:1> yes; 1 no, plain. Conclusion: object 2.'
     """
 
+    def __init__(self, min_facts: int = 0) -> None:
+        self._min_facts = min_facts
+
     def write(self, sample: Sample) -> str:
         """See ``RationaleWriter``."""
+        for thing in sample.objects if self._min_facts else ():
+            if (num := num_traits(thing.note)) < self._min_facts:
+                remedy = f"{thing.entity} has {num}, min_facts is {self._min_facts}; add some"
+                raise DataError(f"sample {sample.key}", "facts", remedy)
         described = all(scene_object.note for scene_object in sample.objects)
         looks = [o.note if described else o.entity for o in sample.objects]
         wanted = looks[sample.target]

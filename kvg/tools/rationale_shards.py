@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -34,6 +35,7 @@ class RationaleShard:
         self.number, self.tally = number, tally or Tally()
         self._file, self._entry = ShardFile(out, number), None
         self._writing, self._lost = writing(out), list[dict[str, Any]]()
+        self._num_undescribed, self._undescribed = 0, Counter[str]()
 
     def write(self, sample: Sample) -> None:
         """Adds a sample.
@@ -43,6 +45,9 @@ class RationaleShard:
         """
         with self._writing:
             self._file.write(sample)
+        without = {thing.entity for thing in sample.objects if not thing.note}
+        self._num_undescribed += bool(without)
+        self._undescribed.update(without)
 
     def set_aside(self, sample: Sample, reasons: Sequence[str]) -> None:
         """Notes a sample that has no usable rationale."""
@@ -53,13 +58,21 @@ class RationaleShard:
         """Finishes the shard.
 
         Returns:
-            What is kept of a piece: ``entry`` (None where nothing was written), ``counts``, ``lost``, ``num_bad``.
+            What is kept of a piece: ``entry`` (None where nothing was written), ``counts``, ``lost``, ``num_bad``,
+            ``num_undescribed`` (samples with an object that has no note), ``undescribed`` (of these, by entity).
         """
         with self._writing:
             entry: ShardEntry | None = self._file.close()
         made = None if entry is None else dataclasses.asdict(entry)
         num_bad = self.tally.num_bad + self.tally.num_cut
-        return {"entry": made, "counts": self._file.counts, "lost": self._lost, "num_bad": num_bad}
+        return {
+            "entry": made,
+            "counts": self._file.counts,
+            "lost": self._lost,
+            "num_bad": num_bad,
+            "num_undescribed": self._num_undescribed,
+            "undescribed": dict(self._undescribed),
+        }
 
     def discard(self) -> None:
         """Throws away what there is of it."""

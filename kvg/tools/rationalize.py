@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,11 +18,12 @@ if TYPE_CHECKING:
     from kvg.shards.reader import SamplePart
     from kvg.tools.rationale_shards import Lessons
 
+log = logging.getLogger(__name__)
 WRITERS = ("cards", "teacher")
 SET_ASIDE = "set_aside.jsonl"  # beside the shards: samples without a usable rationale, each with the reasons
 _CODEC = {"class_path": "kvg.text.box_codec.RelativeCodec"}
 
-_given: Path | None = None  # set once in each process
+_given: tuple[Path, int] | None = None  # set once in each process
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class RationaleSettings:
         codec: how the teacher writes boxes.
         lesson: what its rationales have to be, see ``kvg.synthesis.teaching.LessonSettings``.
         tries: an answer that cannot be used is asked for again until it has been asked for so often.
+        min_facts: traits that the note of every object of a sample has at least; other samples are set aside. With 0
+            the card writer only names the objects where one of them has no note. Of the card writer alone.
     """
 
     sets: Sequence[str] | None = None
@@ -43,6 +47,7 @@ class RationaleSettings:
     codec: Mapping[str, Any] = field(default_factory=lambda: dict(_CODEC))
     lesson: Mapping[str, Any] = field(default_factory=dict)
     tries: int = 3
+    min_facts: int = 0
 
     def __post_init__(self) -> None:
         """Checks the settings.
@@ -59,6 +64,10 @@ class RationaleSettings:
             raise ConfigError("rationalize.teacher", remedy)
         if not isinstance(self.tries, int) or self.tries < 1:
             raise ConfigError("rationalize.tries", f"{self.tries!r} must be at least 1")
+        if self.min_facts < 0:
+            raise ConfigError("rationalize.min_facts", f"{self.min_facts} must be at least 0")
+        if self.min_facts and self.writer != "cards":
+            raise ConfigError("rationalize.min_facts", "is a setting of the writer cards; a teacher is not told facts")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,6 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", help="with --in: folder for the new shards")
     parser.add_argument("--teacher", help="with --in: YAML with `teacher`, and perhaps `codec`, `lesson` and `tries`")
     parser.add_argument("--writer", choices=WRITERS, help="with --in: who writes (cards, or the teacher if given)")
+    parser.add_argument("--min-facts", type=int, help="with --in: set samples aside with an object of fewer facts")
     parser.add_argument("--workers", type=int, default=1, help="processes of the card writer (default 1)")
     parser.add_argument("--overwrite", action="store_true", help="replace a set that is already there")
 
@@ -90,7 +100,8 @@ def run(args: argparse.Namespace) -> int:
 
     told = read_yaml(args.teacher) if args.teacher else {}
     writer = args.writer or ("teacher" if args.teacher else "cards")
-    settings = settings_of(RationaleSettings, {**told, "writer": writer}, "rationalize")
+    given = {**told, "writer": writer, **({} if args.min_facts is None else {"min_facts": args.min_facts})}
+    settings = settings_of(RationaleSettings, given, "rationalize")
     write_set(Path(args.source), Path(args.out), settings, args.workers, args.overwrite)
     return 0
 
@@ -148,7 +159,7 @@ def write_set(source: Path, out: Path, settings: RationaleSettings, workers: int
     with writing(out):
         clear_set(out, keep=[PATTERN.format(number) for number in done.finished()])
     if lessons is None:
-        done.run(_write_cards, list(enumerate(parts)), workers, f"writing {out}", _start, (out,))
+        done.run(_write_cards, list(enumerate(parts)), workers, f"writing {out}", _start, (out, settings.min_facts))
     else:
         lessons.write(parts, out, done, out / "asked")
     results = list(done.results(len(parts)))
@@ -167,7 +178,10 @@ def write_set(source: Path, out: Path, settings: RationaleSettings, workers: int
             (out / SET_ASIDE).unlink(missing_ok=True)
         write_manifest(out, entries, [r["counts"] for r in results], before.seed if before else None, config)
     done.clear()
-    _tell(out, sum(entry.num_samples for entry in entries), lost, sum(r["num_bad"] for r in results))
+    num = sum(entry.num_samples for entry in entries)
+    _tell(out, num, lost, sum(r["num_bad"] for r in results))
+    if settings.writer == "cards":
+        _warn_of_names_alone(out, num, results)
     if lessons is not None:
         print(lessons.asker.summary())
 
@@ -181,18 +195,35 @@ def _tell(out: Path, num: int, lost: Sequence[Mapping[str, Any]], num_bad: int) 
         print(f"{len(lost)} set aside ({counted}), each with its reasons in {out / SET_ASIDE}")
 
 
+def _warn_of_names_alone(out: Path, num: int, results: Sequence[Mapping[str, Any]]) -> None:
+    """Says how many rationales have no facts to go by, and whose facts are missing."""
+    from kvg.synthesis.facts import named
+
+    without = sum(result.get("num_undescribed", 0) for result in results)
+    if without:
+        entities = sum((Counter[str](result["undescribed"]) for result in results), Counter[str]())
+        worst = named([f"{name} {times}" for name, times in entities.most_common()])
+        log.warning(
+            "%s: %d of %d rationales only name the objects, since %d entities have no facts (%s); add them to "
+            "compose.facts and compose again, or leave such samples out by min_facts: 1",
+            *(out, without, num, len(entities), worst),
+        )
+
+
 def _record(source: Path, settings: RationaleSettings) -> dict[str, Any]:
     """What the result depends on."""
     from kvg.formats.stores import checksums_of
     from kvg.tools.project_sets import plain
 
-    named = ("writer",) if settings.writer == "cards" else ("writer", "teacher", "codec", "lesson", "tries")
+    named = ["writer"] if settings.writer == "cards" else ["writer", "teacher", "codec", "lesson", "tries"]
+    if settings.min_facts:
+        named.append("min_facts")
     return {**{name: plain(getattr(settings, name)) for name in named}, "made_of": checksums_of(source)}
 
 
-def _start(out: Path) -> None:
+def _start(out: Path, min_facts: int) -> None:
     global _given
-    _given = out
+    _given = out, min_facts
 
 
 def _write_cards(piece: tuple[int, SamplePart]) -> dict[str, Any]:
@@ -203,7 +234,8 @@ def _write_cards(piece: tuple[int, SamplePart]) -> dict[str, Any]:
     if _given is None:
         raise RuntimeError("the process was not started")
     number, part = piece
-    return write_shard(_given, number, part, CardWriter())
+    out, min_facts = _given
+    return write_shard(out, number, part, CardWriter(min_facts))
 
 
 def _build_lessons(settings: RationaleSettings) -> Lessons:

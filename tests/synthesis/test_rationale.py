@@ -44,3 +44,23 @@ def test_objects_described_alike_are_refused():
 def test_a_trait_more_is_a_difference():
     scene = sample(0, ("A", "red"), ("B", "red, spots"))
     assert "2 no, spots" in CardWriter().write(scene)
+
+
+@pytest.mark.parametrize(("min_facts", "good"), [(0, True), (1, True), (2, True), (3, False)])
+def test_every_object_needs_as_many_facts_as_are_asked_for(min_facts, good):
+    notes = ("grey back, white spots", "red legs, long bill, small")
+    things = tuple(SceneObject(name, (0, 0, 9, 9), note) for name, note in zip("AB", notes, strict=True))
+    sample = Sample("k", b"", 9, 9, "bird", "seen", things, 1)
+    if good:
+        assert CardWriter(min_facts).write(sample).startswith("Plan: the B is red legs")
+    else:
+        with pytest.raises(DataError, match="sample k: facts: A has 2, min_facts is 3; add some"):
+            CardWriter(min_facts).write(sample)
+
+
+def test_objects_without_facts_are_named_or_refused():
+    things = (SceneObject("A", (0, 0, 9, 9), "red"), SceneObject("B", (0, 0, 9, 9), ""))
+    sample = Sample("k", b"", 9, 9, "bird", "seen", things, 0)
+    assert CardWriter().write(sample).startswith("Plan: find the A among 2.")
+    with pytest.raises(DataError, match="facts: B has 0, min_facts is 1"):
+        CardWriter(1).write(sample)

@@ -240,3 +240,31 @@ def test_when_the_teacher_goes_whole_shards_stay(project, tmp_path, capsys):
     assert main(command) == 0
     assert len(Teacher.asked) == 5  # the first shard was whole
     assert files(tmp_path / "cut") == files(tmp_path / "whole")
+
+
+def test_rationales_without_facts_are_counted_and_can_be_left_out(project, tmp_path, capsys, caplog):
+    facts = {"Merlin": "grey body, white patch", "Osprey": "brown body"}
+    (tmp_path / "facts.yaml").write_text(yaml.safe_dump(facts))
+    for command in ("scan", "compose", "rationalize"):
+        assert main([command, str(project), *(["--set", "train"] if command != "scan" else [])]) == 0
+    assert "2 of 4 entities have facts, 2 have not: Hoopoe, Red Kite" in caplog.text
+    made = samples(tmp_path / "out/rationales/train")
+    plain = [s for s in made if s.rationale.startswith(f"Plan: find the {s.entity} among")]
+    assert 0 < len(plain) < len(made) == 9
+    assert f"{len(plain)} of 9 rationales only name the objects, since 2 entities have no facts (" in caplog.text
+
+    capsys.readouterr()
+    change(project, rationalize={"min_facts": 1})
+    assert main(["rationalize", str(project), "--set", "train"]) == 0
+    assert len(samples(tmp_path / "out/rationales/train")) == 9 - len(plain)
+    assert f"{len(plain)} set aside (facts {len(plain)})" in capsys.readouterr().out
+    lines = (tmp_path / "out/rationales/train/set_aside.jsonl").read_text().splitlines()
+    assert len(lines) == len(plain)
+    assert "has 0, min_facts is 1; add some" in lines[0]
+
+    source, out = str(tmp_path / "out/composites/train"), str(tmp_path / "again")
+    assert main(["rationalize", "--in", source, "--out", out, "--min-facts", "3"]) == 2
+    assert "none could be written (facts: " in capsys.readouterr().err
+    change(project, rationalize={"min_facts": -1})
+    assert main(["rationalize", str(project)]) == 2
+    assert "rationalize.min_facts: -1 must be at least 0" in capsys.readouterr().err
