@@ -189,11 +189,11 @@ class GRPOModule(StageModule):
         fault = SharedFault()
         with fault.kept(alone=False):
             out = rollout(self.backbone, batch, self.rollout_sampling, self.group_size, generator)
+            rewards, breakdown, texts = self._rewards(batch, out)
         with self.stopping():
             fault.end(self.trainer.world_size)
         self.backbone.train()
         self.log("train/sample_s", time.perf_counter() - start, batch_size=size)
-        rewards, breakdown, texts = self._rewards(batch, out)
         advantages = group_advantage(rewards, self.group_size, self.advantage)
         self._log_rollouts(batch, out, rewards, breakdown, texts)
         self.log("train/advantage_std", advantages.std(), batch_size=size)

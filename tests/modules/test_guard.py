@@ -17,6 +17,7 @@ from kvg.errors import TrainingError
 from kvg.losses.family import GRPOLoss
 from kvg.modules.cot_sft import CoTSFTModule
 from kvg.modules.grpo import GRPOModule
+from kvg.rewards.base import Reward
 from kvg.rewards.combine import WeightedReward
 from kvg.rewards.format import FormatReward
 from kvg.rl.experience import TrainingBatch
@@ -160,6 +161,25 @@ def test_a_stopped_run_saves_nothing_more(fit, tiny, adamw, eight, tmp_path):
             enable_checkpointing=True,
         )
     assert torch.load(tmp_path / "saved/last.ckpt", weights_only=True)["global_step"] == 2
+
+
+class NoReward(Reward):
+    """Divides by zero for the second answer."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def __call__(self, texts, samples, codec, sizes):
+        return torch.tensor([0.5, self.value, *[0.5] * (len(texts) - 2)])
+
+
+@pytest.mark.parametrize("value", NOT_FINITE)
+def test_a_reward_that_is_none_stops_stage_2_by_name(value, fit, tiny, adamw, two, tmp_path):
+    reward = WeightedReward({"format": FormatReward(), "own": NoReward(value)})
+    module = GRPOModule(tiny(), reward, GRPOLoss(), adamw(1e-3), group_size=2, max_new_tokens=4)
+    with pytest.raises(TrainingError, match=f"reward own: is {value} for sample .*; mend this part"):
+        fit(module, GRPODataModule(two, mode="direct", batch_size=2), 2)
+    assert not (tmp_path / "export").exists()
 
 
 # An infinite word may have the logit -inf, which is as good as none.

@@ -9,10 +9,12 @@ import torch
 
 from data_modules.lab_pretrain import LabPretrainDataModule
 from kvg.backbones.qwen2_vl import Qwen2VLBackbone
+from kvg.errors import TrainingError
 from kvg.lab.labels import TRAIT_CLASSES
 from kvg.lab.pretraining import Phase
 from kvg.lab.skills import SKILLS
 from kvg.modules.pretrain import LabPretrainModule
+from kvg.rl.experience import TrainingBatch
 
 PHASES = [Phase(0.5, scenes=2), Phase(1.0, dict.fromkeys(SKILLS, 1.0), scenes=2)]
 
@@ -102,3 +104,15 @@ def test_without_answers_there_is_no_next_token_loss(module, batches):
     assert loss.item() > 1
     assert {"guide", "asked", "x1", "y2", "colour", "part"} <= aids.keys()
     assert accuracy.keys() - {"pick"} == aids.keys()
+
+
+def test_pretraining_stops_before_a_step_that_is_not_finite(fit, module, data, tmp_path):
+    with torch.no_grad():
+        next(iter(module.trait_heads.values())).weight[0, 0] = math.nan
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    with pytest.raises(TrainingError, match=r"step 0: loss nan, gradient norm nan: .*step0-rank0-part0\.pt"):
+        fit(module, data, -1, max_epochs=1)
+    assert all(torch.equal(value.nan_to_num(), before[n].nan_to_num()) for n, value in module.state_dict().items())
+    batch = TrainingBatch.load(tmp_path / "failed/step0-rank0-part0.pt").batch
+    assert batch["patches"].dtype == torch.uint8
+    assert not (tmp_path / "export").exists()
