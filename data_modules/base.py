@@ -51,7 +51,7 @@ class CompositeDataModule(L.LightningDataModule):
         num_workers: int = 0,
         seed: int = 0,
         box_unit: BySet = None,
-        boxes_of: BySet = None,
+        boxes_of: BySet = "upright",
         sets: Collection[str] = ("train", "val"),
     ) -> None:
         super().__init__()

@@ -48,7 +48,7 @@ class CoTSFTDataModule(CompositeDataModule):
         replay: str | None = None,
         replay_ratio: float = 0.0,
         box_unit: BySet = None,
-        boxes_of: BySet = None,
+        boxes_of: BySet = "upright",
     ) -> None:
         super().__init__(batch_size, num_workers, seed, box_unit, boxes_of)
         if (replay is None) != (replay_ratio == 0):

@@ -58,7 +58,7 @@ class EvaluationDataModule(CompositeDataModule):
         skip_bad: bool = False,
         artifacts: ArtifactSettings | None = None,
         box_unit: BySet = None,
-        boxes_of: BySet = None,
+        boxes_of: BySet = "upright",
     ) -> None:
         self.test = {"test": test} if isinstance(test, str) else dict(test)
         super().__init__(batch_size, num_workers, box_unit=box_unit, boxes_of=boxes_of, sets=self.test)

@@ -34,7 +34,7 @@ class GRPODataModule(CompositeDataModule):
         shuffle_buffer: int = 1000,
         max_tokens: int | None = None,
         box_unit: BySet = None,
-        boxes_of: BySet = None,
+        boxes_of: BySet = "upright",
     ) -> None:
         super().__init__(batch_size, num_workers, seed, box_unit, boxes_of)
         self.train, self.val, self.mode, self.shuffle_buffer = train, val, mode, shuffle_buffer

@@ -20,6 +20,7 @@ import yaml
 from kvg.errors import DataError
 from kvg.evaluation.case import Case
 from kvg.formats.stores import open_store
+from kvg.formats.written_boxes import Reading
 from kvg.lab.traits import load_cards
 from kvg.progress import shown
 from kvg.records import json_lines, parse_json, read_json, read_text, text_of
@@ -62,7 +63,11 @@ class Exposure:
 
 
 def exposure_of(
-    names: Iterable[str], trained: Sequence[str | Path], texts: Sequence[str | Path] = (), lab: bool = False
+    names: Iterable[str],
+    trained: Sequence[str | Path],
+    texts: Sequence[str | Path] = (),
+    lab: bool = False,
+    reading: Reading | None = None,
 ) -> Exposure:
     """Looks for entities in what a model was trained on.
 
@@ -73,6 +78,7 @@ def exposure_of(
         texts: further texts that were learnt: JSON lines (the file of `kvg-data cards`), JSON or YAML (facts), or any
             other file as plain text.
         lab: whether the model comes from the lab's base model, which has read the cards of the known entities.
+        reading: what is declared of the training sets' boxes.
 
     Raises:
         DataError: a set or a file cannot be read.
@@ -81,7 +87,7 @@ def exposure_of(
     for path in trained:
         names_listed = _listed(Path(path))
         if names_listed is None:
-            rationales += _read_set(path, found)
+            rationales += _read_set(path, found, reading)
         else:
             found.pictured |= {words_of(name) for name in names_listed}
     search = NameSearch([*map(words_of, names), *found.pictured])
@@ -182,9 +188,9 @@ def _listed(path: Path) -> list[str] | None:
     return [text_of(f"{path} record {number}", row, "entity_name") for number, row in enumerate(rows)]
 
 
-def _read_set(path: str | Path, found: Exposure) -> list[str]:
+def _read_set(path: str | Path, found: Exposure, reading: Reading | None) -> list[str]:
     """Adds the objects of a training set, and returns its rationales."""
-    parts, tally, rationales = open_store(path).parts(), Tally(log_problems=False), list[str]()
+    parts, tally, rationales = open_store(path, reading=reading).parts(), Tally(log_problems=False), list[str]()
     samples = (sample for part in parts for _, sample in part.read(tally))
     for sample in shown(samples, f"entities of {path}", sum(part.num_samples for part in parts)):
         names = [thing.entity for thing in sample.objects]

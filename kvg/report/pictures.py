@@ -14,6 +14,7 @@ from PIL import Image
 from kvg.errors import DataError
 from kvg.evaluation.case import Case
 from kvg.formats.stores import open_store
+from kvg.formats.written_boxes import Reading
 from kvg.pictures import read_rgb
 from kvg.progress import shown
 from kvg.shards.reader import Tally
@@ -63,12 +64,15 @@ class FoundPictures:
     num_other: int = 0
 
 
-def read_pictures(sets: Sequence[tuple[str, str]], cases: Sequence[Case]) -> FoundPictures:
+def read_pictures(
+    sets: Sequence[tuple[str, str]], cases: Sequence[Case], reading: Reading | None = None
+) -> FoundPictures:
     """Finds the pictures of cases by key; none is shown that has another checksum than the case tells.
 
     Args:
         sets: name and path of each; one without a name may hold the cases of any set.
         cases: to be shown; those on disturbed pictures have none.
+        reading: what is declared of the sets' boxes.
 
     Raises:
         DataError: a set cannot be opened, or holds no picture of these cases.
@@ -80,8 +84,9 @@ def read_pictures(sets: Sequence[tuple[str, str]], cases: Sequence[Case]) -> Fou
     found: dict[str, Picture] = {}
     made: dict[str, Picture] = {}
     others: set[str] = set()
+    problems: list[str] = []
     for name, path in sets:
-        parts, tally = open_store(path).parts(), Tally(log_problems=False)
+        parts, tally = open_store(path, reading=reading).parts(), Tally(log_problems=False)
         samples = (sample for part in parts for _, sample in part.read(tally))
         for sample in shown(samples, f"pictures of {path}", sum(part.num_samples for part in parts)):
             for case in wanted.get(sample.key, ()):
@@ -94,10 +99,12 @@ def read_pictures(sets: Sequence[tuple[str, str]], cases: Sequence[Case]) -> Fou
                 if mark not in made:
                     made[mark] = picture_of(sample, mark)
                 found[case.id] = made[mark]
+        problems += tally.problems
     asked = {case.id for some in wanted.values() for case in some}
     others -= found.keys()
     if asked and not found:
         told = "they hold other pictures under the same keys" if others else "they hold none of their keys"
+        told += f"; a part of them cannot be read: {problems[0]}" if problems else ""
         remedy = f"these sets are not what the runs were asked ({told}); give the set of the runs"
         raise DataError(", ".join(path for _, path in sets), "key", remedy)
     return FoundPictures(found, len(asked) - len(found) - len(others), len(others))

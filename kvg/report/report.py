@@ -9,6 +9,7 @@ from typing import Any
 
 from kvg.evaluation.case import Case
 from kvg.evaluation.exposure import EXPOSURES
+from kvg.formats.written_boxes import Reading
 from kvg.report.curves import Curve
 from kvg.report.gallery import asked, pick
 from kvg.report.gallery_page import Gallery
@@ -147,7 +148,9 @@ def make_report(
     )
 
 
-def chosen_gallery(runs: Cases, sets: Sequence[tuple[str, str]], num: int, seed: int) -> Gallery:
+def chosen_gallery(
+    runs: Cases, sets: Sequence[tuple[str, str]], num: int, seed: int, reading: Reading | None = None
+) -> Gallery:
     """Chooses cases and finds their pictures.
 
     Args:
@@ -155,6 +158,7 @@ def chosen_gallery(runs: Cases, sets: Sequence[tuple[str, str]], num: int, seed:
         sets: name and path of each; without any the cases are shown without pictures.
         num: at most so many cases.
         seed: of the lot.
+        reading: what is declared of the sets' boxes.
 
     Raises:
         DataError: a set cannot be opened, or holds none of the pictures.
@@ -166,7 +170,7 @@ def chosen_gallery(runs: Cases, sets: Sequence[tuple[str, str]], num: int, seed:
         notes.append("Disturbed pictures are not shown.")
     if not sets or not chosen:
         return Gallery(chosen, None, len(questions), notes)
-    found = read_pictures(sets, [question.case for question in chosen])
+    found = read_pictures(sets, [question.case for question in chosen], reading)
     if found.num_missing:
         notes.append(f"The pictures of {found.num_missing} cases are in none of the sets given.")
     if found.num_other:

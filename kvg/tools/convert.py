@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kvg.errors import ConfigError, DataError
+from kvg.tools.reading_options import add_reading_arguments, reading_of
 
 if TYPE_CHECKING:
     from kvg.shards.reader import SampleStore, Tally
     from kvg.types import Sample
 
-BOX_UNITS, BOXES_OF = ("pixels", "relative_1000", "unit"), ("upright", "raw")
 # What a form has no place for. Boxes of all but shards stand on the 0-1000 grid.
 LEFT_OUT = {
     "shards": "",
@@ -35,10 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", help="folder of the pictures that a list names (default: that of the list)")
     parser.add_argument("--category", default="", help="of what is on the pictures of a list that does not tell it")
     parser.add_argument("--seed", type=int, default=0, help="of the choices of labels and their order (default 0)")
-    parser.add_argument("--box-unit", choices=BOX_UNITS, help="of the boxes that are read (default: the form's own)")
-    parser.add_argument(
-        "--boxes-of", choices=BOXES_OF, default=BOXES_OF[0], help="pictures as shown, or pixels before EXIF turns them"
-    )
+    add_reading_arguments(parser)
     parser.add_argument("--out", required=True, help="folder for shards, else a .json or .parquet file")
     parser.add_argument("--to", choices=sorted(LEFT_OUT), required=True, help="form of the result")
     parser.add_argument("--mode", default="think", help="prompt of the question where a form holds it (default think)")
@@ -54,7 +51,6 @@ def run(args: argparse.Namespace) -> int:
         DataError: nothing could be read.
     """
     from kvg.formats.stores import open_store
-    from kvg.formats.written_boxes import Reading
     from kvg.shards.reader import Tally
     from kvg.text.prompts import PROMPTS
 
@@ -66,8 +62,7 @@ def run(args: argparse.Namespace) -> int:
     if out.is_file() and not args.overwrite:
         raise ConfigError("out", f"{out} is already there; choose another name or allow overwriting")
     tally, clipped = Tally(), Counter[str]()
-    reading = Reading(args.box_unit, args.boxes_of)
-    store = open_store(args.source, args.images, args.category, args.seed, reading)
+    store = open_store(args.source, args.images, args.category, args.seed, reading_of(args))
     num = _writer(args)(_samples(store, tally, args.to, clipped), out)
     if not num:
         raise DataError(str(args.source), "samples", "none could be read; see the messages above")
@@ -99,11 +94,10 @@ def _writer(args: argparse.Namespace) -> Callable[[Iterable[Sample], Path], int]
     from kvg.formats.sharegpt import write_sharegpt
 
     def shards(samples: Iterable[Sample], out: Path) -> int:
-        from kvg.formats.written_boxes import Reading
         from kvg.shards.writer import ShardWriter
 
         num = 0
-        config = {"converted_from": str(args.source), **Reading(args.box_unit, args.boxes_of).settings}
+        config = {"converted_from": str(args.source), **reading_of(args).settings}
         with ShardWriter(out, args.samples_per_shard, config=config, overwrite=args.overwrite) as writer:
             for sample in samples:
                 writer.write(sample)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kvg.errors import ConfigError, DataError
+from kvg.tools.reading_options import add_reading_arguments, reading_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="which samples (default 0)")
     for name, text in (("category", "of the samples shown"), ("entity", "asked for"), ("key", "of a sample to show")):
         parser.add_argument(f"--{name}", action="append", help=f"{text}; may be repeated")
+    add_reading_arguments(parser)
     parser.add_argument("--out", help=f"the page (default: {PAGE} in the folder, or beside the file)")
 
 
@@ -52,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
 
         show_catalogue(source, args.table, args.seed, args.category, args.entity)
         return 0
-    store = open_store(source)
+    store = open_store(source, reading=reading_of(args))
     picked = _pass(store, tally, figures, _Choice(args))
     if not figures.num_samples:
         said = f" ({tally.problems[0]})" if tally.problems else ""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from kvg.errors import ConfigError
+from kvg.tools.reading_options import add_reading_arguments, reading_of
 
 if TYPE_CHECKING:
     from kvg.evaluation.case import Case
@@ -35,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--knowledge", nargs="+", default=[], metavar="FILE", help="how well each entity is known: `kvg-data probe`")
     add("--trained", nargs="+", default=[], metavar="SET", help="training sets: which entities they have shown")
     add("--texts", nargs="+", default=[], metavar="FILE", help="further texts that were learnt")
+    add_reading_arguments(parser)
     add("--lab", action="store_true", help="the models come from the lab's base, which has read the known cards")
     add("--cases", type=int, default=CASES, help=f"at most so many cases are shown (default {CASES})")
     add("--title", default="", help="headline (default: made of the runs' names)")
@@ -62,7 +64,8 @@ def run(args: argparse.Namespace) -> int:
     levels = read_levels(args.knowledge)
     cases = {name: with_knowledge(read_cases(path), levels) for name, path in shown(runs.items(), "runs", len(runs))}
     told = _told(args, runs, curves, cases, levels)
-    gallery = chosen_gallery(cases, [_named_or_not(text, cases) for text in args.sets], args.cases, args.seed)
+    reading = reading_of(args)
+    gallery = chosen_gallery(cases, [_named_or_not(text, cases) for text in args.sets], args.cases, args.seed, reading)
     versions = installed()
     facts = {name: " ".join(getattr(args, name)) for name in ("sets", "knowledge", "trained") if getattr(args, name)}
     facts |= {"seed": str(args.seed), **versions}
@@ -148,7 +151,7 @@ def _told(
     exposure = None
     if args.trained:
         names = sorted({case.entity for some in cases.values() for case in some if case.entity})
-        exposure = exposure_of(names, args.trained, args.texts, args.lab)
+        exposure = exposure_of(names, args.trained, args.texts, args.lab, reading_of(args))
     records: dict[str, dict[str, Any]] = {}
     for name, path in runs.items():
         if record := read_record(path):

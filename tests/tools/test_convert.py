@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from typing import get_args
 
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from kvg import box_forms
 from kvg.formats.stores import open_store
 from kvg.tools.main import main
+from kvg.tools.reading_options import BOX_UNITS, BOXES_OF
 
 
 @pytest.fixture(scope="module")
@@ -163,3 +166,44 @@ def test_a_list_without_any_of_its_pictures(expressions, tmp_path, capsys):
     assert convert(expressions[0], tmp_path / "out", "shards", "--images", str(tmp_path / "empty")) == 2
     assert "none could be read" in capsys.readouterr().err
     assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+@pytest.fixture
+def pixels(tmp_path):
+    """A ShareGPT file whose boxes are pixels of a picture of 120 x 90, as Qwen2.5-VL's users write them."""
+    Image.new("RGB", (120, 90), (9, 90, 120)).save(tmp_path / "a.jpg")
+    asked = {"role": "user", "content": "<image>Find and give the bounding box of St. Bernard"}
+    told = {"role": "assistant", "content": '{"bbox_2d": [10, 10, 60, 60]}'}
+    path = tmp_path / "cot-sft-dog.json"
+    path.write_text(json.dumps([{"messages": [asked, told], "images": ["a.jpg"]}]))
+    return path
+
+
+def test_the_unit_of_boxes_is_an_option(pixels, tmp_path, capsys):
+    assert convert(pixels, tmp_path / "out", "shards") == 2
+    assert "none could be read" in capsys.readouterr().err
+    assert convert(pixels, tmp_path / "out", "shards", "--box-unit", "pixels") == 0
+    (sample,) = samples(tmp_path / "out")
+    assert (sample.entity, sample.box_px) == ("St. Bernard", (10, 10, 60, 60))
+    manifest = json.loads((tmp_path / "out/manifest.json").read_text())
+    assert manifest["config"] == {"converted_from": str(pixels), "box_unit": "pixels"}
+    assert convert(tmp_path / "out", tmp_path / "again", "shards", "--box-unit", "unit") == 2
+    assert "boxes of shards are pixels" in capsys.readouterr().err
+
+
+def test_inspect_and_report_read_the_same_unit(pixels, tmp_path, capsys):
+    more = ["--num", "0", "--table", "1"]
+    assert main(["inspect", str(pixels), *more]) == 2
+    assert "state box_unit" in capsys.readouterr().err
+    assert main(["inspect", str(pixels), *more, "--box-unit", "pixels"]) == 0
+    answers = tmp_path / "p.jsonl"
+    answers.write_text(json.dumps({"key": "cot-sft-dog-000000", "answer": "", "gt_bbox": [[83, 111, 500, 666]]}))
+    report = ["report", "--runs", f"a={answers}", "--set", str(pixels), "--out", str(tmp_path / "page")]
+    assert main(report) == 2
+    assert "state box_unit" in capsys.readouterr().err
+    assert main([*report, "--box-unit", "pixels"]) == 0
+    assert "data:image/jpeg" in (tmp_path / "page/index.html").read_text("utf-8")
+
+
+def test_the_options_are_those_of_box_forms():
+    assert (get_args(box_forms.BoxUnit), get_args(box_forms.BoxesOf)) == (BOX_UNITS, BOXES_OF)
