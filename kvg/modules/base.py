@@ -19,6 +19,7 @@ from kvg.backbones.base import Backbone
 from kvg.backbones.soundness import check_weights
 from kvg.errors import ConfigError, TrainingError
 from kvg.modules.gradients import check_limit
+from kvg.modules.precision import warn_of_lost_steps
 from kvg.modules.questions import QuestionedModule
 from kvg.modules.run_summary import RunHistory
 
@@ -119,6 +120,8 @@ class StageModule(QuestionedModule):
         origin = self.trainer.ckpt_path or self.backbone.checkpoint
         with self.stopping():
             check_weights(self.backbone, f"start from {origin}", "nothing was trained; choose another checkpoint")
+        for optimizer in self.trainer.optimizers:
+            warn_of_lost_steps(optimizer)
         self.backbone.train()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

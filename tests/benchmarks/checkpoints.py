@@ -19,8 +19,20 @@ SIZES = {  # text: width, layers, heads, key-value heads, mlp; vision: width, la
 REAL_VOCABULARY = 151_936  # rows of the published 2B model
 
 
-def build(folder: Path, size: str, vocabulary: int = 4160) -> Path:
-    """Writes a checkpoint with the lab's tokenizer, its vocabulary filled up with rows that no text uses."""
+def build(
+    folder: Path, size: str, vocabulary: int = 4160, dtype: str = "float32", num_layers: int | None = None
+) -> Path:
+    """Writes a checkpoint with the lab's tokenizer, its vocabulary filled up with rows that no text uses.
+
+    Args:
+        folder: made where it is missing.
+        size: one of ``SIZES``.
+        vocabulary: rows of the embedding.
+        dtype: ``float32`` or ``bfloat16``.
+        num_layers: of the language model; None for those of the size.
+    """
+    import torch
+
     from kvg.backbones.folders import write_folder
     from kvg.backbones.processor import QwenVLProcessor
     from kvg.backbones.qwen2_vl import lab_tokenizer
@@ -28,9 +40,15 @@ def build(folder: Path, size: str, vocabulary: int = 4160) -> Path:
     from kvg.text.box_codec import RelativeCodec
 
     (hidden, layers, heads, kv_heads, mlp), (width, depth, vision_heads) = SIZES[size]
-    model = build_model(
-        lab_tokenizer(), TinySize(hidden, layers, heads, kv_heads, mlp, width, depth, vision_heads, 1_000_000.0)
-    )
+    layers = num_layers or layers
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(getattr(torch, dtype))  # weights are made in it: cast, the largest would be held twice
+    try:
+        model = build_model(
+            lab_tokenizer(), TinySize(hidden, layers, heads, kv_heads, mlp, width, depth, vision_heads, 1_000_000.0)
+        )
+    finally:
+        torch.set_default_dtype(before)
     model.resize_token_embeddings(vocabulary, mean_resizing=False)
     processor = QwenVLProcessor(lab_tokenizer(), RelativeCodec(), min_pixels=56 * 56, max_pixels=12_845_056)
     write_folder(folder, model, model.state_dict(), processor)
@@ -59,8 +77,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--size", choices=sorted(SIZES), default="small")
     parser.add_argument("--vocabulary", type=int, default=4160)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     args = parser.parse_args()
-    print(build(args.out, args.size, args.vocabulary))
+    print(build(args.out, args.size, args.vocabulary, args.dtype))
 
 
 if __name__ == "__main__":

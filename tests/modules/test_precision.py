@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import lightning as L
 import pytest
 import torch
@@ -9,6 +11,7 @@ from lightning.pytorch.plugins import HalfPrecision
 from torch import Tensor
 
 from data_modules import CoTSFTDataModule, EvaluationDataModule, GRPODataModule
+from kvg.backbones.lora import LoRASettings
 from kvg.backbones.qwen2_5_vl import Qwen25VLBackbone
 from kvg.backbones.qwen2_vl import Qwen2VLBackbone
 from kvg.errors import ConfigError
@@ -148,3 +151,22 @@ def test_precision_plugins_are_refused():
     for plugins in ("BitsandbytesPrecision", [{"class_path": "lightning.pytorch.plugins.HalfPrecision"}]):
         with pytest.raises(ConfigError, match=r"trainer\.plugins: .*Precision is not supported; leave it out"):
             check_plugins(plugins)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "precision", "lr", "lora", "warned"),
+    [
+        ("bfloat16", "32-true", 1e-6, None, True),
+        ("float32", "bf16-true", 1e-6, None, True),
+        ("float32", "bf16-mixed", 1e-6, None, False),
+        ("bfloat16", "bf16-true", 1e-2, None, False),
+        ("bfloat16", "bf16-true", 1e-3, LoRASettings(r=2), False),
+    ],
+)
+def test_steps_that_bfloat16_loses_are_warned_of(dtype, precision, lr, lora, warned, fit, tiny, adamw, two):
+    """At a rate of 1e-6 a run in bfloat16 would train nothing, without a word."""
+    module = CoTSFTModule(tiny(dtype=dtype, lora=lora), adamw(lr), warmup=0.0, max_new_tokens=4, export=False)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit(module, CoTSFTDataModule(two, batch_size=2), 1, precision=precision)
+    assert any("of the trained weights are in bfloat16" in str(one.message) for one in caught) == warned
