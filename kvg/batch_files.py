@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kvg.pieces import write_whole, writing
+from kvg.records import own_record
 
 Record = dict[str, Any]  # what is known of one question
 
@@ -54,11 +55,8 @@ class BatchFiles:
         return self.folder / f"{number:06d}.json"
 
     def _read(self, number: int) -> list[Record] | None:
-        try:
-            found = json.loads(self._path(number).read_text("ascii"))
-        except (OSError, ValueError, RecursionError):
-            return None
-        records = found.get("records") if isinstance(found, dict) else None
+        found = own_record(self._path(number))
+        records = found.get("records")
         return records if isinstance(records, list) and found.get("mark") == self.marks[number] else None
 
 

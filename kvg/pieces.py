@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from kvg.errors import DataError, KVGError
 from kvg.progress import progress_bar
+from kvg.records import read_json
 
 T = TypeVar("T")
 _AHEAD = 2  # pieces a process that wait for it
@@ -75,12 +76,16 @@ class Pieces:
 
     def finished(self) -> list[int]:
         """Numbers of the pieces that are done."""
-        return sorted(int(path.stem) for path in self.folder.glob("[0-9]*.json"))
+        return sorted(int(path.stem) for path in self.folder.glob("[0-9]*.json") if path.stem.isdecimal())
 
     def results(self, num: int) -> Iterator[Any]:
-        """The results of pieces 0 to ``num - 1``, in order."""
+        """The results of pieces 0 to ``num - 1``, in order.
+
+        Raises:
+            DataError: a file of them is damaged.
+        """
         for number in range(num):
-            yield json.loads(self._path(number).read_text("ascii"))
+            yield read_json(self._path(number))
 
     def clear(self) -> None:
         """Removes all of it."""

@@ -48,16 +48,38 @@ def read_json(path: Path) -> Any:
     return parse_json(read_text(path), str(path))
 
 
-def parse_json(text: str, where: str) -> Any:
+def parse_json(text: str, where: str, unique_names: bool = False) -> Any:
     """The value in a JSON text.
+
+    Args:
+        text: of the value.
+        where: file and row, for messages.
+        unique_names: refuse objects in which a name stands twice; otherwise the last one counts.
 
     Raises:
         DataError: it is no JSON, is nested too deeply, or holds an absurdly long number.
     """
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_unique) if unique_names else json.loads(text)
     except (ValueError, RecursionError) as error:
         raise DataError(where, "json", f"cannot be read ({error}); correct it") from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{excerpt(next(name for name in names if names.count(name) > 1))} stands there twice")
+    return made
+
+
+def own_record(path: Path) -> dict[str, Any]:
+    """What a command noted of its own work; {} where that is missing or damaged, so that the work is done again."""
+    try:
+        record = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, str]]:

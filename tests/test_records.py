@@ -7,7 +7,7 @@ import json
 import pytest
 
 from kvg.errors import DataError
-from kvg.records import load_list, number_of, optional_text, text_of
+from kvg.records import load_list, number_of, optional_text, own_record, parse_json, text_of
 
 BREAKS = "one\u2028two\u2029three\u0085four\u000bfive\u000csix\u001cseven"
 
@@ -69,3 +69,17 @@ def test_an_optional_text_may_be_missing_and_not_mistyped():
 def test_numbers_may_stand_in_quotes():
     assert [number_of(v) for v in ("5", " 5.5 ", 7, 1e3)] == [5.0, 5.5, 7.0, 1000.0]
     assert [number_of(v) for v in ("", "x", None, True, [1], "nan", "inf", 10**400)] == [None] * 8
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", "5", "null", "[" * 100_000, '{"a": 1}x', "\ud83d"])
+def test_a_damaged_record_of_own_work_is_none(tmp_path, content):
+    (tmp_path / "record.json").write_text(content, "utf-8", errors="surrogatepass")
+    assert own_record(tmp_path / "record.json") == {}
+    assert own_record(tmp_path) == own_record(tmp_path / "nowhere.json") == {}
+
+
+def test_names_that_stand_twice_are_told_where_it_matters():
+    text = '{"a": {"Merlin": 0.1, "Merlin": 0.9}}'
+    assert parse_json(text, "x") == {"a": {"Merlin": 0.9}}
+    with pytest.raises(DataError, match=r"x: json: cannot be read .'Merlin' stands there twice"):
+        parse_json(text, "x", unique_names=True)

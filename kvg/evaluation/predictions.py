@@ -12,6 +12,7 @@ from typing import Any, Final
 from kvg.batch_files import BatchFiles
 from kvg.evaluation.case import PREDICTIONS
 from kvg.pieces import write_whole, writing
+from kvg.records import own_record
 from kvg.shards.revision import revision
 
 RECORD: Final = "predictions.json"
@@ -99,11 +100,7 @@ class Predictions:
         return told
 
     def _record(self) -> dict[str, Any]:
-        try:
-            record = json.loads((self.folder / RECORD).read_text("utf-8"))
-        except (OSError, ValueError, RecursionError):
-            return {}
-        return record if isinstance(record, dict) else {}
+        return own_record(self.folder / RECORD)
 
     def clear(self) -> None:
         """Removes the files of single batches."""

@@ -17,7 +17,7 @@ from kvg.errors import DataError
 from kvg.records import excerpt
 from kvg.types import Box
 
-HOW_TO_STATE: Final = "state box_unit (pixels, relative_1000 or unit; --box-unit, data.box_unit)"
+HOW_TO_STATE: Final = "state box_unit: pixels, relative_1000 or unit (kvg-data convert --box-unit, data.box_unit)"
 
 _NUMBER = r"\s*([-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?)\s*"
 _CORNERS = rf"\({_NUMBER},{_NUMBER}\)\s*,?\s*\({_NUMBER},{_NUMBER}\)"

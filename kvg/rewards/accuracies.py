@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kvg.errors import DataError
-from kvg.records import excerpt, is_utf8, read_json
+from kvg.records import excerpt, is_utf8, parse_json, read_text
 from kvg.text.names import clean_name
 
 
@@ -16,7 +16,7 @@ def read_by_entity(path: str | Path) -> dict[str, Any]:
     Raises:
         DataError: it cannot be read, is no object, is empty, or two names are one.
     """
-    found = read_json(Path(path))
+    found = parse_json(read_text(Path(path)), str(path), unique_names=True)
     if not isinstance(found, dict) or not found:
         raise DataError(str(path), "json", "holds no object of entity: level or accuracy")
     values: dict[str, Any] = {}

@@ -264,10 +264,9 @@ def _identity(settings: BoxSettings) -> str:
 
 
 def _is_made_with(out: Path, identity: str) -> bool:
-    try:
-        return bool(json.loads((out / SUMMARY).read_text("utf-8"))["identity"] == identity)
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+    from kvg.records import own_record
+
+    return own_record(out / SUMMARY).get("identity") == identity
 
 
 def _review(project: Project, settings: BoxSettings, sources: Mapping[str, PictureSource]) -> None:

@@ -226,12 +226,10 @@ def filter_set(
 def is_finished(source: str | Path, out: Path, noted: Mapping[str, Any]) -> bool:
     """Whether a set is there, filtered with these settings from the source as it is."""
     from kvg.formats.stores import checksums_of
+    from kvg.records import own_record
     from kvg.shards.manifest import MANIFEST
 
-    try:
-        record = json.loads((out / RECORD).read_text("utf-8"))
-    except (OSError, ValueError):
-        return False
+    record = own_record(out / RECORD)
     wanted = {**noted, "made_of": checksums_of(source)}
     return (out / MANIFEST).is_file() and all(record.get(name) == value for name, value in wanted.items())
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections import Counter
 from collections.abc import Sequence
@@ -78,12 +77,14 @@ def _row(category: str, split: str, entries: Sequence[Entry]) -> list[str]:
 
 def facts_of(folder: Path, entries: Sequence[Entry]) -> dict[str, dict[str, int]]:
     """Counts by source and by licence, and of what was left out, by its reason's field."""
+    from kvg.records import json_lines, object_of, parse_json, text_of
     from kvg.tools.scan import REJECTED
 
     rejected: Counter[str] = Counter()
     if (folder / REJECTED).is_file():
-        with (folder / REJECTED).open(encoding="ascii") as lines:
-            rejected.update(str(json.loads(line)["field"]) for line in lines)
+        for number, line in json_lines(folder / REJECTED):
+            where = f"{folder / REJECTED} line {number}"
+            rejected[text_of(where, object_of(where, "rejection", parse_json(line, where)), "field")] += 1
     facts = {
         "sources": dict(Counter(entry.source for entry in entries).most_common()),
         "licences": dict(Counter(entry.licence or "not known" for entry in entries).most_common()),

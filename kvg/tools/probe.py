@@ -207,11 +207,9 @@ def _made_of(project: Project, settings: ProbeSettings, asker: Asker) -> str:
 
 
 def _is_done(out: Path, made_of: str) -> bool:
-    try:
-        found = json.loads((out / RECORD).read_text("utf-8"))
-    except (OSError, ValueError):
-        return False
-    return found.get("made_of") == made_of and (out / KNOWLEDGE).is_file() and (out / PAGE).is_file()
+    from kvg.records import own_record
+
+    return own_record(out / RECORD).get("made_of") == made_of and (out / KNOWLEDGE).is_file() and (out / PAGE).is_file()
 
 
 def _write(out: Path, scores: Sequence[EntityScore], made_of: str, settings: ProbeSettings) -> None:

@@ -103,12 +103,9 @@ def _identity(project: Project, listed: Sequence[tuple[str, Listed]]) -> str:
 
 def _is_finished(out: Path, identity: str) -> bool:
     from kvg.catalogue.entry import CATALOGUE
+    from kvg.records import own_record
 
-    try:
-        known = json.loads((out / SUMMARY).read_text("utf-8"))
-    except (OSError, ValueError):
-        return False
-    return (out / CATALOGUE).is_file() and known.get("identity") == identity
+    return (out / CATALOGUE).is_file() and own_record(out / SUMMARY).get("identity") == identity
 
 
 def _examined(

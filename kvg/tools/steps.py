@@ -27,6 +27,7 @@ from rich.text import Text
 
 from kvg.errors import KVGError
 from kvg.pieces import follow_parent, write_whole
+from kvg.records import own_record
 from kvg.tools.signals import ends_interrupt, signal_group, signals_wait
 
 MODULES = {"kvg": "kvg", "kvg-data": "kvg.tools.main"}
@@ -131,11 +132,7 @@ class StepRunner:
 
     def is_complete(self, step: Step, identity: str) -> bool:
         """Whether the step has been run to its end with this identity, and its result is there."""
-        try:
-            stamp = json.loads(self._stamp(step).read_text("utf-8"))
-        except (OSError, ValueError):
-            return False
-        return bool(stamp.get("identity") == identity and step.proof.exists())
+        return own_record(self._stamp(step)).get("identity") == identity and step.proof.exists()
 
     def log(self, step: Step) -> Path:
         """Where the step's output goes."""

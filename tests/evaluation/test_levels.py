@@ -4,9 +4,11 @@ import json
 
 import pytest
 
-from kvg.errors import DataError
+from kvg.errors import ConfigError, DataError
 from kvg.evaluation.case import case_of
 from kvg.evaluation.levels import KNOWN, LEVELS, knowledge_of, read_levels, without_level
+from kvg.rewards.knowledge import KnowledgeReward
+from kvg.types import Sample, SceneObject
 
 
 @pytest.fixture
@@ -89,3 +91,39 @@ def test_an_entity_in_no_file_is_in_no_group_and_what_a_line_says_of_itself_come
     }
     assert without_level(list(plain.values()), levels) == ["Kite", "merlin"]
     assert knowledge_of(case_of(make_line(entity="Hobby", knowledge="known"), "t"), levels) == "known"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"Merlin": 0.1, "Merlin": 0.9}', "json: cannot be read .*'Merlin' stands there twice"),
+        ('{"Caf\u00e9": 0.1, "Cafe\u0301": 0.9}', "Caf\u00e9: stands there twice, with different values"),
+        ('{"Merlin": 1e999}', "Merlin: inf is neither"),
+        ('{"Merlin": NaN}', "Merlin: nan is neither"),
+        (f'{{"Merlin": 1{"0" * 400}}}', "Merlin: 1000"),
+        (
+            '{"Merlin": {"knowledge_category": ["mostly correct"]}}',
+            "Merlin: knowledge_category .* is none",
+        ),
+        ('{"\\ud800": 0.5}', "is no name of an entity"),
+        ('{" ": 0.5}', "' ': is no name of an entity"),
+        ("[" * 100_000, "json: cannot be read"),
+    ],
+)
+def test_odd_files_of_levels_are_told_and_of_accuracies_too(tmp_path, text, message):
+    path = tmp_path / "knowledge.json"
+    path.write_text(text, "utf-8")
+    with pytest.raises(DataError, match=message):
+        read_levels([path])
+    with pytest.raises(ConfigError, match=r"reward\.accuracies: "):
+        KnowledgeReward(str(path))
+
+
+def test_names_are_joined_in_one_spelling(tmp_path, make_line):
+    path = tmp_path / "knowledge.json"
+    path.write_bytes('{"Cafe\u0301  racer": 0.9}'.encode("utf-8-sig"))
+    levels = read_levels([path])
+    case = case_of(make_line(entity="Caf\u00e9 racer", knowledge=""), "line 1")
+    assert (levels, knowledge_of(case, levels)) == ({"Caf\u00e9 racer": "completely correct"}, "known")
+    sample = Sample("k", b"", 9, 9, "bike", "seen", (SceneObject("Caf\u00e9 racer", (0, 0, 9, 9)),), 0)
+    assert KnowledgeReward(str(path)).level(sample).name == "completely correct"
