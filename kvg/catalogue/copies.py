@@ -7,9 +7,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+
 from kvg.catalogue.cutting import area_of, shared_area
 from kvg.catalogue.entry import Entry
-from kvg.catalogue.hashing import Groups, groups_of_copies, is_mirrored, same_look
+from kvg.catalogue.hashing import Groups, groups_of_copies
+from kvg.catalogue.looks import Looks
 from kvg.types import Box
 
 SAME_OBJECT: Final = 0.5  # overlap from which on two boxes on one picture are boxes of one object
@@ -41,7 +44,7 @@ def find_copies(entries: Sequence[Entry], max_distance: int, max_change: float) 
     Args:
         entries: in a fixed order.
         max_distance: see ``groups_of_copies``.
-        max_change: see ``same_look``.
+        max_change: see ``Looks.same``.
     """
     groups, rivals, lookalikes = Groups(len(entries)), dict[int, int](), list[tuple[int, int]]()
     for members in _classes(range(len(entries)), (entry.sha256 for entry in entries)):
@@ -103,7 +106,7 @@ def same_object(one: Entry, other: Entry) -> bool:
     if one.box_px is None or other.box_px is None:
         return True
     first, second = _shares(one), _shares(other)
-    if one.look and other.look and one.look != other.look and is_mirrored(one.look, other.look):
+    if one.look and other.look and one.look != other.look and Looks([one.look, other.look]).is_mirrored(0, 1):
         second = 1 - second[2], second[1], 1 - second[0], second[3]
     return _overlap(first, second) >= SAME_OBJECT
 
@@ -126,12 +129,11 @@ def _by_look(members: Sequence[int], looks: Sequence[str], max_change: float) ->
     if not all(looks):
         return [list(members)]
     classes: list[list[int]] = []
-    rest, own = list(members), list(looks)
-    while rest:
-        alike = same_look(own[0], own, max_change)
-        classes.append([n for n, is_alike in zip(rest, alike, strict=True) if is_alike])
-        left = [place for place, is_alike in enumerate(alike) if not is_alike]
-        rest, own = [rest[place] for place in left], [own[place] for place in left]
+    all_looks, rest = Looks(looks), np.arange(len(looks))
+    while len(rest):
+        alike = all_looks.same(int(rest[0]), rest, max_change)
+        classes.append([members[place] for place in rest[alike]])
+        rest = rest[~alike]
     return classes
 
 

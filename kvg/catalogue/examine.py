@@ -12,8 +12,9 @@ from PIL import Image
 from kvg.box_forms import BoxForm, BoxFormat, BoxUnit
 from kvg.catalogue.cutting import covered_share, moved_into, region_around
 from kvg.catalogue.entry import Entry, Rejection, cut_out
-from kvg.catalogue.hashing import coarse_look, perceptual_hash
+from kvg.catalogue.hashing import perceptual_hash
 from kvg.catalogue.listing import Listing, PictureSource
+from kvg.catalogue.looks import coarse_look
 from kvg.errors import DataError
 from kvg.pictures import read_picture
 from kvg.records import excerpt, is_utf8

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
@@ -14,8 +13,6 @@ SIDE = 32  # a picture is looked at in this size
 KEPT = 8  # lowest frequencies a side that make the fingerprint
 BANDS = 4  # of equal height, whose colours are kept
 MAX_TINT = 48  # of 255: copies differ by no more than this in the mean colour of a band
-GRID = 12  # cells a side of a coarse look
-_MAX_GAIN = 1.3  # of contrast between copies
 _SHAPE = (1 << 64) - 1  # the bits that tell of light and dark
 
 
@@ -30,7 +27,7 @@ def perceptual_hash(image: Image.Image) -> int:
     Args:
         image: RGB or RGBA.
     """
-    image = _on_grey(image)
+    image = on_grey(image)
     grey = np.asarray(image.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX), dtype=np.float64)
     # Vertical, horizontal frequency. What is 0 by symmetry comes out of a product as noise, other on each processor.
     low = np.round(_COSINES @ grey @ _COSINES.T, 6)
@@ -42,61 +39,8 @@ def perceptual_hash(image: Image.Image) -> int:
     return int.from_bytes(tints + bits.tobytes(), "big")
 
 
-def coarse_look(image: Image.Image) -> str:
-    """The mean colours of 12 x 12 cells, to see whether two pictures that are alike on the whole differ somewhere.
-
-    Args:
-        image: RGB or RGBA.
-
-    Returns:
-        12 * 12 * 3 bytes in base 64.
-    """
-    cells = _on_grey(image).convert("RGB").resize((GRID, GRID), Image.Resampling.BOX).tobytes()
-    return base64.b64encode(cells).decode("ascii")
-
-
-def same_look(one: str, others: Sequence[str], max_change: float) -> NDArray[np.bool_]:
-    """Whether a picture is alike others in every cell, mirrored or not, and apart from brightness and contrast.
-
-    Args:
-        one: its ``coarse_look``.
-        others: those of N others.
-        max_change: of 255, by which the colour of a cell may differ.
-
-    Returns:
-        ``[N]``.
-    """
-    alike: NDArray[np.bool_] = np.minimum(*_changes(one, others)) <= max_change
-    return alike
-
-
-def is_mirrored(one: str, other: str) -> bool:
-    """Whether a picture is more like the mirror image of another than like the other itself, by their coarse looks."""
-    straight, turned = _changes(one, [other])
-    return bool(turned[0] < straight[0])
-
-
-def _changes(one: str, others: Sequence[str]) -> list[NDArray[np.float32]]:
-    """By how much some cell differs from those of others, and from those of their mirror images."""
-    own, cells = _cells([one]), _cells(others)
-    return [np.abs(_as_light_as(own, turned) - own).max(axis=(1, 2, 3)) for turned in (cells, cells[:, :, ::-1])]
-
-
-def _cells(looks: Sequence[str]) -> NDArray[np.float32]:
-    raw = b"".join(base64.b64decode(look) for look in looks)
-    return np.frombuffer(raw, np.uint8).reshape(-1, GRID, GRID, 3).astype(np.float32)
-
-
-def _as_light_as(own: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Others in the brightness and the contrast of one's own, as far as a copy may differ in them."""
-    axes = (1, 2, 3)
-    spread = np.maximum(others.std(axes, keepdims=True), 1e-3)
-    gain = np.clip(own.std(axes, keepdims=True) / spread, 1 / _MAX_GAIN, _MAX_GAIN)
-    fitted: NDArray[np.float32] = (others - others.mean(axes, keepdims=True)) * gain + own.mean(axes, keepdims=True)
-    return fitted
-
-
-def _on_grey(image: Image.Image) -> Image.Image:
+def on_grey(image: Image.Image) -> Image.Image:
+    """A picture on grey where it is transparent."""
     if image.mode != "RGBA":
         return image
     return Image.alpha_composite(Image.new("RGBA", image.size, (128, 128, 128, 255)), image)

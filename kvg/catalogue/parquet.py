@@ -55,10 +55,10 @@ class Parquet(FileSource):
         self.names = names
         self.rules = BoxRules(BoxForm(box_unit, box_format), boxes_of, several="reject")
         try:
-            found = sorted(self.root.glob(pattern))
+            found = [(path, path.relative_to(self.root).parts) for path in sorted(self.root.glob(pattern))]
         except (ValueError, NotImplementedError) as error:
             raise ConfigError("pattern", f"{pattern!r} is no pattern of files ({error}); correct it") from error
-        self.files = [path for path in found if not any(map(is_hidden, path.relative_to(self.root).parts))]
+        self.files = [path for path, parts in found if not any(map(is_hidden, parts))]
         if not self.files:
             raise DataError(str(self.root), "pattern", f"'{pattern}' finds no file; correct it")
 

@@ -200,7 +200,9 @@ class Table(FileSource):
     def _remarks(
         self, rows: Sequence[tuple[str, Mapping[str, Any]]], listed: Sequence[Listing | Unusable]
     ) -> Iterator[Remark]:
-        """Names columns that look like boxes where no box was read."""
+        """Says that there are no rows, and names columns that look like boxes where no box was read."""
+        if not listed:
+            yield Remark(f"{self.path} holds no row")
         if not rows or any(isinstance(value, Unusable) or value.box is not None for value in listed):
             return
         known = {self.columns.get(name, name) for name in _TEXTS}

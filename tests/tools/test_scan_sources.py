@@ -265,3 +265,21 @@ def test_mistyped_settings(tmp_path, capsys, sections, message):
     }
     assert main(["scan", str(project(tmp_path, **{"sources": {"mine": source}, **sections}))]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["", "path,entity,category\n"])
+def test_a_list_without_rows_is_named(tmp_path, capsys, text):
+    (tmp_path / "l.csv").write_text(text)
+    source = {"class_path": TABLE, "init_args": {"path": str(tmp_path / "l.csv")}}
+    assert main(["scan", str(project(tmp_path, sources={"mine": source}))]) == 2
+    assert "l.csv holds no row" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("pattern", ["", "/x", "../*.parquet"])
+def test_a_pattern_that_leads_elsewhere(tmp_path, capsys, pattern):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "x.parquet").write_bytes(b"")
+    settings = {"root": str(tmp_path / "in"), "category": "bird", "pattern": pattern}
+    source = {"class_path": "kvg.catalogue.tables.Parquet", "init_args": settings}
+    assert main(["scan", str(project(tmp_path, sources={"mine": source}))]) == 2
+    assert "pattern" in capsys.readouterr().err
