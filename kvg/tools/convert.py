@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("out", f"{out} is already there; choose another name or allow overwriting")
     tally, clipped = Tally(), Counter[str]()
     store = open_store(args.source, args.images, args.category, args.seed, reading_of(args))
-    num = _writer(args)(_samples(store, tally, args.to, clipped), out)
+    num = _writer(args)(_samples(store, tally, str(args.source), args.to, clipped), out)
     if not num:
         raise DataError(str(args.source), "samples", "none could be read; see the messages above")
     bad = f"; {tally.num_bad} bad samples and {tally.num_cut} cut files passed over" if tally.problems else ""
@@ -75,14 +75,18 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _samples(store: SampleStore, tally: Tally, form: str, clipped: Counter[str]) -> Iterator[Sample]:
+def _samples(store: SampleStore, tally: Tally, source: str, form: str, clipped: Counter[str]) -> Iterator[Sample]:
     from kvg.progress import shown
 
-    parts = store.parts()
+    parts, keys = store.parts(), set[str]()
     read = (sample for part in parts for _, sample in part.read(tally))
     for sample in shown(read, "convert", sum(part.num_samples for part in parts)):
         if form != "shards" and "options" in sample.provenance:
             raise ConfigError("to", f"{form} has no place for questions of several choices, as these are; take shards")
+        if sample.key in keys:  # its picture would take the place of the other's
+            tally.note(DataError(source, "key", f"'{sample.key}' stands there already; give each a name of its own"))
+            continue
+        keys.add(sample.key)
         if "clipped" in sample.provenance:
             clipped["boxes"] += 1
         yield sample

@@ -47,7 +47,7 @@ def test_every_request_has_its_answers_and_a_damaged_picture_has_a_fault(model, 
     assert [outcome.request for outcome in outcomes] == requests
     assert [len(outcome.values) for outcome in outcomes] == [1, 2, 3, 0, 2, 3, 1]
     (fault,) = outcomes[3].faults
-    assert fault.startswith("q3: image: it does not decode")
+    assert fault.startswith("q3: image: is cut off")
     assert not any(outcome.faults for outcome in outcomes if outcome.request.key != "q3")
     assert [outcome.values for outcome in outcomes] == answers
     assert len(set(answers[2])) == 3  # one prompt, three draws

@@ -207,3 +207,18 @@ def test_inspect_and_report_read_the_same_unit(pixels, tmp_path, capsys):
 
 def test_the_options_are_those_of_box_forms():
     assert (get_args(box_forms.BoxUnit), get_args(box_forms.BoxesOf)) == (BOX_UNITS, BOXES_OF)
+
+
+@pytest.mark.parametrize("form", ["shards", "sharegpt"])
+def test_a_name_that_stands_twice_is_counted(lab, tmp_path, capsys, form):
+    bench = tmp_path / "b.parquet"
+    assert convert(lab, bench, "kvg-bench") == 0
+    table = pq.read_table(bench)
+    names = table["question_id"].to_pylist()
+    names[1] = names[0]
+    pq.write_table(table.set_column(0, "question_id", [names]), bench)
+    out = tmp_path / ("out.json" if form == "sharegpt" else "out")
+    assert convert(bench, out, form) == 0
+    assert "11 samples in" in (said := capsys.readouterr().out)
+    assert "1 bad samples" in said
+    assert len(samples(out)) == 11
