@@ -70,6 +70,27 @@ def instantiate(setting: Any, field: str, needs: Sequence[str] = ()) -> Any:
         ConfigError: there is no such class, it is of another kind, or it takes other arguments.
         KVGError: it says itself what is wrong.
     """
+    kind, init_args = named_class(setting, field, needs)
+    try:
+        return kind(**init_args)
+    except KVGError:
+        raise
+    except Exception as error:  # nobody knows what a class of the user's own raises
+        reason = str(error) if isinstance(error, TypeError) else f"{type(error).__name__}: {error}"
+        raise _bad_arguments(setting, field, reason) from error
+
+
+def named_class(setting: Any, field: str, needs: Sequence[str] = ()) -> tuple[Any, dict[str, Any]]:
+    """The class that a setting names, and its arguments, which fit; nothing is built.
+
+    Args:
+        setting: ``{class_path, init_args}``.
+        field: where it stands, for errors.
+        needs: methods that the class has to offer.
+
+    Raises:
+        ConfigError: there is no such class, it is of another kind, or it takes other arguments.
+    """
     class_path, init_args = class_setting(setting, field)
     module, _, name = class_path.rpartition(".")
     try:
@@ -77,21 +98,25 @@ def instantiate(setting: Any, field: str, needs: Sequence[str] = ()) -> Any:
     except KVGError:
         raise
     except Exception as error:  # whatever a module of the user's own does when it is imported
-        reason = f"{type(error).__name__}: {error}" if not isinstance(error, ImportError) else error
+        reason = error if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
         raise ConfigError(f"{field}.class_path", f"'{class_path}' cannot be imported ({reason}); correct it") from error
     if not callable(kind) or (needs and not all(callable(getattr(kind, method, None)) for method in needs)):
         offers = f"; it has to offer {', '.join(needs)}" if needs else ""
         raise ConfigError(f"{field}.class_path", f"'{class_path}' is no class of the kind that is needed{offers}")
+    for key, hint in _parameters(kind).items():
+        if key in init_args:
+            checked(init_args[key], hint, f"{field}.init_args.{key}")
     try:
-        for key, hint in _parameters(kind).items():
-            if key in init_args:
-                checked(init_args[key], hint, f"{field}.init_args.{key}")
-        return kind(**init_args)
-    except KVGError:
-        raise
-    except Exception as error:  # nor does anybody know what a class of the user's own raises
-        reason = str(error) if isinstance(error, TypeError) else f"{type(error).__name__}: {error}"
-        raise ConfigError(f"{field}.init_args", f"{reason}; see the arguments of {class_path}") from error
+        inspect.signature(kind).bind(**init_args)
+    except ValueError:  # a class that does not tell its arguments
+        pass
+    except TypeError as error:
+        raise _bad_arguments(setting, field, str(error)) from error
+    return kind, init_args
+
+
+def _bad_arguments(setting: Mapping[str, Any], field: str, reason: str) -> ConfigError:
+    return ConfigError(f"{field}.init_args", f"{reason}; see the arguments of {setting['class_path']}")
 
 
 def class_setting(setting: Any, field: str) -> tuple[str, dict[str, Any]]:

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 from kvg.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    from kvg.synthesis.composite_settings import CompositorConfig
     from kvg.synthesis.compositor import Compositor
 
 log = logging.getLogger(__name__)
+TILE_METHODS = ("categories", "entities", "neighbours", "info", "tile")  # of a ``kvg.synthesis.sources.TileSource``
 _SHOWN = 20  # composites that were left out and are told one by one
 _NAMED = 3  # pictures of each kind of fault that are named in the last line
 
@@ -126,9 +128,9 @@ def load_config(path: str | Path) -> dict[str, Any]:
     """Reads the YAML of this command.
 
     Raises:
-        ConfigError: it cannot be read, or has keys other than ``source`` and ``compositor``.
+        ConfigError: it cannot be read, has keys other than ``source`` and ``compositor``, or a setting cannot work.
     """
-    from kvg.settings import read_yaml
+    from kvg.settings import in_file, named_class, read_yaml
 
     config = read_yaml(path)
     if "source" not in config:
@@ -136,6 +138,9 @@ def load_config(path: str | Path) -> dict[str, Any]:
     for key in config:
         if key not in ("source", "compositor"):
             raise ConfigError(str(key), f"is unknown in {path}; use source and compositor")
+    with in_file(path):
+        named_class(config["source"], "source", TILE_METHODS)
+        compositor_settings(config)
     return config
 
 
@@ -146,15 +151,22 @@ def build_compositor(config: Mapping[str, Any]) -> Compositor:
         ConfigError: a class or setting does not exist or does not fit.
     """
     from kvg.settings import instantiate
-    from kvg.synthesis.composite_settings import CompositorConfig
     from kvg.synthesis.compositor import Compositor
 
-    settings = dict(config.get("compositor") or {})
-    known = {field.name for field in dataclasses.fields(CompositorConfig)}
-    for key in settings:
-        if key not in known:
-            raise ConfigError(f"compositor.{key}", f"is unknown; choose from {sorted(known)}")
-    return Compositor(instantiate(config["source"], "source"), CompositorConfig(**settings))
+    settings = compositor_settings(config)
+    return Compositor(instantiate(config["source"], "source", TILE_METHODS), settings)
+
+
+def compositor_settings(config: Mapping[str, Any]) -> CompositorConfig:
+    """The settings of the compositor that a config describes.
+
+    Raises:
+        ConfigError: one is unknown, or cannot work.
+    """
+    from kvg.settings import settings_of
+    from kvg.synthesis.composite_settings import CompositorConfig
+
+    return settings_of(CompositorConfig, config.get("compositor"), "compositor")
 
 
 def _start(compositor: Compositor, folder: Path) -> None:

@@ -7,9 +7,9 @@ advantages of a group are 0.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from kvg.asking.local_settings import QWEN2_VL
 from kvg.errors import ConfigError
@@ -111,17 +111,19 @@ def _filter(args: argparse.Namespace, difficulty: Difficulty, noted: Mapping[str
 
 def _run_project(args: argparse.Namespace) -> int:
     from kvg.catalogue.project import load_project
+    from kvg.settings import in_file
     from kvg.tools.filter_set import is_finished
     from kvg.tools.project_sets import FILTERED, latest, set_names
 
     project = load_project(args.project)
-    options = project_options(project.later.get("filter", {}), project.seed)
+    with in_file(project.path):
+        options = project_options(project.later.get("filter", {}), project.seed)
     names = set_names(project, args.names, "filter")
     if len(names) > 1 and options.config:
         raise ConfigError("filter.sets", "are several, and a strategy serves one; name it with --set")
     for name in names:
         options.source, options.out, options.overwrite = str(latest(project, name)), project.out / FILTERED / name, True
-        difficulty, noted = settle(options)
+        difficulty, noted = settle_section(options, project.path)
         if is_finished(options.source, options.out, noted) and not args.overwrite:
             print(f"{options.out} is there already")
         else:
@@ -137,20 +139,53 @@ def project_options(section: Mapping[str, Any], seed: int) -> argparse.Namespace
         seed: of the project.
 
     Raises:
-        ConfigError: an option is unknown.
+        ConfigError: an option is unknown, or of another type.
     """
+    from kvg.setting_types import checked
+
     parser = argparse.ArgumentParser()
     add_arguments(parser)
     options = parser.parse_args([])
-    known = sorted(set(vars(options)) - {"project", "names", "source", "out", "overwrite"})
+    kinds = _option_kinds(parser)
     for key, value in section.items():
-        if key != "sets" and key not in known:
-            raise ConfigError(f"filter.{key}", f"is unknown; choose from sets, {', '.join(known)}")
+        if key not in kinds:
+            raise ConfigError(f"filter.{key}", f"is unknown; choose from {', '.join(sorted(kinds))}")
+        checked(value, kinds[key], f"filter.{key}")
         setattr(options, key, value)
     if not options.asker and options.seed is None:
         options.seed = seed
     options.config = [options.config] if isinstance(options.config, str) else options.config
     return options
+
+
+def settle_section(options: argparse.Namespace, path: str) -> tuple[Difficulty, dict[str, Any]]:
+    """As ``settle``, of the options of a project's section: errors call them as the file does.
+
+    Raises:
+        ConfigError: an option cannot work.
+    """
+    from kvg.settings import in_file
+
+    with in_file(path):
+        try:
+            return settle(options)
+        except ConfigError as error:
+            if not error.field.startswith("--"):
+                raise
+            name = error.field.replace("--", "").replace("-", "_")
+            raise ConfigError(f"filter.{name}", error.remedy) from error
+
+
+def _option_kinds(parser: argparse.ArgumentParser) -> dict[str, Any]:
+    """The types of the options in a project's section, by name."""
+    kinds: dict[str, Any] = {"sets": Sequence[str] | None}
+    for action in parser._actions:  # argparse has no public list of them
+        if action.dest in ("help", "project", "names", "source", "out", "overwrite"):
+            continue
+        kind: Any = Literal[tuple(action.choices)] if action.choices else action.type or str
+        kind = str | Sequence[str] if isinstance(action.default, list) else kind
+        kinds[action.dest] = kind | None if action.default is None else kind
+    return kinds
 
 
 def fill_options(args: argparse.Namespace) -> None:
@@ -180,12 +215,13 @@ def build_asker(args: argparse.Namespace) -> Asker:
         ConfigError: a file or setting cannot work.
     """
     from kvg.asking.local import LocalModel
-    from kvg.settings import instantiate, read_yaml
+    from kvg.settings import in_file, instantiate, read_yaml
     from kvg.tools.overlays import answering_settings
 
     if args.asker:
         found = read_yaml(args.asker)
-        asker: Asker = instantiate(found.get("asker", found), "asker")
+        with in_file(args.asker):
+            asker: Asker = instantiate(found.get("asker", found), "asker", ("ask", "summary"))
         return asker
     if args.config:
         backbone, trainer = answering_settings(args.config, args.backbone_class, args.checkpoint)

@@ -119,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
 
     project = load_project(args.project)
     settings = project.settings("probe", ProbeSettings)
-    asker: Asker = instantiate(settings.asker, "probe.asker")
+    asker: Asker = instantiate(settings.asker, "probe.asker", ("ask", "summary"))
     made_of = _made_of(project, settings, asker)
     if _is_done(project.out, made_of):
         print(f"{project.out / RECORD} is as it would be made; nothing to do")

@@ -11,6 +11,8 @@ from typing import Any
 from kvg.catalogue.entry import CATALOGUE
 from kvg.catalogue.project import Project, load_project
 from kvg.errors import ConfigError, DataError
+from kvg.setting_types import checked
+from kvg.settings import in_file
 
 COMPOSITES, RATIONALES, FILTERED, SHARDS = "composites", "rationales", "filtered", "shards"  # folders of a project
 TILES = "kvg.synthesis.catalogue_tiles.CatalogueTiles"
@@ -41,17 +43,25 @@ class ComposeSettings:
         Raises:
             ConfigError: one cannot work.
         """
-        if not self.sets or not isinstance(self.sets, Mapping):
+        if not self.sets:
             raise ConfigError("compose.sets", "names no set; add `train: {num: 1000}`")
+        if self.samples_per_shard < 1:
+            raise ConfigError("compose.samples_per_shard", f"{self.samples_per_shard} must be at least 1")
         for name, setting in self.sets.items():
+            where = f"compose.sets.{name}"
             if not str(name).isidentifier():
-                raise ConfigError(f"compose.sets.{name}", "is no plain name; use letters, digits and underscores")
-            known = {"num", "uses", "compositor"}
-            if not isinstance(setting, Mapping) or set(setting) - known:
-                raise ConfigError(f"compose.sets.{name}", f"{setting!r} should hold {', '.join(sorted(known))} only")
-            num = setting.get("num")
-            if not isinstance(num, int) or isinstance(num, bool) or num < 1:
-                raise ConfigError(f"compose.sets.{name}.num", f"{num!r} is no number of composites")
+                raise ConfigError(where, "is no plain name; use letters, digits and underscores")
+            known: dict[str, Any] = {
+                "num": int,
+                "uses": Sequence[str] | None,
+                "compositor": Mapping[str, Any] | None,
+            }
+            if not isinstance(setting, Mapping) or set(setting) - set(known):
+                raise ConfigError(where, f"{setting!r} should hold {', '.join(sorted(known))} only")
+            for key, hint in known.items():
+                checked(setting.get(key), hint, f"{where}.{key}")
+            if setting["num"] < 1:
+                raise ConfigError(f"{where}.num", f"{setting['num']} is no number of composites")
         if len(self.sets) > SEEDS_A_PROJECT:
             raise ConfigError("compose.sets", f"are more than {SEEDS_A_PROJECT}")
 
@@ -109,23 +119,31 @@ def composed_sets(path: str | Path, names: Sequence[str] | None = None) -> list[
             num=setting["num"],
             seed=project.seed * SEEDS_A_PROJECT + number,
             samples_per_shard=settings.samples_per_shard,
-            config={
-                "source": {
-                    "class_path": TILES,
-                    "init_args": {
-                        **settings.tiles,
-                        "project": str(path),
-                        "uses": list(setting.get("uses") or ["train"]),
-                        "facts": settings.facts,
-                    },
-                },
-                "compositor": {**settings.compositor, **(setting.get("compositor") or {})},
-                "made_of": checksums(project, settings.facts),
-            },
+            config={**compose_config(settings, setting, str(path)), "made_of": checksums(project, settings.facts)},
         )
         for number, (name, setting) in enumerate(settings.sets.items())
         if names is None or name in names
     ]
+
+
+def compose_config(settings: ComposeSettings, setting: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """``source`` and ``compositor`` of a set.
+
+    Args:
+        settings: section ``compose``.
+        setting: of the set, one of ``settings.sets``.
+        path: of the project file.
+    """
+    init_args = {
+        **settings.tiles,
+        "project": path,
+        "uses": list(setting.get("uses") or ["train"]),
+        "facts": settings.facts,
+    }
+    return {
+        "source": {"class_path": TILES, "init_args": init_args},
+        "compositor": {**settings.compositor, **(setting.get("compositor") or {})},
+    }
 
 
 def set_names(project: Project, asked: Sequence[str] | None, section: str) -> list[str]:
@@ -136,6 +154,8 @@ def set_names(project: Project, asked: Sequence[str] | None, section: str) -> li
     """
     made = project.settings("compose", ComposeSettings).sets
     own = project.later.get(section, {}).get("sets")
+    with in_file(project.path):
+        checked(own, Sequence[str] | None, f"{section}.sets")
     check_names(asked, made, "compose.sets")
     check_names(own, made, f"{section}.sets")
     return list(asked or own or made)

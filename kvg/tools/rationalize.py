@@ -241,9 +241,11 @@ def _write_cards(piece: tuple[int, SamplePart]) -> dict[str, Any]:
 def _build_lessons(settings: RationaleSettings) -> Lessons:
     from kvg.settings import instantiate, settings_of
     from kvg.synthesis.teaching import LessonSettings
+    from kvg.tools.project_check import ASKER_METHODS, check_codec
     from kvg.tools.rationale_shards import Lessons
 
     rules = settings_of(LessonSettings, settings.lesson, "rationalize.lesson")
+    check_codec(settings.codec, "rationalize.codec")
     codec = instantiate(settings.codec, "rationalize.codec")
-    asker: Asker = instantiate(settings.teacher, "rationalize.teacher")
+    asker: Asker = instantiate(settings.teacher, "rationalize.teacher", ASKER_METHODS)
     return Lessons(asker, codec, rules, settings.tries)

@@ -8,12 +8,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from kvg.pieces import follow_parent
-
-if TYPE_CHECKING:
-    from kvg.catalogue.project import Project
 
 # What each is told beside the project file. The optional ones run where the project file has a section of that name.
 STEPS: Mapping[str, tuple[str, ...]] = {
@@ -47,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
         KVGError: as a step does; run it again when the cause is mended, and it goes on there.
     """
     from kvg.catalogue.project import load_project
+    from kvg.tools.project_check import check_sections
 
     project = load_project(args.project)
     check_sections(project)
@@ -62,34 +59,6 @@ def run(args: argparse.Namespace) -> int:
             return code
         print(f"   {time.monotonic() - began:.1f} s", flush=True)
     return 0
-
-
-def check_sections(project: Project) -> None:
-    """Checks the settings of all steps before the first of them starts.
-
-    Raises:
-        ConfigError: a setting is unknown or cannot work.
-    """
-    from kvg.tools.filter import project_options, settle
-    from kvg.tools.project_sets import ComposeSettings, set_names
-    from kvg.tools.rationalize import RationaleSettings
-    from kvg.tools.shard import ProjectShards
-
-    project.settings("compose", ComposeSettings)
-    project.settings("rationalize", RationaleSettings)
-    project.settings("shard", ProjectShards)
-    for section in ("rationalize", "filter", "shard"):
-        set_names(project, None, section)
-    if "box" in project.later:
-        from kvg.catalogue.box_rules import BoxSettings
-
-        project.settings("box", BoxSettings)
-    if "probe" in project.later:
-        from kvg.tools.probe import ProbeSettings
-
-        project.settings("probe", ProbeSettings)
-    if "filter" in project.later:
-        settle(project_options(project.later["filter"], project.seed))
 
 
 def run_command(name: str, arguments: Sequence[str]) -> int:

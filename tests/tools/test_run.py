@@ -44,7 +44,7 @@ def test_it_stops_where_it_is_told_to(project, tmp_path):  # noqa: F811
     ("section", "value", "message"),
     [
         ("rationalize", {"writer": "monkeys"}, "rationalize.writer: 'monkeys'"),
-        ("filter", {"checkpoint": "lab", "samples": 0}, "--samples: 0 must be at least 1"),
+        ("filter", {"checkpoint": "lab", "samples": 0}, "filter.samples: 0 must be at least 1"),
         ("filter", {"chekpoint": "lab"}, "filter.chekpoint: is unknown"),
         ("shard", {"sets": ["trian"]}, "shard.sets: have no 'trian'"),
         ("shard", {"size": 3}, "shard.size: is unknown"),
@@ -88,7 +88,7 @@ def test_a_killed_run_goes_on(project, tmp_path, kills):  # noqa: F811
 
 def test_the_documented_project_file_is_one():
     from kvg.catalogue.project import load_project
-    from kvg.tools.run import check_sections
+    from kvg.tools.project_check import check_sections
 
     path = Path(__file__).parents[2] / "configs/project.yaml"
     check_sections(load_project(path))
