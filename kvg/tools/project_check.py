@@ -29,7 +29,7 @@ def check_sections(project: Project) -> None:
         for name, setting in project.sources.items():
             named_class(setting, f"sources.{name}", ("listings", "read"))
         _check_compose(project)
-        _check_rationalize(project)
+        check_rationalize(project.settings("rationalize", RationaleSettings))
         shards = project.settings("shard", ProjectShards)
         ShardSettings(project.seed, shards.samples_per_shard, shards.shuffle, shards.knowledge)
         for section in ("rationalize", "filter", "shard"):
@@ -50,8 +50,12 @@ def _check_compose(project: Project) -> None:
         compositor_settings(config)
 
 
-def _check_rationalize(project: Project) -> None:
-    settings = project.settings("rationalize", RationaleSettings)
+def check_rationalize(settings: RationaleSettings) -> None:
+    """Checks what the settings of ``rationalize`` name.
+
+    Raises:
+        ConfigError: a class or setting does not exist or does not fit.
+    """
     settings_of(LessonSettings, settings.lesson, "rationalize.lesson")
     check_codec(settings.codec, "rationalize.codec")
     if settings.teacher is not None:

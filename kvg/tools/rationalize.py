@@ -96,22 +96,29 @@ def run(args: argparse.Namespace) -> int:
         return _run_project(args)
     if not args.out:
         raise ConfigError("--out", "is needed with --in")
-    from kvg.settings import read_yaml, settings_of
+    from kvg.settings import in_file, read_yaml, settings_of
+    from kvg.tools.project_check import check_rationalize
 
     told = read_yaml(args.teacher) if args.teacher else {}
     writer = args.writer or ("teacher" if args.teacher else "cards")
     given = {**told, "writer": writer, **({} if args.min_facts is None else {"min_facts": args.min_facts})}
-    settings = settings_of(RationaleSettings, given, "rationalize")
+    with in_file(args.teacher or ""):
+        settings = settings_of(RationaleSettings, given, "rationalize")
+        check_rationalize(settings)
     write_set(Path(args.source), Path(args.out), settings, args.workers, args.overwrite)
     return 0
 
 
 def _run_project(args: argparse.Namespace) -> int:
     from kvg.catalogue.project import load_project
+    from kvg.settings import in_file
+    from kvg.tools.project_check import check_rationalize
     from kvg.tools.project_sets import COMPOSITES, RATIONALES, set_names
 
     project = load_project(args.project)
     settings = project.settings("rationalize", RationaleSettings)
+    with in_file(project.path):
+        check_rationalize(settings)
     for name in set_names(project, args.names, "rationalize"):
         source, out = project.out / COMPOSITES / name, project.out / RATIONALES / name
         if is_finished(source, out, settings) and not args.overwrite:
@@ -241,11 +248,10 @@ def _write_cards(piece: tuple[int, SamplePart]) -> dict[str, Any]:
 def _build_lessons(settings: RationaleSettings) -> Lessons:
     from kvg.settings import instantiate, settings_of
     from kvg.synthesis.teaching import LessonSettings
-    from kvg.tools.project_check import ASKER_METHODS, check_codec
+    from kvg.tools.project_check import ASKER_METHODS
     from kvg.tools.rationale_shards import Lessons
 
     rules = settings_of(LessonSettings, settings.lesson, "rationalize.lesson")
-    check_codec(settings.codec, "rationalize.codec")
     codec = instantiate(settings.codec, "rationalize.codec")
     asker: Asker = instantiate(settings.teacher, "rationalize.teacher", ASKER_METHODS)
     return Lessons(asker, codec, rules, settings.tries)

@@ -187,3 +187,27 @@ def test_a_killed_run_goes_on_and_asks_nothing_twice(composites, tmp_path, kills
         assert len(school.bodies) <= NUM + 4 * kills  # what was under way at each kill
         assert subprocess.run([*command, *killed], check=False).returncode == 0
     assert files(tmp_path / "killed") == files(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"teacher": 5}, "rationalize.teacher: 5 should be a mapping"),
+        ({"teacher": {"class_path": 3}}, "rationalize.teacher.class_path: 3 names no class"),
+        ({"teacher": {"class_path": "kvg.errors.DataError"}}, "it has to offer ask, summary"),
+        ({"tries": "2"}, "rationalize.tries: '2' should be a whole number; write 2 without quotes"),
+        ({"lesson": [1]}, "rationalize.lesson: [1] should be a mapping"),
+        ({"lesson": {"min_iou": "x"}}, "rationalize.lesson.min_iou: 'x' should be a number"),
+        ({"codec": {"class_path": "kvg.types.Sample"}}, "rationalize.codec"),
+        ({"min_facts": 2}, "rationalize.min_facts: is a setting of the writer cards"),
+        ({"strange": 2}, "rationalize.strange: is unknown"),
+    ],
+)
+def test_a_damaged_file_of_a_teacher_is_told_with_its_name(composites, tmp_path, capsys, settings, message):
+    path = teacher(tmp_path, "http://127.0.0.1:9")
+    Path(path).write_text(yaml.safe_dump({**yaml.safe_load(Path(path).read_text()), **settings}))
+    assert main(arguments(composites, tmp_path / "out", path)) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert f"(in {path})" in err
+    assert not (tmp_path / "out").exists()
