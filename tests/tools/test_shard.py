@@ -153,7 +153,7 @@ def test_what_the_probe_found_is_stamped_on_the_samples(tmp_path, capsys):
         (["a"], ["--samples-per-shard", "0"], "shard.samples_per_shard: 0 must be a whole number from 1 on"),
         (["a", "./a"], [], "in: names a set twice"),
         (["nowhere"], [], "nowhere: folder: does not exist"),
-        (["a"], ["--knowledge", "none.json"], "shard.knowledge: none.json cannot be read"),
+        (["a"], ["--knowledge", "none.json"], "shard.knowledge: none.json: file: cannot be opened"),
         (["bad"], [], "samples: none can be read (bad/shard-000000.tar"),
     ],
 )
