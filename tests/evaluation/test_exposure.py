@@ -145,3 +145,24 @@ def test_texts_that_cannot_be_read(tmp_path, name, content, message):
 def test_a_training_set_that_is_not_there(tmp_path):
     with pytest.raises(DataError, match="does not exist"):
         exposure_of([], [tmp_path / "nowhere"])
+
+
+@pytest.mark.parametrize("name", ["cards.jsonl", "cards.json", "cards.yaml", "cards.txt"])
+def test_odd_line_ends_and_a_byte_order_mark_hide_no_name(tmp_path, name):
+    text = "First\u2028the Merlin\u0085and\u2029the Hobby"
+    content = {"jsonl": '{"text": %s}\r\n\r\n{"text": "the Osprey"}', "json": '[{"text": %s}, "the Osprey"]'}
+    form = content.get(name.partition(".")[2], "text: %s\nmore: the Osprey")
+    (tmp_path / name).write_bytes((form % json.dumps(text, ensure_ascii=False)).encode("utf-8-sig"))
+    told = exposure_of(["Merlin", "Hobby", "Osprey", "Wren"], [], [tmp_path / name]).told
+    assert told == {("merlin",), ("hobby",), ("osprey",)}
+
+
+def test_facts_that_hold_themselves_are_read_once(tmp_path):
+    (tmp_path / "facts.yaml").write_text("a: &a [the Merlin, *a]\nb: *a\n2019: the Hobby\n")
+    assert exposure_of(["Merlin", "Hobby", "Wren"], [], [tmp_path / "facts.yaml"]).told == {("merlin",), ("hobby",)}
+
+
+def test_a_published_list_with_a_mistyped_name(tmp_path):
+    (tmp_path / "all_entities_train.json").write_text('[{"entity_name": "Merlin"}, {"entity_name": 5}]')
+    with pytest.raises(DataError, match="record 1: entity_name: 5 must be text"):
+        exposure_of(["Merlin"], [tmp_path / "all_entities_train.json"])

@@ -47,14 +47,14 @@ def damaged_values(draw: st.DrawFn, value: Any) -> Any:
         path = draw(st.sampled_from(list(paths_of(value))))
         if not path:
             if draw(st.integers(0, 9)) == 0:
-                return draw(values)
+                return copy.deepcopy(draw(values))
             continue
         owner = value
         for key in path[:-1]:
             owner = owner[key]
         key, action = path[-1], draw(st.sampled_from(["replace", "replace", "remove", "double", "rename", "wrap"]))
         if action == "replace":
-            owner[key] = draw(values)
+            owner[key] = copy.deepcopy(draw(values))
         elif action == "remove":
             del owner[key]
         elif action == "wrap":
