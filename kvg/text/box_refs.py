@@ -25,13 +25,13 @@ _ORDINALS: Final = (
 )  # fmt: skip
 _LETTERS: Final = "ABCDEFGH"  # not I, which is a word
 
-_SIGN = r"(?:#|№|\bn(?:umbers?|um\.|os?\.|rs?\.))"
+_SIGN = r"(?:#|№|\b(?:n(?:umbers?|umbered|um\.|os?\.|rs?\.)|labell?ed|marked))"
 _NOUN = r"(?:bounding )?box(?:es)?|objects?|items?|candidates?|entity|entities|instances?|tiles?|regions?"
 _OPENING = r"[\s*_\"'(\[{:=-]{0,4}"  # "object **2**", "object (2)", "object-2", "object: 2"
 _VALUE = rf"(?:(?P<digits>\d{{1,2}})(?![\w]|[.,]\d)|(?P<word>{'|'.join(_WORDS)})\b|(?P<letter>(?-i:[{_LETTERS}]))\b)"
 # "objects 2 and 3"
 _MORE = r"(?P<more>(?:(?:\s*(?:,|&|/)\s*(?:and\s+|or\s+)?|\s+(?:and|or)\s+)#?\d{1,2}\b(?![.,]\d))*)"
-_ORDINAL = rf"(?P<ordinal>{'|'.join(_ORDINALS)}|\d{{1,2}}(?:st|nd|rd|th)|last|final)"
+_PLACE = rf"(?:{'|'.join(_ORDINALS)}|\d{{1,2}}(?:st|nd|rd|th)|last|final)"
 _BARE = re.compile(
     r"(?:^|\(|\b(?:is|it's|be|answer|choose|pick|choice)|[:=])[\s*(\[]{0,6}(?P<digits>\d{1,2})[)\]*\s.!]{0,8}$",
     re.IGNORECASE,
@@ -84,7 +84,7 @@ def object_mentions(text: str, nouns: Sequence[str] = ()) -> list[ObjectMention]
             offset = match.start("more")
             mentions.append(ObjectMention(int(further[1]), offset + further.start(), offset + further.end()))
     for match in by_order.finditer(text):
-        word = match["ordinal"].lower()
+        word = (match["ordinal"] or match["alone"]).lower()
         number = _ORDINALS.index(word) + 1 if word in _ORDINALS else int(re.sub(r"\D", "", word) or LAST)
         mentions.append(ObjectMention(number, match.start(), match.end()))
     return sorted(mentions, key=lambda mention: mention.start)
@@ -199,5 +199,6 @@ def _patterns(nouns: tuple[str, ...]) -> tuple[re.Pattern[str], re.Pattern[str]]
     noun = "|".join([_NOUN, *(rf"{re.escape(name)}s?" for name in nouns if name.strip())])
     by_number = rf"(?<![<\w])(?:(?:{noun})(?:{_OPENING}(?:{_SIGN}|no\b))?|{_SIGN}){_OPENING}{_VALUE}{_MORE}"
     ends = r"(?=\s*(?:[.;,:)!?*]|$|<box:|of\b))"
-    by_order = rf"\bthe\s+{_ORDINAL}\s*(?:(?:[\w-]+\s+)?(?:{noun}|one)\b|{ends})"
+    with_noun = rf"(?:\bthe\s+|(?<!\ba )(?<!\w))(?P<ordinal>{_PLACE})\s+(?:[\w-]+\s+)?(?:{noun}|one)\b"
+    by_order = rf"{with_noun}|\bthe\s+(?P<alone>{_PLACE}){ends}"
     return re.compile(by_number, re.IGNORECASE), re.compile(by_order, re.IGNORECASE)
