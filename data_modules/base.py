@@ -96,8 +96,24 @@ class CompositeDataModule(L.LightningDataModule):
             DataError: it cannot be used.
         """
         if name not in self._stores:
-            self._stores[name] = open_store(path, reading=self.reading(name))
+            store = open_store(path, reading=self.reading(name))
+            if isinstance(store, ShardFolder):
+                store.check_files()
+            self._stores[name] = store
         return self._stores[name]
+
+    def training_store(self, path: str, recipe: Recipe) -> SampleStore:
+        """Opens what is trained on.
+
+        Raises:
+            DataError: it cannot be used, or rationales are asked for and it has none.
+        """
+        store = self.store(path, "train")
+        if recipe.target == "rationale" and isinstance(store, ShardFolder):
+            counts = store.manifest.counts.get("rationale", {})
+            if counts and not counts.get("yes"):
+                raise DataError(path, "rationale", "none is written; run `kvg-data rationalize`, or set target: answer")
+        return store
 
     def train_loader(
         self, path: str, recipe: Recipe, shuffle_buffer: int, replay: list[ReplayText] | None = None
@@ -106,14 +122,9 @@ class CompositeDataModule(L.LightningDataModule):
 
         Raises:
             ConfigError: ``connect`` has not been called.
-            DataError: rationales are asked for, and the set has none.
+            DataError: see ``training_store``.
         """
-        store = self.store(path, "train")
-        if recipe.target == "rationale" and isinstance(store, ShardFolder):
-            counts = store.manifest.counts.get("rationale", {})
-            if counts and not counts.get("yes"):
-                raise DataError(path, "rationale", "none is written; run `kvg-data rationalize`, or set target: answer")
-        dataset = ShardDataset(store, self.seed, max(1, shuffle_buffer))
+        dataset = ShardDataset(self.training_store(path, recipe), self.seed, max(1, shuffle_buffer))
         loader = StreamLoader(dataset, self._connected(), recipe, self.num_workers, replay or (), endless=True)
         if self._position is not None:
             loader.load_state_dict(self._position)

@@ -62,7 +62,7 @@ class CoTSFTDataModule(CompositeDataModule):
     def setup(self, stage: str) -> None:
         """Opens everything, so that a wrong path fails before training starts."""
         if stage == "fit":
-            self.store(self.train, "train")
+            self.training_store(self.train, self.recipe)
             self._texts = load_replay(self.replay) if self.replay else []
             self._texts_checked = False
             if self.processor is not None:

@@ -43,7 +43,7 @@ class GRPODataModule(CompositeDataModule):
     def setup(self, stage: str) -> None:
         """Opens everything, so that a wrong path fails before training starts."""
         if stage == "fit":
-            self.store(self.train, "train")
+            self.training_store(self.train, self.recipe)
         if self.val:
             self.store(self.val, "val")
 

@@ -84,10 +84,16 @@ class LabPretrainDataModule(L.LightningDataModule):
         self.scenes, self.phases, self.num_batches, self.seed = scenes, phases, num_batches, seed
         self.card_rows, self.row_tokens = card_rows, row_tokens
         self.processor: SceneProcessor | None = None
+        self._store: ShardFolder | None = None
 
     def connect(self, backbone: HasSceneProcessor) -> None:
         """Takes the processor from the backbone."""
         self.processor = backbone.processor
+
+    def setup(self, stage: str) -> None:
+        """Opens the scenes, so that a wrong path fails before training starts."""
+        self._store = ShardFolder(self.scenes)
+        self._store.check_files()
 
     def train_dataloader(self) -> PretrainLoader:
         """The stream of this process."""
@@ -96,7 +102,7 @@ class LabPretrainDataModule(L.LightningDataModule):
         rank, world = rank_and_world()
         rows = PretrainRows(
             self.processor,
-            ShardFolder(self.scenes),
+            self._store or ShardFolder(self.scenes),
             self.phases,
             self.num_batches,
             self.card_rows,

@@ -16,7 +16,7 @@ from typing import Any, cast
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from data_modules.recipe import Recipe, ReplayText, TextProcessor
-from kvg.errors import DataError
+from kvg.errors import DataError, KVGError
 from kvg.shards.dataset import ShardDataset, rank_and_world
 from kvg.types import Batch, Processor, Sample
 
@@ -115,6 +115,20 @@ class BatchStream(IterableDataset[Delivery]):
             if len(kept) == wanted:
                 break
         return taken, kept, examples, self.dataset.tally.num_bad - before
+
+
+class Relay(IterableDataset[Delivery | KVGError]):
+    """Hands an error on as it is; torch makes a RuntimeError of one that needs several arguments."""
+
+    def __init__(self, stream: BatchStream) -> None:
+        self.stream = stream
+
+    def __iter__(self) -> Iterator[Delivery | KVGError]:
+        """What the stream gives, and how it ends."""
+        try:
+            yield from self.stream
+        except KVGError as error:
+            yield error
 
 
 class StreamLoader:
@@ -229,4 +243,7 @@ class StreamLoader:
             yield from stream
             return
         # A copy of the position goes to each worker, so the counting here does not disturb them.
-        yield from DataLoader(stream, batch_size=None, num_workers=self.num_workers, prefetch_factor=2)
+        for delivery in DataLoader(Relay(stream), batch_size=None, num_workers=self.num_workers, prefetch_factor=2):
+            if isinstance(delivery, KVGError):
+                raise delivery
+            yield delivery

@@ -13,7 +13,7 @@ from kvg.formats.stores import checksums_of, open_store
 from kvg.formats.written_boxes import Reading
 from kvg.launch import is_first
 from kvg.progress import progress_bar
-from kvg.shards.reader import Tally
+from kvg.shards.reader import ShardFolder, Tally
 from kvg.types import Sample
 
 Place = tuple[int, int, int]  # part of a store, position in it, row of the whole set
@@ -104,7 +104,10 @@ def check_set(name: str, path: str, skip_bad: bool = False, reading: Reading | N
     """
     faults, places, num_choices, known = _Faults(log_problems=skip_bad), [], 0, dict[tuple[str, str], int]()
     reading = reading or Reading()
-    parts = open_store(path, reading=reading).parts()
+    store = open_store(path, reading=reading)
+    if isinstance(store, ShardFolder) and not skip_bad:
+        store.check_files()
+    parts = store.parts()
     with progress_bar(hidden=not is_first()) as progress:
         task, start = progress.add_task(f"looking at {name}", total=sum(part.num_samples for part in parts)), 0
         for number, part in enumerate(parts):

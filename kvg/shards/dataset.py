@@ -13,12 +13,52 @@ from kvg.errors import DataError
 from kvg.shards.reader import SamplePart, SampleStore, Tally
 from kvg.types import Sample
 
+_SURE = 64  # unreadable samples after which a set is judged before its end
+
 
 def rank_and_world() -> tuple[int, int]:
     """This process among those that train together: (0, 1) without ``torch.distributed``."""
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1
+
+
+class Lap:
+    """Counts on one way through a set, which ends where most of the set cannot be read.
+
+    Args:
+        place: of the set, for errors.
+        tally: where the reader notes what is bad.
+    """
+
+    def __init__(self, place: str, tally: Tally) -> None:
+        self.place, self.tally = place, tally
+        self.expected, self.good = 0, 0
+
+    def read(self, part: SamplePart) -> Iterator[tuple[int, Sample]]:
+        """The good samples of a part.
+
+        Raises:
+            DataError: many samples have been expected so far, and fewer than half of them are good.
+        """
+        good = 0
+        for position, sample in part.read(self.tally):
+            good += 1
+            yield position, sample
+        self.expected, self.good = self.expected + max(part.num_samples, good), self.good + good
+        if self.expected - self.good >= _SURE:
+            self.check()
+
+    def check(self) -> None:
+        """To be called at the end.
+
+        Raises:
+            DataError: fewer than half of the samples are good.
+        """
+        if self.expected - self.good > self.good:
+            first = self.tally.problems[0] if self.tally.problems else "nothing is there"
+            share = f"only {self.good} of {self.expected}" if self.good else "none"
+            raise DataError(self.place, "samples", f"{share} can be read ({first}); copy or make the set again")
 
 
 class ShardDataset(IterableDataset[Sample]):
@@ -89,19 +129,22 @@ class ShardDataset(IterableDataset[Sample]):
         self.epoch, self._consumed = int(state["epoch"]), int(state["consumed"])
 
     def _read(self, epoch: int, slot: int, num_slots: int) -> Iterator[Sample]:
+        lap = Lap(str(getattr(self.store, "folder", getattr(self.store, "path", "the set"))), self.tally)
         order: list[SamplePart] = list(self.parts)
         if self.shuffle_buffer:
             random.Random(f"{self.seed}/{epoch}").shuffle(order)
         if self.shuffle_buffer and len(order) >= num_slots:
             for part in order[slot::num_slots]:
-                yield from (sample for _, sample in part.read(self.tally))
+                yield from (sample for _, sample in lap.read(part))
+            lap.check()
             return
         offset = 0
         for part in order:
-            for position, sample in part.read(self.tally):
+            for position, sample in lap.read(part):
                 if (offset + position) % num_slots == slot:
                     yield sample
             offset += part.num_samples
+        lap.check()
 
     def _mix(self, samples: Iterator[Sample], rng: random.Random) -> Iterator[Sample]:
         held: list[Sample] = []

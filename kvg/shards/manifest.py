@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import tarfile
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -24,14 +25,16 @@ class ShardEntry:
     Attributes:
         file: its name inside the folder.
         num_samples: samples in it.
-        num_bytes: its size.
-        sha256: of the whole file, in hexadecimal.
+        num_bytes: its size; 0 where that is not known.
+        sha256: of the whole file, in hexadecimal; '' where that is not known.
+        first_key: of its first sample, by which a shard of another set is told; '' in sets from before it was noted.
     """
 
     file: str
     num_samples: int
-    num_bytes: int
-    sha256: str
+    num_bytes: int = 0
+    sha256: str = ""
+    first_key: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,19 @@ def load_manifest(folder: str | Path) -> Manifest:
     Raises:
         DataError: the folder, the manifest or a shard is missing, or the manifest is damaged.
     """
+    manifest = read_manifest(folder)
+    for shard in manifest.shards:
+        if not (Path(folder) / shard.file).is_file():
+            raise _missing(Path(folder), shard)
+    return manifest
+
+
+def read_manifest(folder: str | Path) -> Manifest:
+    """Reads the manifest of a folder of shards; does not look at the shards.
+
+    Raises:
+        DataError: the folder or the manifest is missing or damaged, or lists no sample.
+    """
     folder = Path(folder)
     path = folder / MANIFEST
     if not folder.is_dir():
@@ -79,9 +95,6 @@ def load_manifest(folder: str | Path) -> Manifest:
         raise DataError(str(folder), MANIFEST, "is missing: writing was not finished; make the shards again")
     record = object_of(str(path), "manifest", read_json(path))
     manifest = _manifest(str(path), record)
-    for shard in manifest.shards:
-        if not (folder / shard.file).is_file():
-            raise DataError(str(path), shard.file, "is listed but missing; copy the whole folder again")
     if not manifest.num_samples:
         raise DataError(str(path), "num_samples", "is 0; make a set that holds something")
     return manifest
@@ -113,8 +126,10 @@ def _entry(where: str, number: int, raw: Any) -> ShardEntry:
     file = text_of(where, entry, "file")
     if Path(file).name != file or "\0" in file:
         raise DataError(where, "file", f"{excerpt(file)} is no name of a file in the set's folder; copy the set again")
-    num_samples, num_bytes = _whole(where, entry, "num_samples"), _whole(where, entry, "num_bytes")
-    return ShardEntry(file, num_samples, num_bytes, text_of(where, entry, "sha256"))
+    num_samples = _whole(where, entry, "num_samples")
+    num_bytes = _whole(where, entry, "num_bytes") if entry.get("num_bytes") is not None else 0
+    sums, key = optional_text(where, entry, "sha256"), optional_text(where, entry, "first_key")
+    return ShardEntry(file, num_samples, num_bytes, sums, key)
 
 
 def _whole(where: str, record: Mapping[str, Any], name: str) -> int:
@@ -122,6 +137,46 @@ def _whole(where: str, record: Mapping[str, Any], name: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
         raise DataError(where, name, f"{excerpt(value)} must be a whole number from 0 on; make the shards again")
     return value
+
+
+def file_faults(folder: Path, manifest: Manifest) -> Iterator[DataError]:
+    """Shards that are missing, of another size or of another set, and those that the manifest does not list.
+
+    Of each shard no more than its first header is read.
+    """
+    for shard in manifest.shards:
+        path = folder / shard.file
+        if not path.is_file():
+            yield _missing(folder, shard)
+            continue
+        size = path.stat().st_size
+        if shard.num_bytes and size != shard.num_bytes:
+            remedy = f"has {size} bytes, the manifest says {shard.num_bytes}; copy or make the set again"
+            yield DataError(str(path), "size", remedy)
+        elif shard.first_key and (key := _first_key(path)) not in ("", shard.first_key):
+            remedy = (
+                f"begins with sample {key}, the manifest says {shard.first_key}: it is of another set; copy it again"
+            )
+            yield DataError(str(path), "key", remedy)
+    listed = {shard.file for shard in manifest.shards}
+    for path in sorted(folder.glob("*.tar")):
+        if path.name not in listed:
+            remedy = "is not in the manifest, so it would not be read; remove it, or make the set again"
+            yield DataError(str(path), "shard", remedy)
+
+
+def _missing(folder: Path, shard: ShardEntry) -> DataError:
+    return DataError(str(folder / MANIFEST), shard.file, "is listed but missing; copy the whole folder again")
+
+
+def _first_key(path: Path) -> str:
+    """Key of the first sample; '' where its header is damaged, which is for the reader to say."""
+    try:
+        with path.open("rb") as stream:
+            header = tarfile.TarInfo.frombuf(stream.read(tarfile.BLOCKSIZE), "utf-8", "surrogateescape")
+    except (tarfile.TarError, OSError, ValueError):
+        return ""
+    return header.name.rpartition("/")[2].partition(".")[0] if header.isreg() else ""
 
 
 def sha256_of(path: Path) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, Final, Protocol
 
 from kvg.errors import DataError
-from kvg.shards.manifest import load_manifest
+from kvg.shards.manifest import file_faults, load_manifest
 from kvg.shards.schema import IMAGES, decode_record
 from kvg.types import Sample
 
@@ -166,3 +166,12 @@ class ShardFolder:
     def parts(self) -> Sequence[Shard]:
         """See ``SampleStore``."""
         return [Shard(self.folder / entry.file, entry.num_samples) for entry in self.manifest.shards]
+
+    def check_files(self) -> None:
+        """Sees that the files are those of the manifest, before a model is trained or measured on them.
+
+        Raises:
+            DataError: see ``kvg.shards.manifest.file_faults``.
+        """
+        for fault in file_faults(self.folder, self.manifest):
+            raise fault

@@ -40,6 +40,7 @@ class ShardFile:
     def __init__(self, folder: Path, number: int) -> None:
         self.path = folder / PATTERN.format(number)
         self.num_samples = 0
+        self.first_key = ""
         self.counts: Counts = no_counts()
         self._tar: TarWriter | None = None
 
@@ -56,6 +57,7 @@ class ShardFile:
             # No clock and no user: equal samples give equal checksums.
             self._tar = TarWriter(str(self._partial), encoder=False, mtime=0, user="", group="", mode=0o644)
         self._tar.write({"__key__": sample.key, **members})
+        self.first_key = self.first_key or sample.key
         self.num_samples += 1
         count_sample(self.counts, sample)
 
@@ -66,7 +68,8 @@ class ShardFile:
         self._tar.close()
         with self._partial.open("rb") as stream:
             os.fsync(stream.fileno())
-        entry = ShardEntry(self.path.name, self.num_samples, self._partial.stat().st_size, sha256_of(self._partial))
+        size, checksum = self._partial.stat().st_size, sha256_of(self._partial)
+        entry = ShardEntry(self.path.name, self.num_samples, size, checksum, self.first_key)
         os.replace(self._partial, self.path)
         return entry
 

@@ -137,9 +137,8 @@ def test_direct_sft_needs_no_rationales(write_set, backbone):
 
 def test_missing_rationales_are_said_before_training(write_set, backbone):
     data = connected(CoTSFTDataModule(write_set(8, rationale="")), backbone)
-    data.setup("fit")
     with pytest.raises(DataError, match="rationale: none is written; run `kvg-data rationalize`"):
-        data.train_dataloader()
+        data.setup("fit")
 
 
 def test_stage_2_batches_are_prompts(write_set, backbone):
@@ -297,8 +296,9 @@ def test_not_connected(write_set):
 
 def test_a_damaged_set_still_trains(write_set, backbone, tmp_path, caplog):
     folder = write_set(20)
-    half = Path(folder) / "shard-000001.tar"
-    half.write_bytes(half.read_bytes()[:6000])
+    spoiled = Path(folder) / "shard-000001.tar"
+    whole = spoiled.read_bytes()
+    spoiled.write_bytes(whole[:6000] + bytes(len(whole) - 6000))  # as long as the manifest says
     module = Watcher()
     trainer(tmp_path, max_epochs=1).fit(module, connected(CoTSFTDataModule(folder, batch_size=4), backbone))
     assert len(module.seen) == 5

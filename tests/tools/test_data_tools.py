@@ -161,7 +161,8 @@ def test_verify_names_every_problem(config, tmp_path, capsys):
     assert out.count("sha256: differs") == 2
     assert "shard-000000.tar sample s0-0000001: image: is neither JPEG nor PNG" in out
     assert "shard-000001.tar" in out.split("cut off or damaged")[0]
-    assert f"{folder}: 4 problems" in out
+    assert "shard-000001.tar: size: has 6000 bytes, the manifest says" in out
+    assert f"{folder}: 5 problems" in out
 
 
 def test_rationalize_keeps_every_sample(tmp_path, config):
