@@ -12,18 +12,27 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from kvg.errors import ConfigError, KVGError
+from kvg.search_path import ROOT, search_user_folders_last
 
-SHIPPED = Path(__file__).resolve().parent.parent  # holds configs/, in a checkout as in an installation
+SHIPPED = ROOT  # holds configs/, too
 COMMANDS = {
     "fit": "train a stage",
     "validate": "measure a model on the validation set",
     "test": "write a model's answers to the test sets to predictions.jsonl, and measure them",
     "predict": "write them, without measuring",
 }
-SETTINGS = ("seed_everything", "trainer", "model", "data", "ckpt_path", "weights_only", "verbose", "return_predictions")
+SETTINGS = (
+    "seed_everything",
+    "trainer",
+    "model",
+    "data",
+    "ckpt_path",
+    "weights_only",
+    "verbose",
+    "return_predictions",
+    "overwrite",
+)
 USAGE = """usage: kvg {fit,validate,test,predict} -c CONFIG [-c CONFIG ...] [--KEY VALUE ...]
 
 %(commands)s
@@ -35,6 +44,9 @@ starts with configs/ also names a config shipped with the package. Any setting c
   kvg fit -c configs/experiment/qwen2_vl_7b_cot_sft.yaml --data.train cot-sft.json
   kvg fit -c configs/stage/cot_sft.yaml --print_config     the merged settings
   kvg fit --help                                           every setting (takes some seconds)
+
+A fit that is interrupted (Ctrl-C) saves and says how to go on; --ckpt_path last goes on from the newest checkpoint.
+A folder that holds a run is refused, unless the fit goes on from its checkpoint, or --overwrite true is given.
 
 Errors in the settings end with exit code 2. What does not train is in kvg-data.
 """
@@ -50,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0, or 2 for settings or data that cannot be used (one line on stderr says which).
     """
     args = list(sys.argv[1:] if argv is None else argv)
+    search_user_folders_last(args)
     if not args or args[0] in ("-h", "--help"):
         lines = (f"  {name:<10}{text}" for name, text in COMMANDS.items())
         print(USAGE % {"commands": "\n".join(lines)}, end="", file=sys.stdout if args else sys.stderr)
@@ -57,14 +70,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if args[0] not in COMMANDS:
             raise ConfigError(args[0], f"no such command; there are {', '.join(COMMANDS)}")
-        args = shipped_configs(args)
+        typed, args = args, shipped_configs(args)
         check_overlays(args)
         from kvg.lightning_cli import run
 
-        run(args)
+        run(args, typed)
     except KVGError as error:
         print(f"kvg: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except (KeyboardInterrupt, SystemExit) as stop:
+        # Lightning ends with exit code 1 where it has caught an interrupt.
+        if isinstance(stop, SystemExit) and not isinstance(stop.__context__, KeyboardInterrupt):
+            raise
+        print("kvg: interrupted", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -131,6 +150,8 @@ def read_overlay(path: str) -> dict[str, Any]:
     Raises:
         ConfigError: it cannot be opened, is no YAML mapping, or has an unknown key.
     """
+    import yaml
+
     try:
         content: Any = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:

@@ -3,25 +3,40 @@
 from __future__ import annotations
 
 import argparse
-import pickle
-import re
+import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import torch
 from jsonargparse import Namespace
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.seed import isolate_rng
 
+from kvg.backbones.base import Backbone
+from kvg.checkpoint_record import Saved, check_fit
 from kvg.cpu import prepare_cpu
 from kvg.errors import ConfigError, KVGError
-from kvg.launch import follow_launcher, leading
+from kvg.interruption import Interruption, handlers_kept
+from kvg.launch import follow_launcher, is_first, leading
 from kvg.modules.precision import check_plugins, check_precision
+from kvg.parser_errors import explain
+from kvg.preflight import (
+    NeedsWeights,
+    NoWeights,
+    check_checkpoint,
+    check_data,
+    check_steps,
+    checkpoint_path,
+    first_cause,
+    trainer_errors,
+)
+from kvg.run_folder import check_run_folder, clear_run
 
 NOISE = (
     r".*LeafSpec.*is deprecated",  # Lightning 2.6 beside newer torch; nothing a user can do
@@ -36,15 +51,23 @@ NOISE = (
 class KVGCLI(LightningCLI):
     """Builds any module and data module from config and gives the data module the backbone's processor.
 
+    All that can be found wrong without the weights is found before they are read.
+
     Args:
         args: arguments after the program's name.
         run: run the subcommand, which ``args`` then begin with; otherwise parse and instantiate only.
+        command: the words that a user would type to run this again; ``args`` by default.
 
     Raises:
         ConfigError: a setting is unknown or of the wrong type, or a class cannot be imported.
+        KVGError: the data or a path cannot be used.
     """
 
-    def __init__(self, args: Sequence[str], run: bool = True) -> None:
+    def __init__(self, args: Sequence[str], run: bool = True, command: Sequence[str] | None = None) -> None:
+        self._command = list(command or ["kvg", *args])
+        self._backbone: NoWeights | None = None  # in the place of the one that is not loaded yet
+        self._saved: Saved | None = None
+        self._clears = False
         # an own message instead of 150 lines of usage
         quiet: dict[str, Any] = {"exit_on_error": False}
         try:
@@ -65,6 +88,9 @@ class KVGCLI(LightningCLI):
         parser.set_defaults({"weights_only": True})  # unpickling a stranger's checkpoint runs the stranger's code
         if subcommand == "predict":
             parser.set_defaults({"return_predictions": False})  # answers go to a file
+        if subcommand == "fit":
+            text = "Remove an earlier run from trainer.default_root_dir; without it such a folder is refused."
+            parser.add_argument("--overwrite", type=bool, default=False, help=text)
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -72,59 +98,114 @@ class KVGCLI(LightningCLI):
         self.config = parser.parse_args(args)
 
     def _parse_ckpt_path(self) -> None:
-        """Looks at the checkpoint before anything is built. Lightning would take settings from it too."""
-        command = self.config.get("subcommand")
-        path = self.config[command].get("ckpt_path") if command else None
-        self._saved = saved_tensors(path) if path and self._names_file(path) else {}
-
-    @staticmethod
-    def _names_file(path: str) -> bool:
-        return str(path) not in ("best", "last", "hpc", "registry") and not str(path).startswith("registry:")
+        """Lightning would take settings from the checkpoint; the config says it all."""
 
     def before_instantiate_classes(self) -> None:
-        """Sets up a process that computes on a CPU, and checks precision and data before a model is loaded."""
+        """Sets up a process that computes on a CPU, and checks precision."""
         command = self.config.get("subcommand")
         trainer = (self.config[command] if command else self.config).trainer
         check_precision(trainer.precision, training=command in (None, "fit"))
         check_plugins(trainer.plugins)
         if not torch.cuda.is_available() and prepare_cpu():
             rank_zero_info("No GPU: one thread per process, which is fastest for tiny models; OMP_NUM_THREADS sets it.")
-        self._asked = self._checked_data()
 
-    def _checked_data(self) -> Any:
-        command = self.config.get("subcommand")
-        if command not in ("test", "predict") or not self.config[command].get("data"):
-            return None
-        made = self._subcommand_parsers[command].instantiate(Namespace(data=self.config[command].data))  # type: ignore[no-untyped-call]
-        made.data.setup(command)
-        return made.data
+    # -- before the weights ----------------------------------------------------------------------------------------
+    def instantiate_classes(self) -> None:
+        """Builds the data, the Trainer and, when all has been looked at, the model."""
+        settings = self._settings()
+        overwrite = settings.pop("overwrite", False)
+        if self.subcommand == "fit":
+            settings["overwrite"] = False  # in the config that the run keeps: to run that again is not to overwrite
+        with isolate_rng():  # so that nothing here decides how a model is drawn
+            self.config_init = self._built([key for key in vars(settings) if key not in ("model", "overwrite")])
+            self.datamodule = self._get(self.config_init, "data")
+            with trainer_errors():
+                self.trainer = self.instantiate_trainer()
+            self._look(overwrite)
+            if self.subcommand:
+                check_data(self.datamodule, self.subcommand)
+        self.model = self._get(self._built(["model"]), "model")
 
-    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Builds the Trainer.
+    def _settings(self) -> Namespace:
+        settings: Namespace = self.config[self.subcommand] if self.subcommand else self.config
+        return settings
 
-        Raises:
-            ConfigError: its settings do not go together, or this machine lacks what they ask for.
-        """
+    def _built(
+        self, keys: Sequence[str], instantiators: Sequence[tuple[Any, type[Any], bool]] | None = None
+    ) -> Namespace:
+        """The objects of some of the settings."""
+        chosen = Namespace({key: self._settings()[key] for key in keys})  # type: ignore[no-untyped-call]
+        if self.subcommand:
+            command = self.subcommand
+            chosen = Namespace({"subcommand": command, command: chosen})  # type: ignore[no-untyped-call]
+        built: Namespace = self.parser.instantiate(chosen, instantiators=instantiators)  # type: ignore[no-untyped-call]
+        return built
+
+    def _look(self, overwrite: bool) -> None:
+        """Checks the module's arguments around a backbone without weights, then folder and checkpoint."""
+        command, settings = self.subcommand, self._settings()
+        module = self._module_without_weights()
+        if not command:
+            return
+        folder = Path(self.trainer.default_root_dir)
+        path = checkpoint_path(settings.get("ckpt_path"), folder, command)
+        if path is not None:
+            settings["ckpt_path"] = self.config_init[command]["ckpt_path"] = path
+        if command == "fit" and not getattr(self.trainer, "fast_dev_run", False):
+            model = self._backbone.checkpoint if self._backbone else ""
+            self._clears = check_run_folder(folder, path, overwrite, [one for one in (model, path) if one])
+        if module is None or self._backbone is None:
+            return
+        if command == "fit":
+            check_steps(self.trainer, module)
+        if path is not None and not path.startswith("registry:"):
+            self._saved = check_checkpoint(path, command, self.trainer, module, self.datamodule, self._backbone)
+
+    def _module_without_weights(self) -> L.LightningModule | None:
+        def build(kind: type[Any], *args: Any, **kwargs: Any) -> NoWeights:
+            self._backbone = NoWeights(kind, str(kwargs.get("checkpoint", "")))
+            return self._backbone
+
         try:
-            return super().instantiate_trainer(**kwargs)
-        except (MisconfigurationException, ValueError, RuntimeError, TypeError, ImportError) as error:
-            raise ConfigError("trainer", f"{error}; change its settings") from error
+            module: L.LightningModule = self._get(self._built(["model"], [(build, Backbone, True)]), "model")
+            return module
+        except Exception as error:
+            if first_cause(error, NeedsWeights):
+                return None  # a module that looks at its backbone as it is built
+            raise
 
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> L.Trainer:
+        if config.get("fast_dev_run"):  # Lightning's ModelCheckpoint writes last.ckpt even then
+            config["callbacks"] = [c for c in config.get("callbacks") or [] if not isinstance(c, ModelCheckpoint)]
+        ways_to_end = [Interruption(self._command)] if self.subcommand == "fit" else []
+        return super()._instantiate_trainer(config, [*callbacks, *ways_to_end])
+
+    # -- with the model --------------------------------------------------------------------------------------------
     def after_instantiate_classes(self) -> None:
         """Names the processor once: the data module takes the backbone's. Refuses what cannot go together."""
-        if self._asked is not None:
-            self.datamodule = self._asked  # which need not look at everything again
         connect = getattr(self.datamodule, "connect", None)
         if connect is not None:
             connect(self.model.backbone)
-        if self._saved:
-            check_fit(self._saved, {name: tuple(value.shape) for name, value in self.model.state_dict().items()})
-        if not self.model.automatic_optimization:
-            refuse_trainer_steps(self.trainer.gradient_clip_val, self.trainer.accumulate_grad_batches)
+        if self._saved is not None:
+            check_fit(
+                self._saved.tensors, {name: tuple(value.shape) for name, value in self.model.state_dict().items()}
+            )
+        if self.subcommand == "fit":
+            check_steps(self.trainer, self.model)
+
+    def before_fit(self) -> None:
+        """Removes an earlier run, now that this one is about to begin."""
+        if self._clears and is_first():
+            rank_zero_info("The earlier run in %s is removed.", self.trainer.default_root_dir)
+            clear_run(Path(self.trainer.default_root_dir))
 
 
-def run(args: Sequence[str]) -> KVGCLI:
+def run(args: Sequence[str], typed: Sequence[str] | None = None) -> KVGCLI:
     """Runs ``kvg ARGS``.
+
+    Args:
+        args: arguments after the program's name.
+        typed: as a user has typed them; the same by default.
 
     Raises:
         KVGError: a setting or the data cannot be used, or the checkpoint is of another architecture.
@@ -132,8 +213,9 @@ def run(args: Sequence[str]) -> KVGCLI:
     follow_launcher()
     for message in NOISE:
         warnings.filterwarnings("ignore", message)
-    with reported(), leading():
-        return KVGCLI(args)
+    program = ["kvg"] if Path(sys.argv[0]).name == "kvg" else ["python", "-m", "kvg"]
+    with reported(), leading(), handlers_kept():
+        return KVGCLI(args, command=[*program, *(typed or args)])
 
 
 @contextmanager
@@ -146,97 +228,9 @@ def reported() -> Iterator[None]:
     try:
         yield
     except ValueError as error:  # the parser wraps whatever a class raises as it is built
-        cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(cause, KVGError):
-                raise cause from error
-            cause = cause.__cause__
+        cause = first_cause(error, KVGError)
+        if cause is not None:
+            raise cause from error
         if not str(error).startswith("Does not validate"):
             raise
         raise ConfigError(*explain(str(error))) from error
-
-
-def refuse_trainer_steps(gradient_clip_val: float | None, accumulate_grad_batches: int) -> None:
-    """Refuses settings of the Trainer for a stage that takes its optimizer steps itself.
-
-    Raises:
-        ConfigError: one is set.
-    """
-    if gradient_clip_val:
-        remedy = "this stage takes its steps itself; set it to null and give model.max_grad_norm"
-        raise ConfigError("trainer.gradient_clip_val", remedy)
-    if accumulate_grad_batches != 1:
-        remedy = "this stage takes its steps itself; set it to 1, raise data.batch_size and give model.part_prompts"
-        raise ConfigError("trainer.accumulate_grad_batches", remedy)
-
-
-def saved_tensors(path: str) -> dict[str, tuple[int, ...]]:
-    """Shapes of the model's tensors in a checkpoint file by name; empty for a folder, which the strategy checks.
-
-    Raises:
-        ConfigError: the checkpoint is not there, or is none.
-    """
-    if Path(path).is_dir():
-        return {}
-    if not Path(path).is_file():
-        raise ConfigError("ckpt_path", f"'{path}' does not exist; checkpoints lie in RUN/lightning_logs/version_N")
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
-        return {str(name): tuple(value.shape) for name, value in saved.items()}
-    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(
-            "ckpt_path", f"'{path}' is damaged or no checkpoint of this project; choose another"
-        ) from error
-
-
-def check_fit(saved: Mapping[str, tuple[int, ...]], model: Mapping[str, tuple[int, ...]]) -> None:
-    """Refuses a checkpoint that holds other tensors than the model. It may hold fewer, as frozen parts are left out.
-
-    Args:
-        saved: shapes by name in the checkpoint.
-        model: shapes by name in the model.
-
-    Raises:
-        ConfigError: a tensor is unknown to the model or of another shape.
-    """
-    unknown = [name for name in saved if name not in model]
-    reshaped = [name for name, shape in saved.items() if name in model and model[name] != shape]
-    faults = [f"{len(unknown)} of its tensors are unknown ({unknown[0]}, ...)"] if unknown else []
-    faults += [f"{len(reshaped)} of another shape ({reshaped[0]}, ...)"] if reshaped else []
-    if faults:
-        remedy = "use the backbone and the settings it was trained with"
-        raise ConfigError("ckpt_path", f"does not fit this model: {', '.join(faults)}; {remedy}")
-
-
-def explain(message: str) -> tuple[str, str]:
-    """Sums up a parser's message as the setting at fault and what is wrong with it.
-
-    >>> explain("unrecognized arguments: --trainer.max_stepz=3")
-    ('trainer.max_stepz', 'unknown setting')
-    >>> explain("Subcommand 'fit' does not accept option 'trainer.max_step'")
-    ('trainer.max_step', 'unknown setting')
-    >>> explain("the following arguments are required: fit.model")
-    ('model', 'is missing; begin with the config of a stage, for example -c configs/stage/cot_sft.yaml')
-    """
-    unknown = re.search(r"unrecognized arguments: -*([^\s=]+)", message)
-    unknown = unknown or re.search(r"does not accept option '([^']+)'", message)
-    if unknown and "class_path" not in message:
-        return unknown.group(1), "unknown setting"
-    missing = re.search(r"arguments are required: (?:\w+\.)?(\w+)$", message.strip())
-    if missing:
-        remedy = "is missing; begin with the config of a stage, for example -c configs/stage/cot_sft.yaml"
-        return missing.group(1), remedy
-    key = re.search(r'[Pp]arser key "([^"]+)"', message)
-    field = key.group(1) if key else "settings"
-    # Every optional argument is a union with None, and every union lists all that it is not.
-    noise = (
-        r"Does not validate|Subtypes|Errors$|Given value|Expected a <class 'NoneType'>|Expected a path|[Pp]arser key"
-    )
-    lines = [line.strip(" -:") for line in message.splitlines()]
-    told = [line for line in lines if line and not re.match(noise, line)]
-    classes = [re.findall(r"given class_path '([^']+)'", line) for line in told]
-    option = re.search(r"Option '([^']+)' is not accepted|does not accept option '([^']+)'", message)
-    if option:
-        owner = [name for names in classes for name in names]
-        return ".".join([field, "init_args", option[1] or option[2]]), f"unknown setting of {(owner or [field])[-1]}"
-    return field, "; ".join(dict.fromkeys(told)) or message

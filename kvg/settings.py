@@ -7,7 +7,6 @@ and what would be right; nothing raises anything else.
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import inspect
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import Any, TypeVar
 import yaml
 
 from kvg.errors import ConfigError, KVGError
+from kvg.search_path import import_class
 from kvg.setting_types import checked
 
 T = TypeVar("T")
@@ -92,14 +92,7 @@ def named_class(setting: Any, field: str, needs: Sequence[str] = ()) -> tuple[An
         ConfigError: there is no such class, it is of another kind, or it takes other arguments.
     """
     class_path, init_args = class_setting(setting, field)
-    module, _, name = class_path.rpartition(".")
-    try:
-        kind = getattr(importlib.import_module(module), name)
-    except KVGError:
-        raise
-    except Exception as error:  # whatever a module of the user's own does when it is imported
-        reason = error if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
-        raise ConfigError(f"{field}.class_path", f"'{class_path}' cannot be imported ({reason}); correct it") from error
+    kind = import_class(field, class_path)
     if not callable(kind) or (needs and not all(callable(getattr(kind, method, None)) for method in needs)):
         offers = f"; it has to offer {', '.join(needs)}" if needs else ""
         raise ConfigError(f"{field}.class_path", f"'{class_path}' is no class of the kind that is needed{offers}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -22,6 +23,12 @@ BIRDS = [
     {"entity": "Merlin", "box": [100, 100, 400, 400]},
     {"entity": "Hobby", "box": [600, 600, 900, 900]},
 ]  # on the 0-1000 grid
+
+
+def pytest_configure() -> None:
+    """A suite that is started with Ctrl-C ignored (``nohup make test &``, cron) hands that on to no child of its."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import io
 import signal
 import threading
@@ -27,6 +26,7 @@ from kvg.batch_files import BatchFiles, share_of
 from kvg.errors import ConfigError, DataError
 from kvg.modules.guard import SharedFault
 from kvg.rl.rollout import SamplingSettings, rollout
+from kvg.search_path import import_class
 from kvg.settings import instantiate
 
 
@@ -210,11 +210,7 @@ def build_backbone(setting: Mapping[str, Any]) -> Backbone:
         ConfigError: there is no such class or checkpoint, or they do not belong together.
     """
     class_path = str(setting.get("class_path", ""))
-    module, _, name = class_path.rpartition(".")
-    try:
-        kind = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError("backbone.class_path", f"'{class_path}' cannot be imported ({error}); correct it") from error
+    kind = import_class("backbone", class_path)
     if not (isinstance(kind, type) and issubclass(kind, Backbone)):
         raise ConfigError("backbone.class_path", f"'{class_path}' is no backbone; give a subclass of Backbone")
     backbone: Backbone = instantiate(setting, "backbone")

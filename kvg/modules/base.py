@@ -17,13 +17,13 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from kvg.backbones.base import Backbone
 from kvg.backbones.soundness import check_weights
+from kvg.checkpoint_record import RECORD, record_of, to_plain
 from kvg.errors import ConfigError, TrainingError
 from kvg.modules.gradients import check_limit
 from kvg.modules.precision import warn_of_lost_steps
 from kvg.modules.questions import QuestionedModule
 from kvg.modules.run_summary import RunHistory
-
-EXPORT = "export"  # folder beside the logs that receives the trained model
+from kvg.run_folder import EXPORT, replaced
 
 
 class StageModule(QuestionedModule):
@@ -59,6 +59,7 @@ class StageModule(QuestionedModule):
         self.history = RunHistory()
         self._lines: list[str] = []
         self.strict_loading = False  # frozen parts need not be in a checkpoint
+        self._shapes: dict[str, tuple[int, ...]] = {}
 
     # -- training --------------------------------------------------------------------------------------------------
     def setup(self, stage: str) -> None:
@@ -70,6 +71,7 @@ class StageModule(QuestionedModule):
         super().setup(stage)
         if stage == "fit":
             check_limit(self.trainer)
+            self._shapes = {name: tuple(value.shape) for name, value in self.named_parameters()}  # not yet sharded
 
     def configure_model(self) -> None:
         """Shards the backbone where the strategy brings a device mesh (FSDP2); runs again on resume."""
@@ -125,12 +127,14 @@ class StageModule(QuestionedModule):
         self.backbone.train()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuses to write weights that are not finite, or those of a stopped run, over the last good checkpoint.
+        """Adds which training it is of. Refuses weights that are not finite, or those of a stopped run.
 
         Raises:
             TrainingError: weights are not finite, or led to what is not; the files are as they were.
         """
         super().on_save_checkpoint(checkpoint)
+        data = getattr(self.trainer, "datamodule", None)
+        checkpoint[RECORD] = to_plain(record_of(self, data, self._kind, self._shapes))
         if self._stopped is not None:  # ModelCheckpoint.save_on_exception
             raise self._stopped
         consequence = "it was not written; go on from an earlier one at a lower learning rate"
@@ -167,7 +171,8 @@ class StageModule(QuestionedModule):
             return
         folder = Path(self.trainer.default_root_dir) / EXPORT
         if self.export:
-            self.backbone.export(folder, self.mode)
+            with replaced(folder, self.trainer.is_global_zero) as new:
+                self.backbone.export(new, self.mode)
         for line in self._lines:
             rank_zero_info(line)
         if self.export:

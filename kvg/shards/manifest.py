@@ -26,14 +26,14 @@ class ShardEntry:
         file: its name inside the folder.
         num_samples: samples in it.
         num_bytes: its size; 0 where that is not known.
-        sha256: of the whole file, in hexadecimal; '' where that is not known.
+        sha256: of the whole file, in hexadecimal.
         first_key: of its first sample, by which a shard of another set is told; '' in sets from before it was noted.
     """
 
     file: str
     num_samples: int
-    num_bytes: int = 0
-    sha256: str = ""
+    num_bytes: int
+    sha256: str
     first_key: str = ""
 
 
@@ -128,8 +128,8 @@ def _entry(where: str, number: int, raw: Any) -> ShardEntry:
         raise DataError(where, "file", f"{excerpt(file)} is no name of a file in the set's folder; copy the set again")
     num_samples = _whole(where, entry, "num_samples")
     num_bytes = _whole(where, entry, "num_bytes") if entry.get("num_bytes") is not None else 0
-    sums, key = optional_text(where, entry, "sha256"), optional_text(where, entry, "first_key")
-    return ShardEntry(file, num_samples, num_bytes, sums, key)
+    sha256, first_key = text_of(where, entry, "sha256"), optional_text(where, entry, "first_key")
+    return ShardEntry(file, num_samples, num_bytes, sha256, first_key)
 
 
 def _whole(where: str, record: Mapping[str, Any], name: str) -> int:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from kvg.cli import shipped
 from kvg.errors import KVGError
+from kvg.search_path import search_user_folders_last
 
 COMMANDS = {
     "scan": "open every picture of a project's sources; write which can be used, who may see it, and what is wrong",
@@ -72,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The command's exit code, or 2 for data or settings that cannot be used (one line on stderr says which).
     """
     args = [shipped(arg) for arg in (sys.argv[1:] if argv is None else argv)]
+    search_user_folders_last(args)
     parser = argparse.ArgumentParser(prog="kvg-data", description="Everything that does not train.")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     named = args[0] if args else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import hashlib
 import json
@@ -32,6 +31,7 @@ from kvg.tools.signals import ends_interrupt, signal_group, signals_wait
 
 MODULES = {"kvg": "kvg", "kvg-data": "kvg.tools.main"}
 _GRACE_S = 8.0  # for a child to end by itself once it has been asked to
+_SAVING_S = 600.0  # for one that saves what it goes on from
 _TAIL = 20  # lines of a failed step's log that are shown
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -241,16 +241,29 @@ class StepRunner:
         return Group(*lines)
 
     def _stop_all(self) -> None:
+        start = time.monotonic()
         for running in self._running:
             signal_group(running.process, signal.SIGTERM)
-        deadline = time.monotonic() + _GRACE_S
+        try:
+            for running in self._running:
+                if not self._ended(running, start + _GRACE_S) and running.step.resume is not None:
+                    self.console.print(f"{running.step.name} is saving; Ctrl-C again ends it at once")
+                    self._ended(running, start + _SAVING_S)
+        except KeyboardInterrupt:
+            self.console.print("ending what has not ended yet")
         for running in self._running:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                running.process.wait(max(0.0, deadline - time.monotonic()))
             signal_group(running.process, signal.SIGKILL)  # also what the child has left behind
             running.process.wait()
             running.lock.close()
         self._running = []
+
+    @staticmethod
+    def _ended(running: Running, deadline: float) -> bool:
+        try:
+            running.process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            return False
+        return True
 
 
 def carry_out(runner: StepRunner, steps: Sequence[Step]) -> bool:

@@ -13,6 +13,7 @@ from typing import Any, Final
 from kvg.cli import shipped_configs
 from kvg.errors import ConfigError
 from kvg.evaluation.case import PREDICTIONS
+from kvg.run_folder import newest_checkpoint
 from kvg.tools.demo import CHECKPOINT
 from kvg.tools.overlays import merged_settings, num_processes
 from kvg.tools.steps import Step
@@ -229,7 +230,5 @@ def _texts(value: Any) -> Iterator[str]:
 
 def _last_checkpoint(folder: Path) -> tuple[str, ...] | None:
     """How an interrupted training goes on; None where it has kept nothing yet."""
-    kept = [path for path in folder.glob("*/version_*/checkpoints/last.ckpt") if path.exists()]  # no broken link
-    if not kept:
-        return None
-    return "--ckpt_path", str(max(kept, key=lambda path: path.stat().st_mtime))
+    newest = newest_checkpoint(folder)
+    return None if newest is None else ("--ckpt_path", str(newest))

@@ -7,13 +7,14 @@ import importlib
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
 from kvg.cli import main
-from kvg.lightning_cli import explain
+from kvg.parser_errors import explain
 from kvg.tools import main as data_door
 
 STAGE = ["fit", "-c", "configs/stage/cot_sft.yaml", "-c", "configs/backbone/tiny.yaml", "--trainer.accelerator=cpu"]
@@ -85,9 +86,16 @@ def faulty(tmp_path: Path) -> Path:
     ids=lambda value: value[-1].rpartition("/")[2] if isinstance(value, list) else "",
 )
 def test_a_fault_is_one_line(
-    args: list[str], said: str, faulty: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    args: list[str],
+    said: str,
+    faulty: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    lab_shards: Callable[..., str],
 ) -> None:
     given = [arg.replace("TMP", str(faulty)) for arg in args]
+    if {"--model.backbone.checkpoint=TMP", "--ckpt_path=TMP/other.ckpt"} & {*args}:
+        given.append(f"--data.train={lab_shards(tmp_path / 'set', 1)}")  # for data is looked at first
     if len(given) > 1 and given[1:2] == ["-c"] and "stage" in given[2]:
         given += [f"--trainer.default_root_dir={tmp_path}/run"]
     assert main(given) == 2
