@@ -1,21 +1,35 @@
-"""LoRA adapters as PEFT saves them: a folder of their own, worked into the weights of the model they belong to."""
+"""LoRA adapters as PEFT saves them: a folder of their own, worked into the weights of the model they belong to.
+
+Which layers get an adapter is read from the names of the weights. What ``adapter_config.json`` says of it is a pattern
+over the names that parts of the model had in the transformers of its time, and training frameworks patch PEFT to read
+such patterns in their own way.
+"""
 
 from __future__ import annotations
 
-import json
+import re
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from torch import nn
+
+from kvg.backbones.checkpoint_files import fault, read_object, reading
+from kvg.backbones.weight_files import current_name, former_name, tensor_shapes
 from kvg.errors import ConfigError
+from kvg.ranges import check_number, check_whole
+from kvg.records import excerpt
 
 SETTINGS: Final = "adapter_config.json"
 _WEIGHTS: Final = "adapter_model.safetensors"
-# What parts of the model were called before transformers 4.52, in whose time many adapters were trained.
-_RENAMED: Final = (
-    ("base_model.model.model.layers.", "base_model.model.model.language_model.layers."),
-    ("base_model.model.visual.", "base_model.model.model.visual."),
-)
+_PREFIX: Final = "base_model.model."
+_DOWN: Final = re.compile(r"(.+)\.lora_(?:A\.weight|embedding_A)")
+# What cannot be worked into the weights so that nothing but the weights is left, or would import code by its name.
+_BEYOND: Final = (
+    "alora_invocation_tokens", "arrow_config", "kasa_config", "layer_replication", "megatron_config",
+    "monteclora_config", "target_parameters", "use_bdlora", "use_qalora",
+)  # fmt: skip
 
 
 def adapter_base(checkpoint: str) -> str | None:
@@ -24,61 +38,167 @@ def adapter_base(checkpoint: str) -> str | None:
     Raises:
         ConfigError: it does not tell, or its adapters are no LoRA.
     """
-    path = Path(checkpoint) / SETTINGS
-    if not path.is_file():
+    if not (Path(checkpoint) / SETTINGS).is_file():
         return None
-    try:
-        told = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise _fault(checkpoint, f"{SETTINGS} cannot be read ({error})") from error
-    if not isinstance(told, dict) or told.get("peft_type") != "LORA":
-        raise _fault(checkpoint, f"{SETTINGS} is not that of a LoRA; merge the adapters where they were trained")
-    base = told.get("base_model_name_or_path")
+    settings = read_object(checkpoint, SETTINGS)
+    if settings.get("peft_type") != "LORA":
+        raise fault(checkpoint, f"its {SETTINGS} is not that of a LoRA; merge the adapters where they were trained")
+    base = settings.get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
-        raise _fault(checkpoint, f"{SETTINGS} names no model; write base_model_name_or_path")
+        raise fault(checkpoint, f"its {SETTINGS} names no model; write base_model_name_or_path")
+    if (Path(base) / SETTINGS).is_file():
+        raise fault(checkpoint, f"belongs to '{base}', which holds adapters, too; merge those first")
+    _check(checkpoint, settings)
     return base
 
 
 def with_adapter(model: Any, checkpoint: str) -> Any:
     """A model with adapters worked into its weights; from then on there is nothing left of them.
 
+    It computes what PEFT computes with the adapters beside the weights. Where embeddings and output layer share their
+    weights and the adapters change one of them, they are parted.
+
     Args:
         model: that ``adapter_base`` names.
         checkpoint: folder of the adapters.
 
     Raises:
-        ConfigError: the weights are missing, damaged, no safetensors, or of another model.
+        ConfigError: settings or weights are missing, damaged, no safetensors, or of another model.
     """
     from peft import LoraConfig, PeftModel, set_peft_model_state_dict
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    folder = Path(checkpoint)
-    if not (folder / _WEIGHTS).is_file():
-        raise _fault(checkpoint, f"has no {_WEIGHTS}; save the adapters as safetensors")
+    ranks = _ranks(tensor_shapes(checkpoint, _WEIGHTS))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # settings of a newer PEFT; and what does not fit, which is told below
+        with reading(checkpoint, f"its {SETTINGS} cannot be used"):
+            config = LoraConfig.from_pretrained(checkpoint)
+            _aim(checkpoint, config, model, ranks)
+        with reading(checkpoint, "cannot be put on its model"):
+            saved = load_file(Path(checkpoint) / _WEIGHTS)
+            weights = {_PREFIX + _current(name): value for name, value in saved.items()}
+            adapted = PeftModel(model, config)
+            report = set_peft_model_state_dict(adapted, weights)
+            missing, strange = _missing(adapted, report.missing_keys), list(report.unexpected_keys)
+            if missing or strange:
+                first = (missing + strange)[0]
+                remedy = f"{len(missing)} weights are missing and {len(strange)} fit no layer ({first}, ...)"
+                raise fault(checkpoint, f"{remedy}; give the model that the adapters were trained on")
+            parted = _part(model)
+            merged = adapted.merge_and_unload().requires_grad_(True)  # adapters had frozen all else
+    if parted:
+        _join_or_stay(merged)
+    return merged
+
+
+def _missing(adapted: nn.Module, names: Sequence[str]) -> list[str]:
+    """Parameters of adapters among those not loaded, without what shares the tensor of another that was."""
+    parameters = dict(adapted.named_parameters(remove_duplicate=False))
+    loaded = {id(parameter) for name, parameter in parameters.items() if name not in set(names)}
+    added = [name for name in names if re.search(r"lora_|modules_to_save\.|trainable_tokens_", name)]
+    return [name for name in added if name not in parameters or id(parameters[name]) not in loaded]
+
+
+def _ranks(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+    """Ranks of the adapters by the layers that they belong to, as these are called in the file."""
+    matches = ((_DOWN.fullmatch(name.removeprefix(_PREFIX)), shape) for name, shape in shapes.items())
+    return {match[1]: shape[0] for match, shape in matches if match and shape}
+
+
+def _check(checkpoint: str, settings: Mapping[str, Any]) -> None:
+    """Refuses settings that cannot work, and heads of weights that cannot be read, before the model is loaded."""
+    if beyond := [name for name in _BEYOND if settings.get(name)]:
+        remedy = f"sets {beyond[0]}, which cannot be merged here; merge it where it was trained"
+        raise fault(checkpoint, f"its {SETTINGS} {remedy}")
     try:
-        weights = {_name(name): value for name, value in load_file(folder / _WEIGHTS).items()}
-        adapted = PeftModel(model, LoraConfig.from_pretrained(folder))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what does not fit is told below, with what to do
-            told = set_peft_model_state_dict(adapted, weights)
-    except (OSError, SafetensorError, ValueError, TypeError, RuntimeError) as error:
-        first = " ".join(str(error).split())[:300]
-        raise _fault(checkpoint, f"cannot be put on its model ({first}); give both as they were trained") from error
-    missing = [name for name in told.missing_keys if "lora_" in name]
-    unused = list(told.unexpected_keys)
-    if missing or unused:
-        remedy = f"{len(missing)} weights are missing and {len(unused)} fit no layer ({(missing + unused)[0]}, ...)"
-        raise _fault(checkpoint, f"{remedy}; give the model that the adapters were trained on")
-    return adapted.merge_and_unload()
+        check_whole("r", settings.get("r", 8), 1)
+        check_number("lora_alpha", settings.get("lora_alpha", 8))
+        for name in ("rank_pattern", "alpha_pattern"):
+            pattern = settings.get(name) or {}
+            if not isinstance(pattern, Mapping):
+                raise ConfigError(name, f"{excerpt(pattern)} is no mapping of layers")
+            for key, value in pattern.items():
+                check_number(f"{name}: {key}", value)
+    except ConfigError as error:
+        raise fault(checkpoint, f"its {SETTINGS}: {error.field}: {error.remedy}; correct it") from error
+    if not (Path(checkpoint) / _WEIGHTS).is_file():
+        raise fault(checkpoint, f"has no {_WEIGHTS}; save the adapters as safetensors")
+    tensor_shapes(checkpoint, _WEIGHTS)
 
 
-def _name(name: str) -> str:
-    for old, new in _RENAMED:
-        if name.startswith(old):
-            return new + name[len(old) :]
-    return name
+def _aim(checkpoint: str, config: Any, model: nn.Module, ranks: Mapping[str, int]) -> None:
+    """Makes a config name the layers that have weights, each with its rank and scale.
+
+    Args:
+        checkpoint: for messages.
+        config: of the adapters; changed in place.
+        model: that they are put on.
+        ranks: see ``_ranks``.
+
+    Raises:
+        ConfigError: the layers are not those of the model, or their ranks not those of the config.
+    """
+    from peft.tuners.tuners_utils import check_target_module_exists
+    from peft.utils.other import get_pattern_key
+
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Embedding)}
+    current = {name: _current(f"{name}.")[:-1] for name in ranks}
+    if strangers := [name for name in ranks if current[name] not in layers]:
+        remedy = f"has weights for {len(strangers)} layers that its model lacks ({strangers[0]}, ...)"
+        raise fault(checkpoint, f"{remedy}; give the model that the adapters were trained on")
+    old = any(current[name] != name for name in ranks)
+    missing = [
+        name
+        for name, module in layers.items()
+        if isinstance(module, nn.Linear)
+        and name not in current.values()
+        and config.target_modules != "all-linear"
+        and check_target_module_exists(config, former_name(name) if old else name)
+    ]
+    if missing:
+        remedy = f"lacks weights of {len(missing)} layers that its {SETTINGS} targets ({missing[0]}, ...)"
+        raise fault(checkpoint, f"{remedy}; copy its files anew")
+    scales = {}
+    for name, rank in ranks.items():
+        told = config.rank_pattern.get(get_pattern_key(config.rank_pattern, name), config.r)
+        if rank != told:
+            remedy = f"says rank {told} of {name}, and its weights have {rank}; copy its files anew"
+            raise fault(checkpoint, f"its {SETTINGS} {remedy}")
+        scales[name] = config.alpha_pattern.get(get_pattern_key(config.alpha_pattern, name), config.lora_alpha)
+    config.target_modules = set(current.values())
+    config.exclude_modules = config.layers_to_transform = config.layers_pattern = None
+    config.rank_pattern = {re.escape(current[name]): rank for name, rank in ranks.items()}
+    config.alpha_pattern = {re.escape(current[name]): scale for name, scale in scales.items()}
+    if config.modules_to_save:
+        config.modules_to_save = [_current(f"{name}.")[:-1] for name in config.modules_to_save]
 
 
-def _fault(checkpoint: str, remedy: str) -> ConfigError:
-    return ConfigError("backbone.checkpoint", f"'{checkpoint}' {remedy}")
+def _current(name: str) -> str:
+    return current_name(name.removeprefix(_PREFIX))
+
+
+def _ends(model: Any) -> list[Any]:
+    """Embeddings and output layer without what PEFT has put around them."""
+    ends = [model.model.language_model.embed_tokens, model.lm_head]
+    for place, module in enumerate(ends):
+        while inner := getattr(module, "base_layer", getattr(module, "original_module", None)):
+            module = ends[place] = inner
+    return ends
+
+
+def _part(model: Any) -> bool:
+    """Gives the output layer weights of its own where it shares those of the embeddings and one of them is adapted."""
+    embeddings, head = _ends(model)
+    untouched = embeddings is model.model.language_model.embed_tokens and head is model.lm_head
+    if untouched or head.weight is not embeddings.weight:
+        return False
+    head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)
+    return True
+
+
+def _join_or_stay(model: Any) -> None:
+    """Shares the weights again where both have been changed alike; says of a model whether it shares them."""
+    embeddings, head = _ends(model)
+    model.config.tie_word_embeddings = head.weight.equal(embeddings.weight)
+    if model.config.tie_word_embeddings:
+        head.weight = embeddings.weight

@@ -25,18 +25,17 @@ from kvg.backbones.chat_template import TURN_END
 from kvg.backbones.checkpoints import Description, describe_checkpoint, load_model
 from kvg.backbones.features import FeatureCache
 from kvg.backbones.folders import end_tokens, full_state, is_export, trained_mode, write_folder
-from kvg.backbones.lora import LoRASettings, add_lora, lora_disabled, merged_state
+from kvg.backbones.freezing import check_parts, recompute_activations, set_trained_parts
+from kvg.backbones.lora import LoRASettings, lora_disabled, merged_state
 from kvg.backbones.picture_settings import with_budget
 from kvg.backbones.processor import QwenVLProcessor
 from kvg.backbones.scoring import completion_logprobs, labelled_states
+from kvg.backbones.sharding import shard
 from kvg.backbones.shared_prefix import install
 from kvg.backbones.soundness import check_weights
 from kvg.errors import ConfigError
 from kvg.rl.logprobs import token_logprobs
 from kvg.text.box_codec import BoxCodec
-
-# Entry points that run the model.
-RUN_METHODS = ("prefill", "decode", "completion_logprobs", "label_loss", "with_features")
 
 
 class Backbone(nn.Module, ABC):
@@ -50,7 +49,8 @@ class Backbone(nn.Module, ABC):
             the model was trained with.
         freeze_vision: leave the vision tower as it is (stage 1 of the paper).
         freeze_projector: leave the projector as it is (stage 1 of the paper).
-        lora: adapters on the language model instead of full training; None = full.
+        lora: adapters on the language model instead of training it whole; None = whole. Vision tower and projector are
+            trained whole beside them where they are not frozen.
         attn: attention implementation of transformers.
         gradient_checkpointing: recompute activations in the backward pass.
         share_prefix: when a group of completions is sampled or scored, compute and keep their prompt once; needs
@@ -85,6 +85,7 @@ class Backbone(nn.Module, ABC):
         super().__init__()
         if dtype not in ("auto", "float32", "bfloat16"):
             raise ConfigError("backbone.dtype", f"'{dtype}' is not one of auto, float32, bfloat16")
+        check_parts(freeze_vision, freeze_projector, feature_cache_mb)
         self.checkpoint, self.codec = checkpoint, self.make_codec()
         self.trained_mode = trained_mode(checkpoint)
         base = adapter_base(checkpoint)
@@ -103,16 +104,10 @@ class Backbone(nn.Module, ABC):
         patch_embedding.install(self.model.model.visual)
         if self.shares_prefix:
             install(self.model.model.language_model)
-        self._freeze(freeze_vision, freeze_projector)
-        self.lora = lora
-        if lora is not None:
-            add_lora(self.model, lora)
-        self.recomputes = gradient_checkpointing
+        set_trained_parts(self.model, freeze_vision, freeze_projector, lora)
+        self.lora, self.recomputes = lora, gradient_checkpointing
         if gradient_checkpointing:
-            # The new name of the method came after transformers 5.17.
-            enable = getattr(self.model, "activation_checkpointing_enable", self.model.gradient_checkpointing_enable)
-            enable({"use_reentrant": False})
-            self.model.enable_input_require_grads()
+            recompute_activations(self.model)
 
     # -- made by the family ----------------------------------------------------------------------------------------
     @abstractmethod
@@ -138,11 +133,6 @@ class Backbone(nn.Module, ABC):
             ConfigError: its weights are missing, damaged, or do not fit its settings.
         """
         return load_model(self.hf_class, checkpoint, description.config, dtype, attn)
-
-    def _freeze(self, vision: bool, projector: bool) -> None:
-        for name, parameter in self.model.model.visual.named_parameters():
-            if projector if name.startswith("merger.") else vision:
-                parameter.requires_grad_(False)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         with float32_buffers(self.model):
@@ -288,20 +278,19 @@ class Backbone(nn.Module, ABC):
         dist.all_reduce(flag, dist.ReduceOp.MAX)
         return bool(flag.item())
 
+    @property
+    def keeps_base(self) -> bool:
+        """Whether training leaves the model as it was below its adapters, so that ``base_weights`` gives it back."""
+        return self.lora is not None and self.sees_alike
+
     def base_weights(self) -> AbstractContextManager[None]:
         """Within this block a LoRA model is the one that its adapters were put on."""
         return lora_disabled(self.model)
 
     # -- sharding and export ---------------------------------------------------------------------------------------
     def shard(self, mesh: Any) -> None:
-        """FSDP2: every layer of both towers is a unit, the rest is the root, gathered at each entry point."""
-        from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
-
-        for block in [*self.model.model.visual.blocks, *self.model.model.language_model.layers]:
-            fully_shard(block, mesh=mesh)
-        fully_shard(self, mesh=mesh)
-        for name in RUN_METHODS:
-            register_fsdp_forward_method(self, name)
+        """See ``kvg.backbones.sharding.shard``."""
+        shard(self, self.model, mesh)
         self.sharded = True
 
     def export(self, folder: str | Path, mode: str | None = None) -> None:

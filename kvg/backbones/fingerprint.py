@@ -18,13 +18,16 @@ def fingerprint(checkpoint: str) -> list[list[str]]:
     Training changes nearly all weights, so samples tell models apart, and a folder of 15 GB is known in a second. A
     name on the hub stands for itself.
     """
+    base = adapter_base(checkpoint)  # adapters are nothing without the model they belong to
+    return _files(checkpoint) + (_files(base) if base else [])
+
+
+def _files(checkpoint: str) -> list[list[str]]:
     folder = Path(checkpoint)
     if checkpoint == "lab" and not folder.is_dir():
         folder = Path(str(resources.files("kvg.lab") / "base"))
     paths = sorted(folder.iterdir()) if folder.is_dir() else []
-    found = [[path.name, *sampled(path)] for path in paths if path.suffix in _KINDS]
-    base = adapter_base(checkpoint)  # adapters are nothing without the model they belong to
-    return found + (fingerprint(base) if base and base != checkpoint else [])
+    return [[path.name, *sampled(path)] for path in paths if path.suffix in _KINDS and path.is_file()]
 
 
 def saved_fingerprint(path: str) -> list[list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from kvg.errors import ConfigError
+from kvg.ranges import check_number, check_whole
 
 
 @dataclass(frozen=True)
@@ -35,29 +37,36 @@ class LoRASettings:
         Raises:
             ConfigError: a setting cannot work.
         """
-        if self.r < 1:
-            raise ConfigError("backbone.lora.r", f"{self.r} must be at least 1; for no adapters set lora to null")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError("backbone.lora.dropout", f"{self.dropout} is not a share; give 0 to below 1")
+        check_whole("backbone.lora.r", self.r, 1)
+        check_number("backbone.lora.alpha", self.alpha, 0, above=True)
+        check_number("backbone.lora.dropout", self.dropout, 0, 1, below=True)
+        names = self.targets
+        if isinstance(names, str) or not names or not all(isinstance(name, str) and name for name in names):
+            raise ConfigError("backbone.lora.targets", f"{names!r} names no layers; for no adapters set lora to null")
 
 
 def add_lora(model: nn.Module, settings: LoRASettings) -> None:
     """Puts adapters into the language model, in place, and freezes all else.
 
     Raises:
-        ConfigError: no layer has such a name.
+        ConfigError: no layer has one of the names, or it is not linear.
     """
-    names = "|".join(settings.targets)
+    language = model.get_submodule("model.language_model")
+    layers = {name: module for name, module in language.named_modules() if name}
+    for target in settings.targets:
+        matches = [module for name, module in layers.items() if f".{name}".endswith(f".{target}")]
+        if not all(isinstance(module, nn.Linear) for module in matches) or not matches:
+            linear = {name.rpartition(".")[2] for name, module in layers.items() if isinstance(module, nn.Linear)}
+            remedy = f"'{target}' names no linear layer of the language model; choose from {', '.join(sorted(linear))}"
+            raise ConfigError("backbone.lora.targets", remedy)
+    names = "|".join(re.escape(name) for name in settings.targets)
     config = LoraConfig(
         r=settings.r,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         target_modules=rf".*language_model.*\.({names})",
     )
-    try:
-        inject_adapter_in_model(config, model)
-    except ValueError as error:
-        raise ConfigError("backbone.lora.targets", f"{settings.targets} name no layer ({error})") from error
+    inject_adapter_in_model(config, model)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_("lora_" in name)
 

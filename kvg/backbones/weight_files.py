@@ -38,6 +38,18 @@ def current_name(name: str) -> str:
     return name
 
 
+def former_name(name: str) -> str:
+    """What a part of the model was called before.
+
+    >>> former_name("model.language_model.layers.0.mlp"), former_name("lm_head")
+    ('model.layers.0.mlp', 'lm_head')
+    """
+    for old, new in RENAMED:
+        if name.startswith(new):
+            return old + name[len(new) :]
+    return name
+
+
 def weight_files(checkpoint: str) -> dict[str, tuple[int, ...]]:
     """Shapes of all weights in a folder by their names of today, from the heads of its files.
 

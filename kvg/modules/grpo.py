@@ -116,7 +116,7 @@ class GRPOModule(StageModule):
     def configure_model(self) -> None:
         """Keeps the stage-1 model as the reference before anything is sharded or loaded."""
         fitting = self.trainer.state.fn == TrainerFn.FITTING
-        if fitting and self.loss.beta and self.backbone.lora is None and not self._reference:
+        if fitting and self.loss.beta and not self.backbone.keeps_base and not self._reference:
             reference = copy.deepcopy(self.backbone).requires_grad_(False).eval()
             if self.device_mesh is not None:
                 reference.shard(self.device_mesh["data_parallel"])

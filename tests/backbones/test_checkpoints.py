@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 import torch
@@ -118,7 +119,38 @@ def test_adapter_that_fits_no_layer():
         Qwen2VLBackbone("tiny", lora=LoRASettings(targets=("q_projection",)))
 
 
-@pytest.mark.parametrize("settings", [{"r": 0}, {"dropout": 1.5}])
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        (("q_proj", "qkv"), "'qkv' names no linear layer of the language model; choose from down_proj, gate_proj"),
+        (("embed_tokens",), "'embed_tokens' names no linear layer"),
+        (("lm_head",), "'lm_head' names no linear layer"),
+        (("mlp",), "'mlp' names no linear layer"),
+        (("q_pro.",), "'q_pro.' names no linear layer"),
+    ],
+)
+def test_adapters_on_what_has_no_place_for_them(targets, message):
+    with pytest.raises(ConfigError, match=rf"backbone\.lora\.targets: {message}"):
+        Qwen2VLBackbone("tiny", lora=LoRASettings(targets=targets))
+
+
+@pytest.mark.parametrize("what", ["vision", "projector"])
+def test_visual_tokens_that_change_are_not_kept(what):
+    with pytest.raises(ConfigError, match=r"feature_cache_mb: 64 keeps visual tokens, which change while the \w+"):
+        Qwen2VLBackbone("tiny", feature_cache_mb=64, **{f"freeze_{what}": False})
+
+
+@pytest.mark.parametrize("value", [-1, 0.5, "64", True])
+def test_memory_that_is_no_size(value):
+    with pytest.raises(ConfigError, match=r"backbone\.feature_cache_mb: .* must be a whole number of at least 0"):
+        Qwen2VLBackbone("tiny", feature_cache_mb=value)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"r": 0}, {"r": 1.5}, {"r": True}, {"dropout": 1.5}, {"dropout": 1}, {"dropout": -0.1}, {"dropout": math.nan},
+     {"alpha": 0}, {"alpha": -1}, {"alpha": math.inf}, {"targets": ()}, {"targets": "q_proj"}, {"targets": ("",)}],
+)  # fmt: skip
 def test_impossible_adapter(settings):
     with pytest.raises(ConfigError, match=rf"backbone\.lora\.{next(iter(settings))}"):
         Qwen2VLBackbone("tiny", lora=LoRASettings(**settings))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 
+import lightning as L
 import pytest
 import torch
 
@@ -82,6 +83,50 @@ def test_adapters_alone_move(fit, tiny, adamw, two, tmp_path):
     moved = {n for n, value in backbone.model.state_dict().items() if not torch.equal(value, before[n])}
     assert moved == {n for n in before if "lora_" in n}
     assert not any("lora" in n for n in Qwen2VLBackbone(str(tmp_path / "export")).state_dict())
+
+
+@pytest.mark.parametrize(("vision", "projector"), [(True, False), (False, True), (False, False)])
+def test_adapters_beside_a_trained_tower(fit, tiny, adamw, two, tmp_path, vision, projector):
+    """Adapters take the place of the language model's weights alone; what is not frozen is trained and exported."""
+    backbone = tiny(lora=LoRASettings(r=4), freeze_vision=vision, freeze_projector=projector)
+    before = {name: value.clone() for name, value in backbone.model.state_dict().items()}
+    fit(CoTSFTModule(backbone, adamw(1e-2), warmup=0.0), CoTSFTDataModule(two, batch_size=2), 2)
+    moved = {n for n, value in backbone.model.state_dict().items() if not torch.equal(value, before[n])}
+    merger = {n for n in before if n.startswith("model.visual.merger.")}
+    tower = {n for n in before if n.startswith("model.visual.")} - merger
+    # A bias of keys moves all scores of a query alike, so that it has no gradient but that of rounding.
+    assert {n for n in before if "lora_" in n} <= moved
+    assert not any("base_layer" in n or "embed_tokens" in n for n in moved)
+    assert bool(tower & moved) == (not vision)
+    assert bool(merger & moved) == (not projector)
+    exported = Qwen2VLBackbone(str(tmp_path / "export")).model.state_dict()
+    assert all(torch.equal(exported[n], backbone.model.state_dict()[n]) for n in tower | merger)
+
+
+def test_adapters_beside_a_trained_tower_go_on_where_they_were(fit, tiny, adamw, two, tmp_path):
+    """Three steps, and two with a third after a checkpoint, end in the same weights."""
+
+    def run(steps, **settings):
+        backbone = tiny(lora=LoRASettings(r=4), freeze_vision=False, freeze_projector=False)
+        module = CoTSFTModule(backbone, adamw(1e-3), warmup=0.0, schedule="constant", export=False)
+        fit(module, CoTSFTDataModule(two, batch_size=2), steps, **settings)
+        return module
+
+    whole = run(3).state_dict()
+    module = run(2)
+    module.trainer.save_checkpoint(tmp_path / "two.ckpt")
+    again = CoTSFTModule(
+        tiny(lora=LoRASettings(r=4), freeze_vision=False, freeze_projector=False), adamw(1e-3), 0.0, "constant",
+        export=False,
+    )  # fmt: skip
+    data = CoTSFTDataModule(two, batch_size=2)
+    data.connect(again.backbone)
+    trainer = L.Trainer(
+        accelerator="cpu", max_steps=3, max_epochs=-1, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,
+    )  # fmt: skip
+    trainer.fit(again, data, ckpt_path=tmp_path / "two.ckpt", weights_only=True)
+    assert all(torch.equal(value, whole[name]) for name, value in again.state_dict().items())
 
 
 def test_activations_are_recomputed_in_training(fit, tiny, adamw, two):

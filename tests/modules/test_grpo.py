@@ -120,6 +120,20 @@ def test_adapters_are_their_own_reference(train, tiny, adamw):
     assert moved(module, before) == {n for n in before if "lora_" in n}
 
 
+def test_adapters_beside_a_trained_tower_have_a_copy_as_reference(train, tiny, adamw):
+    """Without its adapters the policy is not the stage-1 model any more, since its tower has moved."""
+    backbone = tiny(lora=LoRASettings(r=4), freeze_vision=False)
+    module = grpo(backbone, SPACES, adamw(1e-2), group_size=4, beta=0.1, **SMALL)
+    before = state(module)
+    log = train(module, 3)
+    (reference,) = module._reference
+    assert all(torch.equal(value, before[name]) for name, value in reference.model.state_dict().items())
+    assert log["train/kl"][0] == pytest.approx(0.0, abs=1e-6)
+    assert log["train/kl"][2] > 1e-4
+    assert any("visual.blocks" in name for name in moved(module, before))
+    assert not any("base_layer" in name for name in moved(module, before))
+
+
 def test_without_beta_there_is_no_reference(train, tiny, adamw):
     module = grpo(tiny(), SPACES, adamw(1e-2), group_size=4, beta=0.0, **SMALL)
     log = train(module, 1)

@@ -1,0 +1,52 @@
+"""Which parts of a model are trained: vision tower, projector, and the language model or adapters on it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kvg.backbones.lora import LoRASettings, add_lora
+from kvg.errors import ConfigError
+from kvg.ranges import check_whole
+
+
+def check_parts(freeze_vision: bool, freeze_projector: bool, feature_cache_mb: int) -> None:
+    """Refuses settings that would do nothing together.
+
+    Raises:
+        ConfigError: visual tokens are to be kept although training changes them, or the memory for them is no size.
+    """
+    check_whole("backbone.feature_cache_mb", feature_cache_mb, 0)
+    if feature_cache_mb and not (freeze_vision and freeze_projector):
+        trained = "vision tower" if not freeze_vision else "projector"
+        remedy = f"{feature_cache_mb} keeps visual tokens, which change while the {trained} is trained; set it to 0"
+        raise ConfigError("backbone.feature_cache_mb", f"{remedy}, or freeze vision and projector")
+
+
+def set_trained_parts(model: Any, freeze_vision: bool, freeze_projector: bool, lora: LoRASettings | None) -> None:
+    """Freezes what is not trained, in place; puts in adapters.
+
+    Adapters take the place of the language model's own weights, and of nothing else: vision tower and projector are
+    trained whole beside them where they are not frozen.
+
+    Args:
+        model: the Hugging Face model.
+        freeze_vision: leave the vision tower as it is.
+        freeze_projector: leave the projector as it is.
+        lora: adapters on the language model; None trains it whole.
+
+    Raises:
+        ConfigError: the adapters fit no layer.
+    """
+    visual = model.model.visual
+    if lora is not None:
+        add_lora(model, lora)
+    for name, parameter in visual.named_parameters():
+        parameter.requires_grad_(not (freeze_projector if name.startswith("merger.") else freeze_vision))
+
+
+def recompute_activations(model: Any) -> None:
+    """Has activations recomputed in the backward pass instead of kept."""
+    # The new name of the method came after transformers 5.17.
+    enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
+    enable({"use_reentrant": False})
+    model.enable_input_require_grads()
