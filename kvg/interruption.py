@@ -47,6 +47,7 @@ class SaveOnSignal(Callback):
         self._noted: signal.Signals | None = None
         self._last_step = -1
         self._validation_is_due = False  # in the checkpoint that is being saved
+        self._before: dict[signal.Signals, Any] = {}
 
     @property
     def enabled(self) -> bool:
@@ -60,6 +61,7 @@ class SaveOnSignal(Callback):
         if stage != "fit" or quick or not self.enabled or threading.current_thread() is not threading.main_thread():
             return
         signals = [one for one in self.signals if signal.getsignal(one) != signal.SIG_IGN]
+        self._before = {one: signal.getsignal(one) for one in signals}
         connector = trainer._signal_connector
         register = connector.register_signal_handlers
 
@@ -73,6 +75,12 @@ class SaveOnSignal(Callback):
 
         take()
         connector.register_signal_handlers = register_and_take  # type: ignore[method-assign]
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Gives the signals back to whoever had them."""
+        for one, handler in self._before.items():
+            signal.signal(one, handler)
+        self._before = {}
 
     def note(self, number: int, frame: FrameType | None) -> None:
         """Handles a signal: notes the first one."""
