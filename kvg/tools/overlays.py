@@ -166,8 +166,10 @@ def _parse(arguments: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
             config = self.config[arguments[0]]
             raise Parsed(config.as_dict(), command.dump(config, skip_default=True, skip_validation=True))
 
-    for name in ("lightning.fabric", "lightning.pytorch"):  # which seed is set is no news of a command that runs later
-        logging.getLogger(name).setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("lightning.fabric", "lightning.pytorch")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:  # which seed is set is no news of a command that runs later
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), reported():
             warnings.simplefilter("ignore")
@@ -175,4 +177,7 @@ def _parse(arguments: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     except Parsed as parsed:
         merged, changed = parsed.args
         return merged, yaml.safe_load(changed)
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
     raise AssertionError("objects are made after parsing")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import shlex
 from concurrent.futures import Future
 from dataclasses import replace
@@ -47,12 +46,7 @@ def here(monkeypatch):
                 done.set_exception(error)
             return done
 
-    loggers = [logging.getLogger(name) for name in ("lightning.fabric", "lightning.pytorch")]
-    levels = [logger.level for logger in loggers]
     monkeypatch.setattr(overlays, "ProcessPoolExecutor", Inline)
-    yield
-    for logger, level in zip(loggers, levels, strict=True):
-        logger.setLevel(level)
 
 
 @pytest.mark.parametrize(
