@@ -9,7 +9,8 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
-from kvg.errors import ConfigError, TrainingError
+from kvg.errors import TrainingError
+from kvg.ranges import check_number, check_whole
 from kvg.rewards.diagnosis import Start, nothing_learnt
 
 LENGTH, ENTROPY = "train/completion_length", "train/entropy"
@@ -30,7 +31,7 @@ class CollapseGuard(Callback):
         stop: end the run instead of warning once for each sign.
 
     Raises:
-        ConfigError: ``steps`` is below 1.
+        ConfigError: a number is out of range.
     """
 
     def __init__(
@@ -42,8 +43,12 @@ class CollapseGuard(Callback):
         max_unparsed: float = 0.5,
         stop: bool = False,
     ) -> None:
-        if steps < 1:
-            raise ConfigError("callbacks.CollapseGuard.steps", f"{steps} must be at least 1")
+        field = "callbacks.CollapseGuard"
+        check_whole(f"{field}.steps", steps, 1)
+        for name, value in (("min_entropy", min_entropy), ("min_reward_std", min_reward_std)):
+            check_number(f"{field}.{name}", value, 0)
+        for name, value in (("min_length_share", min_length_share), ("max_unparsed", max_unparsed)):
+            check_number(f"{field}.{name}", value, 0, 1)
         self.steps, self.min_length_share, self.min_entropy = steps, min_length_share, min_entropy
         self.min_reward_std, self.max_unparsed, self.stop = min_reward_std, max_unparsed, stop
         self.first_length: float | None = None

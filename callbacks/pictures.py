@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image, ImageDraw
 
 from kvg.pictures import read_rgb
+from kvg.ranges import check_whole
 from kvg.text.box_codec import from_norm
 from kvg.types import Box, Sample
 
@@ -30,6 +31,7 @@ class BoxPictures(Callback):
     """
 
     def __init__(self, num: int = 8) -> None:
+        check_whole("callbacks.BoxPictures.num", num, 0)
         self.num = num
         self._num_shown: dict[str, int] = {}
 

@@ -11,6 +11,8 @@ from lightning.pytorch.callbacks import RichProgressBar
 from rich.console import Console
 from torch import Tensor
 
+from kvg.ranges import check_number, check_whole
+
 SHOWN = {  # name on the bar: log key
     "loss": "train/loss",
     "reward": "train/reward/total",
@@ -34,6 +36,8 @@ class StageProgress(RichProgressBar):
     """
 
     def __init__(self, shown: dict[str, str] | None = None, line_every_s: float = 30.0, refresh_rate: int = 1) -> None:
+        check_number("callbacks.StageProgress.line_every_s", line_every_s, 0)
+        check_whole("callbacks.StageProgress.refresh_rate", refresh_rate, 0)
         super().__init__(refresh_rate=refresh_rate, leave=True)
         self.shown: Mapping[str, str] = SHOWN if shown is None else shown
         self.line_every_s = line_every_s

@@ -10,6 +10,8 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from kvg.ranges import check_whole
+
 
 class Throughput(Callback):
     """Logs samples per second over all processes, the share of time spent waiting for data, and peak GPU memory.
@@ -22,6 +24,7 @@ class Throughput(Callback):
     """
 
     def __init__(self, every: int = 10) -> None:
+        check_whole("callbacks.Throughput.every", every, 1)
         self.every = every
         self._restart()
 

@@ -14,6 +14,7 @@ from data_modules.recipe import Recipe, ReplayText
 from kvg.errors import ConfigError, DataError
 from kvg.formats.stores import open_store
 from kvg.formats.written_boxes import Reading
+from kvg.ranges import check_whole
 from kvg.shards.dataset import ShardDataset
 from kvg.shards.reader import SampleStore, ShardFolder
 from kvg.types import Batch, Processor
@@ -55,8 +56,8 @@ class CompositeDataModule(L.LightningDataModule):
         sets: Collection[str] = ("train", "val"),
     ) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise ConfigError("data.batch_size", f"{batch_size} must be at least 1")
+        for field, value, low in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0), ("seed", seed, 0)):
+            check_whole(f"data.{field}", value, low)
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self._declared = (box_unit, boxes_of)
         for field, given in (("box_unit", box_unit), ("boxes_of", boxes_of)):

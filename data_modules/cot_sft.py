@@ -8,6 +8,7 @@ from data_modules.base import BySet, CompositeDataModule
 from data_modules.loader import StreamLoader
 from data_modules.recipe import Recipe, ReplayText, TextProcessor, check_replay, load_replay
 from kvg.errors import ConfigError
+from kvg.ranges import check_whole
 from kvg.types import Processor
 
 
@@ -51,6 +52,7 @@ class CoTSFTDataModule(CompositeDataModule):
         boxes_of: BySet = "upright",
     ) -> None:
         super().__init__(batch_size, num_workers, seed, box_unit, boxes_of)
+        check_whole("data.shuffle_buffer", shuffle_buffer, 0)
         if (replay is None) != (replay_ratio == 0):
             raise ConfigError("data.replay_ratio", "set both replay and replay_ratio, or neither")
         self.train, self.val, self.mode, self.replay = train, val, mode, replay

@@ -5,6 +5,7 @@ from __future__ import annotations
 from data_modules.base import BySet, CompositeDataModule
 from data_modules.loader import StreamLoader
 from data_modules.recipe import Recipe
+from kvg.ranges import check_whole
 
 
 class GRPODataModule(CompositeDataModule):
@@ -37,6 +38,7 @@ class GRPODataModule(CompositeDataModule):
         boxes_of: BySet = "upright",
     ) -> None:
         super().__init__(batch_size, num_workers, seed, box_unit, boxes_of)
+        check_whole("data.shuffle_buffer", shuffle_buffer, 0)
         self.train, self.val, self.mode, self.shuffle_buffer = train, val, mode, shuffle_buffer
         self.recipe = Recipe(batch_size, mode, target=None, pad_left=True, max_tokens=max_tokens)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from kvg.errors import ConfigError
 from kvg.lab.pretraining import Phase, PretrainRows, SceneProcessor
+from kvg.ranges import check_whole
 from kvg.shards.dataset import rank_and_world
 from kvg.shards.reader import ShardFolder
 
@@ -81,6 +82,13 @@ class LabPretrainDataModule(L.LightningDataModule):
         super().__init__()
         if not phases or phases[-1].until < 1:
             raise ConfigError("data.phases", "the last phase must have `until: 1.0`")
+        for name, value, low in (
+            ("num_batches", num_batches, 1),
+            ("card_rows", card_rows, 0),
+            ("row_tokens", row_tokens, 1),
+            ("seed", seed, 0),
+        ):
+            check_whole(f"data.{name}", value, low)
         self.scenes, self.phases, self.num_batches, self.seed = scenes, phases, num_batches, seed
         self.card_rows, self.row_tokens = card_rows, row_tokens
         self.processor: SceneProcessor | None = None

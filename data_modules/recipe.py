@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from kvg.errors import ConfigError, DataError
+from kvg.ranges import check_number, check_whole
 from kvg.records import excerpt, json_lines, object_of, parse_json, text_of
 from kvg.text.prompts import PROMPTS
 from kvg.text.special_tokens import check_prompt
@@ -48,14 +49,14 @@ class Recipe:
         Raises:
             ConfigError: a setting cannot work.
         """
-        if self.batch_size < 1:
-            raise ConfigError("data.batch_size", f"{self.batch_size} must be at least 1")
+        check_whole("data.batch_size", self.batch_size, 1)
+        if self.max_tokens is not None:
+            check_whole("data.max_tokens", self.max_tokens, 1)
         if self.mode not in PROMPTS:
             raise ConfigError("data.mode", f"'{self.mode}' is not one of {', '.join(PROMPTS)}")
         if self.target not in ("rationale", "answer", None):
             raise ConfigError("data.target", f"'{self.target}' is neither rationale nor answer")
-        if not 0 <= self.replay_ratio < 1:
-            raise ConfigError("data.replay_ratio", f"{self.replay_ratio} must be at least 0 and below 1")
+        check_number("data.replay_ratio", self.replay_ratio, 0, 1, below=True)
         if self.replay_ratio and self.batch_size < 2:
             raise ConfigError("data.batch_size", "must be at least 2 where text is replayed beside images")
 

@@ -22,6 +22,7 @@ from kvg.batch_files import BatchFiles
 from kvg.errors import ConfigError, DataError
 from kvg.launch import follow_launcher, is_first, lead_others
 from kvg.progress import progress_bar
+from kvg.ranges import check_number, check_whole
 
 if TYPE_CHECKING:
     import lightning as L
@@ -82,14 +83,10 @@ class LocalModel:
     ) -> None:
         self.setting = backbone_setting(backbone)
         for name, value, low in (("max_tokens", max_tokens, 1), ("batch_size", batch_size, 1)):
-            if not isinstance(value, int) or value < low:
-                raise ConfigError(name, f"{value!r} must be a whole number of at least {low}")
-        if not isinstance(num_workers, int) or num_workers < 0:
-            raise ConfigError("num_workers", f"{num_workers!r} must be a whole number of at least 0")
-        if temperature < 0:
-            raise ConfigError("temperature", f"{temperature} must not be below 0; 0 is greedy")
-        if not 0 < top_p <= 1:
-            raise ConfigError("top_p", f"{top_p} must be above 0 and at most 1")
+            check_whole(name, value, low)
+        check_whole("num_workers", num_workers, 0)
+        check_number("temperature", temperature, 0)  # 0 is greedy
+        check_number("top_p", top_p, 0, 1, above=True)
         self.temperature, self.top_p, self.max_tokens, self.seed = temperature, top_p, max_tokens, seed
         self.batch_size, self.num_workers, self.trainer = batch_size, num_workers, trainer_settings(trainer)
         self._module: AnsweringModule | None = None

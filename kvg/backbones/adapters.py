@@ -15,41 +15,12 @@ from typing import Any, Final
 
 from torch import nn
 
-from kvg.backbones.checkpoint_files import fault, read_object, reading
+from kvg.backbones.adapter_files import SETTINGS, WEIGHTS
+from kvg.backbones.checkpoint_files import fault, reading
 from kvg.backbones.weight_files import current_name, former_name, tensor_shapes
-from kvg.errors import ConfigError
-from kvg.ranges import check_number, check_whole
-from kvg.records import excerpt
 
-SETTINGS: Final = "adapter_config.json"
-_WEIGHTS: Final = "adapter_model.safetensors"
 _PREFIX: Final = "base_model.model."
 _DOWN: Final = re.compile(r"(.+)\.lora_(?:A\.weight|embedding_A)")
-# What cannot be worked into the weights so that nothing but the weights is left, or would import code by its name.
-_BEYOND: Final = (
-    "alora_invocation_tokens", "arrow_config", "kasa_config", "layer_replication", "megatron_config",
-    "monteclora_config", "target_parameters", "use_bdlora", "use_qalora",
-)  # fmt: skip
-
-
-def adapter_base(checkpoint: str) -> str | None:
-    """The model that a folder's adapters belong to; None where the folder holds a model itself, or is none.
-
-    Raises:
-        ConfigError: it does not tell, or its adapters are no LoRA.
-    """
-    if not (Path(checkpoint) / SETTINGS).is_file():
-        return None
-    settings = read_object(checkpoint, SETTINGS)
-    if settings.get("peft_type") != "LORA":
-        raise fault(checkpoint, f"its {SETTINGS} is not that of a LoRA; merge the adapters where they were trained")
-    base = settings.get("base_model_name_or_path")
-    if not isinstance(base, str) or not base:
-        raise fault(checkpoint, f"its {SETTINGS} names no model; write base_model_name_or_path")
-    if (Path(base) / SETTINGS).is_file():
-        raise fault(checkpoint, f"belongs to '{base}', which holds adapters, too; merge those first")
-    _check(checkpoint, settings)
-    return base
 
 
 def with_adapter(model: Any, checkpoint: str) -> Any:
@@ -68,14 +39,14 @@ def with_adapter(model: Any, checkpoint: str) -> Any:
     from peft import LoraConfig, PeftModel, set_peft_model_state_dict
     from safetensors.torch import load_file
 
-    ranks = _ranks(tensor_shapes(checkpoint, _WEIGHTS))
+    ranks = _ranks(tensor_shapes(checkpoint, WEIGHTS))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # settings of a newer PEFT; and what does not fit, which is told below
         with reading(checkpoint, f"its {SETTINGS} cannot be used"):
             config = LoraConfig.from_pretrained(checkpoint)
             _aim(checkpoint, config, model, ranks)
         with reading(checkpoint, "cannot be put on its model"):
-            saved = load_file(Path(checkpoint) / _WEIGHTS)
+            saved = load_file(Path(checkpoint) / WEIGHTS)
             weights = {_PREFIX + _current(name): value for name, value in saved.items()}
             adapted = PeftModel(model, config)
             report = set_peft_model_state_dict(adapted, weights)
@@ -103,27 +74,6 @@ def _ranks(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
     """Ranks of the adapters by the layers that they belong to, as these are called in the file."""
     matches = ((_DOWN.fullmatch(name.removeprefix(_PREFIX)), shape) for name, shape in shapes.items())
     return {match[1]: shape[0] for match, shape in matches if match and shape}
-
-
-def _check(checkpoint: str, settings: Mapping[str, Any]) -> None:
-    """Refuses settings that cannot work, and heads of weights that cannot be read, before the model is loaded."""
-    if beyond := [name for name in _BEYOND if settings.get(name)]:
-        remedy = f"sets {beyond[0]}, which cannot be merged here; merge it where it was trained"
-        raise fault(checkpoint, f"its {SETTINGS} {remedy}")
-    try:
-        check_whole("r", settings.get("r", 8), 1)
-        check_number("lora_alpha", settings.get("lora_alpha", 8))
-        for name in ("rank_pattern", "alpha_pattern"):
-            pattern = settings.get(name) or {}
-            if not isinstance(pattern, Mapping):
-                raise ConfigError(name, f"{excerpt(pattern)} is no mapping of layers")
-            for key, value in pattern.items():
-                check_number(f"{name}: {key}", value)
-    except ConfigError as error:
-        raise fault(checkpoint, f"its {SETTINGS}: {error.field}: {error.remedy}; correct it") from error
-    if not (Path(checkpoint) / _WEIGHTS).is_file():
-        raise fault(checkpoint, f"has no {_WEIGHTS}; save the adapters as safetensors")
-    tensor_shapes(checkpoint, _WEIGHTS)
 
 
 def _aim(checkpoint: str, config: Any, model: nn.Module, ranks: Mapping[str, int]) -> None:

@@ -19,7 +19,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from kvg.backbones import decoding, patch_embedding
-from kvg.backbones.adapters import adapter_base, with_adapter
+from kvg.backbones.adapter_files import adapter_base
+from kvg.backbones.adapters import with_adapter
 from kvg.backbones.buffers import float32_buffers
 from kvg.backbones.chat_template import TURN_END
 from kvg.backbones.checkpoints import Description, describe_checkpoint, load_model

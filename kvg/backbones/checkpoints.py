@@ -7,6 +7,7 @@ All of it comes from outside: no code from a checkpoint is run, and whatever its
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -21,9 +22,11 @@ from kvg.backbones.checkpoint_files import fault, read_object, reading
 from kvg.backbones.picture_settings import PictureSettings, parse_picture_settings
 from kvg.backbones.weight_files import check_layers, check_shapes, weight_files
 from kvg.errors import ConfigError
+from kvg.ranges import check_whole
 from kvg.records import excerpt
 
 CONFIG: Final = "config.json"
+MAX_LAYERS: Final = 1000  # the deepest published model has a fifth of it
 TOKENIZER: Final = ("tokenizer.json", "tokenizer_config.json")
 
 
@@ -110,7 +113,9 @@ def _config(checkpoint: str) -> Any:
     if folder.is_dir() and not (folder / CONFIG).is_file():
         raise fault(checkpoint, f"has no {CONFIG}; give a Hugging Face folder")
     if folder.is_dir():
-        kind = read_object(checkpoint, CONFIG).get("model_type")
+        content = read_object(checkpoint, CONFIG)
+        _check_depth(checkpoint, content)
+        kind = content.get("model_type")
         if not isinstance(kind, str):
             raise fault(checkpoint, f"its {CONFIG}: model_type is {excerpt(kind)}; give the folder of a whole model")
     elif folder.exists():
@@ -119,6 +124,17 @@ def _config(checkpoint: str) -> Any:
         raise fault(checkpoint, "is no such folder, and no name on the hub; correct the path")
     with reading(checkpoint, f"its {CONFIG} cannot be read"):
         return AutoConfig.from_pretrained(checkpoint, trust_remote_code=False)
+
+
+def _check_depth(checkpoint: str, content: Mapping[str, Any]) -> None:
+    """Refuses numbers of layers that no model has, for which transformers would fill the memory with their names."""
+    for part in (content, content.get("text_config"), content.get("vision_config")):
+        for name in ("num_hidden_layers", "depth"):
+            if isinstance(part, Mapping) and part.get(name) is not None:
+                try:
+                    check_whole(name, part[name], 1, MAX_LAYERS)
+                except ConfigError as error:
+                    raise fault(checkpoint, f"its {CONFIG}: {error}; copy it anew") from error
 
 
 def _tokenizer(checkpoint: str, config: Any) -> PreTrainedTokenizerBase:

@@ -6,7 +6,7 @@ import hashlib
 from importlib import resources
 from pathlib import Path
 
-from kvg.backbones.adapters import adapter_base
+from kvg.backbones.adapter_files import adapter_base
 
 _SAMPLES, _SAMPLE = 256, 2**16  # stretches of a file of weights that are looked at, and their bytes
 _KINDS = (".json", ".jinja", ".txt", ".model", ".safetensors")

@@ -23,6 +23,7 @@ from kvg.modules.gradients import check_limit
 from kvg.modules.precision import warn_of_lost_steps
 from kvg.modules.questions import QuestionedModule
 from kvg.modules.run_summary import RunHistory
+from kvg.ranges import check_number
 from kvg.run_folder import EXPORT, replaced
 
 
@@ -48,8 +49,7 @@ class StageModule(QuestionedModule):
         export: bool = True,
     ) -> None:
         super().__init__(backbone, max_new_tokens)
-        if not 0 <= warmup < 1:
-            raise ConfigError("model.warmup", f"{warmup} is not a share of the steps; give 0 to below 1")
+        check_number("model.warmup", warmup, 0, 1, below=True)
         try:
             optimizer([nn.Parameter(torch.zeros(1))])
         except (TypeError, ValueError) as error:

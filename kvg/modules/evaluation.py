@@ -16,6 +16,7 @@ from kvg.lab.traits import CATEGORIES
 from kvg.metrics.iou_accuracy import IoUAccuracy
 from kvg.modules.guard import SharedFault
 from kvg.modules.precision import with_float32_numbers
+from kvg.ranges import check_whole
 from kvg.rl.rollout import SamplingSettings, rollout
 from kvg.types import Batch, Box, Completion, Sample
 
@@ -33,6 +34,7 @@ class EvaluatedModule(L.LightningModule):
 
     def __init__(self, backbone: Backbone, max_new_tokens: int) -> None:
         super().__init__()
+        check_whole("model.max_new_tokens", max_new_tokens, 1)
         self.backbone = backbone
         self.sampling = SamplingSettings(max_new_tokens=max_new_tokens, temperature=0.0)
         self.metric = IoUAccuracy(GROUPS)

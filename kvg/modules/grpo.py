@@ -16,7 +16,6 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from kvg.backbones.base import Backbone
-from kvg.errors import ConfigError
 from kvg.losses.policy import Counts, PolicyLoss
 from kvg.masking import masked_mean
 from kvg.modules.base import StageModule
@@ -24,6 +23,7 @@ from kvg.modules.gradients import clip_gradients
 from kvg.modules.guard import SharedFault, check_step
 from kvg.modules.precision import with_float32_numbers
 from kvg.modules.run_summary import reward_lines
+from kvg.ranges import check_number, check_whole
 from kvg.rewards.combine import WeightedReward
 from kvg.rewards.diagnosis import Start, nothing_learnt
 from kvg.rl.advantage import group_advantage
@@ -90,17 +90,16 @@ class GRPOModule(StageModule):
         export: bool = True,
     ) -> None:
         super().__init__(backbone, optimizer, warmup, schedule, max_new_tokens, export)
-        if group_size < 1:
-            raise ConfigError("model.group_size", f"{group_size} must be at least 1; groups of 1 learn nothing")
-        if temperature <= 0:
-            raise ConfigError("model.temperature", f"{temperature} must be above 0: greedy rollouts are all alike")
-        if min(passes, updates) < 1 or min(part_prompts, refills) < 0:
-            found = f"{passes}, {updates}, {part_prompts} and {refills}"
-            raise ConfigError("model.passes, updates, part_prompts, refills", f"{found}: at least 1, 1, 0 and 0")
-        if (max_grad_norm or 0) < 0:
-            raise ConfigError("model.max_grad_norm", f"{max_grad_norm} must not be negative; null is no limit")
-        if not 0 <= overlong < max_new_tokens:
-            raise ConfigError("model.overlong", f"{overlong} must be below max_new_tokens ({max_new_tokens})")
+        check_number("model.temperature", temperature, 0, above=True)  # greedy rollouts are all alike
+        check_number("model.top_p", top_p, 0, 1, above=True)
+        for field, value, low in (
+            ("group_size", group_size, 1), ("passes", passes, 1), ("updates", updates, 1),
+            ("part_prompts", part_prompts, 0), ("refills", refills, 0), ("top_k", top_k, 0), ("seed", seed, 0),
+        ):  # fmt: skip
+            check_whole(f"model.{field}", value, low)
+        if max_grad_norm is not None:
+            check_number("model.max_grad_norm", max_grad_norm, 0)
+        check_whole("model.overlong", overlong, 0, max_new_tokens - 1)  # of the longest completion
         self.automatic_optimization = False
         self.reward, self.loss, self.group_size = reward, loss, group_size
         self.advantage: Literal["group_std", "batch_std", "none"] = advantage

@@ -7,7 +7,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
-from kvg.backbones.adapters import adapter_base
+from kvg.backbones.adapter_files import adapter_base
 from kvg.backbones.fingerprint import fingerprint
 from kvg.backbones.qwen2_vl import Qwen2VLBackbone
 from kvg.errors import ConfigError

@@ -305,7 +305,7 @@ def test_impossible_settings(tiny):
         grpo(tiny(), EQUAL, group_size=0)
     with pytest.raises(ConfigError, match=r"model\.temperature: 0"):
         grpo(tiny(), EQUAL, temperature=0.0)
-    with pytest.raises(ConfigError, match=r"model\.passes"):
+    with pytest.raises(ConfigError, match=r"model\.updates: 0"):
         grpo(tiny(), EQUAL, updates=0)
     with pytest.raises(ConfigError, match=r"model\.overlong"):
         grpo(tiny(), EQUAL, overlong=512)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from kvg.backbones.qwen2_5_vl import Qwen25VLBackbone
 from kvg.errors import ConfigError
 from kvg.rewards.combine import WeightedReward
 from kvg.rewards.format import FormatReward
@@ -109,6 +110,22 @@ def test_format_reward(text: str, ours: float, prefix: float, v2: float) -> None
     assert score(FormatReward(), text) == ours
     assert score(FormatReward(published_prefix_match=True), text) == prefix
     assert score(FormatReward(published_prefix_match=True, published_v2_bug=True), text) == v2
+
+
+@pytest.mark.parametrize(
+    ("answer", "relative", "absolute"),
+    [
+        (EXACT, 1.0, 0.5),
+        ("(0,0),(500,1000)", 1.0, 0.5),
+        ('{"bbox_2d": [0, 0, 112, 112]}', 0.5, 1.0),
+        ('[{"bbox_2d": [0, 0, 112, 112], "label": "Merlin"}]', 0.5, 1.0),
+        ('```json\n[{"bbox_2d": [0, 0, 112, 112]}]\n```', 0.5, 1.0),
+        ("[0, 0, 112, 112]", 0.5, 0.5),
+    ],
+)
+def test_format_reward_pays_each_backbone_for_its_own_form(answer: str, relative: float, absolute: float) -> None:
+    for codec, expected in ((RelativeCodec(), relative), (Qwen25VLBackbone("tiny").codec, absolute)):
+        assert FormatReward()([tagged(answer)], [SAMPLE], codec, [SIZE]).item() == expected
 
 
 def test_format_reward_without_the_box_half() -> None:

@@ -1,0 +1,62 @@
+"""The folder of LoRA adapters as PEFT saves it, looked at before anything heavy is imported or loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from kvg.backbones.checkpoint_files import fault, read_object
+from kvg.backbones.weight_files import tensor_shapes
+from kvg.errors import ConfigError
+from kvg.ranges import check_number, check_whole
+from kvg.records import excerpt
+
+SETTINGS: Final = "adapter_config.json"
+WEIGHTS: Final = "adapter_model.safetensors"
+# What cannot be worked into the weights so that nothing but the weights is left, or would import code by its name.
+_BEYOND: Final = (
+    "alora_invocation_tokens", "arrow_config", "kasa_config", "layer_replication", "megatron_config",
+    "monteclora_config", "target_parameters", "use_bdlora", "use_qalora",
+)  # fmt: skip
+
+
+def adapter_base(checkpoint: str) -> str | None:
+    """The model that a folder's adapters belong to; None where the folder holds a model itself, or is none.
+
+    Raises:
+        ConfigError: it does not tell, or its adapters are no LoRA.
+    """
+    if not (Path(checkpoint) / SETTINGS).is_file():
+        return None
+    settings = read_object(checkpoint, SETTINGS)
+    if settings.get("peft_type") != "LORA":
+        raise fault(checkpoint, f"its {SETTINGS} is not that of a LoRA; merge the adapters where they were trained")
+    base = settings.get("base_model_name_or_path")
+    if not isinstance(base, str) or not base:
+        raise fault(checkpoint, f"its {SETTINGS} names no model; write base_model_name_or_path")
+    if (Path(base) / SETTINGS).is_file():
+        raise fault(checkpoint, f"belongs to '{base}', which holds adapters, too; merge those first")
+    _check(checkpoint, settings)
+    return base
+
+
+def _check(checkpoint: str, settings: Mapping[str, Any]) -> None:
+    """Refuses settings that cannot work, and heads of weights that cannot be read, before the model is loaded."""
+    if beyond := [name for name in _BEYOND if settings.get(name)]:
+        remedy = f"sets {beyond[0]}, which cannot be merged here; merge it where it was trained"
+        raise fault(checkpoint, f"its {SETTINGS} {remedy}")
+    try:
+        check_whole("r", settings.get("r", 8), 1)
+        check_number("lora_alpha", settings.get("lora_alpha", 8))
+        for name in ("rank_pattern", "alpha_pattern"):
+            pattern = settings.get(name) or {}
+            if not isinstance(pattern, Mapping):
+                raise ConfigError(name, f"{excerpt(pattern)} is no mapping of layers")
+            for key, value in pattern.items():
+                check_number(f"{name}: {key}", value)
+    except ConfigError as error:
+        raise fault(checkpoint, f"its {SETTINGS}: {error.field}: {error.remedy}; correct it") from error
+    if not (Path(checkpoint) / WEIGHTS).is_file():
+        raise fault(checkpoint, f"has no {WEIGHTS}; save the adapters as safetensors")
+    tensor_shapes(checkpoint, WEIGHTS)
