@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
@@ -34,3 +36,17 @@ def shown(things: Iterable[T], title: str, total: int | None) -> Iterator[T]:
         for thing in things:
             yield thing
             progress.advance(task)
+
+
+@contextmanager
+def quiet_lightning(level: int = logging.WARNING) -> Iterator[None]:
+    """Within it Lightning says nothing below a level: what it says of a Trainer of ours is no news for a user."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(level)
+    try:
+        yield
+    finally:
+        for logger, before in zip(loggers, levels, strict=True):
+            logger.setLevel(before)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import signal
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,16 +29,6 @@ def pytest_configure() -> None:
     """A suite that is started with Ctrl-C ignored (``nohup make test &``, cron) hands that on to no child of its."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-@pytest.fixture(autouse=True)
-def _lightning_speaks() -> Iterator[None]:
-    """What a test silences in its process (a local model silences its own Trainer) is heard again by the next one."""
-    loggers = [logging.getLogger(name) for name in ("lightning.fabric", "lightning.pytorch")]
-    levels = [logger.level for logger in loggers]
-    yield
-    for logger, level in zip(loggers, levels, strict=True):
-        logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")

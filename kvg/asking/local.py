@@ -6,7 +6,6 @@ Nothing heavy is imported before the first request is put.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import time
 import warnings
@@ -21,7 +20,7 @@ from kvg.backbones.fingerprint import fingerprint
 from kvg.batch_files import BatchFiles
 from kvg.errors import ConfigError, DataError
 from kvg.launch import follow_launcher, is_first, lead_others
-from kvg.progress import progress_bar
+from kvg.progress import progress_bar, quiet_lightning
 from kvg.ranges import check_number, check_whole
 
 if TYPE_CHECKING:
@@ -212,7 +211,8 @@ class LocalModel:
         if trainer.local_rank == 0:
             lead_others()
         try:
-            trainer.predict(module, return_predictions=False)
+            with quiet_lightning():
+                trainer.predict(module, return_predictions=False)
         except SystemExit:  # Lightning's answer to Ctrl-C
             if trainer.interrupted:
                 raise KeyboardInterrupt from None
@@ -230,9 +230,8 @@ class LocalModel:
 
             for message in _NOISE:
                 warnings.filterwarnings("ignore", message)
-            logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-            logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-            self._made = build_trainer(self.trainer)
+            with quiet_lightning():
+                self._made = build_trainer(self.trainer)
         return self._made
 
     def _loaded(self) -> AnsweringModule:

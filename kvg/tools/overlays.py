@@ -19,6 +19,7 @@ from kvg.asking.local_settings import QWEN2_VL, TRAINER
 from kvg.cli import check_overlays, names_class, read_overlay, shipped_configs
 from kvg.errors import ConfigError
 from kvg.pieces import follow_parent
+from kvg.progress import quiet_lightning
 
 T = TypeVar("T")
 BACKBONE: Final = "--model.init_args.backbone"
@@ -166,18 +167,12 @@ def _parse(arguments: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
             config = self.config[arguments[0]]
             raise Parsed(config.as_dict(), command.dump(config, skip_default=True, skip_validation=True))
 
-    loggers = [logging.getLogger(name) for name in ("lightning.fabric", "lightning.pytorch")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:  # which seed is set is no news of a command that runs later
-        logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings(), reported():
+        # Which seed is set is no news of a command that runs later.
+        with quiet_lightning(logging.ERROR), warnings.catch_warnings(), reported():
             warnings.simplefilter("ignore")
             Parser(arguments)
     except Parsed as parsed:
         merged, changed = parsed.args
         return merged, yaml.safe_load(changed)
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
     raise AssertionError("objects are made after parsing")
