@@ -181,8 +181,8 @@ def text_of(where: str, row: Mapping[str, Any], name: str) -> str:
     return text
 
 
-def optional_text(where: str, row: Mapping[str, Any], name: str) -> str:
-    """A text of a row, without the spaces around it; '' where it is missing, null or empty.
+def optional_text(where: str, row: Mapping[str, Any], name: str, *, strip: bool = True) -> str:
+    """A text of a row, by default without the spaces around it; '' where it is missing, null or empty.
 
     Raises:
         DataError: it is no text, or cannot be written as UTF-8.
@@ -194,7 +194,7 @@ def optional_text(where: str, row: Mapping[str, Any], name: str) -> str:
         raise DataError(where, name, f"{excerpt(value)} must be text; correct the row")
     if not is_utf8(value):
         raise DataError(where, name, f"{excerpt(value)} holds half a surrogate pair; correct the row")
-    return value.strip()
+    return value.strip() if strip else value
 
 
 def is_utf8(text: str) -> bool:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from kvg.box_forms import RIM, BoxForm, BoxUnit
 from kvg.errors import DataError
-from kvg.records import excerpt, is_utf8, number_of
+from kvg.records import excerpt, number_of, optional_text
 from kvg.text.box_codec import GRID, ImageSize, to_norm
 from kvg.types import Box
 
@@ -21,14 +21,7 @@ def text_field(record: Mapping[str, Any], name: str, where: str) -> str:
     Raises:
         DataError: it is something else, or cannot be written as UTF-8.
     """
-    value = record.get(name)
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise DataError(where, name, f"{excerpt(value)} must be text")
-    if not is_utf8(value):
-        raise DataError(where, name, f"{excerpt(value)} holds half a surrogate pair; correct it")
-    return value
+    return optional_text(where, record, name, strip=False)
 
 
 def whole_number(record: Mapping[str, Any], name: str, where: str) -> int | None:
