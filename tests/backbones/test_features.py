@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from kvg.backbones.features import FeatureCache
+from kvg.errors import ConfigError
 
 
 @pytest.fixture
@@ -67,9 +68,10 @@ def test_features_of_a_batch_stand_for_its_patches(family, prompts):
     torch.testing.assert_close(backbone.logits(spoilt), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_a_tower_that_learns_is_never_cached(family, prompts):
-    backbone = family("tiny", freeze_projector=False, feature_cache_mb=1)
-    assert "image_features" not in backbone.with_features(prompts(backbone))
+@pytest.mark.parametrize("part", ["projector", "vision"])
+def test_what_a_tower_that_learns_sees_is_never_kept(family, part):
+    with pytest.raises(ConfigError, match=r"feature_cache_mb: 1 keeps .*, which change while the .* trained"):
+        family("tiny", **{f"freeze_{part}": False}, feature_cache_mb=1)
 
 
 @pytest.mark.parametrize("frozen", [True, False])
