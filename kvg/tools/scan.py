@@ -64,11 +64,11 @@ def run(args: argparse.Namespace) -> int:
     forbidden, of_forbidden = _forbidden(project.exclude)
     rejected += [*unusable, *by_chance]
     if not entries:
-        raise DataError(str(args.project), "sources", _nothing_left(rejected, remarks))
+        raise DataError(str(args.project), "sources", _nothing_left(rejected, remarks, suspicions))
     kept, copies, of_copies = share_out(entries, project.splits, project.seed, forbidden)
     rejected += copies
     if not kept:
-        raise DataError(str(args.project), "sources", _nothing_left(rejected, remarks))
+        raise DataError(str(args.project), "sources", _nothing_left(rejected, remarks, [*suspicions, *of_copies]))
     notes = {"remarks": remarks + of_forbidden, "suspicions": [*suspicions, *of_copies, *spellings(kept)]}
     _write(project.out, [entry.without_looks() for entry in kept], rejected, notes, identity)
     pieces.clear()  # a picture may be mended under its old name: the next scan looks at all of them again
@@ -82,9 +82,10 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _nothing_left(rejected: Sequence[Rejection], remarks: Sequence[str]) -> str:
+def _nothing_left(rejected: Sequence[Rejection], remarks: Sequence[str], suspicions: Sequence[str]) -> str:
     reasons = [f"{first.ref}: {first.field}: {first.reason}" for first in rejected[:1]] or list(remarks[:1])
-    return "list no picture that can be used" + "".join(f"; the first: {reason}" for reason in reasons)
+    parts = [*(f"the first: {reason}" for reason in reasons), *suspicions[:1]]
+    return "; ".join(["list no picture that can be used", *parts])
 
 
 def _say(text: str) -> None:

@@ -99,6 +99,15 @@ def test_a_list_in_another_form_is_not_half_believed(tmp_path, capsys, num_wrong
     assert report(tmp_path, "right")["suspicions"] == []
 
 
+def test_a_list_that_loses_all_its_pictures_to_another_form_is_told_of_it(tmp_path, capsys):
+    rows = []
+    for number, box in enumerate(WIDE[:6]):
+        put(tmp_path, f"{number}.jpg", drawing(number, (200, 100)), "JPEG")
+        rows.append({"path": f"{number}.jpg", "entity": "Wren", "category": "bird", "box": box})
+    assert main(["scan", str(lines(tmp_path, rows))]) == 2
+    assert "all would as xywh in pixels: state box_unit: pixels and box_format: xywh" in capsys.readouterr().err
+
+
 def test_one_wrong_box_says_nothing_of_the_others(tmp_path):
     rows = []
     for number, box in enumerate([[10, 10, 150, 90], [50, 20, 190, 90], [30, 20, 500, 90], [100, 60, 150, 95]]):
