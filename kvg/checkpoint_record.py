@@ -103,18 +103,28 @@ def to_plain(record: RunRecord) -> dict[str, Any]:
     return asdict(record)
 
 
+def check_exists(path: str | Path) -> Path:
+    """The path of a checkpoint.
+
+    Raises:
+        ConfigError: there is nothing.
+    """
+    if not Path(path).exists():
+        raise ConfigError("ckpt_path", f"'{path}' does not exist; checkpoints lie in RUN/lightning_logs/version_N")
+    return Path(path)
+
+
 def read_saved(path: str | Path) -> Saved:
     """Looks into a checkpoint: one file, or the folder that FSDP leaves. Its weights are not read.
 
     Raises:
         ConfigError: it is not there, is damaged, or no checkpoint of a training.
     """
-    path = Path(path)
-    if not path.exists():
-        raise ConfigError("ckpt_path", f"'{path}' does not exist; checkpoints lie in RUN/lightning_logs/version_N")
+    path = check_exists(path)
     sharded = path.is_dir()
-    if (path / "config.json").is_file():
-        remedy = f"'{path}' is a model, not the state of a training; start from it: --model.backbone.checkpoint {path}"
+    model = path if sharded else path.parent
+    if (model / "config.json").is_file():
+        remedy = f"'{path}' is a model, not the state of a training; start from it: --model.backbone.checkpoint {model}"
         raise ConfigError("ckpt_path", remedy)
     file = path / _SHARDED if sharded else path
     try:

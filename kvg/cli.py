@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -46,7 +47,7 @@ starts with configs/ also names a config shipped with the package. Any setting c
   kvg fit --help                                           every setting (takes some seconds)
 
 A fit that is interrupted (Ctrl-C) saves and says how to go on; --ckpt_path last goes on from the newest checkpoint.
-A folder that holds a run is refused, unless the fit goes on from its checkpoint, or --overwrite true is given.
+A folder that holds a run is refused, unless the fit goes on from its checkpoint, or --overwrite is given.
 
 Errors in the settings end with exit code 2. What does not train is in kvg-data.
 """
@@ -70,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if args[0] not in COMMANDS:
             raise ConfigError(args[0], f"no such command; there are {', '.join(COMMANDS)}")
-        typed, args = args, shipped_configs(args)
+        typed, args = args, switches(shipped_configs(args))
         check_overlays(args)
         from kvg.lightning_cli import run
 
@@ -82,6 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Lightning ends with exit code 1 where it has caught an interrupt.
         if isinstance(stop, SystemExit) and not isinstance(stop.__context__, KeyboardInterrupt):
             raise
+        if argv is None:  # nothing is left to do but to end, which a second Ctrl-C may cut short
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
         print("kvg: interrupted", file=sys.stderr)
         return 130
     return 0
@@ -104,6 +107,21 @@ def shipped_configs(args: Sequence[str]) -> list[str]:
             found.append(arg)
             is_path = arg in ("-c", "--config")
     return found
+
+
+def switches(args: Sequence[str]) -> list[str]:
+    """Gives ``--overwrite`` its value where it stands alone, as a switch does.
+
+    >>> switches(["fit", "--overwrite", "-c", "a.yaml"])
+    ['fit', '--overwrite=true', '-c', 'a.yaml']
+    >>> switches(["fit", "--overwrite", "false"])
+    ['fit', '--overwrite', 'false']
+    """
+    following = [*args[1:], "-"]
+    return [
+        "--overwrite=true" if arg == "--overwrite" and after.startswith("-") else arg
+        for arg, after in zip(args, following, strict=False)
+    ]
 
 
 def shipped(path: str) -> str:

@@ -232,13 +232,17 @@ def resumed(command: Sequence[str]) -> list[str]:
 
     >>> resumed(["kvg", "fit", "-c", "a.yaml", "--ckpt_path", "old.ckpt", "--overwrite=true"])
     ['kvg', 'fit', '-c', 'a.yaml']
+    >>> resumed(["kvg", "fit", "--overwrite", "-c", "a.yaml"])
+    ['kvg', 'fit', '-c', 'a.yaml']
     """
     words: list[str] = []
     skip = False
     for word in command:
         if skip:
             skip = False
-        elif word in ("--ckpt_path", "--overwrite"):
+            if not word.startswith("-"):
+                continue
+        if word in ("--ckpt_path", "--overwrite"):
             skip = True
         elif not word.startswith(("--ckpt_path=", "--overwrite=")):
             words.append(word)

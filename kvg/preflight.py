@@ -14,9 +14,18 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import nn
 
-from kvg.checkpoint_record import Saved, check_backbone, check_same_training, nothing_left, read_saved, record_of
+from kvg.checkpoint_record import (
+    Saved,
+    check_backbone,
+    check_exists,
+    check_same_training,
+    nothing_left,
+    read_saved,
+    record_of,
+)
 from kvg.errors import ConfigError
 from kvg.modules.gradients import check_limit
 from kvg.run_folder import EXPORT, has_export, lies_in, newest_checkpoint
@@ -73,8 +82,14 @@ def check_data(datamodule: Any, command: str) -> None:
     """Opens what the data module names.
 
     Raises:
-        KVGError: it cannot be used.
+        KVGError: it cannot be used, or has nothing for the command.
     """
+    loader = {"fit": "train", "validate": "val"}.get(command, command) + "_dataloader"
+    if datamodule is not None and not is_overridden(loader, datamodule):
+        choice = (
+            "the data of a stage" if command == "fit" else "an EvaluationDataModule (-c configs/data/lab_test.yaml)"
+        )
+        raise ConfigError("data", f"{type(datamodule).__name__} has nothing for kvg {command}; give {choice}")
     # Only those of this project are known to need neither the Trainer nor ``prepare_data`` for it.
     if datamodule is not None and hasattr(datamodule, "connect"):
         datamodule.setup(command)
@@ -130,7 +145,7 @@ def checkpoint_path(given: str | None, folder: Path, command: str) -> str | None
         if given and not saved:
             raise ConfigError("ckpt_path", f"there is no hpc_ckpt_*.ckpt in {folder}; leave it out, or name a file")
         return str(saved[-1]) if saved else None
-    return given
+    return given if given is None or given.startswith("registry:") else str(check_exists(given))
 
 
 def check_checkpoint(

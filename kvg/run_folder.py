@@ -117,7 +117,7 @@ def _earlier_run(folder: Path) -> str:
 def _ways_out(folder: Path) -> str:
     newest = newest_checkpoint(folder)
     resume = "" if newest is None else f"--ckpt_path {newest} to go on with it, "
-    return f"give {resume}another trainer.default_root_dir, or --overwrite true to remove it"
+    return f"give {resume}another trainer.default_root_dir, or --overwrite to remove it"
 
 
 def _check_writable(folder: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -91,6 +92,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"kvg-data: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
+        if argv is None:  # nothing is left to do but to end, which a second Ctrl-C may cut short
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
         print("kvg-data: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # whoever read the output has read enough (`| head`)

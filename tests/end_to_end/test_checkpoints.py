@@ -203,7 +203,7 @@ def test_a_folder_that_holds_a_run_is_refused(here, capsys):
         "cot_sft holds the result of an earlier run (export); give --ckpt_path cot_sft/lightning_logs/version_0/"
         in said
     )
-    assert "another trainer.default_root_dir, or --overwrite true to remove it" in said
+    assert "another trainer.default_root_dir, or --overwrite to remove it" in said
     # Another run's checkpoint goes on somewhere else than in the first one's folder.
     assert "holds the result" in refused(capsys, "cot_sft", f"--ckpt_path=cot_sft/{SAVED}", out="grpo")
     shutil.rmtree(here / "cot_sft/export")
@@ -229,6 +229,36 @@ def test_an_earlier_run_is_removed_when_that_is_asked(here, capsys):
     assert fit("cot_sft", *other, out="fresh") == 0
     weights = "export/model.safetensors"
     assert (here / "cot_sft" / weights).read_bytes() == (here / "fresh" / weights).read_bytes()
+
+
+def test_a_run_is_overwritten_by_a_switch_alone(here):
+    assert fit("cot_sft", "--overwrite", out="cot_sft") == 0
+    assert not (here / "cot_sft" / SAVED).exists()
+    assert not (here / "cot_sft" / "lightning_logs/version_1").exists()
+    assert fit("cot_sft", "--overwrite", "false", out="cot_sft") == 2
+
+
+def test_a_path_that_is_no_checkpoint_is_told_before_the_folder(here, capsys):
+    message = refused(capsys, "cot_sft", "--ckpt_path=cot_sft/nothing.ckpt", out="cot_sft")
+    assert "ckpt_path: 'cot_sft/nothing.ckpt' does not exist" in message
+    message = refused(capsys, "cot_sft", "--ckpt_path=cot_sft/export/model.safetensors", out="cot_sft")
+    assert "is a model, not the state of a training" in message
+    assert message.endswith("--model.backbone.checkpoint cot_sft/export")
+
+
+@pytest.mark.parametrize("command", ["test", "predict"])
+def test_data_that_has_nothing_for_a_command_is_refused(here, capsys, command):
+    args = [command, "-c", "configs/stage/cot_sft.yaml", "-c", "configs/backbone/tiny.yaml", "--data.train=data"]
+    assert main([*args, "--model.backbone=mine.Loud", "--trainer.default_root_dir=new"]) == 2
+    message = f"kvg: data: CoTSFTDataModule has nothing for kvg {command}; give an EvaluationDataModule"
+    assert message in capsys.readouterr().err
+
+
+def test_data_of_an_evaluation_is_not_trained_on(here, capsys):
+    evaluation = ("--data=data_modules.EvaluationDataModule", "--data.test=data")
+    args = ["fit", "-c", "configs/stage/cot_sft.yaml", "-c", "configs/backbone/tiny.yaml", *evaluation]
+    assert main([*args, "--trainer.default_root_dir=new"]) == 2
+    assert "kvg: data: EvaluationDataModule has nothing for kvg fit" in capsys.readouterr().err
 
 
 def test_a_dry_run_may_be_anywhere_and_leaves_nothing(here):
