@@ -59,7 +59,7 @@ def faulty(tmp_path: Path) -> Path:
         ([*STAGE, "-c", "TMP/no_class.yaml"], "model: .*kvg.modules.cot_sft.Nothing.*has no attribute 'Nothing'"),
         ([*STAGE, "--trainer.max_stepz=3"], "trainer.max_stepz: unknown setting"),
         ([*STAGE, "--trainer.max_steps=many"], "trainer.max_steps: Expected a <class 'int'>. Got value: many"),
-        ([*STAGE, "--model.warmup=2"], "model.warmup: 2.0 is not a share of the steps"),
+        ([*STAGE, "--model.warmup=2"], "model.warmup: 2.0 must be a number of at least 0 and below 1"),
         ([*STAGE, "--model.optimizer.lr=-1"], "model.optimizer: Invalid learning rate: -1"),
         ([*STAGE, "--model.backbone.checkpoint=TMP"], r"backbone\.checkpoint: '.*' has no config\.json"),
         (
