@@ -62,9 +62,12 @@ class BoxForm:
         inside = -rim <= x1 < x2 <= width + rim and -rim <= y1 < y2 <= height + rim
         box = max(0.0, x1), max(0.0, y1), min(float(width), x2), min(float(height), y2)
         if not inside or box[0] >= box[2] or box[1] >= box[3]:
-            order, picture = self._order(), f"its {width}x{height} picture"
+            needed = "x1 < x2 and y1 < y2" if self.format == "xyxy" else "width and height above 0"
+            fault = f"does not lie inside its {width}x{height} picture"
+            if x1 >= x2 or y1 >= y2:
+                fault = f"has no area, which needs {needed}"
             remedy = "correct it, or state box_unit and box_format as they are"
-            raise DataError(where, field, f"{excerpt(raw)} as {order} does not lie inside {picture}; {remedy}")
+            raise DataError(where, field, f"{excerpt(raw)} as {self._order()} {fault}; {remedy}")
         return box
 
     def uncut(self, raw: Any, width: int, height: int, where: str, field: str) -> Box:

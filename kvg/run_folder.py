@@ -116,7 +116,8 @@ def _earlier_run(folder: Path) -> str:
 
 def _ways_out(folder: Path) -> str:
     newest = newest_checkpoint(folder)
-    resume = "" if newest is None else f"--ckpt_path {newest} to go on with it, "
+    further = " (with a higher max_epochs or max_steps)" if has_export(folder) else ""
+    resume = "" if newest is None else f"--ckpt_path {newest} to go on with it{further}, "
     return f"give {resume}another trainer.default_root_dir, or --overwrite to remove it"
 
 

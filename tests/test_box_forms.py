@@ -62,8 +62,15 @@ def test_what_is_not_four_numbers(raw):
     ],
 )
 def test_what_does_not_lie_in_its_picture(form, raw):
-    with pytest.raises(DataError, match=r"does not lie inside its 200x100 picture; correct it, or state box_unit"):
+    with pytest.raises(DataError, match=r"(inside its 200x100 picture|has no area, .*); correct it, or state box_unit"):
         form.pixels(raw, 200, 100, "line 3", "box")
+
+
+def test_what_has_no_area_is_told_what_it_needs():
+    with pytest.raises(DataError, match="has no area, which needs x1 < x2 and y1 < y2"):
+        BoxForm().pixels([60, 50, 10, 10], 200, 100, "line 3", "box")
+    with pytest.raises(DataError, match="has no area, which needs width and height above 0"):
+        BoxForm(format="xywh").pixels([60, 50, 0, 10], 200, 100, "line 3", "box")
 
 
 def test_what_reaches_over_the_rim_by_rounding_is_cut():

@@ -119,7 +119,7 @@ def _config(checkpoint: str) -> Any:
         if not isinstance(kind, str):
             raise fault(checkpoint, f"its {CONFIG}: model_type is {excerpt(kind)}; give the folder of a whole model")
     elif folder.exists():
-        raise fault(checkpoint, "is a file; give the folder that it lies in")
+        raise fault(checkpoint, "is a file; give the folder of a model, such as RUN/export")
     elif checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") != 1:
         raise fault(checkpoint, "is no such folder, and no name on the hub; correct the path")
     with reading(checkpoint, f"its {CONFIG} cannot be read"):

@@ -16,6 +16,7 @@ import numpy as np
 from kvg.box_forms import BoxForm
 from kvg.catalogue.coco import id_of
 from kvg.catalogue.listing import BoxRules, FileSource, Listed, Listing, Remark, Unusable
+from kvg.catalogue.matlab import read_variables
 from kvg.catalogue.walking import is_hidden
 from kvg.errors import ConfigError, DataError
 from kvg.records import excerpt, list_of, number_of, object_of, read_json, text_of
@@ -60,12 +61,14 @@ class StanfordCars(FileSource):
 
     def listings(self) -> Iterator[Listed]:
         """See ``PictureSource``."""
-        names = [str(np.ravel(name)[0]) for name in _mat(self.root / "devkit/cars_meta.mat", "class_names")]
+        names = [
+            str(np.ravel(name)[0]) for name in read_variables(self.root / "devkit/cars_meta.mat", ["class_names"])[0]
+        ]
         for part, file in (("train", "cars_train_annos.mat"), ("test", "cars_test_annos_withlabels.mat")):
             path = next((p for p in (self.root / "devkit" / file, self.root / file) if p.is_file()), None)
             if path is None and part == "test":
                 continue
-            for row, entry in enumerate(_mat(path or self.root / "devkit" / file, "annotations")):
+            for row, entry in enumerate(read_variables(path or self.root / "devkit" / file, ["annotations"])[0]):
                 try:
                     corners = [_first(entry, f"bbox_{corner}") for corner in ("x1", "y1", "x2", "y2")]
                     name, kind = str(_first(entry, "fname")), number_of(_plain(_first(entry, "class")))
@@ -200,12 +203,9 @@ class Flowers102(FileSource):
 
     def listings(self) -> Iterator[Listed]:
         """See ``PictureSource``."""
-        labels = _mat(self.root / "imagelabels.mat", "labels")
-        part_of = {
-            number_of(_plain(n)): part
-            for part, key in _FLOWER_PARTS.items()
-            for n in _mat(self.root / "setid.mat", key)
-        }
+        labels = read_variables(self.root / "imagelabels.mat", ["labels"])[0]
+        numbers = read_variables(self.root / "setid.mat", list(_FLOWER_PARTS.values()))
+        part_of = {number_of(_plain(n)): part for part, of in zip(_FLOWER_PARTS, numbers, strict=True) for n in of}
         for number, label in enumerate(labels, start=1):
             ref, key = f"jpg/image_{number:05d}.jpg", id_of(_plain(label)) or ""
             name = self.names.get(key)
@@ -276,15 +276,3 @@ def _json(path: Path) -> Any:
         return read_json(path)
     except DataError as error:
         raise DataError(error.where, error.field, f"{error.remedy}; unpack the whole set") from error
-
-
-def _mat(path: Path, name: str) -> Any:
-    """A variable of a MATLAB file, flat."""
-    try:
-        from scipy.io import loadmat
-    except ImportError as error:
-        raise ConfigError("source", "this set's index needs SciPy; run pip install 'kvg[sets]'") from error
-    try:
-        return np.ravel(loadmat(str(path))[name])
-    except Exception as error:  # a damaged file makes its parser raise nearly anything
-        raise DataError(str(path), "index", f"cannot be read ({error}); unpack the whole set") from error

@@ -139,10 +139,10 @@ def on_grid(record: Mapping[str, Any], unit: BoxUnit | None, where: str) -> dict
 
     def converted(raw: Any, field: str) -> list[float]:
         x1, y1, x2, y2 = form.uncut(box_numbers(raw, where, field), width, height, where, field)
-        if not (-RIM <= x1 <= width + RIM and -RIM <= x2 <= width + RIM):
-            raise DataError(where, field, f"{excerpt(raw)} in {unit} does not lie inside its picture; correct the unit")
-        if not (-RIM <= y1 <= height + RIM and -RIM <= y2 <= height + RIM):
-            raise DataError(where, field, f"{excerpt(raw)} in {unit} does not lie inside its picture; correct the unit")
+        across, down = (min(x1, x2), max(x1, x2)), (min(y1, y2), max(y1, y2))
+        if any(low < -RIM or high > side + RIM for (low, high), side in ((across, width), (down, height))):
+            remedy = "does not lie inside its picture; correct it, or --box-unit"
+            raise DataError(where, field, f"{excerpt(raw)} in {unit} {remedy}")
         return [min(max(round(v, DIGITS), 0.0), float(GRID)) for v in to_norm((x1, y1, x2, y2), size)]
 
     made = dict(record)

@@ -164,7 +164,7 @@ BAD = [
         {"bbox": [40, 10, 65, 20]},
         "line 2: bbox: [40, 10, 65, 20] as [x1, y1, x2, y2] in pixels does not lie inside its 64x48 picture",
     ),
-    ({"bbox": [40, 20, 24, 28]}, "line 2: bbox: [40, 20, 24, 28] as [x1, y1, x2, y2] in pixels does not lie inside"),
+    ({"bbox": [40, 20, 24, 28]}, "line 2: bbox: [40, 20, 24, 28] as [x1, y1, x2, y2] in pixels has no area"),
     ({"bbox": [1, 2, 3]}, "line 2: bbox: [1, 2, 3] is not four numbers [x1, y1, x2, y2]"),
     ({"bbox": [[1, 2, 30, 40]]}, "line 2: bbox: [[1, 2, 30, 40]] is not four numbers"),
     ({"bbox": [1, 2, float("nan"), 40]}, "line 2: bbox:"),

@@ -78,7 +78,7 @@ def test_images_in_a_zip(tmp_path, make_sample):
         (record(ASKED, "<think>x</think><answer>no idea</answer>"), "record 1: answer: 'no idea' holds no box"),
         (
             record(ASKED, "(900,900),(100,100)"),
-            "record 1: answer: (900.0, 900.0, 100.0, 100.0) as [x1, y1, x2, y2] in relative_1000 does not",
+            "record 1: answer: (900.0, 900.0, 100.0, 100.0) as [x1, y1, x2, y2] in relative_1000 has no area",
         ),
         (record(ASKED, TOLD, images=["images/2.jpg"]), "record 1: images: images/2.jpg is neither in"),
         (record(ASKED, TOLD, images=[]), "record 1: images"),
