@@ -16,16 +16,16 @@ from .damage import damaged_bytes, damaged_values
 
 CASES = {**formats.CASES, **catalogues.CASES, **models.CASES}
 
-FEW, MANY = 4, 400  # damaged sets a reader: in every run of the tests, and in the slow one
+NUM = 400  # damaged sets a reader
 
 
 def read(case, folder):
-    """Reads a folder; errors made for a user are what is wanted, and so are the exit codes 0 and 2."""
+    """Reads a folder; errors made for a user are what is wanted, and so are exit codes (1: `verify` finds faults)."""
     try:
         code = case.run(folder)
     except KVGError:
         return 2
-    assert code in (None, 0, 2)
+    assert code in (None, 0, 1, 2)
     return code or 0
 
 
@@ -48,29 +48,13 @@ def test_whole_sets_are_read(name, tmp_path):
     assert read(CASES[name], tmp_path) == 0
 
 
-def damaged(examples, name, folder):
-    @settings(
-        max_examples=examples,
-        deadline=None,
-        derandomize=examples == FEW,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(draws=st.data())
-    def run(draws):
-        check(CASES[name], folder / "set", draws)
-
-    run()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", CASES)
-def test_damaged_sets_end_without_a_traceback(name, tmp_path):
-    damaged(FEW, name, tmp_path)
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", CASES)
-def test_many_damaged_sets_end_without_a_traceback(name, tmp_path):
-    damaged(MANY, name, tmp_path)
+def test_damaged_sets_end_without_a_traceback(name, tmp_path):
+    @settings(max_examples=NUM, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(draws=st.data())
+    def run(draws):
+        check(CASES[name], tmp_path / "set", draws)
+
+    run()
