@@ -176,6 +176,23 @@ def _epochs(content: Mapping[str, Any]) -> int:
     return max(int(epochs["processed"]), int(epochs["started"]) if over else 0)
 
 
+def keep_epoch_open(checkpoint: Mapping[str, Any]) -> None:
+    """Marks the epoch that ``max_steps`` has ended in its midst as begun and not over, so that it can be gone on with.
+
+    Lightning counts it as over, and a run that goes on with more steps would leave out all but the rest of the batches.
+
+    Args:
+        checkpoint: as it is about to be written; changed in place.
+    """
+    loops = (checkpoint.get("loops") or {}).get("fit_loop")
+    if not loops or loops["epoch_loop.batch_progress"]["is_last_batch"]:
+        return
+    if not loops["epoch_loop.batch_progress"]["current"]["ready"]:
+        return  # between two epochs
+    for counts in loops["epoch_progress"].values():
+        counts.update(processed=counts["started"] - 1, completed=counts["started"] - 1)
+
+
 def check_same_training(saved: Saved, here: RunRecord) -> None:
     """Refuses to go on with a training from the checkpoint of another one.
 

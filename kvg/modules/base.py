@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from kvg.backbones.base import Backbone
 from kvg.backbones.soundness import check_weights
-from kvg.checkpoint_record import RECORD, record_of, to_plain
+from kvg.checkpoint_record import RECORD, keep_epoch_open, record_of, to_plain
 from kvg.errors import ConfigError, TrainingError
 from kvg.modules.gradients import check_limit
 from kvg.modules.precision import warn_of_lost_steps
@@ -135,6 +135,7 @@ class StageModule(QuestionedModule):
         super().on_save_checkpoint(checkpoint)
         data = getattr(self.trainer, "datamodule", None)
         checkpoint[RECORD] = to_plain(record_of(self, data, self._kind, self._shapes))
+        keep_epoch_open(checkpoint)
         if self._stopped is not None:  # ModelCheckpoint.save_on_exception
             raise self._stopped
         consequence = "it was not written; go on from an earlier one at a lower learning rate"

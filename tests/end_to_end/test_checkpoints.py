@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from kvg.cli import main
 
@@ -120,6 +121,18 @@ def test_older_checkpoints_are_told_apart_too(here, capsys):
         capsys, "cot_sft", "--ckpt_path=direct_sft.ckpt", longer
     )
     assert fit("cot_sft", "--ckpt_path=cot_sft.ckpt", out="new") == 0  # its own: the second step
+
+
+@pytest.mark.parametrize("stage", ["cot_sft", "grpo"])
+def test_more_steps_go_on_in_the_midst_of_an_epoch(here, stage):
+    steady = ("--model.schedule=constant", "--model.warmup=0", f"--trainer.callbacks={SAVING}")
+    steady += ("--trainer.max_epochs=2",)
+    assert fit(stage, *steady, "--trainer.max_steps=7", out="whole") == 0  # four batches an epoch, so into the second
+    assert fit(stage, *steady, "--trainer.max_steps=2", out="parts") == 0
+    for steps in (3, 7):  # in the first epoch, and into the second
+        assert fit(stage, *steady, "--ckpt_path=last", f"--trainer.max_steps={steps}", out="parts") == 0
+    whole, parts = (load_file(f"{out}/export/model.safetensors") for out in ("whole", "parts"))
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
 
 @pytest.mark.parametrize(
