@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import resource
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from tests.asking.scripted import MODEL
 
 if __name__ == "__main__":
     url, work, num, catch, limit = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4], int(sys.argv[5])
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # that a busy machine is slow is no fault
     if limit:  # bytes that a file may have
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     server = Server(url, MODEL, concurrency=4, backoff=0.01, retries=1)

@@ -91,17 +91,19 @@ def test_requests_are_taken_from_their_source_only_as_they_are_needed(asker, tmp
 
 
 def test_a_slow_source_and_a_slow_reader_leave_the_server_at_work(asker, tmp_path):
+    step = 0.2  # seconds; long beside what a busy machine adds
+
     def source():
         for request in questions(6):
-            time.sleep(0.05)
+            time.sleep(step)
             yield request
 
-    with ScriptedServer(latency=0.05) as server:
+    with ScriptedServer(latency=step) as server:
         began = time.monotonic()
         for _ in asker(server, concurrency=2).ask(source(), as_it_is, tmp_path):
-            time.sleep(0.05)
+            time.sleep(step)
         seconds = time.monotonic() - began
-    assert seconds < 0.9 * 6 * 3 * 0.05  # one after the other
+    assert seconds < 0.9 * 6 * 3 * step  # one after the other
 
 
 def test_an_outcome_that_is_there_does_not_wait_for_a_full_window(asker, tmp_path):
