@@ -108,7 +108,7 @@ def picture_size(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> tuple[
         return _swapped(image) if orientation(image) >= 5 and image.format != "TIFF" else image.size
 
 
-def check_whole(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> None:
+def check_complete(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> None:
     """Checks that a picture is not cut off; it is decoded only where its end mark does not stand at its end.
 
     Raises:
@@ -133,7 +133,7 @@ def standard_picture(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> tu
         header = _opened(data, name, max_pixels)
         as_it_is = header.format in _STORED and header.mode not in _DEEP and orientation(header) == 1
     if as_it_is:
-        check_whole(data, name, max_pixels)
+        check_complete(data, name, max_pixels)
         return data, header.width, header.height
     image = read_picture(data, name, max_pixels)
     buffer = io.BytesIO()

@@ -110,9 +110,9 @@ def _aim(checkpoint: str, config: Any, model: nn.Module, ranks: Mapping[str, int
         raise fault(checkpoint, f"{remedy}; copy its files anew")
     scales = {}
     for name, rank in ranks.items():
-        told = config.rank_pattern.get(get_pattern_key(config.rank_pattern, name), config.r)
-        if rank != told:
-            remedy = f"says rank {told} of {name}, and its weights have {rank}; copy its files anew"
+        stated_rank = config.rank_pattern.get(get_pattern_key(config.rank_pattern, name), config.r)
+        if rank != stated_rank:
+            remedy = f"says rank {stated_rank} of {name}, and its weights have {rank}; copy its files anew"
             raise fault(checkpoint, f"its {SETTINGS} {remedy}")
         scales[name] = config.alpha_pattern.get(get_pattern_key(config.alpha_pattern, name), config.lora_alpha)
     config.target_modules = set(current.values())

@@ -92,9 +92,11 @@ def check_layers(checkpoint: str, stored: Shapes, config: Any) -> None:
         ConfigError: see above.
     """
     layers = {int(match[1]) for name in stored if (match := _LAYER.match(name))}
-    told = getattr(config.get_text_config(), "num_hidden_layers", None)
-    if type(told) is not int or told != len(layers):
-        remedy = f"its config.json says {excerpt(told)} layers (num_hidden_layers), and its weights hold {len(layers)}"
+    num_layers = getattr(config.get_text_config(), "num_hidden_layers", None)
+    if type(num_layers) is not int or num_layers != len(layers):
+        remedy = (
+            f"its config.json says {excerpt(num_layers)} layers (num_hidden_layers), and its weights hold {len(layers)}"
+        )
         raise fault(checkpoint, f"{remedy}; give a folder whose files belong together")
 
 

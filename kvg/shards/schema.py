@@ -25,7 +25,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from kvg.errors import DataError
-from kvg.pictures import check_whole, picture_size, read_picture
+from kvg.pictures import check_complete, picture_size, read_picture
 from kvg.records import excerpt, is_utf8, number_of
 from kvg.text.box_refs import PLACEHOLDER
 from kvg.text.special_tokens import check_plain, check_rationale
@@ -181,7 +181,7 @@ def check_image(sample: Sample, where: str, *, decode: bool = False) -> None:
         DataError: it is no JPEG or PNG, is cut off, or has another size than the record says.
     """
     image_extension(sample.image, where)
-    check_whole(sample.image, where)
+    check_complete(sample.image, where)
     size = read_picture(sample.image, where).size if decode else picture_size(sample.image, where)
     if size != (sample.width, sample.height):
         raise DataError(where, "width", f"the image is {size[0]}x{size[1]}, not {sample.width}x{sample.height}")

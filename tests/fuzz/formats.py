@@ -123,11 +123,11 @@ def _knowledge(folder: Path) -> None:
 
 
 def _decode(folder: Path) -> None:
-    from kvg.pictures import check_whole, picture_size, read_rgb, standard_picture
+    from kvg.pictures import check_complete, picture_size, read_rgb, standard_picture
 
     for path in sorted(folder.glob("*.*")):
         data = path.read_bytes()
-        for read in (standard_picture, picture_size, check_whole, read_rgb):
+        for read in (standard_picture, picture_size, check_complete, read_rgb):
             read(data, path.name)
 
 
