@@ -23,8 +23,8 @@ MIN_SIDE = 280  # smaller pictures are enlarged, as TensorBoard shows them pixel
 class BoxPictures(Callback):
     """Shows the first cases of each validation and test: truth in green, the answer in vermilion, and the completion.
 
-    The module's steps return one line per sample (``kvg.evaluation.case``), and the batch holds the ``samples``. Under
-    the same tag, TensorBoard's slider goes through the validations.
+    The module's steps return one line per sample (``kvg.evaluation.records.prediction``), and the batch holds the
+    ``samples``. Under the same tag, TensorBoard's slider goes through the validations.
 
     Args:
         num: cases per set.

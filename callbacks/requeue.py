@@ -11,8 +11,8 @@ import lightning as L
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.utilities import rank_zero_info
 
-from kvg.interruption import SaveOnSignal, end
-from kvg.run_folder import REQUEUED
+from kvg.runs.folder import REQUEUED
+from kvg.runs.interruption import SaveOnSignal, end
 
 log = logging.getLogger(__name__)
 

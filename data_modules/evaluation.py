@@ -11,12 +11,12 @@ from torch.utils.data import DataLoader
 from data_modules.base import BySet, CompositeDataModule, HasProcessor
 from data_modules.loader import StreamLoader
 from data_modules.question_loader import AskingProcessor, PreparedQuestions, question_loader
-from kvg.batch_files import share_of
 from kvg.errors import ConfigError
-from kvg.evaluation.sets import ArtifactSettings, QuestionBatches, check_set, question_batches
+from kvg.evaluation.records.question_sets import ArtifactSettings, QuestionBatches, check_set, question_batches
 from kvg.shards.dataset import rank_and_world
 from kvg.text.prompts import DESCRIBE, PROMPTS
 from kvg.types import Batch
+from kvg.work.batch_files import share_of
 
 AUTO, PLAIN = "auto", "direct"
 
@@ -95,7 +95,7 @@ class EvaluationDataModule(CompositeDataModule):
 
         Raises:
             ConfigError: questions of several choices are to be asked in two turns.
-            DataError: see ``kvg.evaluation.sets.check_set``.
+            DataError: see ``kvg.evaluation.records.question_sets.check_set``.
         """
         if stage not in ("test", "predict"):
             for name, path in self.test.items():

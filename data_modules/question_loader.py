@@ -11,8 +11,8 @@ from PIL import Image
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from kvg.errors import DataError
-from kvg.evaluation.question import Question
-from kvg.evaluation.sets import Pass, QuestionBatches
+from kvg.evaluation.records.question import Question
+from kvg.evaluation.records.question_sets import Pass, QuestionBatches
 from kvg.text.prompts import DESCRIBE
 from kvg.types import Batch, Example, Processor, Records, Sample, SceneObject
 
@@ -43,7 +43,7 @@ class PreparedQuestions(IterableDataset[Batch]):
         batches: all questions.
         processor: tokenises them.
         mode: in which they are asked.
-        share: numbers of batches, rising, and whether their answers are due; see ``kvg.batch_files.share_of``.
+        share: numbers of batches, rising, and whether their answers are due; see ``kvg.work.batch_files.share_of``.
         skip_bad: see above.
     """
 

@@ -2,6 +2,6 @@
 
 import sys
 
-from kvg.cli import main
+from kvg.cli.kvg import main
 
 sys.exit(main())

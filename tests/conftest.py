@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from kvg.composites.compositor import Compositor
 from kvg.lab.world import LabSource, TraitSource, lab_canvas
+from kvg.rationales.rationale import CardWriter
 from kvg.shards.writer import ShardWriter
-from kvg.synthesis.compositor import Compositor
-from kvg.synthesis.rationale import CardWriter
 from kvg.types import Sample
 
 Scenes = Callable[..., list[Sample]]

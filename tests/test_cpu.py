@@ -8,7 +8,7 @@ import pytest
 
 FAULTS = """
 import resource, sys, torch
-from kvg.cpu import keep_freed_memory
+from kvg.work.cpu import keep_freed_memory
 kept = keep_freed_memory() if sys.argv[1] == "keep" else None
 def touch():
     torch.ones(10 * 2**20)  # 40 MiB
@@ -19,7 +19,7 @@ for _ in range(20):
     touch()
 print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
-THREADS = "import torch; from kvg.cpu import prepare_cpu; print(prepare_cpu(), torch.get_num_threads())"
+THREADS = "import torch; from kvg.work.cpu import prepare_cpu; print(prepare_cpu(), torch.get_num_threads())"
 
 
 def run(*words, **env):

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from kvg.errors import ConfigError
-from kvg.launch import is_first
 from kvg.ranges import check_number, check_whole
 from kvg.records import excerpt
+from kvg.work.processes import is_first
 
 log = logging.getLogger(__name__)
 FILE: Final = "preprocessor_config.json"

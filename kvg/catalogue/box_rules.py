@@ -99,7 +99,7 @@ class BoxSettings:
 def model_name(asker: Mapping[str, Any]) -> str:
     """What a model is called in what is written: its name on a server, or its checkpoint, else its class.
 
-    >>> model_name({"class_path": "kvg.asking.server.Server", "init_args": {"model": "Qwen2-VL-7B"}})
+    >>> model_name({"class_path": "kvg.inference.server.Server", "init_args": {"model": "Qwen2-VL-7B"}})
     'Qwen2-VL-7B'
     """
     init = asker.get("init_args") or {}

@@ -12,7 +12,7 @@ from PIL import Image
 
 from kvg.catalogue.entry import Entry, open_entry
 from kvg.catalogue.listing import PictureSource
-from kvg.pieces import writing
+from kvg.work.pieces import writing
 
 NEUTRAL = (127, 127, 127)  # behind cut-outs: as far from black as from white
 _QUALITY = 95

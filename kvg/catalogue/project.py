@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 
 from kvg.catalogue.listing import PictureSource
 from kvg.catalogue.sharing import SplitSettings
+from kvg.config.settings import class_setting, in_file, instantiate, read_yaml, settings_of
+from kvg.config.value_types import checked
 from kvg.errors import ConfigError
 from kvg.pictures import MAX_PIXELS
-from kvg.setting_types import checked
-from kvg.settings import class_setting, in_file, instantiate, read_yaml, settings_of
 
 T = TypeVar("T")
 SCANNED = ("seed", "out", "sources", "scan", "splits", "exclude")

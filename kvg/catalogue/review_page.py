@@ -18,8 +18,8 @@ from PIL import Image
 
 from kvg.catalogue.entry import Entry
 from kvg.errors import DataError
-from kvg.pieces import write_whole, writing
-from kvg.progress import progress_bar
+from kvg.work.pieces import write_whole, writing
+from kvg.work.progress import progress_bar
 
 PAGE: Final = 200  # boxes
 SIDE: Final = 200  # pixels of a small picture

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from kvg.lab.skills import SKILLS, TURN, card_text
 from kvg.lab.traits import BUILDS, CATEGORIES, COLOURS, PARTS, load_cards
 from kvg.lab.world import change_one, random_traits
-from kvg.synthesis.rationale import CardWriter
+from kvg.rationales.rationale import CardWriter
 from kvg.text.completion import write_completion
 from kvg.text.prompts import PROMPTS, prompt
 from kvg.types import Sample, SceneObject

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from kvg.lab.traits import Card, load_cards
-from kvg.synthesis.rationale import CardWriter
+from kvg.rationales.rationale import CardWriter
 from kvg.text.prompts import prompt, question
 from kvg.types import Sample
 

@@ -9,11 +9,11 @@ from functools import lru_cache
 
 from PIL import Image
 
+from kvg.composites.settings import CompositorConfig
+from kvg.composites.sources import EntityInfo
 from kvg.lab.tiles import draw_tile
 from kvg.lab.traits import BUILDS, CATEGORIES, COLOURS, PARTS, PATTERNS, SEEN_CATEGORIES, Traits, load_cards
 from kvg.lab.traits import neighbours as card_neighbours
-from kvg.synthesis.composite_settings import CompositorConfig
-from kvg.synthesis.sources import EntityInfo
 
 TILE_PX = 72  # drawn a little larger than any tile of the lab's canvas, then reduced by the compositor
 

@@ -17,14 +17,14 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from kvg.backbones.base import Backbone
 from kvg.backbones.soundness import check_weights
-from kvg.checkpoint_record import RECORD, keep_epoch_open, record_of, to_plain
 from kvg.errors import ConfigError, TrainingError
 from kvg.modules.gradients import check_limit
 from kvg.modules.precision import warn_of_lost_steps
 from kvg.modules.questions import QuestionedModule
 from kvg.modules.run_summary import RunHistory
 from kvg.ranges import check_number
-from kvg.run_folder import EXPORT, replaced
+from kvg.runs.checkpoint_record import RECORD, keep_epoch_open, record_of, to_plain
+from kvg.runs.folder import EXPORT, replaced
 
 
 class StageModule(QuestionedModule):

@@ -11,7 +11,7 @@ from torch import Tensor
 from kvg.backbones.answers import answered_box, completion_texts, completions
 from kvg.backbones.base import Backbone
 from kvg.errors import ConfigError
-from kvg.evaluation.question import Question
+from kvg.evaluation.records.question import Question
 from kvg.lab.traits import CATEGORIES
 from kvg.metrics.iou_accuracy import IoUAccuracy
 from kvg.modules.guard import SharedFault
@@ -78,7 +78,7 @@ class EvaluatedModule(L.LightningModule):
     def validation_step(  # type: ignore[override]  # Lightning hands on to callbacks whatever it gets
         self, batch: Batch, batch_idx: int, dataloader_idx: int = 0
     ) -> list[dict[str, Any]]:
-        """Answers greedily and counts; one line per case (``kvg.evaluation.case``), for callbacks to show.
+        """Answers greedily and counts; one line per case (``kvg.evaluation.records.prediction``), for callbacks.
 
         Raises:
             ConfigError: a sample is a question of several choices.

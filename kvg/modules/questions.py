@@ -19,11 +19,11 @@ from kvg.backbones.answers import plain_texts
 from kvg.backbones.base import Backbone
 from kvg.backbones.fingerprint import fingerprint, saved_fingerprint
 from kvg.errors import ConfigError, DataError, TrainingError
-from kvg.evaluation.case import read_cases
-from kvg.evaluation.predictions import Predictions
-from kvg.evaluation.question import Question
-from kvg.evaluation.sets import QuestionBatches
-from kvg.evaluation.summary import summary
+from kvg.evaluation.figures.summary import summary
+from kvg.evaluation.records.prediction import read_cases
+from kvg.evaluation.records.prediction_files import Predictions
+from kvg.evaluation.records.question import Question
+from kvg.evaluation.records.question_sets import QuestionBatches
 from kvg.modules.evaluation import EvaluatedModule
 from kvg.modules.guard import SharedFault
 from kvg.modules.precision import check_precision, with_float32_numbers
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 
 class QuestionedModule(EvaluatedModule):
-    """Answers the batches of ``kvg.evaluation.sets.QuestionBatches`` in a test or a prediction.
+    """Answers the batches of ``kvg.evaluation.records.question_sets.QuestionBatches`` in a test or a prediction.
 
     Processes take turns with them, what has been answered is kept, and a further start goes on from there; the lines,
     and with them the figures, are the same whatever the number of processes.

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from kvg.evaluation.case import Case
-from kvg.evaluation.pointing import answered_object
-from kvg.evaluation.reasoning import Reasoning, rationale_of, reasoning
-from kvg.evaluation.recall import Recall, recall
+from kvg.evaluation.diagnostics.pointing import answered_object
+from kvg.evaluation.diagnostics.reasoning import Reasoning, rationale_of, reasoning
+from kvg.evaluation.diagnostics.recall import Recall, recall
+from kvg.evaluation.records.prediction import Case
 from kvg.report.gallery import Asked
 from kvg.report.naming import Look
 from kvg.report.pictures import Picture

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from kvg.evaluation.estimate import Estimate, said
+from kvg.evaluation.figures.estimate import Estimate, said
 from kvg.report.curves import Curve, smooth
 from kvg.report.naming import Look
 

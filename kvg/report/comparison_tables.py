@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from kvg.evaluation.comparison import Accuracy, Comparison, Difference
-from kvg.evaluation.matching import ALL, BOTH, MEAN
+from kvg.evaluation.comparison.matching import ALL, BOTH, MEAN
+from kvg.evaluation.comparison.runs import Accuracy, Comparison, Difference
 from kvg.report.pairs import in_words, p_value
 from kvg.report.tables import NONE, Cell, Row, Table, change, markdown_table, markdown_text, percent, share
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from kvg.evaluation.case import Case
+from kvg.evaluation.records.prediction import Case
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import html
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from kvg.evaluation.reasoning import rationale_of
+from kvg.evaluation.diagnostics.reasoning import rationale_of
 from kvg.report.case_card import Drawn, case_card
 from kvg.report.gallery import Asked
 from kvg.report.naming import Look

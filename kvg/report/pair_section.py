@@ -6,9 +6,9 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from kvg.evaluation.comparison import Difference
-from kvg.evaluation.estimate import Estimate
-from kvg.evaluation.matching import ALL, BOTH, MEAN
+from kvg.evaluation.comparison.matching import ALL, BOTH, MEAN
+from kvg.evaluation.comparison.runs import Difference
+from kvg.evaluation.figures.estimate import Estimate
 from kvg.report.naming import Look
 from kvg.report.pairs import PairResult, difference_of, p_value
 from kvg.report.results import RunResults

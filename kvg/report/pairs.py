@@ -7,12 +7,12 @@ from itertools import combinations
 from typing import Final, TypedDict
 
 from kvg.errors import ConfigError, DataError
-from kvg.evaluation.case import Case
-from kvg.evaluation.comparison import Comparison, Difference, adjust, compare_runs
-from kvg.evaluation.estimate import Estimate, points
-from kvg.evaluation.matching import ALL, GROUPINGS
-from kvg.progress import shown
+from kvg.evaluation.comparison.matching import ALL, GROUPINGS
+from kvg.evaluation.comparison.runs import Comparison, Difference, adjust, compare_runs
+from kvg.evaluation.figures.estimate import Estimate, points
+from kvg.evaluation.records.prediction import Case
 from kvg.report.naming import PAIRS
+from kvg.work.progress import shown
 
 LEVEL: Final = 0.95
 Cases = Mapping[str, Sequence[Case]]  # by run
@@ -62,9 +62,9 @@ def pairs_of(asked: Sequence[str], runs: Sequence[str]) -> list[Pair]:
 def compare_pairs(runs: Cases, pairs: Sequence[Pair], seed: int, asked: bool) -> tuple[list[PairResult], list[str]]:
     """Compares pairs of runs, on pictures as they are.
 
-    P-values are those of ``kvg.evaluation.comparison``: adjusted over every pair of ``runs``, not over ``pairs`` alone,
-    so that ``kvg-data compare`` tells the same ones of the same runs. Where runs hold different cases, each pair is
-    compared on the cases that both have.
+    P-values are those of ``kvg.evaluation.comparison.runs``: adjusted over every pair of ``runs``, not over ``pairs``
+    alone, so that ``kvg-data compare`` tells the same ones of the same runs. Where runs hold different cases, each pair
+    is compared on the cases that both have.
 
     Args:
         runs: cases by run.

@@ -12,14 +12,14 @@ from typing import Final
 from PIL import Image
 
 from kvg.errors import DataError
-from kvg.evaluation.case import Case
+from kvg.evaluation.records.prediction import Case
 from kvg.formats.stores import open_store
 from kvg.formats.written_boxes import Reading
 from kvg.pictures import read_rgb
-from kvg.progress import shown
 from kvg.shards.reader import Tally
 from kvg.shards.schema import image_extension
 from kvg.types import Sample
+from kvg.work.progress import shown
 
 SIDE: Final = 640  # pixels of the longer side that are shown
 QUALITY: Final = 80

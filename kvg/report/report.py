@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kvg.evaluation.case import Case
-from kvg.evaluation.exposure import EXPOSURES
+from kvg.evaluation.figures.exposure import EXPOSURES
+from kvg.evaluation.records.prediction import Case
 from kvg.formats.written_boxes import Reading
 from kvg.report.curves import Curve
 from kvg.report.gallery import asked, pick

@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any, Final, TypedDict
 
 from kvg.errors import DataError
-from kvg.evaluation.case import Case, check_utf8
-from kvg.evaluation.estimate import pictures_of
-from kvg.evaluation.exposure import Exposure
-from kvg.evaluation.figures import (
+from kvg.evaluation.diagnostics.signatures import Signatures, signatures
+from kvg.evaluation.figures.accuracy import (
     ArtifactCurve,
     ChoiceTable,
     Figure,
@@ -20,13 +18,15 @@ from kvg.evaluation.figures import (
     choice_table,
     figures,
 )
-from kvg.evaluation.levels import Levels, knowledge_of, without_level
-from kvg.evaluation.predictions import RECORD
-from kvg.evaluation.scoring import STRICT
-from kvg.evaluation.signatures import Signatures, signatures
-from kvg.progress import shown
+from kvg.evaluation.figures.estimate import pictures_of
+from kvg.evaluation.figures.exposure import Exposure
+from kvg.evaluation.figures.levels import Levels, knowledge_of, without_level
+from kvg.evaluation.records.prediction import Case, check_utf8
+from kvg.evaluation.records.prediction_files import RECORD
+from kvg.evaluation.records.scoring import STRICT
 from kvg.records import read_json
 from kvg.report.curves import Curve
+from kvg.work.progress import shown
 
 Curves = Mapping[str, Curve]  # by tag
 
@@ -113,7 +113,7 @@ def run_facts(cases: Sequence[Case], record: dict[str, Any] | None = None) -> Ru
 
 
 def with_knowledge(cases: Sequence[Case], levels: Levels) -> list[Case]:
-    """The cases, with what is told of their entities; see ``kvg.evaluation.levels.knowledge_of``."""
+    """The cases, with what is told of their entities; see ``kvg.evaluation.figures.levels.knowledge_of``."""
     return [replace(case, knowledge=knowledge_of(case, levels)) for case in cases] if levels else list(cases)
 
 

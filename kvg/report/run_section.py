@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from kvg.evaluation.estimate import Estimate
-from kvg.evaluation.figures import Figure
+from kvg.evaluation.figures.accuracy import Figure
+from kvg.evaluation.figures.estimate import Estimate
 from kvg.report.results import RunResults
 from kvg.report.sections import Looks, Runs, Section, run_cell, run_cells
 from kvg.report.tables import NONE, Cell, Row, Table, number, percent

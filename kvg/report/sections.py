@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from kvg.evaluation.figures import Figure, Strength
+from kvg.evaluation.figures.accuracy import Figure, Strength
 from kvg.report.charts import Group, Line, bar_chart, dot_chart, line_chart
 from kvg.report.curves import Curve, smooth
 from kvg.report.naming import Look

@@ -31,7 +31,7 @@ def shortcut_page(title: str, record: Mapping[str, Any]) -> str:
 
     Args:
         title: what the set is called.
-        record: see ``kvg.synthesis.statistics.Figures.record``.
+        record: see ``kvg.audit.statistics.Figures.record``.
     """
     named = html.escape(title)
     counts = "".join(bars(name, counter) for name, counter in record["counts"].items())

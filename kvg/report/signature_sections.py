@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final, TypeVar
 
-from kvg.evaluation.signatures import Signatures
+from kvg.evaluation.diagnostics.signatures import Signatures
 from kvg.report.naming import Look
 from kvg.report.pairs import p_value
 from kvg.report.sections import Looks, Section, Verdict, run_cell

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from kvg.evaluation.estimate import Estimate
+from kvg.evaluation.figures.estimate import Estimate
 
 if TYPE_CHECKING:
     from rich.table import Table as TerminalTable

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from kvg.errors import DataError
-from kvg.pieces import write_whole
 from kvg.records import excerpt, list_of, object_of, optional_text, read_json, text_of
 from kvg.shards.schema import SCHEMA_VERSION
+from kvg.work.pieces import write_whole
 
 MANIFEST: Final = "manifest.json"
 

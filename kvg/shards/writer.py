@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, Final
 from typing_extensions import Self
 
 from kvg.errors import ConfigError, DataError
-from kvg.pieces import writing
-from kvg.progress import progress_bar
 from kvg.shards.counting import Counts, added, count_sample, no_counts
 from kvg.shards.manifest import MANIFEST, Manifest, ShardEntry, sha256_of
 from kvg.shards.revision import revision
 from kvg.shards.schema import encode_record
 from kvg.types import Sample
+from kvg.work.pieces import writing
+from kvg.work.progress import progress_bar
 
 if TYPE_CHECKING:
     from webdataset.writer import TarWriter

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from kvg.backbones.fingerprint import fingerprint
 from kvg.backbones.qwen2_vl import Qwen2VLBackbone
 from kvg.backbones.weight_files import former_name
-from kvg.cli import main
+from kvg.cli.kvg import main
 from kvg.errors import ConfigError
 
 

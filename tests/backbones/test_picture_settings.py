@@ -11,13 +11,13 @@ import yaml
 from PIL import Image
 from transformers import Qwen2VLImageProcessorPil
 
-from kvg.asking.local import LocalModel
 from kvg.backbones.picture_settings import PictureSettings, parse_picture_settings
 from kvg.backbones.processor import QwenVLProcessor
 from kvg.backbones.qwen2_vl import LAB_PICTURE, Qwen2VLBackbone, lab_folder, lab_tokenizer
+from kvg.cli.kvg_data import main as kvg_data
 from kvg.errors import ConfigError
+from kvg.inference.local import LocalModel
 from kvg.text.box_codec import RelativeCodec
-from kvg.tools.main import main as kvg_data
 
 QWEN2_VL = "kvg.backbones.qwen2_vl.Qwen2VLBackbone"
 

@@ -26,11 +26,11 @@ import numpy as np
 import yaml
 from PIL import Image, ImageDraw
 
+from kvg.cli.kvg_data import main as kvg_data
+from kvg.composites.catalogue_tiles import CatalogueTiles
+from kvg.composites.compositor import Compositor
+from kvg.composites.settings import CompositorConfig
 from kvg.shards.writer import ShardFile
-from kvg.synthesis.catalogue_tiles import CatalogueTiles
-from kvg.synthesis.composite_settings import CompositorConfig
-from kvg.synthesis.compositor import Compositor
-from kvg.tools.main import main as kvg_data
 
 _given: Compositor | None = None
 

@@ -60,13 +60,13 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     from data_modules import GRPODataModule
     from kvg.backbones.qwen2_vl import Qwen2VLBackbone
-    from kvg.cpu import keep_freed_memory
     from kvg.losses.family import DAPOLoss
     from kvg.modules import grpo
     from kvg.rewards.base import Reward
     from kvg.rewards.combine import WeightedReward
     from kvg.rewards.iou import IoUReward
     from kvg.shards.writer import ShardWriter
+    from kvg.work.cpu import keep_freed_memory
 
     keep_freed_memory()
 

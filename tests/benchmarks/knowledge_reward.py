@@ -29,13 +29,13 @@ def main() -> int:
 
     from kvg.backbones.answers import completion_texts
     from kvg.backbones.qwen2_vl import Qwen2VLBackbone
-    from kvg.cpu import prepare_cpu
     from kvg.formats.stores import open_store
     from kvg.rewards.iou import IoUReward
     from kvg.rewards.knowledge import KnowledgeReward
     from kvg.rl.advantage import group_advantage
     from kvg.rl.rollout import SamplingSettings, rollout
     from kvg.shards.reader import Tally
+    from kvg.work.cpu import prepare_cpu
 
     prepare_cpu()
     backbone = Qwen2VLBackbone(str(args.checkpoint)).eval()

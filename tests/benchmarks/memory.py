@@ -21,10 +21,10 @@ def measure(keep: bool, steps: int, rows: int, new_tokens: int) -> dict[str, flo
     import torch
 
     from kvg.backbones.qwen2_vl import Qwen2VLBackbone
-    from kvg.cpu import keep_freed_memory
+    from kvg.composites.compositor import Compositor
     from kvg.lab.world import LabSource, lab_canvas
     from kvg.rl.rollout import SamplingSettings, rollout
-    from kvg.synthesis.compositor import Compositor
+    from kvg.work.cpu import keep_freed_memory
 
     torch.set_num_threads(1)
     if keep:

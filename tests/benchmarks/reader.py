@@ -8,9 +8,9 @@ tokenizer and chat template, and make the same batches (checked before anything 
 one thread. The peers decode with Pillow and hand the picture to transformers' own image processor (Pillow and numpy),
 whose result is the float input of the vision tower. Ours hands over bytes, which `pixel_values` turns into the same
 floats on the model's device; `ours+floats` does that too, here on the CPU and in the main process. Ours keeps freed
-memory, as the command `kvg` does on a CPU (kvg.cpu); `--kept` lets the peers keep it, too. Each run is a process of its
-own, in turns; a ratio is that of two runs of one turn. Without workers, the CPU time of the process is told, too; it
-does not depend on what else the machine does.
+memory, as the command `kvg` does on a CPU (kvg.work.cpu); `--kept` lets the peers keep it, too. Each run is a process
+of its own, in turns; a ratio is that of two runs of one turn. Without workers, the CPU time of the process is told,
+too; it does not depend on what else the machine does.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ def make_shards(folder: Path, num: int) -> None:
     """Composites of the lab's drawings on 640x480 canvases, with rationales."""
     from dataclasses import replace
 
+    from kvg.composites.compositor import Compositor
+    from kvg.composites.settings import CompositorConfig
     from kvg.lab.world import LabSource
+    from kvg.rationales.rationale import CardWriter
     from kvg.shards.writer import ShardWriter
-    from kvg.synthesis.composite_settings import CompositorConfig
-    from kvg.synthesis.compositor import Compositor
-    from kvg.synthesis.rationale import CardWriter
 
     compositor = Compositor(LabSource(variants=2), CompositorConfig(canvas_sizes=((640, 480),)))
     with ShardWriter(folder, max(1, num // 8)) as shards:
@@ -176,7 +176,7 @@ def measure(way: str, folder: Path, batch_size: int, workers: int, num: int, kep
     """
     import torch
 
-    from kvg.cpu import keep_freed_memory
+    from kvg.work.cpu import keep_freed_memory
 
     torch.set_num_threads(1)
     if way in OURS or kept:

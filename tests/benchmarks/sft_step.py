@@ -24,9 +24,9 @@ BATCH = 16
 def examples_of(num: int) -> tuple[Any, list[Any], list[Any]]:
     """A fresh model, tokenised composites with rationales and cards as in the demo's stage 1, and their samples."""
     from kvg.backbones.qwen2_vl import Qwen2VLBackbone
+    from kvg.composites.compositor import Compositor
     from kvg.lab.world import LabSource, lab_canvas
-    from kvg.synthesis.compositor import Compositor
-    from kvg.synthesis.rationale import CardWriter
+    from kvg.rationales.rationale import CardWriter
 
     backbone = Qwen2VLBackbone("lab-random", max_pixels=19600)
     compositor = Compositor(LabSource(variants=2), lab_canvas(0, {2: 1.0, 3: 1.0, 4: 1.0}, 0.5))
@@ -101,7 +101,7 @@ def measure(way: str, steps: int) -> dict[str, float]:
     """One run in this process."""
     import torch
 
-    from kvg.cpu import prepare_cpu
+    from kvg.work.cpu import prepare_cpu
 
     torch.manual_seed(0)
     prepare_cpu()

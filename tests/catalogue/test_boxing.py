@@ -32,8 +32,8 @@ from kvg.catalogue.boxing import (
 from kvg.catalogue.entry import Entry, to_line
 from kvg.catalogue.project import Project, ScanSettings
 from kvg.catalogue.sharing import SplitSettings
+from kvg.config.settings import settings_of
 from kvg.errors import ConfigError, DataError
-from kvg.settings import settings_of
 from kvg.text.box_codec import AbsoluteCodec, RelativeCodec
 
 SETTINGS = BoxSettings()

@@ -19,8 +19,8 @@ from kvg.catalogue.published import (
     StanfordCars,
     StanfordDogs,
 )
+from kvg.composites.backgrounds import Photographs
 from kvg.errors import ConfigError, DataError
-from kvg.synthesis.backgrounds import Photographs
 
 from .conftest import drawing, encoded
 from .test_sources import faults, remarks, told, write

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from kvg.cli import main
-from kvg.parser_errors import explain
-from kvg.tools import main as data_door
+from kvg.cli import kvg_data as data_door
+from kvg.cli.kvg import main
+from kvg.config.parser_errors import explain
 
 STAGE = ["fit", "-c", "configs/stage/cot_sft.yaml", "-c", "configs/backbone/tiny.yaml", "--trainer.accelerator=cpu"]
 NO_MODEL = ["--model.backbone.checkpoint=/nowhere"]  # a fault named before it is found before a model is loaded
@@ -110,7 +110,7 @@ def test_no_arguments_show_the_usage(capsys: pytest.CaptureFixture[str]) -> None
     assert "usage: kvg" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("module", ["kvg.cli", "kvg.tools.main"])
+@pytest.mark.parametrize("module", ["kvg.cli.kvg", "kvg.cli.kvg_data"])
 def test_help_imports_nothing_heavy(module: str) -> None:
     code = (
         f"import sys; from {module} import main; assert main(['--help']) == 0; "
@@ -166,7 +166,7 @@ def test_the_example_of_every_data_command_is_one(name: str, capsys: pytest.Capt
     assert f"example: {example}" in " ".join(capsys.readouterr().out.split())
     program, command, *arguments = example.split()
     parser = argparse.ArgumentParser()
-    importlib.import_module(f"kvg.tools.{name}").add_arguments(parser)
+    importlib.import_module(f"kvg.cli.{name}").add_arguments(parser)
     parser.parse_args(arguments)  # exits where the command has no such argument
     assert (program, command) == ("kvg-data", name)
 
@@ -183,11 +183,11 @@ def test_the_data_door_finds_shipped_configs_from_anywhere_too(tmp_path: Path, m
 
 LONG_WINDED = """
 import sys, types
-from kvg.tools.main import main
-command = types.ModuleType("kvg.tools.scan")
+from kvg.cli.kvg_data import main
+command = types.ModuleType("kvg.cli.scan")
 command.add_arguments = lambda parser: None
 command.run = lambda args: print("line\\n" * 100_000)
-sys.modules["kvg.tools.scan"] = command
+sys.modules["kvg.cli.scan"] = command
 sys.exit(main(["scan"]))
 """
 

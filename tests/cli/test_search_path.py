@@ -98,7 +98,7 @@ def test_a_fit_with_classes_of_ones_own(home, program, more, path):
         assert (home / f"watched-{rank}").read_text() == "MyReward OtherReward MyLoss"
 
 
-@pytest.mark.parametrize("program", ["kvg-data", "-m kvg.tools.main"])
+@pytest.mark.parametrize("program", ["kvg-data", "-m kvg.cli.kvg_data"])
 def test_a_source_of_ones_own(home, program):
     (home / "exp/compose.yaml").write_text("source: {class_path: mysource.MySource, init_args: {pool: train}}\n")
     done = run(home, program, "compose", "--config", "exp/compose.yaml", "--out", "made", "--num", "2")

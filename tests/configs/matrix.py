@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from kvg.tools.sweep_file import load_experiment
+from kvg.workflow.sweep_config import load_experiment
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 CPU_CANNOT = {"strategy/fsdp1": "requires a GPU accelerator"}  # files that no CPU can run: what the Trainer says

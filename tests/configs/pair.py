@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import Callback
 
 import callbacks  # noqa: F401  (the forked processes need not import it again)
 import data_modules  # noqa: F401
-from kvg.lightning_cli import KVGCLI
+from kvg.training.lightning_cli import KVGCLI
 
 DEADLINE_S, GRACE_S = 120, 5
 NUM_STEPS = 2

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
-from kvg.cli import check_overlays
-from kvg.lightning_cli import KVGCLI
-from kvg.synthesis.composite_settings import CompositorConfig
-from kvg.tools.compose import load_config
+from kvg.cli.compose import load_config
+from kvg.composites.settings import CompositorConfig
+from kvg.config.overlay_files import check_overlays
+from kvg.training.lightning_cli import KVGCLI
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SNAPSHOTS = Path(__file__).parent / "snapshots"

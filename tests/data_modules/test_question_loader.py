@@ -7,10 +7,10 @@ import torch
 
 from data_modules import EvaluationDataModule
 from data_modules.question_loader import PreparedQuestions, question_loader
-from kvg.batch_files import share_of
 from kvg.errors import ConfigError, DataError
-from kvg.evaluation.sets import check_set, question_batches
+from kvg.evaluation.records.question_sets import check_set, question_batches
 from kvg.shards.writer import ShardWriter
+from kvg.work.batch_files import share_of
 from tests.data_modules.conftest import LetterProcessor, build
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create .* worker processes")  # on a single core

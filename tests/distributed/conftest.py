@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import kvg.lightning_cli  # noqa: F401  (the forked processes need not import it again)
-from kvg.cli import main
+import kvg.training.lightning_cli  # noqa: F401  (the forked processes need not import it again)
+from kvg.cli.kvg import main
 
 DEADLINE_S = 240
 

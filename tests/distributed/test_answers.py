@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from kvg.cli import main
+from kvg.cli.kvg import main
 
 SETTINGS = {
     "data": "data_modules.EvaluationDataModule",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from kvg.cli import main
+from kvg.cli.kvg import main
 
 BACKBONE = "model.init_args.backbone.init_args"
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from kvg.cli import main
+from kvg.cli.kvg import main
 
 # A backbone of the user's own in the working folder, which tells when it is loaded where it must not be.
 BACKBONE = """

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from kvg.cli import main
-from kvg.evaluation.case import read_cases
+from kvg.cli.kvg import main
+from kvg.evaluation.records.prediction import read_cases
 from kvg.formats.kvg_bench import write_kvg_bench
 
 CONFIGS = ("stage/cot_sft", "backbone/tiny", "data/kvg_bench")

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from kvg.backbones.qwen2_vl import Qwen2VLBackbone
-from kvg.cli import main
+from kvg.cli.kvg import main
 
 SMALL = {"data__init_args__batch_size": 2, "model__init_args__schedule": "constant", "model__init_args__warmup": 0.0}
 RATE = "model__init_args__optimizer__init_args__lr"

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from kvg.errors import DataError
-from kvg.evaluation.question import Question
+from kvg.evaluation.records.question import Question
 from kvg.formats.recognition import Recognition
 from kvg.formats.stores import open_store
 from kvg.shards.reader import Tally

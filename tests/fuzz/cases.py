@@ -120,7 +120,7 @@ def tool(*args: str) -> Run:
     """A command of ``kvg-data``; ``{}`` in its arguments is the folder."""
 
     def run(folder: Path) -> int:
-        from kvg.tools.main import main
+        from kvg.cli.kvg_data import main
 
         return main([arg.format(folder) for arg in args])
 
@@ -131,7 +131,7 @@ def source(class_path: str, **init_args: Any) -> Callable[[Path], int]:
     """``kvg-data scan`` of one source."""
 
     def run(folder: Path) -> int:
-        from kvg.tools.main import main
+        from kvg.cli.kvg_data import main
 
         made = {
             name: str(folder / value[1:]) if str(value).startswith("@") else value for name, value in init_args.items()

@@ -55,7 +55,7 @@ PROJECT = {
 
 
 def _project(folder: Path) -> int:
-    from kvg.tools.main import main
+    from kvg.cli.kvg_data import main
 
     path = folder / "project.yaml"
     path.write_bytes(
@@ -67,7 +67,7 @@ def _project(folder: Path) -> int:
 
 def _scanned(folder: Path) -> int:
     """Commands behind ``scan`` on its damaged files."""
-    from kvg.tools.main import main
+    from kvg.cli.kvg_data import main
 
     project = json.loads(json.dumps(PROJECT).replace("OUT", str(folder / "out")).replace("ROOT", str(folder / "in")))
     project["compose"]["facts"] = str(folder / "facts.yaml")

@@ -105,13 +105,13 @@ def _call(function: str, *names: str) -> Callable[[Path], Any]:
 
 
 def _levels(folder: Path) -> None:
-    from kvg.evaluation.levels import read_levels
+    from kvg.evaluation.figures.levels import read_levels
 
     read_levels([folder / "levels.json"])
 
 
 def _exposure(folder: Path) -> None:
-    from kvg.evaluation.exposure import exposure_of
+    from kvg.evaluation.figures.exposure import exposure_of
 
     exposure_of(["Merlin"], [folder / "cot-sft-bird.json"], [folder / "cards.jsonl"])
 

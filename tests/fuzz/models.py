@@ -88,7 +88,7 @@ def _load_adapted(folder: Path) -> None:
 
 
 def _overlaid(folder: Path) -> int:
-    from kvg.cli import main
+    from kvg.cli.kvg import main
 
     configs = ("configs/stage/cot_sft.yaml", "configs/backbone/tiny.yaml", str(folder / "overlay.yaml"))
     try:
@@ -98,7 +98,7 @@ def _overlaid(folder: Path) -> int:
 
 
 def _experiment(folder: Path) -> None:
-    from kvg.tools.sweep_file import load_experiment
+    from kvg.workflow.sweep_config import load_experiment
 
     load_experiment(folder / "trial.yaml")
 

@@ -11,10 +11,10 @@ import torch
 from kvg.backbones.answers import answered_box, completion_texts
 from kvg.backbones.qwen2_vl import Qwen2VLBackbone, lab_folder
 from kvg.boxes import iou
+from kvg.composites.compositor import Compositor
 from kvg.lab.traits import load_cards
 from kvg.lab.world import TraitSource, lab_canvas
 from kvg.rl.rollout import SamplingSettings, rollout
-from kvg.synthesis.compositor import Compositor
 
 pytestmark = pytest.mark.skipif(not (lab_folder() / "model.safetensors").is_file(), reason="the base is not built")
 

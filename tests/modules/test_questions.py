@@ -14,8 +14,8 @@ from kvg.backbones.lora import LoRASettings
 from kvg.backbones.qwen2_5_vl import Qwen25VLBackbone
 from kvg.backbones.qwen2_vl import Qwen2VLBackbone
 from kvg.errors import DataError
-from kvg.evaluation.case import read_cases
-from kvg.evaluation.sets import ArtifactSettings
+from kvg.evaluation.records.prediction import read_cases
+from kvg.evaluation.records.question_sets import ArtifactSettings
 from kvg.modules import evaluation
 from kvg.modules.cot_sft import CoTSFTModule
 from kvg.rl.rollout import SamplingSettings, rollout

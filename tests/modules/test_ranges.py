@@ -8,8 +8,8 @@ import pytest
 
 from callbacks import BoxPictures, CollapseGuard, StageProgress, Throughput
 from data_modules import CoTSFTDataModule, EvaluationDataModule, GRPODataModule
-from kvg.asking.local import LocalModel
 from kvg.errors import ConfigError
+from kvg.inference.local import LocalModel
 from kvg.losses.family import GRPOLoss
 from kvg.modules.cot_sft import CoTSFTModule
 from kvg.modules.grpo import GRPOModule

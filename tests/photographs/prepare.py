@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from kvg.errors import ConfigError, DataError, KVGError
-from kvg.pieces import write_whole, writing
+from kvg.work.pieces import write_whole, writing
 
 PICTURES = Path(__file__).with_name("pictures.csv")
 COLUMNS = ("path", "entity", "category", "licence", "author", "x1", "y1", "x2", "y2")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kvg.catalogue.project import load_project
-from kvg.settings import read_yaml
+from kvg.config.settings import read_yaml
 
 HERE = Path(__file__).parent
 FACTS = read_yaml(HERE / "facts.yaml")

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from kvg.cli.kvg_data import main
 from kvg.errors import DataError
-from kvg.tools.main import main
 
 from . import prepare as made
 from .prepare import prepare, read_rcc

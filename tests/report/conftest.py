@@ -8,7 +8,7 @@ import json
 import pytest
 from PIL import Image
 
-from kvg.evaluation.case import case_of
+from kvg.evaluation.records.prediction import case_of
 from kvg.types import Sample, SceneObject
 from tests.conftest import BIRDS
 from tests.report.browser import Browser, find_browser

@@ -12,8 +12,8 @@ import re
 import pytest
 from PIL import Image
 
+from kvg.cli.kvg_data import main
 from kvg.shards.writer import ShardWriter
-from kvg.tools.main import main
 
 NUM = 26
 NAMES = ("Merlin", "Café <b>racer</b>", "Hobby")

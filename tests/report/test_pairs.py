@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from kvg.errors import ConfigError, DataError
-from kvg.evaluation.matching import BOTH
+from kvg.evaluation.comparison.matching import BOTH
 from kvg.report.naming import looks
 from kvg.report.pair_section import finding_cards, pair_section
 from kvg.report.pairs import compare_pairs, difference_of, pairs_of

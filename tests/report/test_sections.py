@@ -55,7 +55,7 @@ def choice(make_line, key, right, **fields):
 
 
 def test_choices_in_the_form_of_the_papers_table(make_line):
-    from kvg.evaluation.case import case_of
+    from kvg.evaluation.records.prediction import case_of
 
     lines = [choice(make_line, f"x{n}", n < 1, set="aircraft") for n in range(4)]
     lines += [choice(make_line, f"y{n}", n < 6, set="dogs") for n in range(8)]

@@ -10,13 +10,13 @@ import pytest
 
 from data_modules.loader import StreamLoader
 from data_modules.recipe import Recipe
-from kvg.cli import main as kvg
+from kvg.cli.kvg import main as kvg
+from kvg.cli.kvg_data import main as kvg_data
 from kvg.errors import DataError
 from kvg.shards.dataset import ShardDataset
 from kvg.shards.manifest import load_manifest
 from kvg.shards.reader import ShardFolder
 from kvg.shards.writer import ShardWriter
-from kvg.tools.main import main as kvg_data
 from tests.shards.conftest import build
 
 FIRST, SECOND = "shard-000000.tar", "shard-000001.tar"

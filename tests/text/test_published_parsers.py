@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kvg.evaluation.scoring import best_iou
+from kvg.evaluation.records.scoring import best_iou
 from kvg.text.published_parsers import PATTERNS, read_published
 from tests.text.parity.answer_kinds import LITERAL, answers, glued, slow_reading
 

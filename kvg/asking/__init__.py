@@ -1,1 +1,0 @@
-"""Questions about pictures, put to a model: behind a server, or loaded here."""

@@ -1,0 +1,1 @@
+"""Audits of a finished set: how it is distributed, and by which shortcuts the target could be found."""

@@ -1,0 +1,1 @@
+"""The command lines ``kvg`` and ``kvg-data``: one file a command."""

@@ -1,0 +1,1 @@
+"""Composites: several entities of one category on one canvas, with exact boxes."""

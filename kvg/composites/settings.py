@@ -1,0 +1,123 @@
+"""Settings of the compositor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from kvg.composites.augmentations import Artifacts, check_range
+from kvg.composites.backgrounds import BACKGROUNDS, PALE, PHOTOGRAPH
+from kvg.composites.layouts import LAYOUTS, PUBLISHED
+from kvg.config.settings import settings_of
+from kvg.errors import ConfigError
+
+SUBSAMPLING: Final = {"4:4:4": 0, "4:2:2": 1, "4:2:0": 2}
+
+
+@dataclass(frozen=True)
+class CompositorConfig:
+    """How composites are made. The paper gives no weights, sizes or gaps: these are this project's.
+
+    Attributes:
+        seed: with the index, decides everything about a sample.
+        k_weights: weight of each number of tiles.
+        layouts: weight of each layout, keys of ``LAYOUTS``; by default the four published ones.
+        max_overlap: in the layout ``overlapping`` no more than this share of an entity is hidden by others. Its box is
+            that of what can be seen of it.
+        canvas_sizes: (width, height) in pixels; one is drawn for each composite.
+        gap: pixels between cells and to the rim.
+        backgrounds: weight of each background, keys of ``BACKGROUNDS``, and ``photograph``; the pale ones by default.
+        background_folder: pictures for ``photograph``.
+        mirror_backgrounds: whether those pictures are mirrored half of the time.
+        snap_px: corners of boxes fall on multiples of this many pixels; None leaves them on whole pixels.
+        neighbour_prob: chance that a further entity is a neighbour of one that is there already.
+        fill: range of the share of its cell's side that a tile takes.
+        same_scale: chance that all entities of a composite have about the same area.
+        clutter: range of the number of other things that lie below the entities: smaller ones of other categories, or
+            patches of texture where there are none. They have no box.
+        min_object_px: pixels that the shorter side of an object's box has at least. Where it would have fewer, the tile
+            fills its cell, less around its box is shown, and other layouts are tried; where nothing helps, the
+            composite is left out, and counted.
+        min_object_share: share of the composite that an object's box covers at least, in the same way.
+        min_cell_px: layouts with a shorter cell side are not drawn where another one would do better.
+        artifacts: traces of taking, sending and pasting pictures, see ``Artifacts``; none by default.
+        image_format: ``jpeg`` or ``png``.
+        quality: of the JPEG, or a range of it.
+        chroma: of the JPEG: ``4:4:4`` keeps colours as sharp as brightness, ``4:2:0`` is what cameras write.
+        categories: only these; None for all.
+        split: only categories of this split (``seen`` or ``unseen``); None for both.
+        targets: only these entities are asked for; None for all. Distractors are drawn from all.
+    """
+
+    seed: int = 0
+    k_weights: Mapping[int, float] = field(default_factory=lambda: {2: 1.0, 3: 1.0, 4: 1.0, 5: 1.0, 6: 1.0})
+    layouts: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(PUBLISHED, 1.0))
+    max_overlap: float = 0.25
+    canvas_sizes: Sequence[tuple[int, int]] = ((640, 480), (480, 640), (560, 560))
+    gap: int = 8
+    backgrounds: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(PALE, 1.0))
+    background_folder: str | None = None
+    mirror_backgrounds: bool = True
+    snap_px: int | None = None
+    neighbour_prob: float = 0.5
+    fill: tuple[float, float] = (0.8, 1.0)
+    same_scale: float = 0.0
+    clutter: tuple[int, int] = (0, 0)
+    min_object_px: int = 0
+    min_object_share: float = 0.0
+    min_cell_px: int = 40
+    artifacts: Artifacts = field(default_factory=Artifacts)
+    image_format: str = "jpeg"
+    quality: int | tuple[int, int] = 95
+    chroma: str = "4:4:4"
+    categories: Sequence[str] | None = None
+    split: str | None = None
+    targets: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the settings.
+
+        Raises:
+            ConfigError: a setting cannot work.
+        """
+        if not isinstance(self.artifacts, Artifacts):  # as it stands in YAML
+            made = settings_of(Artifacts, self.artifacts, "compositor.artifacts")
+            object.__setattr__(self, "artifacts", made)
+        _check_weights(self)
+        if self.image_format not in ("jpeg", "png"):
+            raise ConfigError("compositor.image_format", f"'{self.image_format}' is neither jpeg nor png")
+        if self.chroma not in SUBSAMPLING:
+            raise ConfigError("compositor.chroma", f"'{self.chroma}' is none of {', '.join(SUBSAMPLING)}")
+        check_range("compositor.fill", self.fill, 0.01, 1)
+        for name in ("neighbour_prob", "same_scale", "max_overlap", "min_object_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"compositor.{name}", f"{getattr(self, name)} is not within 0-1")
+        check_range("compositor.quality", as_range(self.quality), 1, 100)
+        check_range("compositor.clutter", self.clutter, 0, 50)
+        if self.snap_px is not None and self.snap_px < 1:
+            raise ConfigError("compositor.snap_px", "must be at least 1, or null")
+        if self.snap_px is not None and self.layouts.get("overlapping"):
+            raise ConfigError("compositor.snap_px", "cannot hold in the layout overlapping; set it to null")
+        if self.backgrounds.get(PHOTOGRAPH) and not self.background_folder:
+            raise ConfigError("compositor.background_folder", "is missing; name a folder of pictures")
+        if not self.canvas_sizes or min(min(size) for size in self.canvas_sizes) < 16:
+            raise ConfigError("compositor.canvas_sizes", "needs at least one size, no side under 16 pixels")
+
+
+def _check_weights(config: CompositorConfig) -> None:
+    for name, allowed in (("layouts", set(LAYOUTS)), ("backgrounds", {*BACKGROUNDS, PHOTOGRAPH})):
+        unknown = set(getattr(config, name)) - allowed
+        if unknown:
+            raise ConfigError(f"compositor.{name}", f"{sorted(unknown)} are none of {sorted(allowed)}")
+    for name in ("k_weights", "layouts", "backgrounds"):
+        values = [float(value) for value in getattr(config, name).values()]
+        if not values or min(values) < 0 or sum(values) <= 0:
+            raise ConfigError(f"compositor.{name}", "needs weights of at least 0, one of them above 0")
+    if min(config.k_weights) < 1:
+        raise ConfigError("compositor.k_weights", "a composite needs at least one tile")
+
+
+def as_range(value: int | Sequence[int]) -> tuple[int, int]:
+    """A number, or a range of numbers, as a range."""
+    return (value, value) if isinstance(value, int) else (value[0], value[1])

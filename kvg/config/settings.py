@@ -1,0 +1,198 @@
+"""Settings that people write: YAML files, the dataclasses of their sections, and the classes that they name.
+
+Everything here comes from outside. What is damaged, mistyped or unknown becomes a ``ConfigError`` that names the key
+and what would be right; nothing raises anything else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from kvg.config.search_path import import_class
+from kvg.config.value_types import checked
+from kvg.errors import ConfigError, KVGError
+
+T = TypeVar("T")
+
+
+def read_yaml(path: str | Path, texts: bool = False) -> dict[str, Any]:
+    """A YAML file that holds settings.
+
+    Args:
+        path: of the file.
+        texts: every value and key is text as it stands in the file, also numbers and words such as ``no``.
+
+    Raises:
+        ConfigError: it cannot be opened, is something else, or holds a key twice.
+    """
+    try:
+        with Path(path).open(encoding="utf-8-sig") as file:
+            settings = yaml.load(file.read(), _Texts if texts else _Settings)
+    except OSError as error:
+        raise ConfigError("config", f"{path} cannot be opened ({error.strerror}); correct the path") from error
+    except _TwiceError as error:
+        raise ConfigError("config", f"{path} holds {error}; remove one") from error
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
+        raise ConfigError("config", f"{path} is no YAML ({error}); correct it") from error
+    if not isinstance(settings, dict):
+        raise ConfigError("config", f"{path} holds no settings; write `name: value` lines")
+    return settings
+
+
+@contextmanager
+def in_file(path: str | Path) -> Iterator[None]:
+    """Adds the file to the message of a setting that cannot work."""
+    try:
+        yield
+    except ConfigError as error:
+        if str(path) in error.remedy:
+            raise
+        raise ConfigError(error.field, f"{error.remedy} (in {path})") from error
+
+
+def instantiate(setting: Any, field: str, needs: Sequence[str] = ()) -> Any:
+    """Builds what ``class_path`` names with its ``init_args``.
+
+    Args:
+        setting: ``{class_path, init_args}``.
+        field: where it stands, for errors.
+        needs: methods that the object has to offer.
+
+    Raises:
+        ConfigError: there is no such class, it is of another kind, or it takes other arguments.
+        KVGError: it says itself what is wrong.
+    """
+    kind, init_args = named_class(setting, field, needs)
+    try:
+        return kind(**init_args)
+    except KVGError:
+        raise
+    except Exception as error:  # nobody knows what a class of the user's own raises
+        reason = str(error) if isinstance(error, TypeError) else f"{type(error).__name__}: {error}"
+        raise _bad_arguments(setting, field, reason) from error
+
+
+def named_class(setting: Any, field: str, needs: Sequence[str] = ()) -> tuple[Any, dict[str, Any]]:
+    """The class that a setting names, and its arguments, which fit; nothing is built.
+
+    Args:
+        setting: ``{class_path, init_args}``.
+        field: where it stands, for errors.
+        needs: methods that the class has to offer.
+
+    Raises:
+        ConfigError: there is no such class, it is of another kind, or it takes other arguments.
+    """
+    class_path, init_args = class_setting(setting, field)
+    kind = import_class(field, class_path)
+    if not callable(kind) or (needs and not all(callable(getattr(kind, method, None)) for method in needs)):
+        offers = f"; it has to offer {', '.join(needs)}" if needs else ""
+        raise ConfigError(f"{field}.class_path", f"'{class_path}' is no class of the kind that is needed{offers}")
+    for key, hint in _parameters(kind).items():
+        if key in init_args:
+            checked(init_args[key], hint, f"{field}.init_args.{key}")
+    try:
+        inspect.signature(kind).bind(**init_args)
+    except ValueError:  # a class that does not tell its arguments
+        pass
+    except TypeError as error:
+        raise _bad_arguments(setting, field, str(error)) from error
+    return kind, init_args
+
+
+def _bad_arguments(setting: Mapping[str, Any], field: str, reason: str) -> ConfigError:
+    return ConfigError(f"{field}.init_args", f"{reason}; see the arguments of {setting['class_path']}")
+
+
+def class_setting(setting: Any, field: str) -> tuple[str, dict[str, Any]]:
+    """The two parts of ``{class_path, init_args}``.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    if not isinstance(setting, Mapping):
+        raise ConfigError(field, f"{setting!r} names no class; write {{class_path: ..., init_args: ...}}")
+    for key in setting:
+        if key not in ("class_path", "init_args"):
+            raise ConfigError(f"{field}.{key}", "is unknown; choose from class_path, init_args")
+    class_path, init_args = setting.get("class_path"), setting.get("init_args")
+    if not isinstance(class_path, str):
+        raise ConfigError(f"{field}.class_path", f"{class_path!r} names no class; write package.module.Class")
+    if init_args is None:
+        return class_path, {}
+    if not isinstance(init_args, Mapping) or not all(isinstance(name, str) for name in init_args):
+        raise ConfigError(f"{field}.init_args", f"{init_args!r} are no settings; write `name: value` lines")
+    return class_path, dict(init_args)
+
+
+def settings_of(kind: type[T], values: Any, field: str) -> T:
+    """Builds the dataclass of a section.
+
+    Args:
+        kind: the dataclass; its annotations say of which type each value is, and it checks the values itself.
+        values: what the file holds; None for nothing.
+        field: where it stands, for errors.
+
+    Raises:
+        ConfigError: a setting is unknown or missing, of another type, or cannot work.
+    """
+    if values is not None and not isinstance(values, Mapping):
+        raise ConfigError(field, f"{values!r} are no settings; write `name: value` lines")
+    hints = typing.get_type_hints(kind)
+    known = [entry.name for entry in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    for key, value in (values or {}).items():
+        if key not in known:
+            raise ConfigError(f"{field}.{key}", f"is unknown; choose from {', '.join(known)}")
+        checked(value, hints[key], f"{field}.{key}")
+    try:
+        return kind(**(values or {}))
+    except TypeError as error:
+        raise ConfigError(field, f"{error}; correct the value") from error
+
+
+def _parameters(kind: Any) -> dict[str, Any]:
+    """The types of a class's arguments by name, as far as they can be told."""
+    try:
+        hints = typing.get_type_hints(kind.__init__ if inspect.isclass(kind) else kind)
+        names = inspect.signature(kind).parameters
+    except Exception:  # annotations that only a type checker can resolve
+        return {}
+    plain = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return {name: hints[name] for name, given in names.items() if given.kind in plain and name in hints}
+
+
+class _TwiceError(Exception):
+    """A key stands twice in one mapping."""
+
+
+def _mapping(loader: yaml.Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    """A mapping each of whose keys stands there once: YAML itself would take the last one without a word."""
+    own = [(loader.construct_object(key), key) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]  # type: ignore[no-untyped-call]
+    lines: dict[Any, int] = {}
+    for name, key in own:
+        line = key.start_mark.line + 1
+        if isinstance(name, typing.Hashable) and lines.setdefault(name, line) != line:
+            raise _TwiceError(f"'{name}' twice, in lines {lines[name]} and {line}")
+    if isinstance(loader, yaml.SafeLoader):
+        loader.flatten_mapping(node)
+    return loader.construct_mapping(node, deep=True)
+
+
+class _Settings(yaml.SafeLoader):
+    """Safe, and refuses keys that stand twice."""
+
+
+class _Texts(yaml.BaseLoader):
+    """As ``_Settings``; every scalar is text."""
+
+
+for _loader in (_Settings, _Texts):
+    _loader.add_constructor("tag:yaml.org,2002:map", _mapping)  # type: ignore[no-untyped-call]

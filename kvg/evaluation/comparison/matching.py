@@ -1,0 +1,209 @@
+"""The same cases of several runs, side by side, and the groups they fall into."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kvg.errors import ConfigError, DataError
+from kvg.evaluation.records.prediction import Case
+from kvg.lab.traits import CATEGORIES
+
+BOTH: Final = "split and knowledge"
+GROUPINGS: Final = ("split", "category", "knowledge", BOTH)
+ALL: Final = "all"  # every case of a set
+MEAN: Final = "category mean"  # of the accuracies of its categories
+_ORDER: Final = ("seen", "unseen", "known", "unknown", *CATEGORIES)
+_TOLERANCE: Final = 0.01  # of a true box on the 0-1000 grid: what rounding does
+
+
+@dataclass(frozen=True)
+class Group:
+    """Cases that a figure is made of.
+
+    Attributes:
+        set: name of their set; a disturbed picture makes it another one.
+        by: ``all``, ``category mean``, or one of ``GROUPINGS``.
+        value: of the grouping; of a category mean the split, or ``all``.
+        members: indices of the cases.
+    """
+
+    set: str
+    by: str
+    value: str
+    members: NDArray[np.int64]
+
+
+@dataclass
+class Matched:
+    """N cases that all runs have answered, in the order of the first run.
+
+    Attributes:
+        names: what the cases are called.
+        sets: of which set each is; a disturbed picture makes it another one.
+        fields: for each grouping the value of each case; '' where none is told.
+        pictures: each case's picture; its own name where none is told.
+        hits: by setting, right answers ``[S, N]``, a row a seed.
+        notes: what a reader must know.
+        num_left_out: cases that not all runs have.
+    """
+
+    names: list[str]
+    sets: list[str]
+    fields: dict[str, list[str]]
+    pictures: list[str]
+    hits: dict[str, NDArray[np.float64]]
+    notes: list[str] = field(default_factory=list)
+    num_left_out: int = 0
+
+    def groups(self, by: Sequence[str]) -> list[Group]:
+        """The groups that have a case: of each set all of it, its category means, and the parts of the groupings."""
+        found = []
+        for name in dict.fromkeys(self.sets):
+            inside = np.array([own == name for own in self.sets])
+            found += [group for group in self._groups_of(name, inside, by) if len(group.members)]
+        return found
+
+    def _groups_of(self, name: str, inside: NDArray[np.bool_], by: Sequence[str]) -> Iterator[Group]:
+        values = {grouping: np.array(self.fields[grouping]) for grouping in GROUPINGS}
+        yield Group(name, ALL, ALL, np.flatnonzero(inside))
+        parts = {ALL: inside}
+        for grouping in by:
+            for value in sorted({*values[grouping][inside]} - {""}, key=_place):
+                part = inside & (values[grouping] == value)
+                yield Group(name, grouping, str(value), np.flatnonzero(part))
+                if grouping == "split":
+                    parts[str(value)] = part
+        for part_name, part in parts.items() if "category" in by else ():
+            own = {*values["category"][part]}
+            if len(own) > 1 and "" not in own:
+                yield Group(name, MEAN, part_name, np.flatnonzero(part))
+
+
+def match(runs: Mapping[str, Sequence[Sequence[Case]]], common: bool = False) -> Matched:
+    """Puts the answers of several runs to the same questions side by side.
+
+    Questions are the same where ``Case.id`` is. Where each run knows one set only, its name does not matter.
+
+    Args:
+        runs: by the name of a setting, its runs: one a seed.
+        common: leave out what not all runs have, instead of refusing it.
+
+    Raises:
+        ConfigError: a setting has no run.
+        DataError: runs hold different cases, share none, or hold different truths for the same case.
+    """
+    for name, seeds in runs.items():
+        if not seeds:
+            raise ConfigError(f"runs.{name}", "has no run; name at least one")
+    flat = {(name, i): cases for name, seeds in runs.items() for i, cases in enumerate(seeds)}
+    labels = [name if len(runs[name]) == 1 else f"{name}, run {i + 1}" for name, i in flat]
+    tables = _by_name(list(flat.values()))
+    order, num_left_out = _shared(dict(zip(labels, tables, strict=True)), common)
+    rows = [[table[name] for name in order] for table in tables]
+    for label, cases in zip(labels, rows, strict=True):
+        _check_truth(labels[0], rows[0], label, cases)
+    notes = [f"{num_left_out} cases that not all runs have are left out"] if num_left_out else []
+    fields = {name: _field(name, rows, notes) for name in ("split", "category", "knowledge", "image")}
+    images = fields.pop("image")
+    told = zip(fields["split"], fields["knowledge"], strict=True)
+    fields[BOTH] = [f"{split}, {knowledge}" if split and knowledge else "" for split, knowledge in told]
+    if not any(images):
+        notes.append("no line names its picture: all cases count as independent, which those on one picture are not")
+    right = {own: [float(case.correct) for case in cases] for own, cases in zip(flat, rows, strict=True)}
+    return Matched(
+        names=order,
+        sets=[_set_of(case) for case in rows[0]],
+        fields=fields,
+        pictures=_pictures(rows[0], images),
+        hits={name: np.array([right[name, i] for i in range(len(seeds))]) for name, seeds in runs.items()},
+        notes=notes,
+        num_left_out=num_left_out,
+    )
+
+
+def _by_name(runs: Sequence[Sequence[Case]]) -> list[dict[str, Case]]:
+    """Tables of cases by what they are called; without the set, where each run has one and they differ."""
+    sets = [{case.set for case in cases} for cases in runs]
+    alone = all(len(own) == 1 for own in sets) and len(set.union(*sets)) > 1
+    return [{_name(case, alone): case for case in cases} for cases in runs]
+
+
+def _name(case: Case, alone: bool) -> str:
+    return case.id[len(case.set) + 1 :] if alone else case.id
+
+
+def _set_of(case: Case) -> str:
+    return f"{case.set}@{case.artifact}-{case.strength}" if case.artifact else case.set
+
+
+def _shared(tables: Mapping[str, Mapping[str, Case]], common: bool) -> tuple[list[str], int]:
+    """Names that all runs have, in the order of the first, and how many others there are.
+
+    Raises:
+        DataError: a run lacks some and ``common`` is not set, or no name is shared.
+    """
+    everything = dict.fromkeys(name for table in tables.values() for name in table)
+    order = [name for name in everything if all(name in table for table in tables.values())]
+    if not common and len(order) < len(everything):
+        for label, table in tables.items():
+            missing = [name for name in everything if name not in table]
+            if missing:
+                holder = next(other for other, theirs in tables.items() if missing[0] in theirs)
+                remedy = (
+                    f"{len(missing)} of {len(everything)} cases are missing, first '{missing[0]}', which '{holder}' "
+                    "has; finish that run, or compare the common cases with --common"
+                )
+                raise DataError(f"run '{label}'", "cases", remedy)
+    if not order:
+        raise DataError(" and ".join(f"'{label}'" for label in tables), "cases", "share no case; compare one benchmark")
+    return order, len(everything) - len(order)
+
+
+def _check_truth(first: str, ours: Sequence[Case], label: str, theirs: Sequence[Case]) -> None:
+    for one, other in zip(ours, theirs, strict=True):
+        if one.is_choice or other.is_choice:
+            same = one.is_choice and other.is_choice and _right_name(one) == _right_name(other)
+            told = "options"
+        else:
+            told = "gt_bbox"
+            same = len(one.truth) == len(other.truth) and all(
+                abs(a - b) <= _TOLERANCE
+                for p, q in zip(sorted(one.truth), sorted(other.truth), strict=True)
+                for a, b in zip(p, q, strict=True)
+            )
+        if not same:
+            remedy = f"is not that of run '{first}': not the same benchmark; score both against the same file"
+            raise DataError(f"run '{label}', case '{other.id}'", told, remedy)
+
+
+def _right_name(case: Case) -> tuple[list[str], str]:
+    """Names to choose from, in any order, and the right one."""
+    options = case.facts["options"]
+    return sorted(options), options[case.facts["right"]]
+
+
+def _field(name: str, rows: Sequence[Sequence[Case]], notes: list[str]) -> list[str]:
+    """Of each case what the first run tells that tells anything; where another contradicts, that is noted."""
+    told = [[value for case in cases if (value := getattr(case, name))] for cases in zip(*rows, strict=True)]
+    num_other = sum(len({*values}) > 1 for values in told)
+    if num_other:
+        notes.append(f"runs differ in the {name} of {num_other} cases; what the first of them says is taken")
+    return [values[0] if values else "" for values in told]
+
+
+def _pictures(cases: Sequence[Case], images: Sequence[str]) -> list[str]:
+    """What was drawn together; a disturbed picture has another checksum, and is yet the picture that it was."""
+    plain = {(case.set, case.key): image for case, image in zip(cases, images, strict=True) if not case.artifact}
+    return [
+        plain.get((case.set, case.key), image) or f"case {case.id}" for case, image in zip(cases, images, strict=True)
+    ]
+
+
+def _place(value: str) -> tuple[list[int], str]:
+    """The paper's names in the paper's order, then all others by name."""
+    return ([_ORDER.index(part) if part in _ORDER else len(_ORDER) for part in value.split(", ")], value)

@@ -1,0 +1,1 @@
+"""Failure signatures: what goes wrong behind a score."""

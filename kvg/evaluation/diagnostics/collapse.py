@@ -1,0 +1,118 @@
+"""Collapse over training, from its curves, and lengths of answers at the end.
+
+A policy that is paid for a box alone can stop thinking (answers shrink), stop varying (entropy and the spread of
+rewards within groups go to nothing), or stop answering. The bounds are those of ``callbacks.CollapseGuard``, which
+watches the same while a run goes on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Final, TypedDict
+
+from kvg.evaluation.figures.estimate import Estimate, difference, mean_if_any, said
+from kvg.evaluation.records.prediction import Case
+from kvg.stats.bootstrap import bootstrap_interval
+
+Curve = Sequence[tuple[int, float]]  # (step, value), by step
+
+LENGTH, ENTROPY = "train/completion_length", "train/entropy"
+SPREAD, UNPARSED = "train/reward_std_in_group", "train/unparsed"
+STEPS: Final = 20  # that means are taken over, as many as there are in shorter curves' halves
+MIN_LENGTH_SHARE, MIN_ENTROPY, MIN_REWARD_STD, MAX_UNPARSED = 0.5, 0.002, 0.01, 0.5
+TOLERATED_CUT: Final = 0.05  # a share of answers cut off whose whole interval lies above is a sign
+
+
+class CurveSign(TypedDict):
+    """One curve: its first and its last values, and what they tell.
+
+    ``n`` points. The intervals take points for independent; neighbours are not quite, and true ones are wider.
+    """
+
+    tag: str
+    n: int
+    first: Estimate
+    last: Estimate
+    verdict: str
+
+
+class Lengths(TypedDict):
+    """Lengths of answers in tokens, of right and of wrong ones; the share that was cut off."""
+
+    n: int  # answers whose length is known
+    right: Estimate | None
+    wrong: Estimate | None
+    difference: Estimate | None  # right less wrong
+    cut_off: Estimate | None  # of the answers that tell how they ended
+    verdict: str
+
+
+def curve_signs(curves: Mapping[str, Curve], seed: int) -> list[CurveSign]:
+    """Signs of collapse in the curves of a run; those that it does not have are left out.
+
+    Args:
+        curves: by tag, as in TensorBoard.
+        seed: of the intervals.
+    """
+    signs = []
+    for tag in (LENGTH, ENTROPY, SPREAD, UNPARSED):
+        values = [value for _, value in curves.get(tag, ()) if math.isfinite(value)]
+        if len(values) < 2:
+            continue
+        width = min(STEPS, len(values) // 2)
+        first, last = (_window(part, seed) for part in (values[:width], values[-width:]))
+        verdict = _verdict(tag, first["value"], last["value"])
+        signs.append(CurveSign(tag=tag, n=len(values), first=first, last=last, verdict=verdict))
+    return signs
+
+
+def lengths(cases: Sequence[Case], seed: int) -> Lengths:
+    """Lengths of right and wrong answers, and the share that was cut off.
+
+    Args:
+        cases: of one run, on pictures as they are.
+        seed: of the intervals.
+    """
+    told = [case for case in cases if case.num_tokens is not None]
+    right, wrong = (
+        mean_if_any([c for c in told if c.correct is verdict], lambda c: float(c.num_tokens or 0), seed, bounds=None)
+        for verdict in (True, False)
+    )
+    ended = [case for case in cases if case.facts.get("finish_reason")]
+    cut_off = mean_if_any(ended, lambda case: case.facts["finish_reason"] == "length", seed)
+    return Lengths(
+        n=len(told),
+        right=right,
+        wrong=wrong,
+        difference=difference(right, wrong) if right and wrong else None,
+        cut_off=cut_off,
+        verdict=_cut_verdict(cut_off),
+    )
+
+
+def _window(values: Sequence[float], seed: int) -> Estimate:
+    low, high = bootstrap_interval(values, seed)
+    return Estimate(n=len(values), value=math.fsum(values) / len(values), low=low, high=high)
+
+
+def _verdict(tag: str, first: float, last: float) -> str:
+    if tag == LENGTH and last < MIN_LENGTH_SHARE * first:
+        return f"sign: answers shrank from {first:.0f} to {last:.0f} tokens"
+    if tag == ENTROPY and last < MIN_ENTROPY:
+        return f"sign: entropy fell from {first:.4f} to {last:.4f} nats a token: all answers are alike"
+    if tag == SPREAD and last < MIN_REWARD_STD:
+        return (
+            f"sign: rewards differ by {last:.4f} within groups, by {first:.4f} at first: nothing is left to learn from"
+        )
+    if tag == UNPARSED and last > MAX_UNPARSED:
+        return f"sign: {last:.0%} of the answers hold no box, {first:.0%} at first"
+    return "no sign"
+
+
+def _cut_verdict(cut_off: Estimate | None) -> str:
+    if cut_off is None:
+        return "cannot be told: no line says how its answer ended"
+    if cut_off["low"] > TOLERATED_CUT:
+        return f"sign: {said(cut_off)} of the answers were cut off; allow more tokens"
+    return "no sign"

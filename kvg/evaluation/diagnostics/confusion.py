@@ -1,0 +1,183 @@
+"""What is answered in place of what: another object of the picture, no object, or nothing that can be read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TypedDict
+
+from kvg.evaluation.diagnostics.pointing import answered_object
+from kvg.evaluation.figures.accuracy import DIFFERENCE
+from kvg.evaluation.figures.estimate import Estimate, mean_if_any, mean_over, points, said
+from kvg.evaluation.records.prediction import Case
+from kvg.lab.traits import load_cards, neighbours
+
+
+class Errors(TypedDict):
+    """Kinds of errors as shares of all of them; where only the target's box is known, the kind cannot be told."""
+
+    n: int
+    other_object: Estimate | None
+    no_object: Estimate | None
+    unread: Estimate | None
+    untold: Estimate | None
+
+
+class Pair(TypedDict):
+    """``answered`` was boxed in place of ``asked`` ``num`` times, of the ``together`` times that both stood there."""
+
+    asked: str
+    answered: str
+    num: int
+    together: int
+    share: float
+
+
+class EntityConfusion(TypedDict):
+    """An entity that was asked for ``n`` times, and what was most often answered in its place."""
+
+    entity: str
+    n: int
+    right: int
+    most: str  # '' where nothing was
+    num: int
+
+
+class LookAlikes(TypedDict):
+    """Of the confusions in the lab where a look-alike stood on the picture, those that went to it, and by chance."""
+
+    n: int
+    to_look_alike: Estimate
+    chance: float
+    difference: Estimate
+
+
+class Confusion(TypedDict):
+    """All of it; ``n`` cases."""
+
+    n: int
+    errors: Errors
+    pairs: list[Pair]  # commonest first
+    entities: list[EntityConfusion]  # most often confused first
+    look_alikes: LookAlikes | None
+    verdict: str
+
+
+def confusion(cases: Sequence[Case], seed: int) -> Confusion:
+    """What is answered in place of what.
+
+    Args:
+        cases: of one run, on pictures as they are.
+        seed: of the intervals.
+    """
+    pointed = {case.id: answered_object(case) for case in cases}
+    errors = _errors(cases, pointed, seed)
+    taken = [case for case in cases if not case.correct and pointed[case.id] is not None]
+    pairs = _pairs(cases, taken, pointed)
+    found = Confusion(
+        n=len(cases),
+        errors=errors,
+        pairs=pairs,
+        entities=_entities(cases, pairs),
+        look_alikes=_look_alikes(taken, pointed, seed),
+        verdict="",
+    )
+    return {**found, "verdict": _verdict(found)}
+
+
+def _errors(cases: Sequence[Case], pointed: dict[str, int | None], seed: int) -> Errors:
+    wrong = [case for case in cases if not case.correct]
+
+    def kind(case: Case) -> str:
+        if not case.answered:
+            return "unread"
+        if len(case.objects) < 2:
+            return "untold"
+        return "no_object" if pointed[case.id] is None else "other_object"
+
+    kinds = {case.id: kind(case) for case in wrong}
+
+    def share(name: str) -> Estimate | None:
+        return mean_if_any(wrong, lambda case: kinds[case.id] == name, seed)
+
+    return Errors(
+        n=len(wrong),
+        other_object=share("other_object"),
+        no_object=share("no_object"),
+        unread=share("unread"),
+        untold=share("untold"),
+    )
+
+
+def _pairs(cases: Sequence[Case], taken: Sequence[Case], pointed: dict[str, int | None]) -> list[Pair]:
+    together = Counter(
+        (case.entity, name)
+        for case in cases
+        for name in {thing.entity for n, thing in enumerate(case.objects) if n != case.target}
+    )
+    answered = [(case.entity, case.objects[pointed[case.id] or 0].entity) for case in taken]
+    counts = Counter(pair for pair in answered if pair[1])  # published files name only what is asked for
+    return [
+        Pair(asked=asked, answered=other, num=num, together=together[asked, other], share=num / together[asked, other])
+        for (asked, other), num in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    ]
+
+
+def _entities(cases: Sequence[Case], pairs: Sequence[Pair]) -> list[EntityConfusion]:
+    asked = Counter(case.entity for case in cases)
+    right = Counter(case.entity for case in cases if case.correct)
+    most: dict[str, Pair] = {}
+    for pair in pairs:
+        most.setdefault(pair["asked"], pair)
+    rows = [
+        EntityConfusion(
+            entity=entity,
+            n=num,
+            right=right[entity],
+            most=most[entity]["answered"] if entity in most else "",
+            num=most[entity]["num"] if entity in most else 0,
+        )
+        for entity, num in asked.items()
+    ]
+    return sorted(rows, key=lambda row: (-row["num"], row["entity"]))
+
+
+def _look_alikes(taken: Sequence[Case], pointed: dict[str, int | None], seed: int) -> LookAlikes | None:
+    """Look-alikes are those of the cards: of the same category, and one trait apart."""
+    cards = {(card.category, card.name): card for card in load_cards()}
+    alike: dict[str, list[int]] = {}
+    for case in taken:
+        card = cards.get((case.category, case.entity))
+        names = {other.name for other in neighbours(card)} if card else set()
+        alike[case.id] = [n for n, thing in enumerate(case.objects) if n != case.target and thing.entity in names]
+    confused = [case for case in taken if alike[case.id]]
+    if not confused:
+        return None
+
+    def is_alike(case: Case) -> float:
+        return float(pointed[case.id] in alike[case.id])
+
+    def by_chance(case: Case) -> float:
+        return len(alike[case.id]) / (len(case.objects) - 1)
+
+    return LookAlikes(
+        n=len(confused),
+        to_look_alike=mean_over(confused, is_alike, seed),
+        chance=sum(map(by_chance, confused)) / len(confused),
+        difference=mean_over(confused, lambda case: is_alike(case) - by_chance(case), seed, DIFFERENCE),
+    )
+
+
+def _verdict(found: Confusion) -> str:
+    errors, alike = found["errors"], found["look_alikes"]
+    if not errors["n"]:
+        return "no sign: nothing is wrong"
+    other, untold = errors["other_object"], errors["untold"]
+    if other is None or untold is None or untold["value"] == 1.0:
+        return "cannot be told: the other objects' boxes are not known"
+    words = f"{said(other)} of the errors are another object"
+    if alike and alike["difference"]["low"] > 0:
+        return f"sign: {words}; confusions go to the look-alike {points(alike['difference'])} more often than by chance"
+    if other["low"] > 0.5:
+        return f"sign: {words}: it is the choice that fails, not the box"
+    return f"no sign: {words}"

@@ -1,0 +1,43 @@
+"""Which object of the picture a box means."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from kvg.boxes import iou
+from kvg.evaluation.records.prediction import IOU_GATE, Case, NamedBox
+from kvg.types import Box
+
+
+def object_at(box: Box | None, objects: Sequence[NamedBox]) -> int | None:
+    """The object that a box overlaps most, by at least half.
+
+    Args:
+        box: on the 0-1000 grid.
+        objects: of the picture.
+
+    Returns:
+        Its place among them; None without a box, and where it is the box of none.
+
+    >>> birds = [NamedBox("Merlin", (0.0, 0.0, 10.0, 10.0)), NamedBox("Hobby", (0.0, 0.0, 10.0, 15.0))]
+    >>> object_at((0.0, 0.0, 10.0, 14.0), birds), object_at((0.0, 0.0, 10.0, 4.0), birds)
+    (1, None)
+    """
+    if box is None or not objects:
+        return None
+    overlaps = iou(torch.tensor([box] * len(objects)), torch.tensor([thing.box for thing in objects]))
+    best = int(overlaps.argmax())
+    return best if float(overlaps[best]) >= IOU_GATE else None
+
+
+def answered_object(case: Case) -> int | None:
+    """The object that the answer means: the target where the answer is right, else any other; None = none."""
+    if not case.objects:
+        return None
+    if case.correct:
+        return case.target
+    others = [n for n in range(len(case.objects)) if n != case.target]
+    found = object_at(case.box, [case.objects[n] for n in others])
+    return None if found is None else others[found]

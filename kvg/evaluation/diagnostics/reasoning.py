@@ -1,0 +1,130 @@
+"""What a rationale concludes: the object that it points at, read from the entity named and the boxes quoted.
+
+A rationale points at the box that its conclusion quotes, nearest to the entity's name or else last, or at the object
+that its conclusion names by number and that was numbered beside a box before ("1 (box) ...; object 1"). Where there is
+no conclusion, or it does neither, the last sentence with the entity's name and a box in it counts, and the box nearest
+to the name. A box that is denied ("not (box)") is none that is pointed at. What cannot be read in this way is not
+judged.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from kvg.evaluation.diagnostics.pointing import object_at
+from kvg.evaluation.diagnostics.recall import recall
+from kvg.evaluation.records.prediction import IOU_GATE, Case
+from kvg.evaluation.records.scoring import PARSERS, STRICT, best_iou
+from kvg.text.box_codec import box_spans
+from kvg.text.box_refs import nouns_of, with_placeholders
+from kvg.text.completion import parse_completion
+from kvg.text.conclusions import NAME, box_beside_name, pointed_at, with_name
+from kvg.types import Box
+
+THINK: Final = "<think>"
+_SPECIAL = re.compile(r"<\|[^|<>]*\|>|</?(?:think|answer)>")
+_CONCLUSION = re.compile(r"\bconclu(?:sion|de|des|ding)\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Reasoning:
+    """What was read from the rationale of an answer.
+
+    Attributes:
+        concluded: the box that it points at, on the 0-1000 grid; None where it cannot be told.
+        right: whether that is the object asked for. None where it cannot be told: also where the box is none of the
+            objects', and the others are known, since then the box is bad and not the choice.
+        kept: whether the answer is the box concluded; None without either.
+        named: whether the rationale names the entity.
+        recalled: whether every trait of the card was recalled, see ``recall``; None where there are no cards.
+    """
+
+    concluded: Box | None
+    right: bool | None
+    kept: bool | None
+    named: bool
+    recalled: bool | None
+
+    @property
+    def verdict(self) -> bool | None:
+        """Whether the reasoning is right: by the card where there is one, else by what it points at."""
+        return self.right if self.recalled is None else self.recalled
+
+
+def reasoning(case: Case) -> Reasoning | None:
+    """Reads the rationale of an answer; None where there is none."""
+    text = rationale_of(case)
+    if not text or case.is_choice:
+        return None
+    recalled = recall(case)
+    concluded = _concluded(text, case)
+    kept = None
+    if concluded and case.box:
+        kept = best_iou(case.box, [concluded]) >= IOU_GATE
+    return Reasoning(
+        concluded=concluded,
+        right=None if concluded is None else _is_target(concluded, case),
+        kept=kept,
+        named=NAME in with_name(text, case.entity),
+        recalled=None if recalled is None else recalled.right,
+    )
+
+
+def rationale_of(case: Case) -> str:
+    """The rationale: the think block, also one that was cut off; in the mode ``cot`` what stands before the last box.
+
+    >>> from kvg.evaluation.records.prediction import case_of
+    >>> line = {"answer": "<think>two birds, and the", "gt_bbox": [[0, 0, 9, 9]]}
+    >>> rationale_of(case_of(line, "line 1"))
+    'two birds, and the'
+    >>> line = {"answer": "The left one: (0,0),(9,9)", "gt_bbox": [[0, 0, 9, 9]]}
+    >>> rationale_of(case_of(line, "line 1")), rationale_of(case_of({**line, "mode": "cot"}, "line 1"))
+    ('', 'The left one:')
+    """
+    parsed = parse_completion(case.answer)
+    if parsed.rationale:
+        return parsed.rationale
+    if THINK in case.answer:
+        opened = case.answer.split(THINK, 1)[1]
+        return re.split("</think>|<answer>", opened, maxsplit=1)[0].strip()
+    if case.mode != "cot":
+        return ""
+    spans = box_spans(case.answer)
+    return (case.answer[: spans[-1][0]] if spans else case.answer).strip()
+
+
+def _is_target(box: Box, case: Case) -> bool | None:
+    if best_iou(box, case.truth) >= IOU_GATE:
+        return True
+    knows_others = len(case.objects) > 1
+    others = [thing for n, thing in enumerate(case.objects) if n != case.target]
+    if knows_others and object_at(box, others) is None:
+        return None
+    return False
+
+
+def _concluded(rationale: str, case: Case) -> Box | None:
+    text, boxes = _with_placeholders(rationale, case)
+    text = with_name(text, case.entity)
+    starts = [match.end() for match in _CONCLUSION.finditer(text)]
+    number = pointed_at(text[: starts[-1]], text[starts[-1] :], nouns_of(case.category)).box if starts else None
+    if number is None:
+        number = box_beside_name(text)
+    return None if number is None else boxes[number]
+
+
+def _with_placeholders(text: str, case: Case) -> tuple[str, list[Box]]:
+    """The text with ``<box:N>`` in place of each box, and the boxes on the 0-1000 grid."""
+    boxes: list[Box] = []
+
+    def place(written: str) -> int | None:
+        box, _ = PARSERS[STRICT](written, case.facts, case.id)
+        if box is None:
+            return None
+        boxes.append(box)
+        return len(boxes) - 1
+
+    text = _SPECIAL.sub("", text.replace("<box:", "<box "))  # what looks like one of ours is not
+    return with_placeholders(text, place), boxes

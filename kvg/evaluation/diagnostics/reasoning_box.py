@@ -1,0 +1,116 @@
+"""Reasoning against box: how often one is right without the other, and what the box gains by right reasoning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, TypedDict
+
+from kvg.evaluation.diagnostics.reasoning import Reasoning, reasoning
+from kvg.evaluation.diagnostics.recall import recall
+from kvg.evaluation.figures.accuracy import SPLITS
+from kvg.evaluation.figures.estimate import FEWEST, Estimate, difference, mean_if_any, points, said
+from kvg.evaluation.records.prediction import Case
+
+CARDS, BOXES = "cards", "boxes"
+TOLERATED: Final = 0.05  # a share whose whole interval lies above is a sign
+
+
+class ReasoningTable(TypedDict):
+    """Reasoning against box on one group of cases; in the names of counts the first word is the reasoning's verdict.
+
+    ``by`` says how reasoning is judged: by the ``cards`` (every trait of the entity recalled; lab only) or by the
+    ``boxes`` that it quotes (``kvg.evaluation.diagnostics.reasoning``). ``lucky`` is the share of wrong reasoning among
+    the right boxes, ``wasted`` that of wrong boxes where the reasoning is right, ``left`` that of answers which are not
+    what was concluded. ``gain`` is how much more often the box is right where the reasoning is. ``verdict`` says it in
+    words: "no sign ...", "sign: ..." or "cannot be told: ...".
+    """
+
+    by: str
+    group: str  # all, seen, unseen
+    n: int  # answers with a rationale
+    untold: int  # whose reasoning cannot be judged
+    unnamed: int  # whose rationale does not name the entity
+    right_right: int
+    right_wrong: int
+    wrong_right: int
+    wrong_wrong: int
+    box_if_right: Estimate | None
+    box_if_wrong: Estimate | None
+    gain: Estimate | None
+    lucky: Estimate | None
+    wasted: Estimate | None
+    left: Estimate | None
+    verdict: str
+
+
+def reasoning_tables(cases: Sequence[Case], seed: int) -> list[ReasoningTable]:
+    """The tables of all cases, of seen and of unseen categories; none where nothing reasons.
+
+    Args:
+        cases: of one run, on pictures as they are.
+        seed: of the intervals.
+    """
+    read = [(case, found) for case in cases if (found := reasoning(case))]
+    tables = []
+    for by in (CARDS, BOXES):
+        if by == CARDS and all(found.recalled is None for _, found in read):
+            continue
+        for group in ("all", *SPLITS):
+            members = [pair for pair in read if group in ("all", pair[0].split)]
+            if members:
+                tables.append(_table(by, group, members, seed))
+    return tables
+
+
+def _table(by: str, group: str, read: Sequence[tuple[Case, Reasoning]], seed: int) -> ReasoningTable:
+    verdicts = {id(case): found.recalled if by == CARDS else found.right for case, found in read}
+    kept = {id(case): _kept(by, case, found) for case, found in read}
+    judged = [case for case, _ in read if verdicts[id(case)] is not None]
+    thought = {right: [case for case in judged if verdicts[id(case)] is right] for right in (True, False)}
+    boxed = [case for case in judged if case.correct]
+    cells = [(verdicts[id(case)], case.correct) for case in judged]
+    if_right, if_wrong = (mean_if_any(thought[right], lambda case: case.correct, seed) for right in (True, False))
+    table = ReasoningTable(
+        by=by,
+        group=group,
+        n=len(read),
+        untold=len(read) - len(judged),
+        unnamed=sum(not found.named for _, found in read),
+        right_right=cells.count((True, True)),
+        right_wrong=cells.count((True, False)),
+        wrong_right=cells.count((False, True)),
+        wrong_wrong=cells.count((False, False)),
+        box_if_right=if_right,
+        box_if_wrong=if_wrong,
+        gain=difference(if_right, if_wrong) if if_right and if_wrong else None,
+        lucky=mean_if_any(boxed, lambda case: not verdicts[id(case)], seed),
+        wasted=mean_if_any(thought[True], lambda case: not case.correct, seed),
+        left=mean_if_any([c for c, _ in read if kept[id(c)] is not None], lambda case: not kept[id(case)], seed),
+        verdict="",
+    )
+    return {**table, "verdict": _verdict(table)}
+
+
+def _kept(by: str, case: Case, found: Reasoning) -> bool | None:
+    """Whether the box is what the words lead to: the object most like the traits recalled, or the box concluded."""
+    if by == BOXES:
+        return found.kept
+    recalled = recall(case)
+    return recalled.follows if recalled else None
+
+
+def _verdict(table: ReasoningTable) -> str:
+    if (judged := table["n"] - table["untold"]) < FEWEST:
+        return f"cannot be told: of {table['n']} rationales {judged} can be judged, fewer than {FEWEST}"
+    signs = []
+    for estimate, words in (
+        (table["lucky"], "of the right boxes stand behind wrong reasoning"),
+        (table["wasted"], "of right reasoning ends in a wrong box"),
+        (table["left"], "of the answers are not what was reasoned"),
+    ):
+        if estimate and estimate["low"] > TOLERATED:
+            signs.append(f"{said(estimate)} {words}")
+    gain = table["gain"]
+    if gain and gain["low"] <= 0:
+        signs.append(f"right reasoning does not help the box: {points(gain)}")
+    return "sign: " + "; ".join(signs) if signs else "no sign"

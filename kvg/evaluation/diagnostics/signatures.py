@@ -1,0 +1,59 @@
+"""Failure signatures: what goes wrong behind a score, measured, and said in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TypedDict
+
+from kvg.evaluation.diagnostics.collapse import Curve, CurveSign, Lengths, curve_signs, lengths
+from kvg.evaluation.diagnostics.confusion import Confusion, confusion
+from kvg.evaluation.diagnostics.position import Position, position
+from kvg.evaluation.diagnostics.reasoning_box import ReasoningTable, reasoning_tables
+from kvg.evaluation.figures.accuracy import is_plain
+from kvg.evaluation.figures.gap import KnowledgeGap, knowledge_gaps
+from kvg.evaluation.figures.levels import Levels
+from kvg.evaluation.records.prediction import Case
+
+
+class Signatures(TypedDict):
+    """All signatures of a run. Every verdict begins with "no sign", "sign:" or "cannot be told:"."""
+
+    reasoning: list[ReasoningTable]
+    collapse: list[CurveSign]
+    lengths: Lengths
+    knowledge: list[KnowledgeGap]
+    position: Position
+    confusion: Confusion
+
+
+def signatures(
+    cases: Sequence[Case], seed: int, levels: Levels | None = None, curves: Mapping[str, Curve] | None = None
+) -> Signatures:
+    """Measures all of them, on boxes that were asked for on pictures as they are.
+
+    Args:
+        cases: of one run.
+        seed: of intervals and lots.
+        levels: of entities, see ``read_levels``.
+        curves: of the run's training by tag, see ``kvg.report.curves.read_curves``.
+    """
+    plain = [case for case in cases if is_plain(case)]
+    return Signatures(
+        reasoning=reasoning_tables(plain, seed),
+        collapse=curve_signs(curves or {}, seed),
+        lengths=lengths(plain, seed),
+        knowledge=knowledge_gaps(plain, seed, levels),
+        position=position(plain, seed),
+        confusion=confusion(plain, seed),
+    )
+
+
+def verdicts(found: Signatures) -> dict[str, str]:
+    """The verdicts alone, by what they are about; groups of cases but that of all are left out."""
+    said = [
+        (f"reasoning by {table['by']}", table["verdict"]) for table in found["reasoning"] if table["group"] == "all"
+    ]
+    said += [(sign["tag"], sign["verdict"]) for sign in found["collapse"]]
+    said += [("length of answers", found["lengths"]["verdict"])]
+    said += [("known and unknown", gap["verdict"]) for gap in found["knowledge"] if gap["group"] == "all"]
+    return dict([*said, ("position", found["position"]["verdict"]), ("confusion", found["confusion"]["verdict"])])

@@ -1,0 +1,201 @@
+"""How often answers are right, by group of cases, each figure with its interval."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, TypedDict
+
+from kvg.evaluation.figures.estimate import Estimate, mean_if_any, mean_of_means, mean_over, pictures_of
+from kvg.evaluation.figures.exposure import EXPOSURES
+from kvg.evaluation.figures.levels import LEVELS, Levels, knowledge_of
+from kvg.evaluation.records.prediction import Case
+from kvg.lab.traits import CATEGORIES
+from kvg.text.names import clean_name
+
+SPLITS: Final = ("seen", "unseen")
+KNOWLEDGE: Final = ("known", "unknown")
+DIFFERENCE: Final = (-1.0, 1.0)  # least and greatest difference of two verdicts
+
+
+class Figure(TypedDict):
+    """Figures of one group; shares are in 0-1.
+
+    ``accuracy`` weighs every case alike; ``category_mean`` is the mean of the categories' accuracies, None where there
+    are not at least two. An answer that could not be read is wrong. ``mean_tokens`` is None where no length is known.
+    """
+
+    by: str  # all, split, category, knowledge, split and knowledge, level, set, exposure
+    name: str
+    n: int
+    pictures: int
+    accuracy: Estimate
+    category_mean: Estimate | None
+    mean_iou: Estimate
+    unread: Estimate
+    mean_tokens: Estimate | None
+
+
+class ChoiceFigure(TypedDict):
+    """One set of questions of several choices. ``chance`` is what guessing gets right."""
+
+    name: str
+    n: int
+    accuracy: Estimate
+    unread: Estimate
+    chance: float
+
+
+class ChoiceTable(TypedDict):
+    """The form of the paper's table of fine-grained recognition (v2, table 2): a column a set, and their average."""
+
+    sets: list[ChoiceFigure]
+    average: Estimate | None  # mean of the sets; None where there is only one
+    all: Estimate  # every case alike
+
+
+class Strength(TypedDict):
+    """Disturbed pictures of one strength, 0 = as they are; ``change`` is against those, on the same questions."""
+
+    strength: int
+    accuracy: Estimate
+    change: Estimate | None
+
+
+class ArtifactCurve(TypedDict):
+    """Accuracy over the strength of one way of disturbing."""
+
+    artifact: str
+    points: list[Strength]
+
+
+def is_plain(case: Case) -> bool:
+    """Whether a box was asked for, on the picture as it is: what most figures are about."""
+    return not case.is_choice and not case.artifact
+
+
+def figures(
+    cases: Sequence[Case],
+    seed: int,
+    levels: Levels | None = None,
+    exposures: Mapping[str, str] | None = None,
+) -> list[Figure]:
+    """One figure for each group that has a case; questions of several choices and disturbed pictures are left out.
+
+    Args:
+        cases: of one run.
+        seed: of the intervals.
+        levels: of entities, see ``read_levels``; an entity of which nothing is told is in no such group.
+        exposures: by ``Case.id``, see ``Exposure.by_case``.
+    """
+    plain = [case for case in cases if is_plain(case)]
+    found = []
+    for by, name, members in _groups(plain, levels or {}, exposures or {}):
+        if members:
+            found.append(_figure(by, name, members, seed))
+    return found
+
+
+def choice_table(cases: Sequence[Case], seed: int) -> ChoiceTable | None:
+    """Figures of the questions of several choices; None where there is none.
+
+    Args:
+        cases: of one run.
+        seed: of the intervals.
+    """
+    asked = [case for case in cases if case.is_choice and not case.artifact]
+    if not asked:
+        return None
+    found = []
+    for name in dict.fromkeys(case.set for case in asked):
+        members = [case for case in asked if case.set == name]
+        found.append(
+            ChoiceFigure(
+                name=name,
+                n=len(members),
+                accuracy=mean_over(members, _right, seed),
+                unread=mean_over(members, _unread, seed),
+                chance=sum(1 / len(case.facts["options"]) for case in members) / len(members),
+            )
+        )
+    average = mean_of_means(asked, _right, lambda case: case.set, seed)
+    return ChoiceTable(sets=found, average=average, all=mean_over(asked, _right, seed))
+
+
+def artifact_curves(cases: Sequence[Case], seed: int) -> list[ArtifactCurve]:
+    """Accuracy over strength for each way in which pictures were disturbed.
+
+    Args:
+        cases: of one run, on pictures as they are and on disturbed ones.
+        seed: of the intervals.
+    """
+    clean = {(case.set, case.key): case for case in cases if not case.artifact}
+    found = []
+    for artifact in sorted({case.artifact for case in cases if case.artifact}):
+        disturbed = [case for case in cases if case.artifact == artifact]
+        asked = dict.fromkeys((case.set, case.key) for case in disturbed)
+        before = mean_if_any([clean[key] for key in asked if key in clean], _right, seed)
+        curve = [Strength(strength=0, accuracy=before, change=None)] if before else []
+        for strength in sorted({case.strength for case in disturbed}):
+            curve.append(_strength([case for case in disturbed if case.strength == strength], clean, seed))
+        found.append(ArtifactCurve(artifact=artifact, points=curve))
+    return found
+
+
+def _strength(cases: Sequence[Case], clean: Mapping[tuple[str, str], Case], seed: int) -> Strength:
+    now = {(case.set, case.key): float(case.correct) for case in cases}
+    # Over the clean cases: disturbed pictures have other checksums, even where they come from the same one.
+    pairs = [clean[key] for key in now if key in clean]
+    change = mean_if_any(pairs, lambda case: now[case.set, case.key] - float(case.correct), seed, DIFFERENCE)
+    return Strength(strength=cases[0].strength, accuracy=mean_over(cases, _right, seed), change=change)
+
+
+def _right(case: Case) -> float:
+    return float(case.correct)
+
+
+def _unread(case: Case) -> float:
+    return float(not case.answered)
+
+
+def _groups(
+    cases: Sequence[Case], levels: Levels, exposures: Mapping[str, str]
+) -> Iterator[tuple[str, str, list[Case]]]:
+    knowledge = {case.id: knowledge_of(case, levels) for case in cases}
+    yield "all", "all", list(cases)
+    for split in SPLITS:
+        yield "split", split, [case for case in cases if case.split == split]
+    for category in sorted({case.category for case in cases if case.category}, key=_place):
+        yield "category", category, [case for case in cases if case.category == category]
+    for known in KNOWLEDGE:
+        yield "knowledge", known, [case for case in cases if knowledge[case.id] == known]
+    for split in SPLITS:
+        for known in KNOWLEDGE:
+            members = [case for case in cases if case.split == split and knowledge[case.id] == known]
+            yield "split and knowledge", f"{split}, {known}", members
+    for level in LEVELS:
+        yield "level", level, [case for case in cases if levels.get(clean_name(case.entity)) == level]
+    sets = list(dict.fromkeys(case.set for case in cases))
+    for name in sets if len(sets) > 1 else ():
+        yield "set", name, [case for case in cases if case.set == name]
+    for exposure in EXPOSURES:
+        yield "exposure", exposure, [case for case in cases if exposures.get(case.id) == exposure]
+
+
+def _place(category: str) -> tuple[int, str]:
+    """The paper's categories in the paper's order, then all others by name."""
+    return (CATEGORIES.index(category) if category in CATEGORIES else len(CATEGORIES), category)
+
+
+def _figure(by: str, name: str, members: Sequence[Case], seed: int) -> Figure:
+    measured = [case for case in members if case.num_tokens is not None]
+    return Figure(
+        by=by,
+        name=name,
+        n=len(members),
+        pictures=len(set(pictures_of(members))),
+        accuracy=mean_over(members, _right, seed),
+        category_mean=mean_of_means(members, _right, lambda case: case.category, seed),
+        mean_iou=mean_over(members, lambda case: case.iou, seed),
+        unread=mean_over(members, _unread, seed),
+        mean_tokens=mean_if_any(measured, lambda case: float(case.num_tokens or 0), seed, bounds=None),
+    )

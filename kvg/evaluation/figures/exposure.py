@@ -1,0 +1,204 @@
+"""What training has shown and told of each entity: the novel-entity test counts those of which it did neither.
+
+*Pictured* is an entity that was an object of a training picture, asked for or not; *told* is one whose name stands in a
+rationale or in a text that was trained on. A question that names an entity tells nothing of it. Names are compared word
+by word, without case and punctuation, and a name inside a longer one that is known is not counted: where in doubt an
+entity has been seen, so that *novel* is not said lightly.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from kvg.errors import DataError
+from kvg.evaluation.records.prediction import Case
+from kvg.formats.stores import open_store
+from kvg.formats.written_boxes import Reading
+from kvg.lab.traits import load_cards
+from kvg.records import json_lines, parse_json, read_json, read_text, text_of
+from kvg.shards.reader import Tally
+from kvg.work.progress import shown
+
+EXPOSURES: Final = ("pictured and told", "pictured", "told", "novel")
+Words = tuple[str, ...]  # a name, word by word
+
+_WORD = re.compile(r"[^\W_]+")
+
+
+@dataclass
+class Exposure:
+    """What was found.
+
+    Attributes:
+        pictured: names of objects of training pictures.
+        told: names that stand in texts.
+        num_samples: training pictures that were read.
+        num_bad: that cannot be used, by training neither.
+        num_unnamed: objects without a name; published files name only what is asked for, so that these may be anything.
+        problems: the first reasons.
+    """
+
+    pictured: set[Words] = field(default_factory=set)
+    told: set[Words] = field(default_factory=set)
+    num_samples: int = 0
+    num_bad: int = 0
+    num_unnamed: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    def of(self, entity: str) -> str:
+        """One of ``EXPOSURES``."""
+        name = words_of(entity)
+        return EXPOSURES[2 * (name not in self.pictured) + (name not in self.told)]
+
+    def by_case(self, cases: Iterable[Case]) -> dict[str, str]:
+        """The exposure of each case's entity, by ``Case.id``; cases that name no entity are left out."""
+        return {case.id: self.of(case.entity) for case in cases if case.entity}
+
+
+def exposure_of(
+    names: Iterable[str],
+    trained: Sequence[str | Path],
+    texts: Sequence[str | Path] = (),
+    lab: bool = False,
+    reading: Reading | None = None,
+) -> Exposure:
+    """Looks for entities in what a model was trained on.
+
+    Args:
+        names: entities that are asked for.
+        trained: training sets: shards or published files (no picture is decoded), or a JSON list of objects with
+            ``entity_name``, as the published ``all_entities_train.json``.
+        texts: further texts that were learnt: JSON lines (the file of `kvg-data cards`), JSON or YAML (facts), or any
+            other file as plain text.
+        lab: whether the model comes from the lab's base model, which has read the cards of the known entities.
+        reading: what is declared of the training sets' boxes.
+
+    Raises:
+        DataError: a set or a file cannot be read.
+    """
+    found, rationales = Exposure(), list[str]()
+    for path in trained:
+        names_listed = _listed(Path(path))
+        if names_listed is None:
+            rationales += _read_set(path, found, reading)
+        else:
+            found.pictured |= {words_of(name) for name in names_listed}
+    search = NameSearch([*map(words_of, names), *found.pictured])
+    for text in rationales:
+        found.told |= search.names_in(text)
+    for path in texts:
+        for text in texts_of(Path(path)):
+            found.told |= search.names_in(text)
+    if lab:
+        found.told |= {words_of(card.name) for card in load_cards() if card.known}
+    return found
+
+
+def words_of(name: str) -> Words:
+    """A name word by word.
+
+    >>> words_of("St. Basil's Cathedral"), words_of("Sukhoi Su-30")
+    (('st', 'basil', 's', 'cathedral'), ('sukhoi', 'su', '30'))
+    """
+    return tuple(_WORD.findall(unicodedata.normalize("NFKC", name).casefold()))
+
+
+class NameSearch:
+    """Finds names in texts, however many, in one pass.
+
+    Args:
+        names: word by word. At each place the longest counts, and is passed over whole.
+
+    >>> found = NameSearch([words_of("Boeing 737"), words_of("Boeing 737-800")])
+    >>> sorted(found.names_in("A Boeing 737-800, and the boeing-737."))
+    [('boeing', '737'), ('boeing', '737', '800')]
+    >>> found.names_in("A Boeing 737-800.")
+    {('boeing', '737', '800')}
+    """
+
+    def __init__(self, names: Iterable[Words]) -> None:
+        self._by_first: dict[str, list[Words]] = {}
+        for name in sorted(set(names), key=len, reverse=True):
+            if name:
+                self._by_first.setdefault(name[0], []).append(name)
+
+    def names_in(self, text: str) -> set[Words]:
+        """The names that stand in a text."""
+        words, found, at = words_of(text), set[Words](), 0
+        while at < len(words):
+            name = next((n for n in self._by_first.get(words[at], ()) if words[at : at + len(n)] == n), None)
+            if name:
+                found.add(name)
+            at += len(name) if name else 1
+        return found
+
+
+def texts_of(path: Path) -> Iterator[str]:
+    """The texts of a file, see ``exposure_of``.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    if path.suffix == ".jsonl":
+        for number, line in json_lines(path):
+            yield from _strings(parse_json(line, f"{path} line {number}"))
+    elif path.suffix == ".json":
+        yield from _strings(read_json(path))
+    elif path.suffix in (".yaml", ".yml"):
+        yield from _strings(_yaml(path))
+    else:
+        yield read_text(path)
+
+
+def _yaml(path: Path) -> Any:
+    try:
+        return yaml.safe_load(read_text(path))
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        told = " ".join(str(error).split())
+        raise DataError(str(path), "yaml", f"cannot be read ({told}); correct it") from error
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """All strings inside of parsed JSON or YAML, names of fields included, since facts are named by their entity."""
+    waiting, seen = [value], set[int]()  # a YAML's aliases may hold themselves
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, dict | list) and id(value) not in seen:
+            seen.add(id(value))
+            inner = [p for k, v in value.items() for p in (str(k), v)] if isinstance(value, dict) else value
+            waiting.extend(reversed(inner))
+
+
+def _listed(path: Path) -> list[str] | None:
+    """Names of a published list of entities; None where the file is something else."""
+    if path.suffix != ".json" or not path.is_file():
+        return None
+    rows = read_json(path)
+    if not isinstance(rows, list) or not rows or not all(isinstance(r, dict) and "entity_name" in r for r in rows):
+        return None
+    return [text_of(f"{path} record {number}", row, "entity_name") for number, row in enumerate(rows)]
+
+
+def _read_set(path: str | Path, found: Exposure, reading: Reading | None) -> list[str]:
+    """Adds the objects of a training set, and returns its rationales."""
+    parts, tally, rationales = open_store(path, reading=reading).parts(), Tally(log_problems=False), list[str]()
+    samples = (sample for part in parts for _, sample in part.read(tally))
+    for sample in shown(samples, f"entities of {path}", sum(part.num_samples for part in parts)):
+        names = [thing.entity for thing in sample.objects]
+        found.pictured |= {words_of(name) for name in names if name}
+        found.num_unnamed += names.count("")
+        if sample.rationale:
+            rationales.append(sample.rationale)
+    found.num_samples += tally.num_read
+    found.num_bad += tally.num_bad + tally.num_cut
+    found.problems += tally.problems
+    return rationales

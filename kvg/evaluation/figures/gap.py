@@ -1,0 +1,66 @@
+"""How much more often known entities are found than unknown ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypedDict
+
+from kvg.evaluation.figures.accuracy import KNOWLEDGE, SPLITS
+from kvg.evaluation.figures.estimate import Estimate, difference, mean_if_any, points
+from kvg.evaluation.figures.levels import Levels, knowledge_of
+from kvg.evaluation.records.prediction import Case
+
+
+class KnowledgeGap(TypedDict):
+    """Accuracy of known less that of unknown entities, on one group of cases. ``untold`` cases are in neither."""
+
+    group: str  # all, seen, unseen
+    n: int
+    untold: int
+    known: Estimate | None
+    unknown: Estimate | None
+    gap: Estimate | None
+    verdict: str
+
+
+def knowledge_gaps(cases: Sequence[Case], seed: int, levels: Levels | None = None) -> list[KnowledgeGap]:
+    """The gap in all, in seen and in unseen categories.
+
+    Args:
+        cases: of one run, on pictures as they are.
+        seed: of the intervals.
+        levels: of entities, see ``read_levels``.
+    """
+    gaps = []
+    for group in ("all", *SPLITS):
+        members = [case for case in cases if group in ("all", case.split)]
+        told = [(case, knowledge_of(case, levels or {})) for case in members]
+        known, unknown = (
+            mean_if_any([case for case, knowledge in told if knowledge == name], lambda case: case.correct, seed)
+            for name in KNOWLEDGE
+        )
+        gap = difference(known, unknown) if known and unknown else None
+        if members:
+            untold = sum(not knowledge for _, knowledge in told)
+            gaps.append(
+                KnowledgeGap(
+                    group=group,
+                    n=len(members),
+                    untold=untold,
+                    known=known,
+                    unknown=unknown,
+                    gap=gap,
+                    verdict=_verdict(gap),
+                )
+            )
+    return gaps
+
+
+def _verdict(gap: Estimate | None) -> str:
+    if gap is None:
+        return "cannot be told: there are not both known and unknown entities"
+    if gap["low"] > 0:
+        return f"sign: known entities are found more often, by {points(gap)}"
+    if gap["high"] < 0:
+        return f"sign: known entities are found less often, by {points(gap)}"
+    return f"no sign: {points(gap)}"

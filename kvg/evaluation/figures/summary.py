@@ -1,0 +1,51 @@
+"""The few figures of an evaluation that go to the log, by their names there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from kvg.evaluation.records.prediction import Case
+from kvg.lab.traits import CATEGORIES
+
+
+def summary(cases: Sequence[Case]) -> dict[str, float]:
+    """Shares of right answers, mean overlaps and the like: over all cases, and by split, knowledge and category.
+
+    Where there are several sets their names come first; cases with disturbed pictures stand under ``KIND-STRENGTH``.
+
+    Returns:
+        ``iou_acc``, ``mean_iou``, ``unparsed`` (0-1) and ``n``, then ``iou_acc/seen`` and so on. Questions of several
+        choices have ``choice_acc`` in the place of the first two. Categories are those of the benchmark, as others
+        could be any number.
+    """
+    several = len({case.set for case in cases}) > 1
+    rooms: dict[str, list[Case]] = {}
+    for case in cases:
+        disturbed = f"{case.artifact}-{case.strength}/" if case.artifact else ""
+        rooms.setdefault(f"{case.set}/{disturbed}" if several else disturbed, []).append(case)
+    return {f"{room}{name}": value for room, found in rooms.items() for name, value in _of_room(found).items()}
+
+
+def _of_room(cases: Sequence[Case]) -> dict[str, float]:
+    groups: dict[str, list[Case]] = {"": list(cases)}
+    for case in cases:
+        for value in dict.fromkeys((case.split, case.knowledge, case.category if case.category in CATEGORIES else "")):
+            if value:
+                groups.setdefault(f"/{value}", []).append(case)
+    found: dict[str, float] = {}
+    for group, members in groups.items():
+        for kind, some in (("iou", [c for c in members if not c.is_choice]), ("", [c for c in members if c.is_choice])):
+            if not some:
+                continue
+            name = "iou_acc" if kind else "choice_acc"
+            found[f"{name}{group}"] = _mean(case.correct for case in some)
+            if kind:
+                found[f"mean_iou{group}"] = _mean(case.iou for case in some)
+        found[f"unparsed{group}"] = _mean(not case.answered for case in members)
+        found[f"n{group}"] = float(len(members))
+    return found
+
+
+def _mean(values: Iterable[float]) -> float:
+    known = list(values)
+    return sum(known) / len(known)

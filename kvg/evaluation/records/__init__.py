@@ -1,0 +1,1 @@
+"""Questions, predictions and their scores."""

@@ -1,0 +1,111 @@
+"""The answers of a run: a file a batch while it goes on, and whole when all is answered."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from kvg.evaluation.records.prediction import PREDICTIONS
+from kvg.records import own_record
+from kvg.shards.revision import revision
+from kvg.work.batch_files import BatchFiles
+from kvg.work.pieces import write_whole, writing
+
+RECORD: Final = "predictions.json"
+_PIECES: Final = "predictions.pieces"
+_VERSION: Final = 1  # raised where the same settings give other lines
+_MAX_REASONS: Final = 20
+
+
+class Predictions:
+    """``predictions.jsonl`` of a run, ``predictions.json`` which tells how it came about, and what leads there.
+
+    The second is written last, so that its identity says that the first is whole and of these settings.
+
+    Args:
+        folder: of the run.
+        settings: all that the answers depend on; has to be JSON.
+        sizes: questions in each batch.
+        origin: what is told besides and does not count, such as where sets and weights lie: elsewhere they are the
+            same.
+    """
+
+    def __init__(
+        self, folder: Path, settings: Mapping[str, Any], sizes: Sequence[int], origin: Mapping[str, Any]
+    ) -> None:
+        self.folder, self.settings, self.origin = folder, settings, origin
+        text = json.dumps([_VERSION, settings], sort_keys=True)
+        self.identity = _digest(text)
+        self.files = BatchFiles(folder / _PIECES, [_digest(f"{self.identity}/{n}") for n in range(len(sizes))], sizes)
+
+    @property
+    def path(self) -> Path:
+        """Of the lines."""
+        return self.folder / PREDICTIONS
+
+    @property
+    def finished(self) -> bool:
+        """Whether all has been answered with these very settings."""
+        return self._record().get("identity") == self.identity and self.path.is_file()
+
+    @property
+    def num_bad(self) -> int:
+        """Questions that were left out, as the record tells."""
+        num = self._record().get("num_bad")
+        return num if isinstance(num, int) else 0
+
+    def missing(self) -> list[int]:
+        """Numbers of the batches that are not answered yet."""
+        return [] if self.finished else self.files.missing()
+
+    def write(self, num_bad: int, problems: Iterable[str]) -> dict[str, Any]:
+        """Writes both files from all batches, and removes those.
+
+        Args:
+            num_bad: questions that were left out before anything was asked.
+            problems: the first reasons.
+
+        Returns:
+            What ``predictions.json`` says.
+
+        Raises:
+            DataError: the disk refuses.
+        """
+        lines, reasons, seconds = [], list(problems), 0.0
+        for record in self.files.records():
+            seconds += record["seconds"]
+            if "fault" in record:
+                num_bad += 1
+                reasons.append(record["fault"])
+            else:
+                lines.append(json.dumps(record["line"], ensure_ascii=False) + "\n")
+        told = {
+            "identity": self.identity,
+            "num_cases": len(lines),
+            "num_bad": num_bad,
+            "bad": reasons[:_MAX_REASONS],
+            "seconds": round(seconds, 1),
+            "revision": revision(),
+            **self.origin,
+            "settings": self.settings,
+        }
+        with writing(self.folder):
+            write_whole(self.path, "".join(lines))
+            write_whole(self.folder / RECORD, json.dumps(told, indent=1, ensure_ascii=False) + "\n")
+        self.clear()
+        return told
+
+    def _record(self) -> dict[str, Any]:
+        return own_record(self.folder / RECORD)
+
+    def clear(self) -> None:
+        """Removes the files of single batches."""
+        shutil.rmtree(self.files.folder, ignore_errors=True)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()

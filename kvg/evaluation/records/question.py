@@ -1,0 +1,126 @@
+"""What a model is asked: a picture with one of its objects named, or with names to choose from."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+from kvg.errors import DataError
+from kvg.evaluation.records.fields import DIGITS
+from kvg.evaluation.records.prediction import Case, case_of
+from kvg.text.box_codec import BoxCodec, ImageSize, RelativeCodec, to_norm
+from kvg.text.prompts import DESCRIBE, choice_prompt, describe_prompts, prompt
+from kvg.types import Box, Sample
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question of an evaluation.
+
+    A sample whose ``provenance`` holds ``options`` (a list of names, the entity among them) is a question of several
+    choices; any other asks for a box.
+
+    Attributes:
+        sample: the picture, its objects, and which of them is meant.
+        set_name: of the set that it comes from.
+        artifact: how the picture was disturbed; '' where it was not.
+        strength: how much.
+    """
+
+    sample: Sample
+    set_name: str = ""
+    artifact: str = ""
+    strength: int = 0
+
+    @property
+    def options(self) -> list[str]:
+        """Names to choose from; none where a box is asked for."""
+        return [str(name) for name in self.sample.provenance.get("options") or ()]
+
+    def boxes(self, where: str) -> list[Box]:
+        """The boxes of all objects on the 0-1000 grid, as lines hold them.
+
+        Args:
+            where: file and row, for messages.
+
+        Raises:
+            DataError: one lies within 0-1 there, so that a line could not be told from one in another unit.
+        """
+        sample = self.sample
+        plain = ImageSize(sample.width, sample.height, sample.width, sample.height)
+        boxes = []
+        for number, thing in enumerate(sample.objects):
+            x1, y1, x2, y2 = to_norm(thing.box_px, plain)
+            box = round(x1, DIGITS), round(y1, DIGITS), round(x2, DIGITS), round(y2, DIGITS)
+            if max(box) <= 1:
+                remedy = f"{list(thing.box_px)} is less than a thousandth of its picture; correct it"
+                raise DataError(where, f"objects[{number}].box_px", remedy)
+            boxes.append(box)
+        return boxes
+
+    def turns(self, mode: str) -> tuple[str, ...]:
+        """What is asked: one turn, or the two of ``describe``, between which the model speaks."""
+        if self.options:
+            return (choice_prompt(self.sample.category, self.options, mode),)
+        return describe_prompts(self.sample.entity) if mode == DESCRIBE else (prompt(self.sample.entity, mode),)
+
+    def line(
+        self,
+        answer: str,
+        mode: str,
+        codec: BoxCodec,
+        size: ImageSize,
+        num_tokens: int | None = None,
+        finish_reason: str | None = None,
+        description: str | None = None,
+    ) -> dict[str, Any]:
+        """The line of ``predictions.jsonl``, judged by the strict parser; see ``kvg.evaluation.records.prediction``.
+
+        Args:
+            answer: what the model said.
+            mode: how it was asked.
+            codec: how it writes boxes.
+            size: both sizes of the picture.
+            num_tokens: length of the answer.
+            finish_reason: ``stop`` or ``length``.
+            description: the model's first turn, in the mode ``describe``.
+        """
+        sample = self.sample
+        record: dict[str, Any] = {
+            "key": sample.key,
+            "set": self.set_name,
+            "question_id": sample.provenance.get("question_id"),
+            "category": sample.category,
+            "split": sample.split,
+            "knowledge": sample.knowledge,
+            "entity": sample.entity,
+            "mode": mode,
+            "artifact": self.artifact or None,
+            "strength": self.strength or None,
+            "answer": answer,
+            "description": description,
+            "num_tokens": num_tokens,
+            "finish_reason": finish_reason,
+            "image": hashlib.sha256(sample.image).hexdigest()[:16],
+            "codec": "relative" if isinstance(codec, RelativeCodec) else "absolute",
+            "size": [size.width, size.height, size.resized_width, size.resized_height],
+        }
+        if self.options:
+            record |= {"options": self.options, "right": self.options.index(sample.entity)}
+        else:
+            boxes = [list(box) for box in self.boxes(sample.key)]
+            record |= {"gt_bbox": [boxes[sample.target]], "target": sample.target}
+            record["objects"] = [
+                {"entity": o.entity, "box": box, **({"note": o.note} if o.note else {})}
+                for o, box in zip(sample.objects, boxes, strict=True)
+            ]
+        record = {name: value for name, value in record.items() if value is not None}
+        return {**record, **verdict(case_of(record, sample.key))}
+
+
+def verdict(case: Case) -> dict[str, Any]:
+    """What a line says of the verdict."""
+    if case.is_choice:
+        return {"chosen": case.facts["chosen"], "correct": case.correct}
+    return {"box": None if case.box is None else list(case.box), "iou": case.iou, "correct": case.correct}

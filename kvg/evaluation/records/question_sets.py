@@ -1,0 +1,258 @@
+"""The questions of an evaluation: sets that have been gone through before anything is asked, in numbered batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+from kvg.errors import ConfigError, DataError
+from kvg.evaluation.records.question import Question
+from kvg.formats.stores import checksums_of, open_store
+from kvg.formats.written_boxes import Reading
+from kvg.shards.reader import ShardFolder, Tally
+from kvg.types import Sample
+from kvg.work.processes import is_first
+from kvg.work.progress import progress_bar
+
+Place = tuple[int, int, int]  # part of a store, position in it, row of the whole set
+
+
+@dataclass(frozen=True)
+class ArtifactSettings:
+    """How pictures are corrupted, on top of all questions about clean ones (``kvg.evaluation.records.corruptions``).
+
+    Attributes:
+        kinds: of disturbance.
+        strengths: of each.
+        seed: of what is drawn.
+    """
+
+    kinds: list[str]
+    strengths: list[int] = field(default_factory=lambda: [1, 2, 3, 4, 5])
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Checks the settings.
+
+        Raises:
+            ConfigError: a kind or a strength is unknown or comes twice, or there is none.
+        """
+        from kvg.evaluation.records.corruptions import KINDS, STRENGTHS
+
+        for name, given, known in (("kinds", self.kinds, KINDS), ("strengths", self.strengths, STRENGTHS)):
+            if not given or len({*given}) < len(given) or not {*given} <= {*known}:
+                remedy = f"{list(given)} must be some of {', '.join(map(str, known))}, each once"
+                raise ConfigError(f"data.artifacts.{name}", remedy)
+
+
+@dataclass(frozen=True)
+class CheckedSet:
+    """A set whose samples have all been looked at.
+
+    Attributes:
+        name: of the set.
+        path: a folder of shards or a published file.
+        places: of the samples that can be asked about, in stored order.
+        num_bad: samples that cannot, and files that end too early.
+        problems: the first reasons.
+        num_choices: questions with names to choose from.
+        reading: what is declared of its boxes.
+    """
+
+    name: str
+    path: str
+    places: tuple[Place, ...]
+    num_bad: int = 0
+    problems: tuple[str, ...] = ()
+    num_choices: int = 0
+    reading: Reading = field(default_factory=Reading)
+
+    def read(self, places: Sequence[Place]) -> Iterator[tuple[int, Sample]]:
+        """Rows and samples at some of ``places``, which rise.
+
+        Raises:
+            DataError: the set is not the one that has been looked at.
+        """
+        parts = open_store(self.path, reading=self.reading).parts()
+        for part, group in groupby(places, key=lambda place: place[0]):
+            wanted = iter([(position, row) for _, position, row in group])
+            due = next(wanted, None)
+            for position, sample in parts[part].read(Tally(log_problems=False)):
+                if due is not None and position == due[0]:
+                    yield due[1], sample
+                    due = next(wanted, None)
+                if due is None:
+                    break
+            if due is not None:
+                raise DataError(f"{self.path} row {due[1]}", "set", "has changed while it was read; run it again")
+
+
+def check_set(name: str, path: str, skip_bad: bool = False, reading: Reading | None = None) -> CheckedSet:
+    """Goes through a set once, without decoding a picture.
+
+    Args:
+        name: of the set.
+        path: a folder of shards or a published file.
+        skip_bad: leave out what cannot be asked about, and say so in the log; otherwise it ends here.
+        reading: what is declared of its boxes.
+
+    Raises:
+        DataError: it cannot be opened; or something in it cannot be used: a column is empty, a key or a question_id
+            comes twice, a box lies off the grid, a picture cannot be read. It names the first and the number of all.
+    """
+    faults, places, num_choices, known = _Faults(log_problems=skip_bad), [], 0, dict[tuple[str, str], int]()
+    reading = reading or Reading()
+    store = open_store(path, reading=reading)
+    if isinstance(store, ShardFolder) and not skip_bad:
+        store.check_files()
+    parts = store.parts()
+    with progress_bar(hidden=not is_first()) as progress:
+        task, start = progress.add_task(f"looking at {name}", total=sum(part.num_samples for part in parts)), 0
+        for number, part in enumerate(parts):
+            for position, sample in part.read(faults):
+                progress.update(task, completed=start + position + 1)
+                try:
+                    num_choices += _check_question(sample, f"{path} row {start + position}", start + position, known)
+                except DataError as error:
+                    faults.note(error)
+                    continue
+                places.append((number, position, start + position))
+            start += part.num_samples
+    num = faults.num_bad + faults.num_cut
+    first = faults.first
+    if first is not None and not skip_bad:
+        remedy = f"{first.remedy} (1 of {num} that cannot be used in this set; data.skip_bad: true leaves them out)"
+        raise DataError(first.where, first.field, remedy)
+    if not places:
+        raise DataError(path, "samples", f"none can be asked about ({first}); correct the set")
+    return CheckedSet(name, path, tuple(places), num, tuple(faults.problems), num_choices, reading)
+
+
+class _Faults(Tally):
+    """Keeps the first fault as it is."""
+
+    first: DataError | None = None
+
+    def note(self, error: DataError, *, cut: bool = False) -> None:
+        self.first = self.first or error
+        super().note(error, cut=cut)
+
+
+def _check_question(sample: Sample, where: str, row: int, known: dict[tuple[str, str], int]) -> bool:
+    """Whether names are to be chosen from. ``known`` are the rows of names that have been met."""
+    for name, value in (("question_id", str(sample.provenance.get("question_id", ""))), ("key", sample.key)):
+        if value and known.setdefault((name, value), row) != row:
+            remedy = f"'{value}' stands in row {known[name, value]} already; ask each question once"
+            raise DataError(where, name, remedy)
+    question = Question(sample)
+    options = question.options
+    if not options:
+        question.boxes(where)
+    if options and (sample.entity not in options or len(options) < 2):
+        raise DataError(where, "options", f"{options} must be at least two names, '{sample.entity}' among them")
+    return bool(options)
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A set gone through once: undisturbed, or disturbed in one way."""
+
+    set: CheckedSet
+    kind: str = ""
+    strength: int = 0
+    seed: int = 0
+
+    def question(self, sample: Sample) -> Question:
+        """The question about a sample of the set.
+
+        Raises:
+            DataError: the picture cannot be disturbed.
+        """
+        plain = Question(sample, self.set.name)
+        if not self.kind:
+            return plain
+        from kvg.evaluation.records.corruptions import disturbed
+
+        return disturbed(plain, self.kind, self.strength, self.seed)
+
+
+@dataclass(frozen=True)
+class QuestionBatches:
+    """All questions of an evaluation in numbered batches, whatever the number of processes. Picklable.
+
+    A batch holds questions of one pass, so that what is padded together is the same however a run is divided.
+
+    Attributes:
+        passes: in the order in which they are asked.
+        size: questions in a batch; the last of a pass may be shorter.
+    """
+
+    passes: tuple[Pass, ...]
+    size: int
+
+    @property
+    def sizes(self) -> list[int]:
+        """Questions in each batch."""
+        return [len(places) for _, places in self._batches()]
+
+    @property
+    def sets(self) -> list[CheckedSet]:
+        """The sets, each once."""
+        return list({one.set.name: one.set for one in self.passes}.values())
+
+    def read(self, numbers: Sequence[int]) -> Iterator[tuple[int, Pass, list[tuple[int, Sample]]]]:
+        """Some of the batches, whose numbers rise: with each its pass, and rows and samples.
+
+        Raises:
+            DataError: a set is not the one that has been looked at.
+        """
+        batches = self._batches()
+        for index, group in groupby(numbers, key=lambda number: batches[number][0]):
+            chosen = list(group)
+            samples = self.passes[index].set.read([place for number in chosen for place in batches[number][1]])
+            for number in chosen:
+                yield number, self.passes[index], [next(samples) for _ in batches[number][1]]
+
+    def settings(self) -> dict[str, Any]:
+        """What the answers depend on, as far as it lies here."""
+        return {
+            "sets": {one.name: _identity(one) for one in self.sets},
+            "artifacts": [[one.kind, one.strength, one.seed] for one in self.passes if one.kind],
+            "batch_size": self.size,
+        }
+
+    def _batches(self) -> list[tuple[int, Sequence[Place]]]:
+        """Pass and places of each."""
+        return [
+            (index, one.set.places[start : start + self.size])
+            for index, one in enumerate(self.passes)
+            for start in range(0, len(one.set.places), self.size)
+        ]
+
+
+def _identity(one: CheckedSet) -> list[Any]:
+    declared = [one.reading.settings] if one.reading.settings else []
+    return [checksums_of(one.path, one.reading), len(one.places), *declared]
+
+
+def question_batches(
+    sets: Sequence[CheckedSet], size: int, artifacts: ArtifactSettings | None = None
+) -> QuestionBatches:
+    """All sets undisturbed, and after that all of them in each kind and strength.
+
+    Raises:
+        ConfigError: a set cannot be disturbed so; its first sample tells.
+    """
+    passes = [Pass(one) for one in sets]
+    for kind in artifacts.kinds if artifacts else ():
+        for strength in artifacts.strengths if artifacts else ():
+            passes += [Pass(one, kind, strength, artifacts.seed if artifacts else 0) for one in sets]
+    for one in passes:
+        if one.kind and one.strength == passes[-1].strength:
+            try:
+                one.question(next(one.set.read(one.set.places[:1]))[1])
+            except DataError as error:
+                raise ConfigError("data.artifacts.kinds", f"{one.kind}: {error}") from error
+    return QuestionBatches(tuple(passes), size)

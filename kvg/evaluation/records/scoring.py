@@ -1,0 +1,143 @@
+"""From an answer to a verdict: which box, or which option, a parser reads in it, and whether that is right.
+
+``strict`` reads the answer block alone, by the backbone's convention, and is what training is judged by;
+``published-v2`` and ``published-v3`` read what the evaluations published with the paper's versions read
+(``kvg.text.published_parsers``), so that figures can be put beside the printed ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+import torch
+
+from kvg.boxes import MISSING_BOX, iou
+from kvg.catalogue.questions import parse_choice
+from kvg.errors import DataError
+from kvg.evaluation.records.fields import box_numbers, boxes_of, sides_field, text_field, whole_number
+from kvg.evaluation.records.prediction import IOU_GATE
+from kvg.records import excerpt
+from kvg.text.box_codec import GRID, AbsoluteCodec, BoxCodec, ImageSize, RelativeCodec, to_norm
+from kvg.text.completion import parse_completion
+from kvg.text.prompts import LETTERS
+from kvg.text.published_parsers import Version, read_published
+from kvg.types import Box
+
+STRICT: Final = "strict"
+CODECS: Final[dict[str, BoxCodec]] = {"relative": RelativeCodec(), "absolute": AbsoluteCodec()}
+_GRID: Final = ImageSize(GRID, GRID, GRID, GRID)  # of which boxes are read on the 0-1000 grid
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a parser made of an answer.
+
+    Attributes:
+        box: on the 0-1000 grid; where it read none, None, or zeros from a published parser.
+        pattern: 1-based number of the pattern that hit; 0 = none.
+        iou: best over the true boxes.
+        correct: the verdict.
+        chosen: the option that was chosen; None where none could be read, and for boxes.
+    """
+
+    box: Box | None
+    pattern: int
+    iou: float
+    correct: bool
+    chosen: int | None = None
+
+
+def best_iou(box: Box | None, truth: Sequence[Box]) -> float:
+    """Best overlap of a box with the true ones, in single precision, as published; 0 without a box.
+
+    >>> best_iou((0.0, 0.0, 500.0, 500.0), [(0.0, 0.0, 10.0, 10.0), (0.0, 0.0, 500.0, 1000.0)])
+    0.5
+    """
+    if box is None:
+        return 0.0
+    return float(iou(torch.tensor([box] * len(truth)), torch.tensor(truth, dtype=torch.float32)).max())
+
+
+def score(record: Mapping[str, Any], where: str, parser: str | None = STRICT) -> Score:
+    """Reads an answer and judges it.
+
+    Args:
+        record: a line, see ``kvg.evaluation.records.prediction``.
+        where: file and line, for messages.
+        parser: a key of ``PARSERS``; None takes the box that the line says another parser has read, and reads strictly
+            where none has.
+
+    Raises:
+        DataError: a field that is needed is missing or wrong.
+    """
+    answer = record.get("answer")
+    if not isinstance(answer, str):
+        told = "is missing" if "answer" not in record else f"{excerpt(answer)} must be text"
+        raise DataError(where, "answer", f"{told}; write what the model said")
+    if "options" in record:
+        return _choice(record, answer, where)
+    if "gt_bbox" not in record:
+        raise DataError(
+            where, "gt_bbox", "is missing; write the true boxes as [[x1, y1, x2, y2], ...] on the 0-1000 grid"
+        )
+    truth = boxes_of(record["gt_bbox"], where, "gt_bbox")
+    if parser is None and record.get("parser"):
+        box, pattern = _told(record, where)
+    else:
+        box, pattern = PARSERS[parser or STRICT](answer, record, where)
+    overlap = best_iou(box, truth)
+    return Score(box, pattern, overlap, overlap >= IOU_GATE)
+
+
+def _strict(answer: str, record: Mapping[str, Any], where: str) -> tuple[Box | None, int]:
+    """The answer block alone, its last box; 1 = a pair of corners, 2 = a list of four numbers."""
+    codec = text_field(record, "codec", where) or "relative"
+    if codec not in CODECS:
+        raise DataError(where, "codec", f"{excerpt(codec)} is none of {', '.join(CODECS)}")
+    size = _GRID
+    if codec == "absolute":
+        width, height, resized_width, resized_height = sides_field(record, where, 4, "codec is absolute")
+        size = ImageSize(width, height, resized_width, resized_height)
+    found = CODECS[codec].find(parse_completion(answer).answer, size)
+    return (None, 0) if found is None else (to_norm(found[0], size), found[1])
+
+
+def _published(version: Version, answer: str, record: Mapping[str, Any], where: str) -> tuple[Box | None, int]:
+    """As published; ``codec`` is not asked for, as there is no such thing there."""
+    box, pattern = read_published(answer, version)
+    # Python takes "nan" and "inf" for numbers. Nothing overlaps such a box, and JSON cannot tell of it.
+    return (box if all(map(math.isfinite, box)) else MISSING_BOX), pattern
+
+
+def _told(record: Mapping[str, Any], where: str) -> tuple[Box | None, int]:
+    """Box and pattern as a line has them from another parser."""
+    pattern = whole_number(record, "pattern", where) or 0
+    box = record.get("box")
+    if box is None or (isinstance(box, list) and any(isinstance(v, float) and not math.isfinite(v) for v in box)):
+        return None, pattern  # some parsers write NaN where they read none
+    return box_numbers(box, where, "box"), pattern
+
+
+def _choice(record: Mapping[str, Any], answer: str, where: str) -> Score:
+    """A question of several choices; whatever the parser, an option is read in one way."""
+    options, right = record["options"], record.get("right")
+    good = isinstance(options, list) and 2 <= len(options) <= len(LETTERS)
+    if not good or not all(isinstance(name, str) for name in options):
+        raise DataError(where, "options", f"{excerpt(options)} must be a list of 2 to {len(LETTERS)} names")
+    if not isinstance(right, int) or isinstance(right, bool) or not 0 <= right < len(options):
+        raise DataError(where, "right", f"{excerpt(right)} is not an index into {len(options)} options")
+    parsed = parse_completion(answer)
+    chosen = parse_choice(parsed.answer, options)
+    return Score(None, 0, 0.0, chosen == right, chosen)
+
+
+Parser = Callable[[str, Mapping[str, Any], str], tuple[Box | None, int]]  # answer, line, where -> box, pattern
+PARSERS: Final[dict[str, Parser]] = {
+    STRICT: _strict,
+    "published-v2": partial(_published, 2),
+    "published-v3": partial(_published, 3),
+}

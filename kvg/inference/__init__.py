@@ -1,0 +1,1 @@
+"""Requests to a model, behind a server or loaded here."""

@@ -1,0 +1,147 @@
+"""Requests in, outcomes out in the same order, with a few of both on their way."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from kvg.errors import DataError
+from kvg.inference.cache import AnswerCache
+from kvg.inference.http_call import Call, Refused, Reply
+from kvg.inference.http_worker import Line, Ticket
+from kvg.inference.request import Judge, Outcome, Request
+from kvg.inference.usage import Tally
+from kvg.shards.schema import image_extension
+
+T = TypeVar("T")
+CallOf = Callable[[Request, str, int, int], Call]
+
+
+@dataclass
+class _Open(Generic[T]):
+    """A request on its way.
+
+    Attributes:
+        number: of the request.
+        request: itself.
+        image_sha256: of its image.
+        waiting: answers that are still to come.
+        values: good ones by their numbers.
+        faults: of the others, by their try and number.
+    """
+
+    number: int
+    request: Request
+    image_sha256: str = ""
+    waiting: int = 0
+    values: dict[int, T] = field(default_factory=dict)
+    faults: dict[tuple[int, int], str] = field(default_factory=dict)
+
+    def outcome(self) -> Outcome[T]:
+        """What came of it, whatever the order in which it came."""
+        values = tuple(self.values[answer] for answer in sorted(self.values))
+        return Outcome(self.request, values, tuple(self.faults[at] for at in sorted(self.faults)))
+
+
+class Order(Generic[T]):
+    """Puts requests on a line, judges the answers, and asks again.
+
+    Args:
+        line: that makes the calls.
+        cache: of the answers.
+        tally: counts.
+        call_of: makes a call of a request, the SHA-256 of its image, the number of the try and that of the answer.
+        judge: see ``Asker.ask``.
+        tries: see there.
+        room: requests that are held at a time.
+    """
+
+    def __init__(
+        self, line: Line, cache: AnswerCache, tally: Tally, call_of: CallOf, judge: Judge[T], tries: int, room: int
+    ) -> None:
+        self._line, self._cache, self._tally = line, cache, tally
+        self._call_of, self._judge, self._tries, self._room = call_of, judge, tries, room
+        self._open: dict[int, _Open[T]] = {}
+
+    def outcomes(self, requests: Iterable[Request]) -> Iterator[Outcome[T]]:
+        """Outcomes in the order of the requests.
+
+        Raises:
+            DataError: nothing more can be answered.
+        """
+        source, more = enumerate(requests), True
+        window: deque[_Open[T]] = deque()
+        while True:
+            # One in, one out: neither a slow source nor a slow reader of the outcomes leaves the server without work.
+            if more and len(window) < self._room:
+                found = next(source, None)
+                more = found is not None
+                if found is not None:
+                    window.append(self._admit(*found))
+            wait = not (more and len(window) < self._room) and bool(window) and window[0].waiting > 0
+            for ticket, result in self._line.results(wait):
+                self._take(ticket, result)
+            if window and not window[0].waiting:
+                entry = window.popleft()
+                del self._open[entry.number]
+                yield entry.outcome()
+            elif not window and not more:
+                return
+
+    def _admit(self, number: int, request: Request) -> _Open[T]:
+        self._tally.requests += 1
+        entry: _Open[T] = _Open(number, request)
+        self._open[number] = entry
+        try:
+            image_extension(request.image, request.key)
+        except DataError as error:
+            entry.faults[0, 0] = str(error)
+            return entry
+        entry.image_sha256 = hashlib.sha256(request.image).hexdigest()
+        entry.waiting = request.num
+        for answer in range(request.num):
+            self._ask(entry, 0, answer)
+        return entry
+
+    def _take(self, ticket: Ticket, result: Reply | Exception) -> None:
+        number, tried, answer = ticket
+        entry = self._open[number]
+        if isinstance(result, Refused):
+            entry.faults[tried, answer] = result.words
+            if result.final:
+                entry.waiting -= 1
+            else:
+                self._ask(entry, tried + 1, answer)
+        elif isinstance(result, Exception):
+            raise result
+        elif not self._good(entry, tried, answer, result):
+            self._ask(entry, tried + 1, answer)
+
+    def _ask(self, entry: _Open[T], tried: int, answer: int) -> None:
+        """Asks from this try on, the cache first."""
+        for at in range(tried, self._tries):
+            call = self._call_of(entry.request, entry.image_sha256, at, answer)
+            reply = self._cache.get(call.key)
+            if reply is None:
+                self._line.submit((entry.number, at, answer), call)
+                return
+            self._tally.cached += 1
+            if self._good(entry, at, answer, reply):
+                return
+        entry.waiting -= 1
+
+    def _good(self, entry: _Open[T], tried: int, answer: int, reply: Reply) -> bool:
+        if reply.cut:
+            told = f" after {reply.completion_tokens} tokens" if reply.completion_tokens is not None else ""
+            entry.faults[tried, answer] = f"was cut off{told}; raise max_tokens"
+            return False
+        try:
+            entry.values[answer] = self._judge(entry.request, reply.text)
+        except DataError as error:
+            entry.faults[tried, answer] = str(error)
+            return False
+        entry.waiting -= 1
+        return True

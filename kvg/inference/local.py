@@ -1,0 +1,251 @@
+"""An asker that loads a backbone and answers here: in one process, or in many under any strategy of Lightning.
+
+Nothing heavy is imported before the first request is put.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from kvg.backbones.fingerprint import fingerprint
+from kvg.errors import ConfigError, DataError
+from kvg.inference.local_settings import backbone_setting, trainer_settings
+from kvg.inference.request import Judge, Outcome, Request
+from kvg.inference.request_batches import Again, in_batches, mark_of
+from kvg.ranges import check_number, check_whole
+from kvg.work.batch_files import BatchFiles
+from kvg.work.processes import follow_launcher, is_first, lead_others
+from kvg.work.progress import progress_bar, quiet_lightning
+
+if TYPE_CHECKING:
+    import lightning as L
+    from rich.progress import Progress
+
+    from kvg.backbones.base import Backbone
+    from kvg.inference.predict_module import AnsweringModule
+
+T = TypeVar("T")
+_NOISE = (
+    r".*does not have many workers",  # small pictures are decoded faster than they cross a queue
+    r".*`srun` command is available on your system but is not used",  # one process on a login node is a choice
+    r".*predict returned None",  # answers go to files
+    r".*LeafSpec.*is deprecated",  # Lightning 2.6 beside newer torch; nothing a user can do
+)
+
+
+class LocalModel:
+    """A ``kvg.inference.request.Asker`` with a model of its own.
+
+    Requests are cut into batches of a fixed size, in their order. A batch is answered with random numbers of its own
+    and its answers are a file, so that the result depends on nothing but requests and settings: not on the number of
+    processes, nor on where a run was interrupted. Processes take turns with the batches.
+
+    An answer that was cut off at ``max_tokens`` goes to the judge like any other. Where answers may be asked for again
+    the judge sees those that it has seen once more, and has to say the same of them.
+
+    In several processes every one of them comes here by the same command, but only the first goes on from here: for the
+    others ``ask`` ends the process, with success, once all is answered. So a command must not have written anything
+    before the first outcome comes, and can ask once only.
+
+    Args:
+        backbone: ``{class_path, init_args}``, or the checkpoint of a Qwen2-VL. LoRA adapters have to be merged.
+        temperature: 0 = greedy.
+        top_p: smallest set of tokens whose probabilities reach this; 1 = all.
+        max_tokens: longest answer.
+        seed: of the answers.
+        batch_size: requests at once, each with all of its answers.
+        num_workers: processes that prepare pictures; 0 prepares them in between.
+        trainer: settings of the Lightning Trainer as in ``configs/strategy``; one process by default.
+
+    Raises:
+        ConfigError: a setting cannot work.
+    """
+
+    _left_alone: ClassVar[bool] = False  # the other processes have ended
+
+    def __init__(
+        self,
+        backbone: Mapping[str, Any] | str,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        max_tokens: int = 512,
+        seed: int = 0,
+        batch_size: int = 16,
+        num_workers: int = 0,
+        trainer: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.setting = backbone_setting(backbone)
+        for name, value, low in (("max_tokens", max_tokens, 1), ("batch_size", batch_size, 1)):
+            check_whole(name, value, low)
+        check_whole("num_workers", num_workers, 0)
+        check_number("temperature", temperature, 0)  # 0 is greedy
+        check_number("top_p", top_p, 0, 1, above=True)
+        self.temperature, self.top_p, self.max_tokens, self.seed = temperature, top_p, max_tokens, seed
+        self.batch_size, self.num_workers, self.trainer = batch_size, num_workers, trainer_settings(trainer)
+        self._module: AnsweringModule | None = None
+        self._made: L.Trainer | None = None
+        self._num_answers = self._num_tokens = self._num_cut = 0
+        self._seconds = 0.0
+
+    # -- the asker -------------------------------------------------------------------------------------------------
+    def ask(self, requests: Iterable[Request], judge: Judge[T], work: Path, tries: int = 1) -> Iterator[Outcome[T]]:
+        """See ``kvg.inference.request.Asker``; and the class, for what becomes of the other processes.
+
+        Raises:
+            ConfigError: the model cannot be loaded, does not fit the memory, or is asked again by many processes.
+            DataError: the disk refuses, or the requests change while they are answered.
+        """
+        rounds: list[tuple[Mapping[int, int] | None, BatchFiles]] = []
+        missing: dict[int, int] | None = None
+        for turn in range(max(1, tries)):
+            again = requests if missing is None else Again(requests, missing)
+            rounds.append((missing, self._answered(again, work, turn)))
+            if turn + 1 == max(1, tries):
+                break
+            found = enumerate(self._outcomes(requests, judge, rounds))
+            missing = {index: num for index, (outcome, num) in found if num and not outcome.complete}
+            if not missing:
+                break
+        if self._made is not None and self._made.world_size > 1:
+            LocalModel._left_alone = True
+        if not is_first():
+            raise SystemExit(0)
+        self._num_answers = self._num_tokens = self._num_cut = 0
+        for outcome, _ in self._outcomes(requests, judge, rounds, count=True):
+            yield outcome
+
+    def summary(self) -> str:
+        """See ``kvg.inference.request.Asker``."""
+        cut = f" ({self._num_cut} cut off at {self.max_tokens})" if self._num_cut else ""
+        minutes, seconds = divmod(round(self._seconds), 60)
+        return f"{self._num_answers} answers, {self._num_tokens} tokens{cut}, {minutes}:{seconds:02} in this run"
+
+    @property
+    def backbone(self) -> Backbone:
+        """The model; loads it where it has not been yet."""
+        return self._loaded().backbone
+
+    def identity(self) -> str:
+        """Text that changes when answers would."""
+        checkpoint = str((self.setting.get("init_args") or {}).get("checkpoint", ""))
+        precision = self.trainer.get("precision")
+        settings = [self.temperature, self.top_p, self.max_tokens, self.seed, self.batch_size, precision]
+        return json.dumps([self.setting, settings, fingerprint(checkpoint)], sort_keys=True, default=str)
+
+    # -- parts -----------------------------------------------------------------------------------------------------
+    def _outcomes(
+        self,
+        requests: Iterable[Request],
+        judge: Judge[T],
+        rounds: list[tuple[Mapping[int, int] | None, BatchFiles]],
+        count: bool = False,
+    ) -> Iterator[tuple[Outcome[T], int]]:
+        """Outcomes, each with the answers that may still be asked for: none where the picture cannot be read."""
+        streams = [(missing, files.records()) for missing, files in rounds]
+        for index, request in enumerate(requests):
+            values: list[T] = []
+            faults: list[str] = []
+            readable = True
+            for missing, records in streams:
+                if missing is not None and index not in missing:
+                    continue
+                record = next(records)
+                if "fault" in record:
+                    faults.append(record["fault"])
+                    readable = False
+                    continue
+                if count:
+                    self._count(record)
+                for text in record["texts"]:
+                    try:
+                        values.append(judge(request, text))
+                    except DataError as error:
+                        faults.append(str(error))
+            yield Outcome(request, tuple(values), tuple(faults)), (request.num - len(values)) * readable
+
+    def _count(self, record: Mapping[str, Any]) -> None:
+        self._num_answers += len(record["texts"])
+        self._num_tokens += sum(record["tokens"])
+        self._num_cut += sum(record["cut"])
+
+    def _answered(self, requests: Iterable[Request], work: Path, turn: int) -> BatchFiles:
+        """Answers what has no answer yet."""
+        follow_launcher()
+        settings = f"{self.identity()}/{turn}"
+        with progress_bar(hidden=not is_first()) as progress:
+            reading = progress.add_task("reading what is asked", total=None)
+            marks, sizes = [], []
+            for batch in in_batches(requests, self.batch_size):
+                marks.append(mark_of(batch, settings))
+                sizes.append(len(batch))
+                progress.advance(reading, len(batch))
+            progress.remove_task(reading)
+            files = BatchFiles(work / f"{turn}", marks, sizes)
+            if todo := files.missing():
+                self._predict(requests, files, settings, turn, sum(sizes[number] for number in todo), progress)
+        return files
+
+    def _predict(
+        self, requests: Iterable[Request], files: BatchFiles, settings: str, turn: int, due: int, progress: Progress
+    ) -> None:
+        if self._left_alone and self._trainer().world_size > 1:
+            remedy = "are several, and only one can go on after it has asked; run this step by a command of its own"
+            raise ConfigError("trainer.devices", remedy)
+        module = self._loaded()
+        from kvg.inference.predict_module import Job
+
+        total = sum(files.sizes)
+        title = "answering" if not turn else f"answering again ({turn})"
+        task = progress.add_task(title, total=total, completed=total - due, began=total - due)
+        start, trainer = time.perf_counter(), self._trainer()
+        seed, size = f"{self.seed}/{turn}", self.batch_size
+        module.begin(
+            Job(requests, size, files, settings, seed, self.num_workers, lambda num: progress.advance(task, num))
+        )
+        if trainer.local_rank == 0:
+            lead_others()
+        try:
+            with quiet_lightning():
+                trainer.predict(module, return_predictions=False)
+        except SystemExit:  # Lightning's answer to Ctrl-C
+            if trainer.interrupted:
+                raise KeyboardInterrupt from None
+            raise
+        except Exception as error:
+            if type(error).__name__ != "OutOfMemoryError":
+                raise
+            remedy = f"is too large for the memory of this GPU ({error}); make it smaller"
+            raise ConfigError("batch_size", remedy) from error
+        self._seconds += time.perf_counter() - start
+
+    def _trainer(self) -> L.Trainer:
+        if self._made is None:
+            from kvg.inference.predict_module import build_trainer
+
+            for message in _NOISE:
+                warnings.filterwarnings("ignore", message)
+            with quiet_lightning():
+                self._made = build_trainer(self.trainer)
+        return self._made
+
+    def _loaded(self) -> AnsweringModule:
+        if self._module is None:
+            import torch
+
+            from kvg.inference.predict_module import AnsweringModule, build_backbone
+            from kvg.rl.rollout import SamplingSettings
+            from kvg.work.cpu import prepare_cpu
+
+            if not torch.cuda.is_available():
+                prepare_cpu()
+                os.environ.setdefault("OMP_NUM_THREADS", "1")  # or Lightning would set one that changes sums
+            self._trainer()  # says what is wrong before the model is loaded
+            backbone = build_backbone(self.setting)
+            self._module = AnsweringModule(backbone, SamplingSettings(self.max_tokens, self.temperature, self.top_p))
+        return self._module

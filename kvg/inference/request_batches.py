@@ -1,0 +1,51 @@
+"""Requests in batches of a fixed size, and a checksum of each."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+
+from kvg.inference.request import Request
+
+
+def in_batches(requests: Iterable[Request], size: int) -> Iterator[list[Request]]:
+    """Cuts requests into lists of ``size``, in their order; the last may be shorter."""
+    stream = iter(requests)
+    while batch := list(islice(stream, size)):
+        yield batch
+
+
+def mark_of(batch: Sequence[Request], settings: str) -> str:
+    """A checksum of all that the answers to a batch depend on.
+
+    Args:
+        batch: with its pictures.
+        settings: of the model that answers.
+    """
+    digest = hashlib.sha256(settings.encode("utf-8", "surrogateescape"))
+    for request in batch:
+        digest.update(json.dumps([request.key, request.text, request.num, len(request.image)]).encode("ascii"))
+        digest.update(request.image)
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Again:
+    """Some requests of many, each with its own number of answers.
+
+    Attributes:
+        requests: all.
+        missing: answers that are wanted, by the place among ``requests``.
+    """
+
+    requests: Iterable[Request]
+    missing: Mapping[int, int]
+
+    def __iter__(self) -> Iterator[Request]:
+        """In their order."""
+        for index, request in enumerate(self.requests):
+            if index in self.missing:
+                yield replace(request, num=self.missing[index])

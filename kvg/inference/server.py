@@ -1,0 +1,223 @@
+"""A model behind an OpenAI-compatible server: vLLM, SGLang, llama.cpp, ``transformers serve``, or a hosted one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from kvg.errors import ConfigError
+from kvg.inference.cache import AnswerCache
+from kvg.inference.dispatcher import Order
+from kvg.inference.http_call import Call
+from kvg.inference.http_worker import Line, LineSettings
+from kvg.inference.request import Judge, Outcome, Request
+from kvg.inference.usage import Tally
+
+T = TypeVar("T")
+REPEATED_TEMPERATURE = 0.7  # at least, where a question is put once more: at 0 it would get the same answer again
+WINDOW = 4  # requests that are held, in multiples of the concurrency
+_OWN = ("model", "temperature", "top_p", "max_tokens", "seed", "messages", "stream", "n")  # of the body
+
+
+@dataclass
+class Server:
+    """Asks a server, many questions at a time.
+
+    In a project file::
+
+        asker:
+          class_path: kvg.inference.server.Server
+          init_args:
+            url: http://127.0.0.1:8000/v1     # vllm serve Qwen/Qwen2-VL-7B-Instruct
+            model: Qwen/Qwen2-VL-7B-Instruct
+            temperature: 0.7
+            max_tokens: 512
+            concurrency: 64
+
+    A hosted one takes besides ``key_env: NAME_OF_THE_VARIABLE``, ``requests_per_minute: 500``, ``price_prompt: 0.15``
+    and ``price_completion: 0.6``.
+
+    Each answer is a call of its own, with a seed of its own that depends on what is asked, and is kept by its content:
+    the same question with the same settings is never answered twice, wherever the server stands. A question that is
+    put again, since its answer was no good, is put with a temperature of 0.7 at least.
+
+    Attributes:
+        url: base of the server, up to ``/v1``.
+        model: its name there.
+        temperature: of the first try; at 0 all answers to one question are alike.
+        top_p: share of the probability that is drawn from.
+        max_tokens: longest answer; one that reaches it is a fault.
+        seed: of all draws.
+        system: message of the system; '' for none.
+        extra: further fields of the body, such as ``{chat_template_kwargs: {enable_thinking: false}}``.
+        key_env: name of the environment variable that holds the key; '' for none.
+        concurrency: calls at a time.
+        requests_per_minute: calls at most; None for no limit.
+        timeout: seconds for one call.
+        retries: how often a call is made again when the server is busy, fails, or cannot be reached.
+        backoff: seconds before the first of them; each further one waits twice as long, up to 30 s.
+        check_model: whether to look first if the server lists the model.
+        price_prompt: of a million tokens that are read.
+        price_completion: of a million that are written.
+
+    Raises:
+        ConfigError: a setting cannot work.
+    """
+
+    url: str
+    model: str
+    temperature: float = 0.0
+    top_p: float = 1.0
+    max_tokens: int = 512
+    seed: int = 0
+    system: str = ""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    key_env: str = ""
+    concurrency: int = 16
+    requests_per_minute: float | None = None
+    timeout: float = 120.0
+    retries: int = 6
+    backoff: float = 0.5
+    check_model: bool = True
+    price_prompt: float = 0.0
+    price_completion: float = 0.0
+    tally: Tally = field(default_factory=Tally, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Checks the settings, without the network."""
+        for name in ("url", "model", "system", "key_env"):
+            if not isinstance(getattr(self, name), str):
+                raise ConfigError(name, f"{getattr(self, name)!r} is no text; put it in quotes")
+        self.url = _base(self.url)
+        if not self.model:
+            raise ConfigError("model", "is empty; give the name under which the server has it")
+        for name, low, high in (("max_tokens", 1, None), ("concurrency", 1, 4096), ("retries", 0, 100)):
+            _check_number(name, getattr(self, name), low, high, whole=True)
+        _check_number("seed", self.seed, None, None, whole=True)
+        for name in ("temperature", "backoff", "price_prompt", "price_completion"):
+            _check_number(name, getattr(self, name), 0, None)
+        _check_number("top_p", self.top_p, 0, 1, above=True)
+        _check_number("timeout", self.timeout, 0, None, above=True)
+        if self.requests_per_minute is not None:
+            _check_number("requests_per_minute", self.requests_per_minute, 0, None, above=True)
+        if not isinstance(self.check_model, bool):
+            raise ConfigError("check_model", f"{self.check_model!r} is neither true nor false")
+        _check_extra(self.extra)
+        self._key()
+
+    def ask(self, requests: Iterable[Request], judge: Judge[T], work: Path, tries: int = 1) -> Iterator[Outcome[T]]:
+        """See ``Asker.ask``.
+
+        A call that the server refuses (picture too large, prompt too long) is a fault of its request alone. A wrong
+        key, url or model, and a server that has gone, stop everything.
+
+        Raises:
+            ConfigError: ``tries`` is less than 1, or the key is missing.
+            DataError: nothing more can be answered, or the disk refuses; what has been answered is kept.
+        """
+        _check_number("tries", tries, 1, None, whole=True)
+        return self._outcomes(requests, judge, work, tries, self._key())
+
+    def summary(self) -> str:
+        """What it took, in one line."""
+        return self.tally.summary(self.price_prompt, self.price_completion)
+
+    def _outcomes(
+        self, requests: Iterable[Request], judge: Judge[T], work: Path, tries: int, key: str
+    ) -> Iterator[Outcome[T]]:
+        settings = LineSettings(
+            url=self.url,
+            model=self.model if self.check_model else "",
+            key=key,
+            concurrency=self.concurrency,
+            timeout=self.timeout,
+            retries=self.retries,
+            backoff=self.backoff,
+            requests_per_minute=self.requests_per_minute,
+            seed=self.seed,
+        )
+        cache = AnswerCache(work)
+        line = Line(settings, cache, self.tally)
+        try:
+            order = Order(line, cache, self.tally, self._call, judge, tries, WINDOW * self.concurrency)
+            yield from order.outcomes(requests)
+        finally:
+            line.close()
+            cache.close()
+
+    def _call(self, request: Request, image_sha256: str, tried: int, answer: int) -> Call:
+        content = json.dumps([self.seed, self.system, request.text, image_sha256, tried, answer])
+        settings = {
+            **self.extra,
+            "model": self.model,
+            "temperature": max(self.temperature, REPEATED_TEMPERATURE) if tried else self.temperature,
+            "top_p": self.top_p,
+            "max_tokens": self.max_tokens,
+            # 31 bits: what every server takes
+            "seed": int.from_bytes(hashlib.sha256(content.encode("ascii")).digest()[:4], "big") >> 1,
+        }
+        return Call(settings, self.system, request.text, image_sha256, request.image)
+
+    def _key(self) -> str:
+        """The key of the environment.
+
+        Raises:
+            ConfigError: there is none, or it cannot be one.
+        """
+        if not self.key_env:
+            return ""
+        key = os.environ.get(self.key_env, "").strip()
+        if not key:
+            raise ConfigError("key_env", f"the environment has no '{self.key_env}'; `export {self.key_env}=...` first")
+        if not (key.isascii() and key.isprintable()):
+            raise ConfigError("key_env", f"'{self.key_env}' holds letters that no key has; set it again")
+        return key
+
+
+def _base(url: str) -> str:
+    """The url without what may be appended by mistake."""
+    if "@" in url:
+        raise ConfigError("url", "holds a password; name the environment variable with the key in `key_env`")
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good:
+        raise ConfigError(
+            "url", f"'{url.split('?')[0]}' is no address; give the server's base, such as http://127.0.0.1:8000/v1"
+        )
+    if parts.query or parts.fragment:
+        raise ConfigError("url", "holds more than an address; give it without `?` and `#`, up to /v1")
+    return url.rstrip("/").removesuffix("/chat/completions")
+
+
+def _check_number(
+    name: str, value: Any, low: float | None, high: float | None, whole: bool = False, above: bool = False
+) -> None:
+    kind, word = (int, "a whole number") if whole else (int | float, "a number")
+    fits = isinstance(value, kind) and not isinstance(value, bool)
+    fits = fits and (low is None or (value > low if above else value >= low)) and (high is None or value <= high)
+    if not fits or value in (float("inf"), float("-inf")):
+        wanted = word + (f" above {low}" if above else f" from {low}" if low is not None else "")
+        raise ConfigError(name, f"{value!r} does not fit; give {wanted}{f' to {high}' if high is not None else ''}")
+
+
+def _check_extra(extra: Any) -> None:
+    try:
+        json.dumps(extra, allow_nan=False, sort_keys=True)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            "extra", f"cannot be sent as JSON ({error}); give texts, numbers, lists and mappings"
+        ) from error
+    if not isinstance(extra, Mapping):
+        raise ConfigError("extra", f"{extra!r} are no fields; write `name: value` lines")
+    for name in extra:
+        if name in _OWN:
+            raise ConfigError(f"extra.{name}", f"is not for here; set `{name}` itself, or leave it out")

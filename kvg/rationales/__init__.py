@@ -1,0 +1,1 @@
+"""Rationales: facts of entities, the writer of templates, and the teacher model."""

@@ -1,0 +1,78 @@
+"""Rationales in the paper's four parts: planning, visual analysis, comparison, conclusion (paper v3 figure 6)."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from kvg.errors import DataError
+from kvg.rationales.facts import num_traits
+from kvg.types import Sample
+
+
+class RationaleWriter(Protocol):
+    """Writes the reasoning that leads to the entity asked for."""
+
+    def write(self, sample: Sample) -> str:
+        """Writes a rationale.
+
+        Args:
+            sample: its ``rationale`` is not looked at.
+
+        Returns:
+            A template: ``<box:N>`` stands for the box of object N, counted from 0.
+
+        Raises:
+            DataError: nothing in the sample tells the objects apart.
+        """
+
+
+class CardWriter:
+    """Writes from what is known of the entities, without a teacher model.
+
+    Where every object has a note (its looks, comma separated), the entity is recalled by its looks and compared with
+    the others in the first of their traits that it does not have. Otherwise objects are told apart by their names.
+    Objects are numbered from 1, in the order of the sample. The comparison begins with the object that fits: pointing
+    at it takes one look, while a verdict on each in turn would have to be right every time.
+
+    Args:
+        min_facts: traits that the note of every object has at least.
+
+    >>> from kvg.types import SceneObject
+    >>> stilt = SceneObject("Stilt", (0, 0, 9, 9), "white, plain")
+    >>> avocet = SceneObject("Avocet", (9, 0, 18, 9), "white, spots")
+    >>> CardWriter().write(Sample("k", b"", 18, 9, "bird", "seen", (stilt, avocet), 1))
+    'Plan: the Avocet is white, spots. Look: 1 <box:0> white, plain; 2 <box:1> white, spots. \
+Compare: <box:1> yes; 1 no, plain. Conclusion: object 2.'
+    """
+
+    def __init__(self, min_facts: int = 0) -> None:
+        self._min_facts = min_facts
+
+    def write(self, sample: Sample) -> str:
+        """See ``RationaleWriter``."""
+        for thing in sample.objects if self._min_facts else ():
+            if (num := num_traits(thing.note)) < self._min_facts:
+                remedy = f"{thing.entity} has {num}, min_facts is {self._min_facts}; add some"
+                raise DataError(f"sample {sample.key}", "facts", remedy)
+        described = all(scene_object.note for scene_object in sample.objects)
+        looks = [o.note if described else o.entity for o in sample.objects]
+        wanted = looks[sample.target]
+        plan = f"the {sample.entity} is {wanted}" if described else f"find the {wanted} among {len(looks)}"
+        look = "; ".join(f"{i} <box:{i - 1}> {words}" for i, words in enumerate(looks, 1))
+        verdicts = [f"<box:{sample.target}> yes"]
+        for i, words in enumerate(looks):
+            if i == sample.target:
+                continue
+            difference = _first_difference(words, wanted) if described else words
+            if not difference or words == wanted:
+                remedy = f"object {i + 1} is described like the {sample.entity}; tell them apart"
+                raise DataError(f"sample {sample.key}", "note", remedy)
+            verdicts.append(f"{i + 1} no, {difference}")
+        compare = "; ".join(verdicts)
+        return f"Plan: {plan}. Look: {look}. Compare: {compare}. Conclusion: object {sample.target + 1}."
+
+
+def _first_difference(words: str, wanted: str) -> str:
+    """The first trait of these words that the wanted ones do not have; '' where there is none."""
+    other = wanted.split(", ")
+    return next((trait for trait in words.split(", ") if trait not in other), "")

@@ -1,0 +1,1 @@
+"""The uncertainty of scores: bootstrap, paired tests, power, several seeds."""

@@ -1,1 +1,0 @@
-"""The data engine: composites and the rationales that go with them."""

@@ -1,1 +1,0 @@
-"""The commands of ``kvg-data``, one a file."""

@@ -1,0 +1,1 @@
+"""The LightningCLI behind ``kvg``, and the checks before a model is loaded."""

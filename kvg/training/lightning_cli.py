@@ -1,0 +1,236 @@
+"""The LightningCLI behind ``kvg``: module and data module from config, tied together by the backbone's processor."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from jsonargparse import Namespace
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.seed import isolate_rng
+
+from kvg.backbones.base import Backbone
+from kvg.config.parser_errors import explain
+from kvg.errors import ConfigError, KVGError
+from kvg.modules.precision import check_plugins, check_precision
+from kvg.runs.checkpoint_record import Saved, check_fit
+from kvg.runs.folder import check_run_folder, clear_run
+from kvg.runs.interruption import Interruption, handlers_kept
+from kvg.training.preflight import (
+    NeedsWeights,
+    NoWeights,
+    check_checkpoint,
+    check_data,
+    check_steps,
+    checkpoint_path,
+    first_cause,
+    trainer_errors,
+)
+from kvg.work.cpu import prepare_cpu
+from kvg.work.processes import follow_launcher, is_first, leading
+
+NOISE = (
+    r".*LeafSpec.*is deprecated",  # Lightning 2.6 beside newer torch; nothing a user can do
+    r".*`srun` command is available on your system but is not used",  # one process on a login node is a choice
+    r".*does not have many workers",  # tiny pictures are decoded faster than they cross a queue
+    r".*`IterableDataset` has `__len__` defined",  # and knows its workers
+    r".*in eval mode at the start of training",  # rollouts and the frozen tower leave the model so
+    r"Using ModelCheckpoint with manual optimization",  # saved after the step is what is wanted
+)
+
+
+class KVGCLI(LightningCLI):
+    """Builds any module and data module from config and gives the data module the backbone's processor.
+
+    All that can be found wrong without the weights is found before they are read.
+
+    Args:
+        args: arguments after the program's name.
+        run: run the subcommand, which ``args`` then begin with; otherwise parse and instantiate only.
+        command: the words that a user would type to run this again; ``args`` by default.
+
+    Raises:
+        ConfigError: a setting is unknown or of the wrong type, or a class cannot be imported.
+        KVGError: the data or a path cannot be used.
+    """
+
+    def __init__(self, args: Sequence[str], run: bool = True, command: Sequence[str] | None = None) -> None:
+        self._command = list(command or ["kvg", *args])
+        self._backbone: NoWeights | None = None  # in the place of the one that is not loaded yet
+        self._saved: Saved | None = None
+        self._clears = False
+        # an own message instead of 150 lines of usage
+        quiet: dict[str, Any] = {"exit_on_error": False}
+        try:
+            super().__init__(
+                args=list(args),
+                run=run,
+                auto_configure_optimizers=False,  # the optimizer is an argument of the module
+                load_from_checkpoint_support=False,  # the config says it all; checkpoints hold tensors and counters
+                seed_everything_default=0,
+                save_config_kwargs={"overwrite": True},  # a requeued job comes back to its own folder
+                parser_kwargs={**quiet, **{command: dict(quiet) for command in self.subcommands()}},
+            )
+        except argparse.ArgumentError as error:
+            raise ConfigError(*explain(str(error))) from error
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        parser.set_defaults({"weights_only": True})  # unpickling a stranger's checkpoint runs the stranger's code
+        if subcommand == "predict":
+            parser.set_defaults({"return_predictions": False})  # answers go to a file
+        if subcommand == "fit":
+            text = "Remove an earlier run from trainer.default_root_dir; without it such a folder is refused."
+            parser.add_argument("--overwrite", type=bool, default=False, help=text)
+        return parser
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parses ``args``; Lightning's own warns whenever the process has arguments too, which here are the same."""
+        self.config = parser.parse_args(args)
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning would take settings from the checkpoint; the config says it all."""
+
+    def before_instantiate_classes(self) -> None:
+        """Sets up a process that computes on a CPU, and checks precision."""
+        command = self.config.get("subcommand")
+        trainer = (self.config[command] if command else self.config).trainer
+        check_precision(trainer.precision, training=command in (None, "fit"))
+        check_plugins(trainer.plugins)
+        if not torch.cuda.is_available() and prepare_cpu():
+            rank_zero_info("No GPU: one thread per process, which is fastest for tiny models; OMP_NUM_THREADS sets it.")
+
+    # -- before the weights ----------------------------------------------------------------------------------------
+    def instantiate_classes(self) -> None:
+        """Builds the data, the Trainer and, when all has been looked at, the model."""
+        settings = self._settings()
+        overwrite = settings.pop("overwrite", False)
+        if self.subcommand == "fit":
+            settings["overwrite"] = False  # in the config that the run keeps: to run that again is not to overwrite
+        with isolate_rng():  # so that nothing here decides how a model is drawn
+            self.config_init = self._built([key for key in vars(settings) if key not in ("model", "overwrite")])
+            self.datamodule = self._get(self.config_init, "data")
+            with trainer_errors():
+                self.trainer = self.instantiate_trainer()
+            self._look(overwrite)
+            if self.subcommand:
+                check_data(self.datamodule, self.subcommand)
+        self.model = self._get(self._built(["model"]), "model")
+
+    def _settings(self) -> Namespace:
+        settings: Namespace = self.config[self.subcommand] if self.subcommand else self.config
+        return settings
+
+    def _built(
+        self, keys: Sequence[str], instantiators: Sequence[tuple[Any, type[Any], bool]] | None = None
+    ) -> Namespace:
+        """The objects of some of the settings."""
+        chosen = Namespace({key: self._settings()[key] for key in keys})  # type: ignore[no-untyped-call]
+        if self.subcommand:
+            command = self.subcommand
+            chosen = Namespace({"subcommand": command, command: chosen})  # type: ignore[no-untyped-call]
+        built: Namespace = self.parser.instantiate(chosen, instantiators=instantiators)  # type: ignore[no-untyped-call]
+        return built
+
+    def _look(self, overwrite: bool) -> None:
+        """Checks the module's arguments around a backbone without weights, then folder and checkpoint."""
+        command, settings = self.subcommand, self._settings()
+        module = self._module_without_weights()
+        if not command:
+            return
+        folder = Path(self.trainer.default_root_dir)
+        path = checkpoint_path(settings.get("ckpt_path"), folder, command)
+        if path is not None:
+            settings["ckpt_path"] = self.config_init[command]["ckpt_path"] = path
+        if command == "fit" and not getattr(self.trainer, "fast_dev_run", False):
+            model = self._backbone.checkpoint if self._backbone else ""
+            self._clears = check_run_folder(folder, path, overwrite, [one for one in (model, path) if one])
+        if module is None or self._backbone is None:
+            return
+        if command == "fit":
+            check_steps(self.trainer, module)
+        if path is not None and not path.startswith("registry:"):
+            self._saved = check_checkpoint(path, command, self.trainer, module, self.datamodule, self._backbone)
+
+    def _module_without_weights(self) -> L.LightningModule | None:
+        def build(kind: type[Any], *args: Any, **kwargs: Any) -> NoWeights:
+            self._backbone = NoWeights(kind, str(kwargs.get("checkpoint", "")))
+            return self._backbone
+
+        try:
+            module: L.LightningModule = self._get(self._built(["model"], [(build, Backbone, True)]), "model")
+            return module
+        except Exception as error:
+            if first_cause(error, NeedsWeights):
+                return None  # a module that looks at its backbone as it is built
+            raise
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> L.Trainer:
+        if config.get("fast_dev_run"):  # Lightning's ModelCheckpoint writes last.ckpt even then
+            config["callbacks"] = [c for c in config.get("callbacks") or [] if not isinstance(c, ModelCheckpoint)]
+        ways_to_end = [Interruption(self._command)] if self.subcommand == "fit" else []
+        return super()._instantiate_trainer(config, [*callbacks, *ways_to_end])
+
+    # -- with the model --------------------------------------------------------------------------------------------
+    def after_instantiate_classes(self) -> None:
+        """Names the processor once: the data module takes the backbone's. Refuses what cannot go together."""
+        connect = getattr(self.datamodule, "connect", None)
+        if connect is not None:
+            connect(self.model.backbone)
+        if self._saved is not None:
+            check_fit(
+                self._saved.tensors, {name: tuple(value.shape) for name, value in self.model.state_dict().items()}
+            )
+        if self.subcommand == "fit":
+            check_steps(self.trainer, self.model)
+
+    def before_fit(self) -> None:
+        """Removes an earlier run, now that this one is about to begin."""
+        if self._clears and is_first():
+            rank_zero_info("The earlier run in %s is removed.", self.trainer.default_root_dir)
+            clear_run(Path(self.trainer.default_root_dir))
+
+
+def run(args: Sequence[str], typed: Sequence[str] | None = None) -> KVGCLI:
+    """Runs ``kvg ARGS``.
+
+    Args:
+        args: arguments after the program's name.
+        typed: as a user has typed them; the same by default.
+
+    Raises:
+        KVGError: a setting or the data cannot be used, or the checkpoint is of another architecture.
+    """
+    follow_launcher()
+    for message in NOISE:
+        warnings.filterwarnings("ignore", message)
+    program = ["kvg"] if Path(sys.argv[0]).name == "kvg" else ["python", "-m", "kvg"]
+    with reported(), leading(), handlers_kept():
+        return KVGCLI(args, command=[*program, *(typed or args)])
+
+
+@contextmanager
+def reported() -> Iterator[None]:
+    """Says in a ``KVGError`` what the parser, or a class that it builds, finds wrong with a setting.
+
+    Raises:
+        KVGError: a setting cannot be used.
+    """
+    try:
+        yield
+    except ValueError as error:  # the parser wraps whatever a class raises as it is built
+        cause = first_cause(error, KVGError)
+        if cause is not None:
+            raise cause from error
+        if not str(error).startswith("Does not validate"):
+            raise
+        raise ConfigError(*explain(str(error))) from error

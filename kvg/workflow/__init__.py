@@ -1,0 +1,1 @@
+"""Commands that depend on each other: steps, sweeps, and the demo."""

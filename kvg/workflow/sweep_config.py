@@ -1,0 +1,222 @@
+"""The file of an experiment: what is trained and asked, by which variants and seeds, and what is compared."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from itertools import product
+from pathlib import Path
+from typing import Any, Final
+
+from kvg.cli.demo import config_path
+from kvg.config.settings import read_yaml
+from kvg.errors import ConfigError
+from kvg.evaluation.comparison.matching import GROUPINGS
+from kvg.workflow.dag import MODULES
+
+SECTIONS: Final = ("out", "seeds", "prepare", "fit", "axes", "predict", "compare")
+CURVES: Final = ("val/iou_acc",)
+JOINT: Final = "+"  # between the values of several axes in the name of a variant
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # of folders and logs
+_PLACEHOLDER: Final = re.compile(r"\{\w+\}")
+
+
+@dataclass(frozen=True)
+class Overlays:
+    """Settings of ``kvg fit`` or ``kvg predict``: files of them, and single ones by their dotted names."""
+
+    configs: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def merged(self, other: Overlays) -> Overlays:
+        """These and then the other's, which win."""
+        kept = {name: value for name, value in self.settings.items() if name not in other.settings}
+        return Overlays((*self.configs, *other.configs), {**kept, **other.settings})
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One choice on every axis."""
+
+    name: str
+    fit: Overlays
+    predict: Overlays
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """A command that is run once, before everything else; ``makes`` is the file or folder that it leaves."""
+
+    name: str
+    command: tuple[str, ...]
+    makes: Path
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment.
+
+    Attributes:
+        out: folder of everything that is made.
+        seeds: each variant is trained with each.
+        prepare: commands, in their order.
+        variants: the baseline first.
+        by: groupings of the comparison.
+        curves: tags of the logs that are put side by side.
+    """
+
+    out: Path
+    seeds: tuple[int, ...]
+    prepare: tuple[Preparation, ...]
+    variants: tuple[Variant, ...]
+    by: tuple[str, ...]
+    curves: tuple[str, ...]
+
+    def fill(self, value: Any, variant: str = "", seed: int | None = None) -> str:
+        """A value as it stands on a command line, with ``{out}``, ``{variant}`` and ``{seed}`` filled in.
+
+        Raises:
+            ConfigError: it holds another placeholder, or one that nothing fills here; or it is no plain value.
+        """
+        try:
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        except TypeError as error:
+            raise ConfigError(str(value), f"cannot stand on a command line ({error}); put it in quotes") from error
+        known = {"{out}": str(self.out), "{variant}": variant, "{seed}": "" if seed is None else str(seed)}
+        for name in _PLACEHOLDER.findall(text):
+            if not known.get(name):
+                there = ", ".join(key for key, told in known.items() if told)
+                raise ConfigError(name, f"in '{text}' stands for nothing; there are {there}")
+            text = text.replace(name, known[name])
+        return text
+
+
+def load_experiment(path: str | Path) -> Experiment:
+    """Reads the file of an experiment.
+
+    Raises:
+        ConfigError: it cannot be read, or a key is unknown, missing or cannot work.
+    """
+    found = _section(read_yaml(path), f"{path}", SECTIONS)
+    axes = _named(found.get("axes"), "axes")
+    common = {name: _overlays(found.get(name), name) for name in ("fit", "predict")}
+    for name, overlays in common.items():
+        if not overlays.configs:
+            raise ConfigError(f"{name}.configs", "is missing; name the config of a stage, then backbone and data")
+    compare = _section(found.get("compare") or {}, "compare", ("baseline", "by", "curves"))
+    out = found.get("out")
+    experiment = Experiment(
+        out=Path(_text(out, "out") if out is not None else f"runs/sweeps/{Path(path).stem}"),
+        seeds=_seeds(found.get("seeds")),
+        prepare=(),
+        variants=_baseline_first(_variants(axes, common), compare.get("baseline")),
+        by=_groupings(compare.get("by", ("split", "knowledge"))),
+        curves=_texts(compare.get("curves", CURVES), "compare.curves"),
+    )
+    prepare = _named(found["prepare"], "prepare") if found.get("prepare") else {}
+    made = tuple(_preparation(experiment, name, value) for name, value in prepare.items())
+    return replace(experiment, prepare=made)
+
+
+def _variants(axes: Mapping[str, Any], common: Mapping[str, Overlays]) -> tuple[Variant, ...]:
+    """Every combination of one value of each axis."""
+    values: list[list[tuple[str, dict[str, Overlays]]]] = []
+    for axis, choices in axes.items():
+        own = []
+        for name, choice in _named(choices, f"axes.{axis}").items():
+            where = f"axes.{axis}.{name}"
+            parts = _section(choice or {}, where, tuple(common))
+            own.append((name, {part: _overlays(value, f"{where}.{part}") for part, value in parts.items()}))
+        values.append(own)
+    variants = []
+    for combination in product(*values):
+        chosen = dict(common)
+        for _, parts in combination:
+            chosen |= {part: chosen[part].merged(overlays) for part, overlays in parts.items()}
+        variants.append(Variant(JOINT.join(name for name, _ in combination), **chosen))
+    return tuple(variants)
+
+
+def _baseline_first(variants: tuple[Variant, ...], baseline: Any) -> tuple[Variant, ...]:
+    if baseline is None:
+        return variants
+    names = [variant.name for variant in variants]
+    if baseline not in names:
+        raise ConfigError("compare.baseline", f"'{baseline}' is no variant; there are {', '.join(names)}")
+    return tuple(sorted(variants, key=lambda variant: variant.name != baseline))
+
+
+def _groupings(value: Any) -> tuple[str, ...]:
+    found = _texts(value, "compare.by")
+    for grouping in found:
+        if grouping not in GROUPINGS:
+            raise ConfigError("compare.by", f"'{grouping}' is none of {', '.join(GROUPINGS)}")
+    return found
+
+
+def _preparation(experiment: Experiment, name: str, value: Any) -> Preparation:
+    where = f"prepare.{name}"
+    entry = _section(value, where, ("run", "makes"))
+    for key in ("run", "makes"):
+        if key not in entry:
+            raise ConfigError(f"{where}.{key}", "is missing; write `run: kvg-data ... --out X` and `makes: X`")
+    try:
+        words = shlex.split(experiment.fill(_text(entry["run"], f"{where}.run")))
+    except ValueError as error:
+        raise ConfigError(f"{where}.run", f"cannot be taken apart ({error}); correct the quotes") from error
+    if not words or words[0] not in MODULES:
+        raise ConfigError(f"{where}.run", f"begins with none of {', '.join(MODULES)}; write a command of theirs")
+    words = [config_path(word) if word.startswith("configs/") else word for word in words]
+    return Preparation(name, tuple(words), Path(experiment.fill(_text(entry["makes"], f"{where}.makes"))))
+
+
+def _seeds(value: Any) -> tuple[int, ...]:
+    good = isinstance(value, list) and value and all(type(seed) is int and seed >= 0 for seed in value)
+    if not good:
+        raise ConfigError("seeds", f"{value!r} is no list of whole numbers; write `seeds: [0, 1, 2]`")
+    if len(set(value)) < len(value):
+        raise ConfigError("seeds", f"{value} holds one twice; the same seed gives the same run")
+    return tuple(value)
+
+
+def _overlays(value: Any, where: str) -> Overlays:
+    entry = _section(value or {}, where, ("configs", "settings"))
+    settings = entry.get("settings") or {}
+    if not isinstance(settings, dict) or not all(isinstance(name, str) for name in settings):
+        raise ConfigError(f"{where}.settings", f"{settings!r} are no settings; write `trainer.max_steps: 100` lines")
+    return Overlays(_texts(entry.get("configs") or (), f"{where}.configs"), settings)
+
+
+def _named(value: Any, where: str) -> dict[str, Any]:
+    """A mapping by names that can be names of folders."""
+    if not isinstance(value, dict) or not value:
+        raise ConfigError(where, f"{value!r} is no mapping; write `{where.rpartition('.')[2]}: {{name: ...}}`")
+    for name in value:
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            remedy = "is no name: give a text of letters, digits, '.', '_' and '-', in quotes where it is a number"
+            raise ConfigError(f"{where}.{name}", remedy)
+    return value
+
+
+def _section(value: Any, where: str, known: tuple[str, ...]) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ConfigError(where, f"{value!r} is no mapping; choose from {', '.join(known)}")
+    for key in value:
+        if key not in known:
+            raise ConfigError(f"{where}: {key}", f"is unknown; choose from {', '.join(known)}")
+    return value
+
+
+def _texts(value: Any, where: str) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or not all(isinstance(entry, str) for entry in value):
+        raise ConfigError(where, f"{value!r} is no list of texts; write `[a, b]`")
+    return tuple(value)
+
+
+def _text(value: Any, where: str) -> str:
+    if not isinstance(value, str) or not value:
+        raise ConfigError(where, f"{value!r} is no text; correct it")
+    return value
