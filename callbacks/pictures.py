@@ -73,7 +73,8 @@ class BoxPictures(Callback):
             return
         name = outputs[0].get("set") or str(loader)
         shown = self._num_shown.get(name, 0)
-        cases = list(zip(batch["samples"], outputs, strict=True))[: max(0, self.num - shown)]
+        samples = batch["samples"] if isinstance(batch, Mapping) else batch.samples
+        cases = list(zip(samples, outputs, strict=True))[: max(0, self.num - shown)]
         for number, (sample, line) in enumerate(cases, start=shown):
             tag = f"{stage}/{name}/{number}"
             for board in boards:

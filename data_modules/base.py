@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, Protocol, cast
 
 import lightning as L
@@ -11,13 +11,13 @@ import torch
 
 from data_modules.loader import StreamLoader
 from data_modules.recipe import Recipe, ReplayText
+from kvg.batches import Batch, Processor
 from kvg.errors import ConfigError, DataError
 from kvg.formats.stores import open_store
 from kvg.formats.written_boxes import Reading
 from kvg.ranges import check_whole
 from kvg.shards.dataset import ShardDataset
 from kvg.shards.reader import SampleStore, ShardFolder
-from kvg.types import Batch, Processor
 
 BySet = str | dict[str, str] | None  # a setting of all sets, or by their names
 
@@ -166,15 +166,13 @@ class CompositeDataModule(L.LightningDataModule):
         dataset = ShardDataset(self.store(path, name), self.seed, shuffle_buffer=0)
         return StreamLoader(dataset, self._connected(), recipe, self.num_workers, endless=False)
 
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Moves the tensors; samples stay, since Lightning would copy them and cannot copy frozen dataclasses."""
-        return {key: _moved(value, device) for key, value in batch.items()}
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Moves the tensors, of a batch or of the batches that a mapping holds; all else stays."""
+        if not isinstance(batch, Mapping):
+            return batch.to(device, non_blocking=True)
+        return {k: v.to(device, non_blocking=True) if isinstance(v, Batch) else v for k, v in batch.items()}
 
     def _connected(self) -> Processor:
         if self.processor is None:
             raise ConfigError("data.processor", "call connect(backbone) before asking for a loader; the CLI does")
         return self.processor
-
-
-def _moved(value: Any, device: torch.device) -> Any:
-    return value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value

@@ -7,9 +7,9 @@ from typing import cast
 from data_modules.base import BySet, CompositeDataModule
 from data_modules.loader import StreamLoader
 from data_modules.recipe import Recipe, ReplayText, TextProcessor, check_replay, load_replay
+from kvg.batches import Processor
 from kvg.errors import ConfigError
 from kvg.ranges import check_whole
-from kvg.types import Processor
 
 
 class CoTSFTDataModule(CompositeDataModule):

@@ -15,7 +15,6 @@ from kvg.errors import ConfigError
 from kvg.evaluation.records.question_sets import ArtifactSettings, QuestionBatches, check_set, question_batches
 from kvg.shards.dataset import rank_and_world
 from kvg.text.prompts import DESCRIBE, PROMPTS
-from kvg.types import Batch
 from kvg.work.batch_files import share_of
 
 AUTO, PLAIN = "auto", "direct"
@@ -108,7 +107,7 @@ class EvaluationDataModule(CompositeDataModule):
                 raise ConfigError("data.mode", remedy)
             self.batches = question_batches(sets, self.batch_size, self.artifacts)
 
-    def test_dataloader(self) -> DataLoader[Batch]:
+    def test_dataloader(self) -> DataLoader[dict[str, Any]]:
         """This process's share of what has no answers yet, of all sets."""
         processor, batches = cast(AskingProcessor, self._connected()), self.batches
         assert batches is not None, "setup comes before"
@@ -118,7 +117,7 @@ class EvaluationDataModule(CompositeDataModule):
         share = share_of(todo, *rank_and_world())
         return question_loader(PreparedQuestions(batches, processor, self.mode, share, self.skip_bad), self.num_workers)
 
-    def predict_dataloader(self) -> DataLoader[Batch]:
+    def predict_dataloader(self) -> DataLoader[dict[str, Any]]:
         """The same as for a test."""
         return self.test_dataloader()
 

@@ -10,15 +10,16 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from data_modules.recipe import Recipe, ReplayText, TextProcessor
+from kvg.batches import Batch, Processor
 from kvg.errors import DataError, KVGError
 from kvg.shards.dataset import ShardDataset, rank_and_world
-from kvg.types import Batch, Processor, Sample
+from kvg.types import Sample
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +143,7 @@ class StreamLoader:
         replay: text-only examples to mix in.
         endless: for training: every process gives out the same number of full batches an epoch, going round again where
             its share is short. Otherwise each sample comes once, and a process with fewer batches than another
-            repeats its last one, marked with ``batch["padding"] = True``, so that all stay in step.
+            repeats its last one, marked with ``padding``, so that all stay in step.
     """
 
     def __init__(
@@ -198,7 +199,7 @@ class StreamLoader:
                 return
         while batch is not None and rank_and_world()[1] > 1 and position.num_batches < length:
             position.num_batches += 1
-            yield {**batch, "padding": True}
+            yield replace(batch, padding=True)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the loader is: after the last batch that was given out."""

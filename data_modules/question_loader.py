@@ -5,30 +5,34 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from typing import Protocol
+from typing import Any, Protocol
 
 from PIL import Image
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from kvg.batches import Example, Processor
 from kvg.errors import DataError
 from kvg.evaluation.records.question import Question
 from kvg.evaluation.records.question_sets import Pass, QuestionBatches
-from kvg.text.prompts import DESCRIBE
-from kvg.types import Batch, Example, Processor, Records, Sample, SceneObject
+from kvg.text.prompts import DESCRIBE, PromptFormat
+from kvg.types import Records, Sample, SceneObject
 
 
 class AskingProcessor(Processor, Protocol):
     """A processor that also tokenises questions other than for a sample's box."""
 
+    prompt_format: PromptFormat
+
     def encode_turns(self, sample: Sample, turns: Sequence[str]) -> Example:
         """A prompt of any text about the picture of a sample."""
 
 
-class PreparedQuestions(IterableDataset[Batch]):
+class PreparedQuestions(IterableDataset[dict[str, Any]]):
     """Batches ready to be answered, made in as many workers as the loader has.
 
-    A batch is that of ``kvg.types.Processor.collate`` with, besides::
+    A batch holds::
 
+        inputs              the prompts, see ``kvg.batches.Batch``
         questions, samples  that can be asked about, in order
         faults              of each question of the batch: why it cannot be asked, or None
         number, due         of the batch, and whether its answers are wanted
@@ -62,7 +66,7 @@ class PreparedQuestions(IterableDataset[Batch]):
         """Batches of this process."""
         return max(1, len(self.share))
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[dict[str, Any]]:
         """See the class."""
         info = get_worker_info()
         share = self.share[info.id :: info.num_workers] if info else self.share
@@ -75,14 +79,15 @@ class PreparedQuestions(IterableDataset[Batch]):
             for due in wanted:
                 yield {**prepared, "number": number, "due": due}
 
-    def _prepared(self, going: Pass, samples: Sequence[tuple[int, Sample]]) -> Batch:
+    def _prepared(self, going: Pass, samples: Sequence[tuple[int, Sample]]) -> dict[str, Any]:
         examples: list[Example] = []
         questions: list[Question] = []
         faults: list[DataError | None] = []
         for row, sample in samples:
             try:
                 question = going.question(sample)
-                examples.append(self.processor.encode_turns(question.sample, question.turns(self.mode)[:1]))
+                first = question.turns(self.mode, self.processor.prompt_format)[:1]
+                examples.append(self.processor.encode_turns(question.sample, first))
             except DataError as error:
                 faults.append(DataError(f"{going.set.path} row {row} ({sample.key})", error.field, error.remedy))
                 continue
@@ -92,7 +97,8 @@ class PreparedQuestions(IterableDataset[Batch]):
             examples.append(self.processor.encode_turns(_blank(), ["-"]))
         known = [question.sample for question in questions]
         return {
-            **self.processor.collate(examples, known, pad_left=True),
+            "inputs": self.processor.collate(examples, known, pad_left=True),
+            "samples": Records(known),
             "questions": Records(questions),
             "faults": Records(faults),
             "mode": self.mode,
@@ -102,7 +108,7 @@ class PreparedQuestions(IterableDataset[Batch]):
         }
 
 
-def question_loader(prepared: PreparedQuestions, num_workers: int) -> DataLoader[Batch]:
+def question_loader(prepared: PreparedQuestions, num_workers: int) -> DataLoader[dict[str, Any]]:
     """Gives the batches out in their order.
 
     Args:

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from kvg.batches import Batch, Example, Processor
 from kvg.errors import ConfigError, DataError
 from kvg.ranges import check_number, check_whole
 from kvg.records import excerpt, json_lines, object_of, parse_json, text_of
 from kvg.text.prompts import PROMPTS
 from kvg.text.special_tokens import check_prompt
-from kvg.types import Batch, Example, Processor, Sample
+from kvg.types import Sample
 
 
 class TextProcessor(Processor, Protocol):
@@ -76,7 +77,7 @@ class Recipe:
             DataError: it cannot be used.
         """
         example = processor.encode(sample, mode=self.mode, target=self.target)
-        length = len(example["input_ids"])
+        length = len(example.input_ids)
         if self.max_tokens is not None and length > self.max_tokens:
             raise DataError(sample.key, "tokens", f"{length} exceed max_tokens={self.max_tokens}; raise it")
         return example
@@ -129,7 +130,7 @@ def check_replay(texts: Sequence[ReplayText], processor: TextProcessor, max_toke
     """
     for text in texts:
         try:
-            length = len(processor.encode_text(text.prompt, text.completion)["input_ids"])
+            length = len(processor.encode_text(text.prompt, text.completion).input_ids)
         except DataError as error:
             raise DataError(text.where, error.field, error.remedy) from error
         if max_tokens is not None and length > max_tokens:

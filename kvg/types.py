@@ -1,13 +1,10 @@
-"""The records that flow through every room: scenes, samples, completions, and what a processor must offer."""
+"""The records that flow through every room: scenes, samples and completions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
-
-if TYPE_CHECKING:  # what handles records alone starts without torch
-    from torch import Tensor
+from typing import Any, Generic, TypeVar
 
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2
 Item = TypeVar("Item")
@@ -97,34 +94,3 @@ class Records(Generic[Item]):
 
     def __repr__(self) -> str:
         return f"Records({list(self._items)!r})"
-
-
-Example = dict[str, "Tensor"]  # one tokenised sample: 1-D tensors, patches [P, D] uint8, image_grid_thw [3]
-Batch = dict[str, Any]  # collated examples, and "samples": Records of the Sample they came from
-
-
-class Processor(Protocol):
-    """The weightless half of a backbone: all that a data module needs to know of a model. Picklable."""
-
-    def encode(self, sample: Sample, *, mode: str, target: str | None) -> Example:
-        """Tokenises a sample.
-
-        Args:
-            sample: the record; its image is decoded and resized to the backbone's pixel budget here.
-            mode: prompt mode, a key of ``kvg.text.prompts.PROMPTS``.
-            target: ``rationale`` (think + answer), ``answer`` (answer only) or None (prompt only, for sampling).
-
-        Returns:
-            ``input_ids`` [L], ``labels`` [L] (-100 where not learnt), ``patches``, ``image_grid_thw``.
-
-        Raises:
-            DataError: the image does not decode, or a box lies outside it.
-        """
-
-    def collate(self, examples: Sequence[Example], samples: Sequence[Sample], *, pad_left: bool = False) -> Batch:
-        """Pads to one batch.
-
-        Returns:
-            ``input_ids``, ``attention_mask``, ``labels`` [B, L], ``patches`` [P, D], ``image_grid_thw`` [B, 3],
-            and ``samples``, as ``Records``.
-        """

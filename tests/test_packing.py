@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kvg.backbones.qwen2_vl import Qwen2VLBackbone
+from kvg.backbones.backbone import Backbone
+from kvg.batches import Batch, Pictures
 from kvg.packing import pack_batch, pack_row, packed_mask, prefix_positions
 
 QUESTIONS = [("What is this?", "a bird."), ("Where?", "on the left of it"), ("Why?", "because.")]
@@ -13,27 +14,28 @@ QUESTIONS = [("What is this?", "a bird."), ("Where?", "on the left of it"), ("Wh
 
 @pytest.fixture(scope="module")
 def backbone():
-    return Qwen2VLBackbone("tiny").eval()
+    return Backbone("tiny").eval()
 
 
 def pieces(backbone, sample):
-    """Prefix with its picture, and segments, as tokens."""
+    """Prefix, segments as tokens, and the picture."""
     processor = backbone.processor
-    pixels, grid = processor.patches(processor.open(sample))
+    picture = processor.picture(processor.open(sample))
     before, after = processor.chat("\0").split("\0")
-    prefix = processor.ids(processor.expand(before, grid))
+    prefix = processor.ids(processor.expand(before, picture))
     segments = [(processor.ids(q + after), processor.ids(a + "<|im_end|>")) for q, a in QUESTIONS]
-    return prefix, segments, pixels, grid
+    return prefix, segments, picture
 
 
-def merged(grid):
-    return int(grid[1]) // 2, int(grid[2]) // 2
+def merged(picture):
+    _, rows, columns = picture.tensors["grid"][0].tolist()
+    return rows // 2, columns // 2
 
 
 @torch.no_grad()
-def packed_logits(backbone, batch, pixels):
-    features = backbone.image_features(pixels, batch["image_grid_thw"])
-    states = backbone.model.model.language_model(
+def packed_logits(backbone, batch, pictures):
+    features = backbone.see(pictures).tokens
+    states = backbone.language.text_model(
         inputs_embeds=backbone.embed(batch["input_ids"], features),
         position_ids=batch["position_ids"],
         attention_mask=packed_mask(batch["segments"]),
@@ -47,26 +49,20 @@ def packed(backbone, scenes):
     """Two packed rows of different length, and what they were packed from."""
     parts = [pieces(backbone, sample) for sample in scenes(2, [(140, 140), (168, 84)])]
     token = backbone.processor.image_token_id
-    rows = [pack_row(p, s[: 3 - n], token, merged(g)) for n, (p, s, _, g) in enumerate(parts)]
+    rows = [pack_row(p, s[: 3 - n], token, merged(g)) for n, (p, s, g) in enumerate(parts)]
     batch = pack_batch(rows, backbone.processor.pad_token_id)
-    batch["image_grid_thw"] = torch.stack([part[3] for part in parts])
-    return parts, batch, torch.cat([part[2] for part in parts])
+    return parts, batch, Pictures.pack([[part[2]] for part in parts])
 
 
 def test_segments_neither_leak_nor_shift(backbone, packed):
     parts, batch, pixels = packed
     logits = packed_logits(backbone, batch, pixels)
     assert (batch["segments"] == -1).any()
-    for row, (prefix, segments, picture, grid) in enumerate(parts):
+    for row, (prefix, segments, picture) in enumerate(parts):
         start = len(prefix)
         for asked, answer in segments[: 3 - row]:
             ids = torch.tensor([[*prefix, *asked, *answer]])
-            alone = {
-                "input_ids": ids,
-                "attention_mask": torch.ones_like(ids),
-                "patches": picture,
-                "image_grid_thw": grid[None],
-            }
+            alone = Batch(ids, torch.ones_like(ids), ids, pictures=Pictures.pack([[picture]]))
             with torch.no_grad():
                 expected = backbone.logits(alone)[0]
             length = len(asked) + len(answer)
@@ -87,12 +83,12 @@ def test_a_changed_segment_changes_no_other(backbone, packed):
 
 def test_positions_are_the_models_own(backbone, packed):
     parts, batch, _ = packed
-    for row, (prefix, segments, _, grid) in enumerate(parts):
+    for row, (prefix, segments, picture) in enumerate(parts):
         start = len(prefix)
         for asked, answer in segments[: 3 - row]:
             ids = torch.tensor([[*prefix, *asked, *answer]])
             kinds = (ids == backbone.processor.image_token_id).int()
-            expected, _ = backbone.model.model.get_rope_index(ids, kinds, image_grid_thw=grid[None])
+            expected, _ = backbone.model.model.get_rope_index(ids, kinds, image_grid_thw=picture.tensors["grid"])
             length = len(asked) + len(answer)
             assert torch.equal(batch["position_ids"][:, row, :start][:, : len(prefix)], expected[:, 0, : len(prefix)])
             assert torch.equal(batch["position_ids"][:, row, start : start + length], expected[:, 0, len(prefix) :])

@@ -129,7 +129,7 @@ def _current(name: str) -> str:
 
 def _ends(model: Any) -> list[Any]:
     """Embeddings and output layer without what PEFT has put around them."""
-    ends = [model.model.language_model.embed_tokens, model.lm_head]
+    ends = [model.get_input_embeddings(), model.get_output_embeddings()]
     for place, module in enumerate(ends):
         while inner := getattr(module, "base_layer", getattr(module, "original_module", None)):
             module = ends[place] = inner
@@ -139,7 +139,7 @@ def _ends(model: Any) -> list[Any]:
 def _part(model: Any) -> bool:
     """Gives the output layer weights of its own where it shares those of the embeddings and one of them is adapted."""
     embeddings, head = _ends(model)
-    untouched = embeddings is model.model.language_model.embed_tokens and head is model.lm_head
+    untouched = embeddings is model.get_input_embeddings() and head is model.get_output_embeddings()
     if untouched or head.weight is not embeddings.weight:
         return False
     head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from kvg.backbones.base import Backbone
+from kvg.backbones.backbone import Backbone
 from kvg.rl.rollout import Rollouts
 from kvg.text.completion import parse_completion
 from kvg.types import Box, Completion, Sample

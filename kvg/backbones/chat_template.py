@@ -13,30 +13,17 @@ from transformers import PreTrainedTokenizerBase
 
 from kvg.errors import ConfigError
 
-IMAGE_TOKEN: Final = "<|image_pad|>"
-TURN_END: Final = "<|im_end|>"
-# The conversation format of Qwen2-VL's own template, for text and images; used where a checkpoint brings none.
-CHAT_TEMPLATE: Final = (
-    "{% for message in messages %}"
-    "{% if loop.first and message['role'] != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
-    "{% endif %}<|im_start|>{{ message['role'] }}\n"
-    "{% if message['content'] is string %}{{ message['content'] }}<|im_end|>\n"
-    "{% else %}{% for part in message['content'] %}"
-    "{% if part['type'] == 'image' or 'image' in part %}<|vision_start|><|image_pad|><|vision_end|>"
-    "{% elif 'text' in part %}{{ part['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endif %}"
-    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 _SECONDS: Final = 10.0  # of one rendering; a sound template takes milliseconds
 _TRIALS: Final = (("question one",), ("question one", "answer two", "question three"))
 
 
-def render_chat(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], image: bool) -> str:
-    """A conversation in the model's format, with one unexpanded image placeholder where there is an image.
+def render_chat(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], num_images: int) -> str:
+    """A conversation in the model's format, with one unexpanded placeholder for each picture.
 
     Args:
         tokenizer: brings the template.
         texts: turns of the user and the model alternately, the user's first and last.
-        image: whether a picture stands at the start of the first.
+        num_images: pictures that stand at the start of the first.
 
     Raises:
         ConfigError: the template, a program from outside, fails.
@@ -44,8 +31,8 @@ def render_chat(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], image:
     turns: list[dict[str, Any]] = [
         {"role": "assistant" if number % 2 else "user", "content": text} for number, text in enumerate(texts)
     ]
-    if image:
-        turns[0]["content"] = [{"type": "image"}, {"type": "text", "text": texts[0]}]
+    if num_images:
+        turns[0]["content"] = [*[{"type": "image"}] * num_images, {"type": "text", "text": texts[0]}]
     try:
         return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
     except Exception as error:
@@ -53,8 +40,12 @@ def render_chat(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], image:
         raise ConfigError("chat_template", f"fails ({type(error).__name__}: {reason})") from error
 
 
-def check_chat_template(tokenizer: PreTrainedTokenizerBase) -> None:
+def check_chat_template(tokenizer: PreTrainedTokenizerBase, image_token: str) -> None:
     """Tries the template with all that this project asks: one turn and several, with a picture and without.
+
+    Args:
+        tokenizer: brings the template.
+        image_token: placeholder of a picture.
 
     Raises:
         ConfigError: it fails, does not end, or loses the picture or what is asked.
@@ -66,9 +57,9 @@ def check_chat_template(tokenizer: PreTrainedTokenizerBase) -> None:
             lost = [part for part in texts if part not in text]
             if lost:
                 raise ConfigError("chat_template", f"leaves out what is said in a turn ('{lost[0]}')")
-            if text.count(IMAGE_TOKEN) != image:
+            if text.count(image_token) != image:
                 wanted = "once for a picture" if image else "where there is no picture"
-                raise ConfigError("chat_template", f"writes {IMAGE_TOKEN} {text.count(IMAGE_TOKEN)} times {wanted}")
+                raise ConfigError("chat_template", f"writes {image_token} {text.count(image_token)} times {wanted}")
 
 
 @contextmanager

@@ -17,8 +17,9 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.image_processing_base import ImageProcessingMixin
 
 from kvg.backbones import picture_settings
-from kvg.backbones.chat_template import CHAT_TEMPLATE, IMAGE_TOKEN, TURN_END, check_chat_template
+from kvg.backbones.chat_template import check_chat_template
 from kvg.backbones.checkpoint_files import fault, read_object, reading
+from kvg.backbones.family import Family
 from kvg.backbones.picture_settings import PictureSettings, parse_picture_settings
 from kvg.backbones.weight_files import check_layers, check_shapes, weight_files
 from kvg.errors import ConfigError
@@ -45,32 +46,27 @@ class Description:
     config: Any = None
 
 
-def describe_checkpoint(model_type: str, checkpoint: str, adapter: str | None = None) -> Description:
+def describe_checkpoint(family: Family, checkpoint: str, adapter: str | None = None) -> Description:
     """Reads all but the weights.
 
     Args:
-        model_type: of the family, as ``config.json`` names it.
+        family: of the model.
         checkpoint: a folder or a hub name.
         adapter: folder of adapters for it, whose own tokenizer and picture settings count where it has them: these
             are what the adapters were trained with.
 
     Raises:
-        ConfigError: it is not there, not whole, or of another architecture.
+        ConfigError: it is not there, not whole, or its files do not belong together.
     """
-    config = _config(checkpoint)
-    if config.model_type != model_type:
-        remedy = f"holds a {config.model_type} model, not {model_type}; choose the backbone class of that family"
-        raise fault(checkpoint, remedy)
+    config = read_config(checkpoint)
     place = Path(adapter) if adapter else None
     own = place is not None and (place / TOKENIZER[1]).is_file()
-    tokenizer = _tokenizer(adapter if adapter and own else checkpoint, config)
+    tokenizer = _tokenizer(adapter if adapter and own else checkpoint, config, family)
     own = place is not None and (place / picture_settings.FILE).is_file()
     picture = _picture_settings(adapter if adapter and own else checkpoint)
-    vision = config.vision_config
-    for name, key in (("patch_size",) * 2, ("merge_size", "spatial_merge_size"), ("temporal_patch_size",) * 2):
-        if getattr(picture, name) != getattr(vision, key, None):
-            both = f"{name} is {getattr(picture, name)}, and {key} in its {CONFIG} {getattr(vision, key, None)}"
-            raise fault(checkpoint, f"its {picture_settings.FILE} does not fit its model: {both}; correct one of them")
+    if misfit := family.check_pictures(picture, config):
+        remedy = f"does not fit its model: {misfit}; correct one of them"
+        raise fault(checkpoint, f"its {picture_settings.FILE} {remedy}")
     return Description(tokenizer, picture, config)
 
 
@@ -108,7 +104,12 @@ def load_model(hf_class: type[Any], checkpoint: str, config: Any, dtype: str, at
     return model
 
 
-def _config(checkpoint: str) -> Any:
+def read_config(checkpoint: str) -> Any:
+    """The settings of a model in a folder or on the hub.
+
+    Raises:
+        ConfigError: there are none, or they cannot be read.
+    """
     folder = Path(checkpoint)
     if folder.is_dir() and not (folder / CONFIG).is_file():
         raise fault(checkpoint, f"has no {CONFIG}; give a Hugging Face folder")
@@ -137,28 +138,30 @@ def _check_depth(checkpoint: str, content: Mapping[str, Any]) -> None:
                     raise fault(checkpoint, f"its {CONFIG}: {error}; copy it anew") from error
 
 
-def _tokenizer(checkpoint: str, config: Any) -> PreTrainedTokenizerBase:
+def _tokenizer(checkpoint: str, config: Any, family: Family) -> PreTrainedTokenizerBase:
     with reading(checkpoint, "its tokenizer cannot be read"):
         tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
-        image, end = (tokenizer.convert_tokens_to_ids(token) for token in (IMAGE_TOKEN, TURN_END))
+        image, end = (tokenizer.convert_tokens_to_ids(token) for token in (family.image_token, family.turn_end))
         highest = max(tokenizer.get_vocab().values(), default=0)
     # Where tokenizer files are missing, transformers makes up an empty tokenizer.
     if image is None or image != config.image_token_id:
-        remedy = f"its tokenizer does not know {IMAGE_TOKEN} as token {config.image_token_id}"
+        remedy = f"its tokenizer does not know {family.image_token} as token {config.image_token_id}"
         raise fault(checkpoint, f"{remedy}; copy the tokenizer files into the folder")
-    if end is None or tokenizer.encode(TURN_END, add_special_tokens=False) != [end]:
-        raise fault(checkpoint, f"its tokenizer does not know {TURN_END}; copy the tokenizer files into the folder")
+    if end is None or tokenizer.encode(family.turn_end, add_special_tokens=False) != [end]:
+        raise fault(
+            checkpoint, f"its tokenizer does not know {family.turn_end}; copy the tokenizer files into the folder"
+        )
     size = config.get_text_config().vocab_size
     if highest >= size:
         remedy = f"its tokenizer has a token {highest}, but the model only {size} embeddings"
         raise fault(checkpoint, f"{remedy}; give a folder whose files belong together")
     if tokenizer.chat_template is None:
-        tokenizer.chat_template = CHAT_TEMPLATE
+        tokenizer.chat_template = family.chat_template
     try:
-        check_chat_template(tokenizer)
+        check_chat_template(tokenizer, family.image_token)
     except ConfigError as error:
         remedy = f"its chat template (chat_template.jinja or tokenizer_config.json) {error.remedy}"
-        raise fault(checkpoint, f"{remedy}; correct it, or remove it for that of Qwen2-VL") from error
+        raise fault(checkpoint, f"{remedy}; correct it, or remove it for that of {family.model_type}") from error
     return tokenizer
 
 

@@ -1,136 +1,17 @@
-"""Sampling's state: keys and values of each prompt kept once for its group, or a plain cache.
-
-In the first, a token asks its prompt and its own completion apart, and joins both answers by their normalisers (see
-``kvg.backbones.shared_prefix``); so nothing is repeated over the group, nothing is copied from step to step, and only
-prompts of different length need a mask.
-"""
+"""Sampling with a backbone: the prompts in one pass, then a token of each row at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from kvg.backbones.shared_prefix import no_masks
+from kvg.backbones.group_state import GroupState
+from kvg.backbones.inputs import LanguageInputs
+from kvg.backbones.language import LanguageModel
 from kvg.backbones.token_pass import TokenPass
-
-if TYPE_CHECKING:
-    from kvg.backbones.base import Backbone
-
-FIRST_ROOM = 64  # tokens of a completion that there is room for at first; doubled as it fills
-
-
-class GroupState:
-    """Prompts, once each, and the completions that follow them.
-
-    Attributes:
-        mask: ``[B, P]`` bool, which of a prompt's tokens count.
-        position: ``[N]`` M-RoPE position of each row's next token.
-        owner: ``[N]`` the prompt of each row; never falling.
-    """
-
-    def __init__(self, mask: Tensor, position: Tensor, repeats: int) -> None:
-        self.mask = mask
-        self.position = position.repeat_interleave(repeats, 0)
-        self.owner = torch.arange(len(mask), device=mask.device).repeat_interleave(repeats)
-        self.prompts: list[tuple[Tensor, Tensor]] = []  # of each layer: keys and values [B, groups of heads, P, D]
-        self.own: list[tuple[Tensor, Tensor]] = []  # [N, groups of heads, room, D]
-        self.length = 0  # of the completions so far
-        self.token_pass: TokenPass | None = None  # where the model's layers are of a kind that is written out
-        self._place()
-
-    def keep_prompts(self, key: Tensor, value: Tensor) -> None:
-        """Takes the next layer's keys and values of all prompts."""
-        self.prompts.append((key, value))
-        shape = (len(self.owner), key.shape[1], FIRST_ROOM, key.shape[3])
-        self.own.append((key.new_empty(shape), value.new_empty(shape)))
-
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        """Takes one more token of each row, and lets it see its prompt and its completion.
-
-        Args:
-            layer: which.
-            query: ``[N, heads, D]``.
-            key: ``[N, groups of heads, D]``.
-            value: as ``key``.
-            scale: of the scores.
-
-        Returns:
-            ``[N, heads, D]``.
-        """
-        room = self.own[layer][0].shape[2]
-        if self.length == room:
-            self.own[layer] = (_widened(self.own[layer][0]), _widened(self.own[layer][1]))
-        keys, values = self.own[layer]
-        keys[:, :, self.length], values[:, :, self.length] = key, value
-        now = self.length + 1
-        asked = query.view(len(query), key.shape[1], -1, query.shape[2])  # [N, groups, heads of a group, D]
-        own, own_norm = _answers(asked, keys[:, :, :now], values[:, :, :now], None, scale)
-        found, norm = self._from_prompts(layer, asked, scale)
-        out = own.lerp(found, torch.sigmoid(norm - own_norm)[..., None].to(own.dtype))
-        return out.flatten(1, 2)
-
-    def _from_prompts(self, layer: int, asked: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-        keys, values = self.prompts[layer]
-        num, (groups, heads, width) = len(keys), asked.shape[1:]
-        seats = asked if self.seats is None else asked[self.seats]
-        # Rows of one prompt ask together: [B, groups, rows * heads of a group, D].
-        seats = seats.view(num, -1, groups, heads, width).transpose(1, 2).flatten(2, 3)
-        out, norm = _answers(seats, keys, values, self.hidden, scale)
-        out = out.view(num, groups, -1, heads, width).transpose(1, 2).flatten(0, 1)
-        norm = norm.view(num, groups, -1, heads).transpose(1, 2).flatten(0, 1)
-        return (out, norm) if self.seats is None else (out[self.seat], norm[self.seat])
-
-    def select(self, rows: Tensor) -> None:
-        """Keeps only these rows, in this order, and the prompts that still have one."""
-        alive, owner = torch.unique(self.owner[rows], return_inverse=True)
-        if len(alive) < len(self.mask):
-            self.mask = self.mask[alive]
-            self.prompts = [(key[alive], value[alive]) for key, value in self.prompts]
-        self.own = [(key[rows], value[rows]) for key, value in self.own]
-        self.position, self.owner = self.position[rows], owner
-        self._place()
-
-    def _place(self) -> None:
-        """Seats each row at its prompt's table, all tables as large as the largest."""
-        counts = torch.bincount(self.owner, minlength=len(self.mask))
-        size = int(counts.max())
-        first = counts.cumsum(0) - counts
-        self.seats: Tensor | None = None  # [B * size] which row sits there; None where all are in order
-        if int(counts.min()) < size:
-            self.seat = self.owner * size + torch.arange(len(self.owner), device=self.mask.device) - first[self.owner]
-            self.seats = torch.zeros(len(counts) * size, dtype=torch.long, device=self.mask.device)
-            self.seats[self.seat] = torch.arange(len(self.owner), device=self.mask.device)
-        self.hidden = None if bool(self.mask.all()) else self.mask[:, None, None]
-
-
-def _widened(values: Tensor) -> Tensor:
-    return torch.cat([values, torch.empty_like(values)], 2)
-
-
-def _answers(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
-    """Attention ``[B, H, L, D]`` and the log of the sum of its exponentials ``[B, H, L]``, float32."""
-    if query.device.type == "cpu":
-        if mask is not None:
-            mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill_(~mask, -torch.inf)
-        flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-        out: tuple[Tensor, Tensor] = flash(query, key, value, 0.0, False, attn_mask=mask, scale=scale)
-        return out
-    return plain_answers(query, key, value, mask, scale)
-
-
-def plain_answers(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float
-) -> tuple[Tensor, Tensor]:
-    """The same written out, for any device; a mask is bool ``[B, 1, 1, S]``, True = seen."""
-    scores = (query * scale) @ key.transpose(-1, -2)
-    if mask is not None:
-        scores = scores.masked_fill(~mask, -torch.inf)
-    norm = scores.float().logsumexp(-1)
-    return (scores.float() - norm[..., None]).exp().to(value.dtype) @ value, norm
 
 
 class RepeatedState:
@@ -149,44 +30,48 @@ class RepeatedState:
         self.mask, self.position = self.mask[rows], self.position[rows]
 
 
-def prefill(backbone: Backbone, batch: Mapping[str, Any], repeats: int) -> tuple[Tensor, GroupState | RepeatedState]:
-    """See ``kvg.rl.rollout.Policy.prefill``."""
-    embeds, positions, mask = backbone.prompt_inputs(batch)
-    given = {"inputs_embeds": embeds, "position_ids": positions, "attention_mask": mask}
-    following = positions[0, :, -1] + 1
-    model = backbone.model.model.language_model
+def prefill(language: LanguageModel, inputs: LanguageInputs, repeats: int) -> tuple[Tensor, GroupState | RepeatedState]:
+    """See ``kvg.rl.rollout.Policy.prefill``.
+
+    Args:
+        language: the model.
+        inputs: B left-padded prompts.
+        repeats: completions of each.
+    """
+    assert inputs.mask is not None, "prompts are padded"
     state: GroupState | RepeatedState
-    if backbone.shares_prefix:
-        state = GroupState(mask.bool(), following, repeats)
-        out = model(**given, use_cache=False, keep=state)
-        if TokenPass.fits(model) and not backbone.sharded:
-            state.token_pass = TokenPass(model, backbone.model.lm_head, len(state.owner))
+    if language.shares_prefix:
+        state = GroupState(inputs.mask, inputs.following(), repeats)
+        out = language.run(inputs, keep=state)
+        if TokenPass.fits(language) and not language.sharded:
+            state.token_pass = TokenPass(language, len(state.owner))
     else:
-        out = model(**given, use_cache=True, past_key_values=DynamicCache())
-        state = RepeatedState(mask.bool(), following, repeats, out.past_key_values)
-    return backbone.model.lm_head(out.last_hidden_state[:, -1]).repeat_interleave(repeats, 0), state
+        out = language.run(inputs, use_cache=True, past_key_values=DynamicCache())
+        state = RepeatedState(inputs.mask, inputs.following(), repeats, out.past_key_values)
+    return language.head(out.last_hidden_state[:, -1]).repeat_interleave(repeats, 0), state
 
 
-def decode(backbone: Backbone, tokens: Tensor, state: GroupState | RepeatedState) -> Tensor:
+def decode(language: LanguageModel, tokens: Tensor, state: GroupState | RepeatedState) -> Tensor:
     """See ``kvg.rl.rollout.Policy.decode``."""
-    embeds = backbone.model.get_input_embeddings()(tokens)
+    embeds = language.embed(tokens)
     if isinstance(state, GroupState) and state.token_pass is not None:
         logits = state.token_pass(embeds, state.position, state)
     else:
-        logits = backbone.model.lm_head(_through_modules(backbone.model.model.language_model, embeds, state))
+        logits = language.head(_through_modules(language, embeds, state))
     if isinstance(state, GroupState):
         state.length += 1
     state.position = state.position + 1
     return logits
 
 
-def _through_modules(model: Any, embeds: Tensor, state: GroupState | RepeatedState) -> Tensor:
+def _through_modules(language: LanguageModel, embeds: Tensor, state: GroupState | RepeatedState) -> Tensor:
     """The same as ``TokenPass`` by the model's own layers: of any kind, and sharded ones are gathered when called."""
-    given = {"inputs_embeds": embeds[:, None], "position_ids": state.position.view(1, -1, 1).expand(3, -1, 1)}
+    inputs = LanguageInputs(embeds[:, None], language.on_all_axes(state.position[:, None]))
     if isinstance(state, GroupState):
-        out = model(**given, attention_mask=no_masks(model), use_cache=False, state=state)
+        out = language.run(inputs, state=state)
     else:
         state.mask = torch.cat([state.mask, state.mask.new_ones(len(embeds), 1)], -1)
-        out = model(**given, attention_mask=state.mask[:, None, None], use_cache=True, past_key_values=state.cache)
+        mask = state.mask[:, None, None]
+        out = language.run(inputs, attention_mask=mask, use_cache=True, past_key_values=state.cache)
     states: Tensor = out.last_hidden_state[:, -1]
     return states

@@ -9,8 +9,9 @@ from typing import Any, Final, cast
 
 from torch import Tensor, nn
 
+from kvg.backbones import picture_settings
 from kvg.backbones.checkpoint_files import fault, read_object
-from kvg.backbones.processor import QwenVLProcessor
+from kvg.backbones.processor import ChatProcessor
 from kvg.records import excerpt
 from kvg.text.prompts import PROMPTS
 
@@ -47,7 +48,7 @@ def is_export(checkpoint: str) -> bool:
 
 
 def write_folder(
-    folder: Path, model: Any, state: Mapping[str, Tensor], processor: QwenVLProcessor, mode: str | None = None
+    folder: Path, model: Any, state: Mapping[str, Tensor], processor: ChatProcessor, mode: str | None = None
 ) -> None:
     """Writes weights (safetensors), settings, tokenizer, picture settings, and how the model wants to be asked.
 
@@ -62,31 +63,15 @@ def write_folder(
     tied = {"lm_head.weight"} if model.config.tie_word_embeddings else set()
     model.save_pretrained(folder, state_dict={name: value for name, value in state.items() if name not in tied})
     processor.tokenizer.save_pretrained(folder)
-    # All is spelt out: transformers would fill in what is missing, while vLLM shows the model raw bytes without a word.
-    picture = {
-        "image_processor_type": "Qwen2VLImageProcessor",
-        "do_convert_rgb": True,
-        "do_resize": True,
-        "resample": 3,  # bicubic
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": list(processor.image_mean),
-        "image_std": list(processor.image_std),
-        "size": {"shortest_edge": processor.min_pixels, "longest_edge": processor.max_pixels},
-        "patch_size": processor.patch_size,
-        "merge_size": processor.merge_size,
-        "temporal_patch_size": processor.temporal_patch_size,
-    }
-    (folder / "preprocessor_config.json").write_text(json.dumps(picture, indent=1) + "\n")
+    (folder / picture_settings.FILE).write_text(json.dumps(processor.pictures.file_content(), indent=1) + "\n")
     (folder / ABOUT).write_text(json.dumps({"mode": mode}) + "\n")
 
 
-def end_tokens(told: int | list[int] | None, turn_end: int) -> tuple[int, ...]:
-    """Tokens that end a completion: those that a checkpoint tells of, and the end of the turn, which is what is taught.
+def end_tokens(stored: int | list[int] | None, turn_end: int) -> tuple[int, ...]:
+    """Tokens that end a completion: those of a checkpoint, and the end of the turn, which is what is taught.
 
     >>> end_tokens(None, 5), end_tokens(7, 5), end_tokens([5, 7], 5)
     ((5,), (7, 5), (5, 7))
     """
-    listed = told if isinstance(told, list) else [] if told is None else [told]
+    listed = stored if isinstance(stored, list) else [] if stored is None else [stored]
     return tuple(dict.fromkeys([*listed, turn_end]))

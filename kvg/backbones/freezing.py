@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from kvg.backbones.family import Family
 from kvg.backbones.lora import LoRASettings, add_lora
 from kvg.errors import ConfigError
 from kvg.ranges import check_whole
@@ -22,13 +23,16 @@ def check_parts(freeze_vision: bool, freeze_projector: bool, feature_cache_mb: i
         raise ConfigError("backbone.feature_cache_mb", f"{remedy}, or freeze vision and projector")
 
 
-def set_trained_parts(model: Any, freeze_vision: bool, freeze_projector: bool, lora: LoRASettings | None) -> None:
+def set_trained_parts(
+    family: Family, model: Any, freeze_vision: bool, freeze_projector: bool, lora: LoRASettings | None
+) -> None:
     """Freezes what is not trained, in place; puts in adapters.
 
     Adapters take the place of the language model's own weights, and of nothing else: vision tower and projector are
     trained whole beside them where they are not frozen.
 
     Args:
+        family: of the model.
         model: the Hugging Face model.
         freeze_vision: leave the vision tower as it is.
         freeze_projector: leave the projector as it is.
@@ -37,11 +41,12 @@ def set_trained_parts(model: Any, freeze_vision: bool, freeze_projector: bool, l
     Raises:
         ConfigError: the adapters fit no layer.
     """
-    visual = model.model.visual
     if lora is not None:
-        add_lora(model, lora)
-    for name, parameter in visual.named_parameters():
-        parameter.requires_grad_(not (freeze_projector if name.startswith("merger.") else freeze_vision))
+        add_lora(model, family.language(model), lora)
+    for parameter in family.tower(model).parameters():
+        parameter.requires_grad_(not freeze_vision)
+    for module in family.projector(model):  # often inside the tower
+        module.requires_grad_(not freeze_projector)
 
 
 def recompute_activations(model: Any) -> None:

@@ -45,13 +45,17 @@ class LoRASettings:
             raise ConfigError("backbone.lora.targets", f"{names!r} names no layers; for no adapters set lora to null")
 
 
-def add_lora(model: nn.Module, settings: LoRASettings) -> None:
+def add_lora(model: nn.Module, language: nn.Module, settings: LoRASettings) -> None:
     """Puts adapters into the language model, in place, and freezes all else.
+
+    Args:
+        model: the Hugging Face model.
+        language: the part of it that gets them.
+        settings: of the adapters.
 
     Raises:
         ConfigError: no layer has one of the names, or it is not linear.
     """
-    language = model.get_submodule("model.language_model")
     layers = {name: module for name, module in language.named_modules() if name}
     for target in settings.targets:
         matches = [module for name, module in layers.items() if f".{name}".endswith(f".{target}")]
@@ -59,12 +63,13 @@ def add_lora(model: nn.Module, settings: LoRASettings) -> None:
             linear = {name.rpartition(".")[2] for name, module in layers.items() if isinstance(module, nn.Linear)}
             remedy = f"'{target}' names no linear layer of the language model; choose from {', '.join(sorted(linear))}"
             raise ConfigError("backbone.lora.targets", remedy)
+    prefix = next(name for name, module in model.named_modules() if module is language)
     names = "|".join(re.escape(name) for name in settings.targets)
     config = LoraConfig(
         r=settings.r,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
-        target_modules=rf".*language_model.*\.({names})",
+        target_modules=rf"{re.escape(prefix)}\.(?:.*\.)?({names})",
     )
     inject_adapter_in_model(config, model)
     for name, parameter in model.named_parameters():

@@ -10,7 +10,9 @@ on a CPU the two halves of a completion's attention, over the prompt and over it
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -24,6 +26,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 log = logging.getLogger(__name__)
 NAME = "shared_prefix"  # how transformers knows the attention below
+_UNMASKED: ContextVar[bool] = ContextVar("unmasked", default=False)
 
 
 @dataclass(frozen=True)
@@ -92,18 +95,27 @@ def pack_rows(prompts: Sequence[int], completions: Sequence[Sequence[int]], max_
 def install(language_model: Any) -> None:
     """Lets a text model take ``rows``, ``keep`` and ``state`` in its call; without them it does as before.
 
-    ``rows`` and ``state`` go with ``attention_mask=no_masks(...)``: what sees what follows from them. ``keep`` and
-    ``state`` are a ``kvg.backbones.decoding.GroupState``, to be filled by a pass over prompts and to be asked and
+    A call with ``rows`` or ``state`` stands in a block of ``unmasked``: what sees what follows from them. ``keep`` and
+    ``state`` are a ``kvg.backbones.group_state.GroupState``, to be filled by a pass over prompts and to be asked and
     lengthened by one over single tokens. The model must use the ``sdpa`` attention of transformers.
     """
     AttentionInterface.register(NAME, _attend)
-    AttentionMaskInterface.register(NAME, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
+    AttentionMaskInterface.register(NAME, _mask)
     language_model.set_attn_implementation(NAME)
 
 
-def no_masks(language_model: Any) -> dict[str, None]:
-    """What tells a text model that its attention needs no mask."""
-    return dict.fromkeys(language_model.config.layer_types)
+@contextmanager
+def unmasked() -> Iterator[None]:
+    """Within this block text models that went through ``install`` make no masks."""
+    token = _UNMASKED.set(True)
+    try:
+        yield
+    finally:
+        _UNMASKED.reset(token)
+
+
+def _mask(*args: Any, **kwargs: Any) -> Any:
+    return None if _UNMASKED.get() else ALL_MASK_ATTENTION_FUNCTIONS["sdpa"](*args, **kwargs)
 
 
 def _attend(

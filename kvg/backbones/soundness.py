@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from kvg.errors import TrainingError
 
-if TYPE_CHECKING:
-    from kvg.backbones.base import Backbone
+
+class Weighted(Protocol):
+    """What is needed of a backbone here."""
+
+    model: nn.Module
+
+    def any_rank_active(self, active: bool) -> bool:
+        """Whether it holds in any of the processes that share a model."""
 
 
 def unsound_weights(weights: Mapping[str, Tensor]) -> dict[str, int]:
@@ -59,7 +65,7 @@ def describe_unsound(weights: Mapping[str, int]) -> str:
     return f"weights hold NaN, infinity or values above 1e19 ({num} in {name}{more})"
 
 
-def check_weights(backbone: Backbone, where: str, consequence: str) -> None:
+def check_weights(backbone: Weighted, where: str, consequence: str) -> None:
     """Refuses a model that cannot be computed with; every process has to call it where the model is sharded.
 
     Args:
@@ -71,6 +77,6 @@ def check_weights(backbone: Backbone, where: str, consequence: str) -> None:
         TrainingError: weights are NaN, infinite or absurdly large.
     """
     weights = unsound_weights(dict(backbone.model.named_parameters()))
-    if backbone.anyone(bool(weights)):
+    if backbone.any_rank_active(bool(weights)):
         described = describe_unsound(weights) if weights else "weights of another process are not finite"
         raise TrainingError(where, f"{described}; {consequence}")

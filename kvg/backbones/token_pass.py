@@ -11,19 +11,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from peft.tuners.lora import LoraLayer
 from torch import Tensor
 from torch.nn import functional as F
-from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLDecoderLayer
-from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VLDecoderLayer
 
-if TYPE_CHECKING:
-    from kvg.backbones.decoding import GroupState
+from kvg.backbones.group_state import GroupState
+from kvg.backbones.language import LanguageModel
 
-KNOWN_LAYERS = (Qwen2VLDecoderLayer, Qwen2_5_VLDecoderLayer)
 BLOCK = 32  # outputs of a linear layer whose weights lie behind each other
 FEW_ROWS = 64
 Map = Callable[[Tensor], Tensor]
@@ -35,6 +32,7 @@ class _Layer:
 
     before: Map
     attention_inputs: Map  # queries, keys and values, side by side
+    norm_heads: Map | None  # of queries and keys [N, heads + groups, D], where the model has such norms
     out: Map
     between: Map
     gate_and_up: Map  # side by side
@@ -44,29 +42,30 @@ class _Layer:
 
 
 class TokenPass:
-    """A text model of Qwen2-VL or Qwen2.5-VL and its head, for one token a row whose context a ``GroupState`` holds.
+    """A text model and its head, for one token a row whose context a ``GroupState`` holds.
 
     Args:
-        language_model: one for which ``fits`` is true.
-        head: the output projection.
+        language: one for which ``fits`` is true.
         rows: at most so many at a time; only few make copies of weights worth their while.
     """
 
-    def __init__(self, language_model: Any, head: Any, rows: int) -> None:
+    def __init__(self, language: LanguageModel, rows: int) -> None:
+        model, head = language.text_model, language.head
         # Memory is dear on a GPU, and more rows have arithmetic enough.
         linear = _copied if head.weight.device.type == "cpu" and rows <= FEW_ROWS else _as_they_are
-        self.layers = [_layer(layer, linear) for layer in language_model.layers]
-        self.norm = _norm(language_model.norm)
+        self.layers = [_layer(layer, linear) for layer in model.layers]
+        self.norm = _norm(model.norm)
         self.head = linear(head)
-        self.rotary = language_model.rotary_emb
-        self.head_dim: int = language_model.layers[0].self_attn.head_dim
+        self.rotary = model.rotary_emb
+        self.head_dim: int = model.layers[0].self_attn.head_dim
 
     @staticmethod
-    def fits(language_model: Any) -> bool:
+    def fits(language: LanguageModel) -> bool:
         """Whether every layer is of a kind that is written out here."""
-        config = language_model.config
+        model, kinds = language.text_model, language.family.plain_layers
+        config = model.config
         known = all(
-            type(layer) in KNOWN_LAYERS and not layer.self_attn.sliding_window for layer in language_model.layers
+            type(layer) in kinds and not getattr(layer.self_attn, "sliding_window", None) for layer in model.layers
         )
         return known and config.hidden_act == "silu" and config.rope_parameters["rope_type"] == "default"
 
@@ -75,7 +74,7 @@ class TokenPass:
 
         Args:
             embeds: ``[N, hidden]`` of the tokens.
-            position: ``[N]`` M-RoPE position of each, the same on all three axes.
+            position: ``[N]`` of each, the same on all axes.
             state: is asked by each layer, and takes the tokens' keys and values.
 
         Returns:
@@ -88,8 +87,10 @@ class TokenPass:
         half = self.head_dim // 2
         states = embeds
         for number, layer in enumerate(self.layers):
-            found = layer.attention_inputs(layer.before(states)).view(len(states), -1, self.head_dim)
-            both, value = found[:, : -layer.groups], found[:, -layer.groups :]
+            heads = layer.attention_inputs(layer.before(states)).view(len(states), -1, self.head_dim)
+            both, value = heads[:, : -layer.groups], heads[:, -layer.groups :]
+            if layer.norm_heads is not None:
+                both = layer.norm_heads(both)
             both = torch.addcmul(both * cos, both.roll(half, -1), sin).to(value.dtype)  # float32 under autocast
             query, key = both[:, : -layer.groups], both[:, -layer.groups :]
             states = states + layer.out(state.attend(number, query, key, value, layer.scale).flatten(1))
@@ -103,6 +104,7 @@ def _layer(layer: Any, linear: Callable[..., Map]) -> _Layer:
     return _Layer(
         _norm(layer.input_layernorm),
         linear(attention.q_proj, attention.k_proj, attention.v_proj),
+        _norm_heads(attention),
         linear(attention.o_proj),
         _norm(layer.post_attention_layernorm),
         linear(mlp.gate_proj, mlp.up_proj),
@@ -116,6 +118,17 @@ def _norm(module: Any) -> Map:
     return partial(
         F.rms_norm, normalized_shape=tuple(module.weight.shape), weight=module.weight, eps=module.variance_epsilon
     )
+
+
+def _norm_heads(attention: Any) -> Map | None:
+    """RMS norms of each query and each key, for models that have them."""
+    query, key = getattr(attention, "q_norm", None), getattr(attention, "k_norm", None)
+    if query is None or key is None:
+        return None
+    with torch.no_grad():  # one weight a head, queries first
+        counts = [layer.out_features // attention.head_dim for layer in (attention.q_proj, attention.k_proj)]
+        weight = torch.cat([norm.weight.expand(num, -1) for norm, num in zip((query, key), counts, strict=True)])
+    return lambda heads: F.rms_norm(heads, heads.shape[-1:], eps=query.variance_epsilon) * weight
 
 
 def _as_they_are(*modules: Any) -> Map:

@@ -41,7 +41,8 @@ def run(args: argparse.Namespace) -> int:
     source = Path(args.folder) / "export"
     if not (source / "model.safetensors").is_file():
         raise DataError(str(source), "model.safetensors", "is missing; finish `kvg fit -c configs/lab/pretrain.yaml`")
-    from kvg.backbones.qwen2_vl import Qwen2VLBackbone, lab_folder
+    from kvg.backbones.backbone import Backbone
+    from kvg.backbones.builtin import lab_folder
     from kvg.cli.exam import examine
 
     target = Path(args.out) if args.out else lab_folder()
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
     write_log(Path(args.folder), target / LOG)
-    figures = examine(Qwen2VLBackbone(str(target), max_pixels=None).eval(), args.num, args.seed)
+    figures = examine(Backbone(str(target), max_pixels=None).eval(), args.num, args.seed)
     record = {"num": args.num, "seed": args.seed, **{name: round(value, 4) for name, value in figures.items()}}
     (target / EXAM).write_text(json.dumps(record, indent=1) + "\n", "utf-8")
     for name, value in figures.items():

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kvg.backbones.base import Backbone
+    from kvg.backbones.backbone import Backbone
     from kvg.types import Sample
 
 _SLOTS = ("colour", "marking", "part", "build")
@@ -23,11 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints one line per skill."""
-    from kvg.backbones.qwen2_vl import Qwen2VLBackbone
+    from kvg.backbones.backbone import Backbone
     from kvg.work.cpu import prepare_cpu
 
     prepare_cpu()
-    backbone = Qwen2VLBackbone(args.checkpoint, max_pixels=None).eval()
+    backbone = Backbone(args.checkpoint, max_pixels=None).eval()
     figures = examine(backbone, args.num, args.seed)
     for name, value in figures.items():
         print(f"{name:28s} {value:6.1%}")
@@ -69,8 +70,6 @@ def _scenes(k: int, num: int, seed: int) -> list[Sample]:
 
 def _texts(backbone: Backbone, questions: list[str], scenes: list[Sample] | None, max_new_tokens: int) -> list[str]:
     """Greedy answers to one question per scene, or to questions without a picture."""
-    import torch
-
     from kvg.rl.rollout import SamplingSettings, rollout
 
     p, out = backbone.processor, []
@@ -78,13 +77,10 @@ def _texts(backbone: Backbone, questions: list[str], scenes: list[Sample] | None
         rows = []
         for n in range(start, min(start + 100, len(questions))):
             if scenes is None:
-                rows.append(p.encode_text(None, questions[n]))
-                rows[-1]["input_ids"] = rows[-1]["input_ids"][:-1]  # the text is to be continued, so its end goes
-                rows[-1]["labels"] = rows[-1]["labels"][:-1]
+                row = p.encode_text(None, questions[n])  # the text is to be continued, so its end goes
+                rows.append(replace(row, input_ids=row.input_ids[:-1], labels=row.labels[:-1]))
             else:
-                patches, grid = p.patches(p.open(scenes[n]))
-                ids = torch.tensor(p.ids(p.expand(p.chat(questions[n]), grid)))
-                rows.append({"input_ids": ids, "labels": ids, "patches": patches, "image_grid_thw": grid})
+                rows.append(p.encode_turns(scenes[n], [questions[n]]))
         batch = p.collate(rows, (scenes or [])[start : start + 100], pad_left=True)
         result = rollout(backbone, batch, SamplingSettings(max_new_tokens, 0.0))
         for tokens, mask in zip(result.tokens, result.completion_mask, strict=True):

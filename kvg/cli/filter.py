@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from kvg.errors import ConfigError
-from kvg.inference.local_settings import QWEN2_VL
+from kvg.inference.local_settings import BACKBONE_CLASS
 
 if TYPE_CHECKING:
     from kvg.inference.request import Asker
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 CODECS = ("relative", "json", "absolute")
 LOCAL = {"temperature": 1.0, "max_new_tokens": 256, "batch_size": 64, "seed": 0}  # defaults where the model runs here
 _NOTED = (
-    "source", "checkpoint", "backbone_class", "asker", "codec", "samples", "temperature", "iou", "keep_min", "keep_max",
+    "source", "checkpoint", "asker", "codec", "samples", "temperature", "iou", "keep_min", "keep_max",
     "mode", "max_new_tokens", "limit", "seed",
 )  # fmt: skip
 
@@ -33,7 +33,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--in", dest="source", help="instead: folder of shards, or a published file")
     parser.add_argument("--out", help="with --in: folder for the kept samples")
     parser.add_argument("--checkpoint", help="the stage-1 model: a Hugging Face folder, or lab")
-    parser.add_argument("--backbone-class", help=f"its family (default {QWEN2_VL})")
     parser.add_argument(
         "--config", "--strategy", dest="config", action="append", default=[],
         help="overlay with a stage, a backbone or a strategy, such as configs/strategy/ddp.yaml; may be given again, "
@@ -195,7 +194,7 @@ def fill_options(args: argparse.Namespace) -> None:
         ConfigError: an option cannot work.
     """
     if args.asker:
-        for name in (*LOCAL, "checkpoint", "backbone_class", "config"):
+        for name in (*LOCAL, "checkpoint", "config"):
             if getattr(args, name) not in (None, []):
                 raise ConfigError(f"--{name.replace('_', '-')}", "does not go with --asker; set it in that file")
         return
@@ -224,10 +223,10 @@ def build_asker(args: argparse.Namespace) -> Asker:
             asker: Asker = instantiate(found.get("asker", found), "asker", ("ask", "summary"))
         return asker
     if args.config:
-        backbone, trainer = answering_settings(args.config, args.backbone_class, args.checkpoint)
+        backbone, trainer = answering_settings(args.config, args.checkpoint)
     elif args.checkpoint:
         init_args = {"checkpoint": args.checkpoint}
-        backbone, trainer = {"class_path": args.backbone_class or QWEN2_VL, "init_args": init_args}, {}
+        backbone, trainer = {"class_path": BACKBONE_CLASS, "init_args": init_args}, {}
     else:
         raise ConfigError("--checkpoint", "is missing; name the stage-1 model, or give --asker")
     return LocalModel(

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import lightning as L
     from rich.progress import Progress
 
-    from kvg.backbones.base import Backbone
+    from kvg.backbones.backbone import Backbone
     from kvg.inference.predict_module import AnsweringModule
 
 T = TypeVar("T")

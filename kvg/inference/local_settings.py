@@ -7,7 +7,7 @@ from typing import Any
 
 from kvg.errors import ConfigError
 
-QWEN2_VL = "kvg.backbones.qwen2_vl.Qwen2VLBackbone"
+BACKBONE_CLASS = "kvg.backbones.backbone.Backbone"
 TRAINER = ("accelerator", "strategy", "devices", "num_nodes", "precision", "benchmark", "deterministic")
 _OF_TRAINING = ("gradient_clip_val", "accumulate_grad_batches", "max_epochs", "max_steps")  # stand in shared overlays
 _STRATEGIES = ("auto", "ddp")
@@ -21,7 +21,7 @@ def backbone_setting(backbone: Mapping[str, Any] | str) -> dict[str, Any]:
         ConfigError: it is neither that nor a checkpoint.
     """
     if isinstance(backbone, str) and backbone:
-        return {"class_path": QWEN2_VL, "init_args": {"checkpoint": backbone}}
+        return {"class_path": BACKBONE_CLASS, "init_args": {"checkpoint": backbone}}
     if not isinstance(backbone, Mapping) or not isinstance(backbone.get("class_path"), str):
         raise ConfigError("backbone", f"{backbone!r} is neither a checkpoint nor {{class_path, init_args}}")
     init = dict(backbone.get("init_args") or {})

@@ -14,12 +14,11 @@ import lightning as L
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from PIL import Image
-from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from kvg.backbones.answers import completion_texts
-from kvg.backbones.base import Backbone
-from kvg.backbones.processor import QwenVLProcessor
+from kvg.backbones.backbone import Backbone
+from kvg.backbones.processor import ChatProcessor
 from kvg.config.search_path import import_class
 from kvg.config.settings import instantiate
 from kvg.errors import ConfigError, DataError
@@ -89,9 +88,8 @@ class AnsweringModule(L.LightningModule):
         return DataLoader(prepared, batch_size=None, num_workers=job.num_workers)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Moves the tensors; the rest is for this process alone."""
-        moved = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch["inputs"].items()}
-        return {**batch, "inputs": moved}
+        """Moves the prompts; the rest is for this process alone."""
+        return {**batch, "inputs": batch["inputs"].to(device)}
 
     def on_predict_start(self) -> None:
         """Takes SIGTERM back from Lightning, which waits for the end of a run; here it may end at once."""
@@ -155,7 +153,7 @@ class PreparedBatches(IterableDataset[dict[str, Any]]):
         share: numbers of batches, rising, and whether their answers are due.
     """
 
-    def __init__(self, job: Job, processor: QwenVLProcessor, share: Sequence[tuple[int, bool]]) -> None:
+    def __init__(self, job: Job, processor: ChatProcessor, share: Sequence[tuple[int, bool]]) -> None:
         self.job, self.processor, self.share = job, processor, share
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -209,11 +207,13 @@ def build_backbone(setting: Mapping[str, Any]) -> Backbone:
     Raises:
         ConfigError: there is no such class or checkpoint, or they do not belong together.
     """
-    class_path = str(setting.get("class_path", ""))
+    class_path, init_args = str(setting.get("class_path", "")), dict(setting.get("init_args") or {})
     kind = import_class("backbone", class_path)
     if not (isinstance(kind, type) and issubclass(kind, Backbone)):
         raise ConfigError("backbone.class_path", f"'{class_path}' is no backbone; give a subclass of Backbone")
-    backbone: Backbone = instantiate(setting, "backbone")
+    if isinstance(init_args.get("family"), Mapping):
+        init_args["family"] = instantiate(init_args["family"], "backbone.init_args.family", ("see", "tower"))
+    backbone: Backbone = instantiate({"class_path": class_path, "init_args": init_args}, "backbone")
     return backbone.requires_grad_(False).eval()
 
 

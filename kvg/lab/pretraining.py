@@ -18,6 +18,7 @@ from PIL.Image import Image
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
+from kvg.batches import Picture
 from kvg.lab.labels import UNSAID, Looks, mentions, token_labels, token_owners, wanted_looks
 from kvg.lab.skills import SKILLS, TURN, card_text
 from kvg.lab.traits import load_cards
@@ -30,21 +31,21 @@ from kvg.types import Sample
 
 
 class SceneProcessor(Protocol):
-    """What is needed of the backbone's processor here; see ``kvg.backbones.processor.QwenVLProcessor``."""
+    """What is needed of the backbone's processor here; see ``kvg.backbones.processor.ChatProcessor``."""
 
     image_token_id: int
     pad_token_id: int
 
-    def chat(self, text: str, *, image: bool = True) -> str:
+    def chat(self, text: str, *, num_images: int = 1) -> str:
         """The prompt in chat format."""
 
     def ids(self, text: str) -> list[int]:
         """Token ids of a text."""
 
-    def expand(self, text: str, grid_thw: Tensor) -> str:
+    def expand(self, text: str, picture: Picture) -> str:
         """Repeats the image placeholder."""
 
-    def patches(self, image: Image) -> tuple[Tensor, Tensor]:
+    def picture(self, image: Image) -> Picture:
         """Cuts a picture into patches."""
 
     def box_texts(self, sample: Sample) -> list[str]:
@@ -128,8 +129,9 @@ class PretrainRows(IterableDataset[dict[str, Tensor]]):
         rows: list[tuple[PackedRow, list[int], list[Looks]]] = []
         pixels, grids, dense, owners = [], [], [], []
         for sample in samples:
-            patches, grid = self.processor.patches(read_rgb(sample.image, sample.key))
-            rows.append(self._scene_row(sample, grid, phase.skills, rng))
+            picture = self.processor.picture(read_rgb(sample.image, sample.key))
+            patches, grid = picture.tensors["patches"], picture.tensors["grid"][0]
+            rows.append(self._scene_row(sample, picture, phase.skills, rng))
             owners.append(token_owners(sample, grid))
             dense.append(token_labels(sample, owners[-1]))
             pixels.append(patches)
@@ -147,12 +149,12 @@ class PretrainRows(IterableDataset[dict[str, Tensor]]):
         return batch
 
     def _scene_row(
-        self, sample: Sample, grid: Tensor, skills: Mapping[str, float], rng: random.Random
+        self, sample: Sample, picture: Picture, skills: Mapping[str, float], rng: random.Random
     ) -> tuple[PackedRow, list[int], list[Looks]]:
         """A packed row, and for each of its tokens the object of which the next one speaks and what is looked for."""
         boxes = self.processor.box_texts(sample)
         before, after = self.processor.chat("\0").split("\0")
-        prefix = self.processor.ids(self.processor.expand(before, grid))
+        prefix = self.processor.ids(self.processor.expand(before, picture))
         segments: list[tuple[list[int], list[int]]] = []
         spoken: list[int] = [-1] * len(prefix)
         looks: list[Looks] = [UNSAID] * len(prefix)
@@ -176,7 +178,8 @@ class PretrainRows(IterableDataset[dict[str, Tensor]]):
                 looks += [*sought, UNSAID]
             if self.row_tokens - len(spoken) < 40:
                 break
-        merged = (int(grid[1]) // 2, int(grid[2]) // 2)
+        _, rows, columns = picture.tensors["grid"][0].tolist()
+        merged = (rows // 2, columns // 2)
         return (
             pack_row(prefix, segments, self.processor.image_token_id, merged),
             [*spoken[1:], -1],
@@ -187,7 +190,7 @@ class PretrainRows(IterableDataset[dict[str, Tensor]]):
         segments, room = [], self.row_tokens
         while room > 0:
             asked, answer = card_text(rng.choice(self._cards), rng)
-            head = "<|endoftext|>" if asked is None else self.processor.chat(asked, image=False)
+            head = "<|endoftext|>" if asked is None else self.processor.chat(asked, num_images=0)
             segment = (self.processor.ids(head), self.processor.ids(answer + "<|im_end|>"))
             room -= len(segment[0]) + len(segment[1])
             segments.append(segment)

@@ -15,7 +15,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from kvg.backbones.base import Backbone
+from kvg.backbones.backbone import Backbone
 from kvg.backbones.soundness import check_weights
 from kvg.errors import ConfigError, TrainingError
 from kvg.modules.gradients import check_limit
@@ -134,7 +134,7 @@ class StageModule(QuestionedModule):
         """
         super().on_save_checkpoint(checkpoint)
         data = getattr(self.trainer, "datamodule", None)
-        checkpoint[RECORD] = to_plain(record_of(self, data, self._kind, self._shapes))
+        checkpoint[RECORD] = to_plain(record_of(self, data, self.backbone.family.model_type, self._shapes))
         keep_epoch_open(checkpoint)
         if self._stopped is not None:  # ModelCheckpoint.save_on_exception
             raise self._stopped

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
 
+from kvg.batches import Batch
 from kvg.modules.base import StageModule
 from kvg.modules.gradients import TokenWeights, clip_gradients
 from kvg.modules.guard import check_step
@@ -33,18 +33,18 @@ class CoTSFTModule(StageModule):
         self._step_batches: list[TrainingBatch] = []  # of the step, until its numbers are known to be finite
 
     @with_float32_numbers
-    def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean negative log-likelihood of the labelled tokens, in nats, weighted by their number."""
-        self._step_batches.append(TrainingBatch(dict(batch)))
+        self._step_batches.append(TrainingBatch(batch))
         if self.backbone.feature_cache is not None:  # else it would gain nothing, and gather a sharded root once more
-            batch = self.backbone.with_features(batch)
+            batch = self.backbone.with_visual_tokens(batch)
         loss, num_tokens = self.backbone.label_loss(batch)
         weighted = self._weights.add(loss, num_tokens)
-        size = len(batch["input_ids"])
+        size = len(batch)
         self.log("train/loss", self._weights.loss, prog_bar=True, batch_size=size)
         now = time.perf_counter()
         if self._since is not None:
-            seen = float(batch["attention_mask"].sum())
+            seen = float(batch.attention_mask.sum())
             self.log("train/tokens_per_s", seen / (now - self._since), batch_size=size)
         self._since = now
         self.log("train/labelled_tokens", self._weights.total_tokens, batch_size=size)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
 from torch import Tensor
 
 from kvg.backbones.answers import answered_box, completion_texts, completions
-from kvg.backbones.base import Backbone
+from kvg.backbones.backbone import Backbone
+from kvg.batches import Batch
 from kvg.errors import ConfigError
 from kvg.evaluation.records.question import Question
 from kvg.lab.traits import CATEGORIES
@@ -18,7 +18,7 @@ from kvg.modules.guard import SharedFault
 from kvg.modules.precision import with_float32_numbers
 from kvg.ranges import check_whole
 from kvg.rl.rollout import SamplingSettings, rollout
-from kvg.types import Batch, Box, Completion, Sample
+from kvg.types import Box, Completion, Sample
 
 GROUPS = {"split": ("seen", "unseen"), "knowledge": ("known", "unknown"), "category": CATEGORIES}
 _MODE = "kvg_mode"  # in a checkpoint: the prompt mode of the training that it comes from
@@ -87,9 +87,9 @@ class EvaluatedModule(L.LightningModule):
         said: list[Completion] | None = None
         with self._fault.kept(self._ends_at_once):
             said = self.answer(batch)
-        if said is None or batch.get("padding"):  # a repetition that keeps this process in step with the others
+        if said is None or batch.padding:  # a repetition that keeps this process in step with the others
             return []
-        samples: Sequence[Sample] = batch["samples"]
+        samples = batch.samples
         if any(Question(sample).options for sample in samples):
             raise ConfigError("data.val", "holds questions of several choices; ask them by `kvg test`")
         groups = [{"split": s.split, "knowledge": s.knowledge} for s in samples]

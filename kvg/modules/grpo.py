@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -15,7 +16,8 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from kvg.backbones.base import Backbone
+from kvg.backbones.backbone import Backbone
+from kvg.batches import Batch
 from kvg.losses.policy import Counts, PolicyLoss
 from kvg.masking import masked_mean
 from kvg.modules.base import StageModule
@@ -29,7 +31,7 @@ from kvg.rewards.diagnosis import Start, nothing_learnt
 from kvg.rl.advantage import group_advantage
 from kvg.rl.experience import Experience, first_prompts, in_updates
 from kvg.rl.rollout import Rollouts, SamplingSettings, rollout
-from kvg.types import Batch, Sample
+from kvg.types import Sample
 
 ALIKE = 0.95  # share of groups with equal rewards above which nothing was learnt
 
@@ -138,9 +140,8 @@ class GRPOModule(StageModule):
             return None
         temperature = self.rollout_sampling.temperature
         if self._reference:
-            if not self.backbone.sees_alike:  # its tower is frozen, whatever the policy's does
-                own = {name: value for name, value in batch.items() if name != "image_features"}
-                batch = self._reference[0].with_features(own)
+            if not self.backbone.vision_frozen:  # its tower is frozen, whatever the policy's does
+                batch = self._reference[0].with_visual_tokens(dataclasses.replace(batch, visual=None))
             return self._reference[0].completion_logprobs(batch, out.tokens, out.completion_mask, temperature)[0]
         with self.backbone.base_weights():
             return self.backbone.completion_logprobs(batch, out.tokens, out.completion_mask, temperature)[0]
@@ -174,14 +175,14 @@ class GRPOModule(StageModule):
         if pieces is None:
             return None
         loss = self._learn(pieces)
-        size = len(batch["samples"])
+        size = len(batch.samples)
         self.log("train/tokens_per_s", num_tokens / (time.perf_counter() - start), batch_size=size)
         return {"loss": loss}
 
     def _collect(self, batch: Batch, batch_idx: int) -> tuple[list[Experience] | None, float]:
-        start, size = time.perf_counter(), len(batch["samples"])
+        start, size = time.perf_counter(), len(batch.samples)
         single = self.updates_per_batch() == 1 and not (self.part_prompts or self.refills or self.backbone.sharded)
-        batch = self.backbone.with_features(batch, learnt_once=single)
+        batch = self.backbone.with_visual_tokens(batch, single_backward=single)
         self.backbone.eval()
         generator = torch.Generator(device=self.device)
         generator.manual_seed(self.seed + 1_000_003 * self.global_step + 7919 * self.global_rank + 13 * batch_idx)
@@ -286,7 +287,7 @@ class GRPOModule(StageModule):
     # -- rewards and logs ------------------------------------------------------------------------------------------
     def _rewards(self, batch: Batch, out: Rollouts) -> tuple[Tensor, dict[str, Tensor], list[str]]:
         texts = self.decode(out.tokens, out.completion_mask)
-        samples: list[Sample] = [s for s in batch["samples"] for _ in range(self.group_size)]
+        samples: list[Sample] = [s for s in batch.samples for _ in range(self.group_size)]
         sizes = [self.backbone.processor.image_size(s.width, s.height) for s in samples]
         total, breakdown = self.reward(texts, samples, self.backbone.codec, sizes)
         if self.overlong:
@@ -298,9 +299,9 @@ class GRPOModule(StageModule):
     def _log_rollouts(
         self, batch: Batch, out: Rollouts, rewards: Tensor, breakdown: dict[str, Tensor], texts: list[str]
     ) -> None:
-        size = len(batch["samples"])
+        size = len(batch.samples)
         groups = rewards.view(-1, self.group_size)
-        samples = [s for s in batch["samples"] for _ in range(self.group_size)]
+        samples = [s for s in batch.samples for _ in range(self.group_size)]
         unparsed = sum(self.read_box(t, s) is None for t, s in zip(texts, samples, strict=True)) / len(texts)
         values: dict[str, Any] = {
             "train/reward/total": rewards.mean(),

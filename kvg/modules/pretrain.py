@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb
 
-from kvg.backbones.base import Backbone
+from kvg.backbones.backbone import Backbone
 from kvg.backbones.soundness import check_weights
+from kvg.batches import Pictures
 from kvg.lab.labels import EDGE_CLASSES, TRAIT_CLASSES
 from kvg.modules.gradients import TokenWeights, clip_gradients
 from kvg.modules.guard import check_step
@@ -67,7 +68,7 @@ class LabPretrainModule(L.LightningModule):
 
     def losses(self, batch: Mapping[str, Tensor]) -> tuple[Tensor | None, dict[str, Tensor], dict[str, Tensor]]:
         """Next-token loss (None where a batch has no text), and loss and accuracy of the visual tokens' labels."""
-        features = self.backbone.image_features(batch["patches"], batch["image_grid_thw"])
+        features = self.backbone.see(_pictures(batch)).tokens
         logits = {name: head(features) for name, head in self.trait_heads.items()}
         loss, aids, accuracy = None, dict[str, Tensor](), dict[str, Tensor]()
         if bool((batch["labels"] != -100).any()):
@@ -127,7 +128,7 @@ class LabPretrainModule(L.LightningModule):
             rotary: cosines and sines of M-RoPE for it.
             allowed: ``[B, 1, L, L]``, which tokens see which.
         """
-        attention = self.backbone.model.model.language_model.layers[self.guided_layer]
+        attention = self.backbone.language.text_model.layers[self.guided_layer]
         normed, width = attention.input_layernorm(states), attention.self_attn.head_dim
         query, key = (
             projection(normed)[..., :width] for projection in (attention.self_attn.q_proj, attention.self_attn.k_proj)
@@ -152,7 +153,7 @@ class LabPretrainModule(L.LightningModule):
         self, batch: Mapping[str, Tensor], features: Tensor, allowed: Tensor
     ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
         """The next-token loss; what the guided layer receives ``[B, L, hidden]``, and its rotary embeddings."""
-        language = self.backbone.model.model.language_model
+        language = self.backbone.language.text_model
         caught: list[Any] = []
 
         def catch(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -168,7 +169,7 @@ class LabPretrainModule(L.LightningModule):
         ).last_hidden_state
         hook.remove()
         learnt = batch["labels"][:, 1:] != -100
-        logits = self.backbone.model.lm_head(hidden[:, :-1][learnt])
+        logits = self.backbone.language.head(hidden[:, :-1][learnt])
         loss = F.cross_entropy(logits.float(), batch["labels"][:, 1:][learnt])
         return loss, caught[0][0], caught[0][1]
 
@@ -228,6 +229,15 @@ class LabPretrainModule(L.LightningModule):
             for group in optimizer.param_groups:
                 group["initial_lr"] = group["lr"]
         return [muon, adamw]
+
+
+def _pictures(batch: Mapping[str, Tensor]) -> Pictures:
+    """The scenes of a batch, one picture a row."""
+    patches, grid = batch["patches"], batch["image_grid_thw"]
+    areas, num = tuple(grid.prod(1).tolist()), len(grid)
+    sizes = {"patches": areas, "grid": (1,) * num}
+    tokens = tuple(area // 4 for area in areas)  # patches are merged 2 x 2
+    return Pictures({"patches": patches, "grid": grid}, sizes, tokens, tuple(range(num)), (b"",) * num)
 
 
 def schedule(share: float, warmup: float) -> float:

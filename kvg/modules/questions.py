@@ -7,17 +7,17 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
-from torch import Tensor
 
 from kvg.backbones.answers import plain_texts
-from kvg.backbones.base import Backbone
+from kvg.backbones.backbone import Backbone
 from kvg.backbones.fingerprint import fingerprint, saved_fingerprint
+from kvg.batches import Batch
 from kvg.errors import ConfigError, DataError, TrainingError
 from kvg.evaluation.figures.summary import summary
 from kvg.evaluation.records.prediction import read_cases
@@ -28,7 +28,6 @@ from kvg.modules.evaluation import EvaluatedModule
 from kvg.modules.guard import SharedFault
 from kvg.modules.precision import check_precision, with_float32_numbers
 from kvg.rl.rollout import rollout
-from kvg.types import Batch
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +45,6 @@ class QuestionedModule(EvaluatedModule):
 
     def __init__(self, backbone: Backbone, max_new_tokens: int) -> None:
         super().__init__(backbone, max_new_tokens)
-        self._kind = f"{type(backbone).__module__}.{type(backbone).__qualname__}"  # FSDP2 puts another class before it
         self._predictions: Predictions | None = None
         self._batches: QuestionBatches | None = None
         self._trained_since = 0.0  # these weights are in no file
@@ -102,7 +100,7 @@ class QuestionedModule(EvaluatedModule):
         backbone, saved = self.backbone, self.trainer.ckpt_path
         processor = backbone.processor
         return {
-            "backbone": self._kind,
+            "backbone": backbone.family.model_type,
             "checkpoint": fingerprint(backbone.checkpoint) or backbone.checkpoint,
             "ckpt_path": saved_fingerprint(str(saved)) if saved else None,
             "lora": dataclasses.asdict(backbone.lora) if backbone.lora else None,
@@ -113,7 +111,7 @@ class QuestionedModule(EvaluatedModule):
             "max_new_tokens": self.sampling.max_new_tokens,
         }
 
-    def _answer_questions(self, batch: Batch) -> list[dict[str, Any]]:
+    def _answer_questions(self, batch: Mapping[str, Any]) -> list[dict[str, Any]]:
         if batch["number"] is None:  # all is answered, and Lightning wants a batch
             return []
         if not isinstance(self._fault.error, TrainingError):  # otherwise what is left would be answered no better
@@ -121,7 +119,7 @@ class QuestionedModule(EvaluatedModule):
                 return self._answered(batch)
         return []
 
-    def _answered(self, batch: Batch) -> list[dict[str, Any]]:
+    def _answered(self, batch: Mapping[str, Any]) -> list[dict[str, Any]]:
         start = time.perf_counter()
         refused = not batch["skip_bad"] and any(batch["faults"])
         if refused:
@@ -129,10 +127,12 @@ class QuestionedModule(EvaluatedModule):
         questions: Sequence[Question] = batch["questions"]
         descriptions: list[str | None] = [None] * len(questions)
         if batch["describes"]:
-            first_turn = rollout(self.backbone, batch, self.sampling)
+            first_turn = rollout(self.backbone, batch["inputs"], self.sampling)
             descriptions = list(plain_texts(self.backbone, first_turn))
-            batch = self._further_turn(batch, [text or "" for text in descriptions])
-        said = self.answer(batch)
+            inputs = self._further_turn(batch, [text or "" for text in descriptions])
+        else:
+            inputs = batch["inputs"]
+        said = self.answer(inputs)
         if refused or not batch["due"]:  # answered only so that a sharded model is gathered here, too
             return []
         told = zip(questions, said, descriptions, strict=False)  # where all pictures are bad, a blank one was shown
@@ -151,18 +151,17 @@ class QuestionedModule(EvaluatedModule):
             raise self._fault.error
         log.error("%s", fault)
 
-    def _further_turn(self, batch: Batch, descriptions: Sequence[str]) -> Batch:
+    def _further_turn(self, batch: Mapping[str, Any], descriptions: Sequence[str]) -> Batch:
         processor = self.backbone.processor
         examples = []
         for number, example in enumerate(batch["examples"]):
             if number < len(batch["questions"]):
                 question: Question = batch["questions"][number]
-                asked, then = question.turns(batch["mode"])
+                asked, then = question.turns(batch["mode"], processor.prompt_format)
                 turns = [asked, descriptions[number], then]
-                example = processor.further_turn(question.sample.key, example, turns)
+                example = processor.encode_chat(question.sample.key, example.pictures, turns)
             examples.append(example)
-        made = processor.collate(examples, batch["samples"], pad_left=True)
-        return {**batch, **{k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in made.items()}}
+        return processor.collate(examples, batch["samples"], pad_left=True).to(self.device)
 
     def _take_back_sigterm(self) -> None:
         """Lightning's handler waits for the end of the run; all that counts is on disk, so it may end at once."""
@@ -179,13 +178,13 @@ class QuestionedModule(EvaluatedModule):
 
     @with_float32_numbers
     def test_step(  # type: ignore[override]  # Lightning hands on to callbacks whatever it gets
-        self, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+        self, batch: Mapping[str, Any], batch_idx: int, dataloader_idx: int = 0
     ) -> list[dict[str, Any]]:
         """Answers a batch and keeps the answers; one line per case, for callbacks to show."""
         return self._answer_questions(batch)
 
     @with_float32_numbers
-    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> list[dict[str, Any]]:
+    def predict_step(self, batch: Mapping[str, Any], batch_idx: int, dataloader_idx: int = 0) -> list[dict[str, Any]]:
         """Answers a batch and keeps the answers; one line per case."""
         return self._answer_questions(batch)
 

@@ -11,10 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kvg.types import Batch, Records, Sample, SceneObject
-
-# Rows of these belong to pictures, not to prompts: patches before merging, visual tokens after it.
-PATCHES, FEATURES = "patches", "image_features"
+from kvg.batches import Batch
 
 
 @dataclass(frozen=True)
@@ -22,7 +19,7 @@ class Experience:
     """B prompts with G completions each; N = B * G, the rows of a group side by side, T = longest completion.
 
     Attributes:
-        batch: the prompts, one picture each.
+        batch: the prompts.
         tokens: ``[N, T]``.
         mask: ``[N, T]`` bool, which tokens are learnt from.
         advantages: ``[N]``.
@@ -40,7 +37,7 @@ class Experience:
     @property
     def num_prompts(self) -> int:
         """B."""
-        return len(self.batch["input_ids"])
+        return len(self.batch)
 
     def take(self, prompts: Sequence[int]) -> Experience:
         """Only these prompts, in this order, with their completions."""
@@ -53,7 +50,7 @@ class Experience:
             for field in dataclasses.fields(self)
             if isinstance(value := getattr(self, field.name), Tensor)
         }
-        return dataclasses.replace(self, batch=take_prompts(self.batch, prompts), **tensors)
+        return dataclasses.replace(self, batch=self.batch.take(prompts), **tensors)
 
     def save(self, path: Path) -> None:
         """Writes everything, pictures too, to be read by ``load``; an interrupted write leaves no file."""
@@ -70,10 +67,10 @@ class TrainingBatch:
     """A batch of examples with their labels, to be written and read again.
 
     Attributes:
-        batch: see ``kvg.types.Processor.collate``.
+        batch: see ``kvg.batches.Batch``; or tensors by name (the lab's pretraining).
     """
 
-    batch: Batch
+    batch: Batch | dict[str, Tensor]
 
     def save(self, path: Path) -> None:
         """Writes everything, pictures too, to be read by ``load``; an interrupted write leaves no file."""
@@ -86,47 +83,17 @@ class TrainingBatch:
 
 
 def _save(state: dict[str, Any], path: Path) -> None:
-    batch = dict(state["batch"])
-    if "samples" in batch:
-        batch["samples"] = [dataclasses.asdict(sample) for sample in batch["samples"]]
-    if FEATURES in batch and batch[FEATURES].requires_grad:  # a replay has to reach the tower, too
-        del batch[FEATURES]
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
-    torch.save({**state, "batch": batch}, part)
+    batch = state["batch"]
+    torch.save({**state, "batch": {"plain": batch} if isinstance(batch, dict) else batch.state()}, part)
     part.replace(path)
 
 
 def _load(path: Path) -> dict[str, Any]:
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    if "samples" in state["batch"]:
-        fields = [{**s, "objects": tuple(SceneObject(**o) for o in s["objects"])} for s in state["batch"]["samples"]]
-        state["batch"] = {**state["batch"], "samples": Records(Sample(**s) for s in fields)}
-    return state
-
-
-def take_prompts(batch: Batch, prompts: Sequence[int]) -> Batch:
-    """Only these prompts of a batch, in this order, with their pictures.
-
-    Raises:
-        ValueError: some prompts have a picture and some have none.
-    """
-    chosen, grid = list(prompts), batch.get("image_grid_thw")
-    if grid is not None and len(grid) != len(batch["input_ids"]):
-        raise ValueError(f"{len(grid)} pictures for {len(batch['input_ids'])} prompts: give each prompt one, or none")
-    out: Batch = {}
-    for name, value in batch.items():
-        if isinstance(value, Tensor) and name in (PATCHES, FEATURES) and grid is not None:
-            # Patches and visual tokens lie behind each other, a picture's share of both as its area.
-            areas = grid.prod(1)
-            sizes = (areas * len(value) // int(areas.sum())).tolist()
-            pieces = torch.split(value, sizes)
-            out[name] = torch.cat([pieces[p] for p in chosen])
-        elif isinstance(value, Tensor):
-            out[name] = value[torch.tensor(chosen, device=value.device)]
-        else:
-            out[name] = Records(value[p] for p in chosen) if isinstance(value, Records | list) else value
-    return out
+    batch = state["batch"]
+    return {**state, "batch": batch["plain"] if "plain" in batch else Batch.from_state(batch)}
 
 
 def first_prompts(pieces: Sequence[Experience], num: int) -> list[Experience]:

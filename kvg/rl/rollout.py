@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from kvg.batches import Batch
 from kvg.errors import TrainingError
 
 BLOCK = 256  # words whose probabilities are summed before one of them is looked for
@@ -48,7 +48,7 @@ class Policy(Protocol):
     end_token_ids: tuple[int, ...]
     pad_token_id: int
 
-    def prefill(self, batch: Mapping[str, Any], repeats: int) -> tuple[Tensor, Any]:
+    def prefill(self, batch: Batch, repeats: int) -> tuple[Tensor, Any]:
         """Logits ``[B * repeats, V]`` after the (left-padded) prompts, and the state to go on from."""
 
     def decode(self, tokens: Tensor, state: Any) -> Tensor:
@@ -57,14 +57,14 @@ class Policy(Protocol):
     def select(self, state: Any, rows: Tensor) -> None:
         """Keeps only these rows of the state, in this order."""
 
-    def anyone(self, active: bool) -> bool:
+    def any_rank_active(self, active: bool) -> bool:
         """Whether any process still samples: sharded models must step together."""
 
 
 @torch.no_grad()
 def rollout(
     policy: Policy,
-    batch: Mapping[str, Any],
+    batch: Batch,
     settings: SamplingSettings,
     group_size: int = 1,
     generator: torch.Generator | None = None,
@@ -77,7 +77,7 @@ def rollout(
 
     Args:
         policy: the model.
-        batch: left-padded prompts with their pictures, see ``kvg.types.Processor.collate``.
+        batch: left-padded prompts with their pictures, see ``kvg.batches.Processor.collate``.
         settings: how tokens are drawn.
         group_size: G.
         generator: source of randomness; needed unless greedy.
@@ -94,21 +94,21 @@ def rollout(
     ends = torch.tensor(policy.end_token_ids, device=device)
     rows = torch.arange(num, device=device)  # which row of the result each row of the state writes to
     for step in range(settings.max_new_tokens):
-        drawn, scores = draw(logits, settings, generator)
+        drawn, scores = sample_tokens(logits, settings, generator)
         live = ~ended[rows]
         tokens[rows[live], step], logprobs[rows[live], step] = drawn[live], scores[live]
         length[rows[live]] += 1
         unsound[rows] |= live & ~torch.isfinite(scores)
         ended[rows] |= torch.isin(drawn, ends) | unsound.any()
         active = ~ended[rows]
-        if not policy.anyone(bool(active.any())) or step + 1 == settings.max_new_tokens:
+        if not policy.any_rank_active(bool(active.any())) or step + 1 == settings.max_new_tokens:
             break
         if active.any() and int(active.sum()) <= 2 * len(rows) // 3:
             kept = active.nonzero()[:, 0]
             policy.select(state, kept)
             rows, drawn = rows[kept], drawn[kept]
         logits = policy.decode(drawn, state)
-    if policy.anyone(bool(unsound.any())):
+    if policy.any_rank_active(bool(unsound.any())):
         raise _not_finite(policy, unsound, length)
     longest = int(length.max())
     mask = torch.arange(longest, device=device)[None] < length[:, None]
@@ -124,12 +124,14 @@ def _not_finite(policy: Policy, unsound: Tensor, length: Tensor) -> TrainingErro
     return TrainingError(f"sampling from {name}", f"logits are not finite {where}: {remedy}")
 
 
-def draw(logits: Tensor, settings: SamplingSettings, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+def sample_tokens(
+    logits: Tensor, settings: SamplingSettings, generator: torch.Generator | None
+) -> tuple[Tensor, Tensor]:
     """One token per row and its log-probability under the distribution it was drawn from.
 
     Where a row holds NaN or positive infinity the token is arbitrary, and its log-probability is not finite.
 
-    >>> draw(torch.tensor([[0.0, 9.0, 1.0]]), SamplingSettings(temperature=0.0), None)[0]
+    >>> sample_tokens(torch.tensor([[0.0, 9.0, 1.0]]), SamplingSettings(temperature=0.0), None)[0]
     tensor([1])
     """
     logits = logits.float()
@@ -146,12 +148,12 @@ def draw(logits: Tensor, settings: SamplingSettings, generator: torch.Generator 
         logits = logits.masked_fill((before >= settings.top_p).scatter(-1, index, before >= settings.top_p), -torch.inf)
     probs = logits.softmax(-1)
     where = generator.device if generator else None
-    shots = torch.rand(len(logits), 1, generator=generator, device=where, dtype=torch.float64).to(logits.device)
-    drawn = invert(probs, shots).clamp(max=logits.shape[-1] - 1)
+    uniforms = torch.rand(len(logits), 1, generator=generator, device=where, dtype=torch.float64).to(logits.device)
+    drawn = inverse_cdf(probs, uniforms).clamp(max=logits.shape[-1] - 1)
     return drawn[:, 0], probs.gather(-1, drawn)[:, 0].log()
 
 
-def invert(weights: Tensor, shots: Tensor) -> Tensor:
+def inverse_cdf(weights: Tensor, uniforms: Tensor) -> Tensor:
     """Where the running sum of each row of weights first exceeds a share of their whole.
 
     Blocks of words are summed first, and only the block that is hit is looked into: ``torch.multinomial``, or a running
@@ -159,17 +161,17 @@ def invert(weights: Tensor, shots: Tensor) -> Tensor:
 
     Args:
         weights: ``[N, V]``, not negative, some above 0.
-        shots: ``[N, 1]`` shares in [0, 1), float64.
+        uniforms: ``[N, 1]`` shares in [0, 1), float64.
 
     Returns:
         ``[N, 1]`` indices.
 
-    >>> invert(torch.tensor([[0.0, 1.0, 3.0, 0.0]] * 2), torch.tensor([[0.24], [0.25]], dtype=torch.float64)).T
+    >>> inverse_cdf(torch.tensor([[0.0, 1.0, 3.0, 0.0]] * 2), torch.tensor([[0.24], [0.25]], dtype=torch.float64)).T
     tensor([[1, 2]])
     """
     blocks = F.pad(weights, (0, -weights.shape[-1] % BLOCK)).view(len(weights), -1, BLOCK)
     reached = blocks.sum(-1).double().cumsum(-1)
-    target = shots * reached[:, -1:]
+    target = uniforms * reached[:, -1:]
     block, target = _first_above(reached, target)
     before = reached.gather(-1, (block - 1).clamp(min=0)).where(block > 0, 0)
     inside = blocks[torch.arange(len(blocks), device=blocks.device), block[:, 0]].double().cumsum(-1)

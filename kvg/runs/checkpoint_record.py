@@ -25,7 +25,7 @@ class RunRecord:
     Attributes:
         module: class of the LightningModule, that is the stage.
         data: class of the data module.
-        backbone: class of the backbone.
+        backbone: ``model_type`` of the backbone's family.
         target: what is learnt of a sample (``rationale``, ``answer``); '' where the stage has no such choice.
         mode: prompt mode; '' where that is not known.
         tensors: shapes of the model's tensors by name.
@@ -77,21 +77,21 @@ class Saved:
 
 
 def record_of(
-    module: Any, data: Any, backbone_class: str, tensors: Mapping[str, tuple[int, ...]] | None = None
+    module: Any, data: Any, family: str, tensors: Mapping[str, tuple[int, ...]] | None = None
 ) -> RunRecord:
     """The record of a training.
 
     Args:
         module: the LightningModule.
         data: its data module; None where there is none.
-        backbone_class: full name.
+        family: ``model_type`` of the backbone.
         tensors: shapes by name; None leaves them out.
     """
     recipe = getattr(data, "recipe", None)
     return RunRecord(
         _name(type(module)),
         _name(type(data)),
-        backbone_class,
+        family,
         str(getattr(recipe, "target", None) or ""),
         str(getattr(data, "mode", None) or ""),
         tensors,
@@ -219,15 +219,15 @@ def check_same_training(saved: Saved, here: RunRecord) -> None:
             )
 
 
-def check_backbone(saved: Saved, backbone: str) -> None:
-    """Refuses a checkpoint of another backbone class.
+def check_backbone(saved: Saved, family: str) -> None:
+    """Refuses a checkpoint of another family of models.
 
     Raises:
         ConfigError: it is one.
     """
-    there = saved.record.backbone if saved.record else backbone
-    if there != backbone:
-        remedy = f"'{saved.path}' holds a {_short(there)}, not a {_short(backbone)}; choose that backbone's config"
+    there = saved.record.backbone if saved.record else family
+    if there != family:
+        remedy = f"'{saved.path}' holds a {there} model, not a {family} model; choose that backbone's config"
         raise ConfigError("ckpt_path", remedy)
 
 

@@ -12,7 +12,7 @@ import json
 import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar, Final
 
 from kvg.types import Box
 
@@ -93,7 +93,13 @@ def box_spans(text: str) -> list[tuple[int, int]]:
 
 
 class BoxCodec(ABC):
-    """A box convention. Stateless and picklable."""
+    """A box convention. Stateless and picklable.
+
+    Attributes:
+        name: what lines of ``predictions.jsonl`` call it: ``relative`` or ``absolute``.
+    """
+
+    name: ClassVar[str]
 
     @abstractmethod
     def encode(self, box_px: Box, size: ImageSize) -> str:
@@ -145,6 +151,8 @@ class RelativeCodec(BoxCodec):
     (20.0, 10.0, 100.0, 99.0)
     """
 
+    name = "relative"
+
     def __init__(self, as_json: bool = False, published_unit_boxes: bool = False) -> None:
         self.as_json, self.published_unit_boxes = as_json, published_unit_boxes
 
@@ -179,6 +187,8 @@ class AbsoluteCodec(BoxCodec):
     >>> AbsoluteCodec().decode('[{"bbox_2d": [56, 28, 112, 56], "label": "Merlin"}]', size)
     (50.0, 25.0, 100.0, 50.0)
     """
+
+    name = "absolute"
 
     def encode(self, box_px: Box, size: ImageSize) -> str:
         """See ``BoxCodec.encode``; coordinates are rounded to the nearest pixel of the resized image."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from kvg.errors import ConfigError, DataError
@@ -15,6 +16,30 @@ from kvg.text.box_refs import PLACEHOLDER
 
 REF_START: Final = "<|object_ref_start|>"
 REF_END: Final = "<|object_ref_end|>"
+
+
+@dataclass(frozen=True)
+class PromptFormat:
+    """How a family of models wants the names in a question marked.
+
+    Attributes:
+        name_start: before a name.
+        name_end: behind it.
+    """
+
+    name_start: str = ""
+    name_end: str = ""
+
+    def mark(self, name: str) -> str:
+        """The name between its marks.
+
+        >>> PUBLISHED.mark("Merlin"), PromptFormat().mark("Merlin")
+        ('<|object_ref_start|>Merlin<|object_ref_end|>', 'Merlin')
+        """
+        return f"{self.name_start}{name}{self.name_end}"
+
+
+PUBLISHED: Final = PromptFormat(REF_START, REF_END)  # of the paper's questions, and of the families that it trains
 
 THINK_REQUEST: Final = (
     "Output the thinking process in <think> </think> and final answer (bounding box) in <answer> </answer> tags."
@@ -36,21 +61,26 @@ CHOICE_REQUEST: Final = "Output the thinking process in <think> </think> and the
 LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
-def question(name: str) -> str:
+def question(name: str, form: PromptFormat = PUBLISHED) -> str:
     """The sentence that names the entity.
+
+    Args:
+        name: of the entity.
+        form: how names are marked.
 
     >>> question("Boeing 737")
     'Find and give the bounding box of <|object_ref_start|>Boeing 737<|object_ref_end|>'
     """
-    return f"Find and give the bounding box of {REF_START}{name}{REF_END}"
+    return f"Find and give the bounding box of {form.mark(name)}"
 
 
-def prompt(name: str, mode: str) -> str:
+def prompt(name: str, mode: str, form: PromptFormat = PUBLISHED) -> str:
     """The whole text of the user's turn, image aside.
 
     Args:
         name: entity that is asked for.
         mode: a key of ``PROMPTS``.
+        form: how names are marked.
 
     Raises:
         ConfigError: ``mode`` is unknown.
@@ -61,17 +91,20 @@ def prompt(name: str, mode: str) -> str:
     if mode not in PROMPTS:
         raise ConfigError("mode", f"'{mode}' is not a prompt; choose one of {', '.join(PROMPTS)}")
     # Not str.format: an entity's name may hold braces.
-    return PROMPTS[mode].replace("{question}", question(name))
+    return PROMPTS[mode].replace("{question}", question(name, form))
 
 
-def describe_prompts(name: str) -> tuple[str, str]:
+def describe_prompts(name: str, form: PromptFormat = PUBLISHED) -> tuple[str, str]:
     """Both turns of the mode ``describe``; the model's description stands between them.
+
+    Args:
+        name: entity that is asked for.
+        form: how names are marked.
 
     >>> describe_prompts("Merlin")[1]
     'Based on the description, find and give the bounding box of <|object_ref_start|>Merlin<|object_ref_end|>'
     """
-    reference = f"{REF_START}{name}{REF_END}"
-    return DESCRIPTION.replace("{name}", name), AFTER_DESCRIPTION.replace("{reference}", reference)
+    return DESCRIPTION.replace("{name}", name), AFTER_DESCRIPTION.replace("{reference}", form.mark(name))
 
 
 def choice_prompt(category: str, options: Sequence[str], mode: str = "direct") -> str:

@@ -18,7 +18,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.seed import isolate_rng
 
-from kvg.backbones.base import Backbone
+from kvg.backbones.backbone import Backbone
 from kvg.config.parser_errors import explain
 from kvg.errors import ConfigError, KVGError
 from kvg.modules.precision import check_plugins, check_precision
@@ -163,7 +163,7 @@ class KVGCLI(LightningCLI):
 
     def _module_without_weights(self) -> L.LightningModule | None:
         def build(kind: type[Any], *args: Any, **kwargs: Any) -> NoWeights:
-            self._backbone = NoWeights(kind, str(kwargs.get("checkpoint", "")))
+            self._backbone = NoWeights(str(kwargs.get("checkpoint", "")), kwargs.get("family"))
             return self._backbone
 
         try:

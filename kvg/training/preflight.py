@@ -17,6 +17,8 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import nn
 
+from kvg.backbones.family import Family
+from kvg.backbones.find_family import find_family
 from kvg.errors import ConfigError
 from kvg.modules.gradients import check_limit
 from kvg.runs.checkpoint_record import (
@@ -37,13 +39,13 @@ class NoWeights(nn.Module):
     """Stands for a backbone while the arguments of the module around it are checked.
 
     Args:
-        kind: class of the backbone.
         checkpoint: that it would load.
+        family: as the config names it; None leaves it to the checkpoint.
     """
 
-    def __init__(self, kind: type[Any], checkpoint: str) -> None:
+    def __init__(self, checkpoint: str, family: Family | None) -> None:
         super().__init__()
-        self.kind, self.checkpoint = kind, checkpoint
+        self.checkpoint, self.given_family = checkpoint, family
 
     def __getattr__(self, name: str) -> Any:
         """Whoever needs more than this has to wait for the model."""
@@ -159,7 +161,7 @@ def check_checkpoint(
         trainer: that would load it.
         module: built around ``backbone``.
         datamodule: of the command.
-        backbone: the class, and the model that it starts from.
+        backbone: names the model that it starts from.
 
     Raises:
         ConfigError: it is of another training, of another model, complete, damaged, or not for this strategy.
@@ -168,11 +170,11 @@ def check_checkpoint(
     if saved.sharded and not isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy):
         remedy = f"'{path}' was saved in parts by FSDP; use that strategy (-c configs/strategy/fsdp2.yaml)"
         raise ConfigError("ckpt_path", f"{remedy}, or start from the run's {EXPORT}")
-    kind = f"{backbone.kind.__module__}.{backbone.kind.__qualname__}"
+    family = find_family(backbone.checkpoint, backbone.given_family).model_type
     if command != "fit":
-        check_backbone(saved, kind)
+        check_backbone(saved, family)
     else:
-        check_same_training(saved, record_of(module, datamodule, kind))
+        check_same_training(saved, record_of(module, datamodule, family))
         _check_unfinished(saved, trainer, bool(getattr(module, "export", False)))
     _check_size(saved, backbone.checkpoint)
     return saved

@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar
 
 from kvg.config.overlay_files import check_overlays, names_class, read_overlay, shipped_configs
 from kvg.errors import ConfigError
-from kvg.inference.local_settings import QWEN2_VL, TRAINER
+from kvg.inference.local_settings import BACKBONE_CLASS, TRAINER
 from kvg.work.pieces import follow_parent
 from kvg.work.progress import quiet_lightning
 
@@ -64,14 +64,11 @@ def num_processes(settings: Mapping[str, Any]) -> int:
     return int(devices) if devices.isdecimal() and int(devices) else os.cpu_count() or 1
 
 
-def answering_settings(
-    overlays: Sequence[str], backbone_class: str | None = None, checkpoint: str | None = None
-) -> tuple[dict[str, Any], dict[str, Any]]:
+def answering_settings(overlays: Sequence[str], checkpoint: str | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
     """The backbone and the Trainer's settings that overlays come to, for a model that answers.
 
     Args:
         overlays: paths of configs, as after ``-c``. Where none names a stage, that is not needed either.
-        backbone_class: the family, in place of the overlays'; Qwen2-VL where nobody names one.
         checkpoint: in place of the overlays'.
 
     Returns:
@@ -80,17 +77,16 @@ def answering_settings(
     Raises:
         ConfigError: an overlay is no YAML, a setting is unknown or cannot work, or no checkpoint is named.
     """
-    words = answering_words(overlays, backbone_class, checkpoint)
+    words = answering_words(overlays, checkpoint)
     settings: tuple[dict[str, Any], dict[str, Any]] = _in_a_process(lambda parse: parse(parse_answering, words))
     return settings
 
 
-def answering_words(overlays: Sequence[str], backbone_class: str | None, checkpoint: str | None) -> list[str]:
+def answering_words(overlays: Sequence[str], checkpoint: str | None) -> list[str]:
     """The command line that ``parse_answering`` parses; the files' syntax and order have been checked.
 
     Args:
         overlays: see ``answering_settings``.
-        backbone_class: likewise.
         checkpoint: likewise.
 
     Raises:
@@ -99,12 +95,10 @@ def answering_words(overlays: Sequence[str], backbone_class: str | None, checkpo
     args = shipped_configs([word for path in overlays for word in ("-c", path)])
     stage = {"data": _STAGE["data"]}
     if not any(names_class(read_overlay(path), "model") for path in args[1::2]):
-        init_args = {"backbone": {"class_path": QWEN2_VL, "init_args": {"checkpoint": ""}}}
+        init_args = {"backbone": {"class_path": BACKBONE_CLASS, "init_args": {"checkpoint": ""}}}
         stage = {**_STAGE, "model": {**_STAGE["model"], "init_args": init_args}}
     check_overlays([*(f"--{name}" for name in stage), *args])
     words = ["fit", "-c", json.dumps(stage), *args, "--ckpt_path", "null"]
-    if backbone_class:
-        words += [f"{BACKBONE}.class_path", backbone_class]
     if checkpoint:
         words += [f"{BACKBONE}.init_args.checkpoint", checkpoint]
     return words

@@ -1,20 +1,22 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import pytest
 import torch
 
-from kvg.backbones.base import Backbone
-from kvg.backbones.qwen2_5_vl import Qwen25VLBackbone
-from kvg.backbones.qwen2_vl import Qwen2VLBackbone
-from kvg.types import Batch
+from kvg.backbones.backbone import Backbone
+from kvg.backbones.find_family import family_of_type, known_families
+from kvg.batches import Batch
 
-SIZES = ((140, 140), (168, 84), (112, 196))  # 25, 18 and 28 visual tokens
-FAMILIES = {"qwen2_vl": Qwen2VLBackbone, "qwen2_5_vl": Qwen25VLBackbone}
+SIZES = ((140, 140), (168, 84), (112, 196))  # with patches of 14 px: 25, 18 and 28 visual tokens
 
 
-@pytest.fixture(params=list(FAMILIES))
-def family(request) -> type[Backbone]:
-    return FAMILIES[request.param]
+@pytest.fixture(params=known_families())
+def family(request) -> Callable[..., Backbone]:
+    """Makes backbones of a family."""
+    return partial(Backbone, family=family_of_type(request.param))
 
 
 @pytest.fixture
@@ -35,7 +37,7 @@ def prompts(samples):
         modes = ("think", "direct", "cot", "direct")
         chosen = zip(samples[:num], modes[:num], strict=True)
         examples = [backbone.processor.encode(s, mode=m, target=None) for s, m in chosen]
-        assert len({len(e["input_ids"]) for e in examples}) > 1 or num == 1
+        assert len({len(e.input_ids) for e in examples}) > 1 or num == 1
         return backbone.processor.collate(examples, samples[:num], pad_left=True)
 
     return make
@@ -46,13 +48,12 @@ def plain(backbone):
     """Arguments with which transformers itself is called on a batch."""
 
     def arguments(batch: Batch) -> dict[str, torch.Tensor]:
-        kinds = (batch["input_ids"] == backbone.processor.image_token_id).int()
-        names = ("input_ids", "attention_mask", "image_grid_thw")
-        found = {**{n: batch[n] for n in names if n in batch}, "mm_token_type_ids": kinds}
-        return (
-            found
-            if "patches" not in batch
-            else {**found, "pixel_values": backbone.processor.pixel_values(batch["patches"])}
-        )
+        kinds = (batch.input_ids == backbone.processor.image_token_id).int()
+        found = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "mm_token_type_ids": kinds}
+        if batch.pictures is None:
+            return found
+        tensors = batch.pictures.tensors
+        pixels = backbone.processor.pictures.pixel_values(tensors["patches"])
+        return {**found, "pixel_values": pixels, "image_grid_thw": tensors["grid"]}
 
     return arguments

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 
 import pytest
 import torch
@@ -11,8 +12,9 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from kvg.backbones.qwen2_5_vl import Qwen25VLBackbone
-from kvg.backbones.qwen2_vl import Qwen2VLBackbone
+from kvg.backbones.backbone import Backbone
+from kvg.backbones.families.qwen2_5_vl import Qwen25VL
+from kvg.backbones.families.qwen2_vl import Qwen2VL
 from kvg.errors import ConfigError
 
 FORMER = (
@@ -21,6 +23,7 @@ FORMER = (
     (".model.model.language_model.norm", ".model.model.norm"),
     (".model.model.visual.", ".model.visual."),
 )
+QWEN2, QWEN25 = partial(Backbone, family=Qwen2VL()), partial(Backbone, family=Qwen25VL())
 # The language model's linear layers, as ms-swift names them; over the names of transformers before 4.52.
 SWIFT = r"^(model)(?!.*(lm_head|output|emb|wte|shared)).*"
 
@@ -29,14 +32,14 @@ SWIFT = r"^(model)(?!.*(lm_head|output|emb|wte|shared)).*"
 def bases(tmp_path_factory):
     """Folders of models, with embeddings and output layer tied and untied."""
     folder, found = tmp_path_factory.mktemp("bases"), {}
-    for family in (Qwen2VLBackbone, Qwen25VLBackbone):
+    for family in (QWEN2, QWEN25):
         for tied in (True, False):
             backbone = family("tiny")
             if not tied:
                 backbone.model.config.tie_word_embeddings = False
                 backbone.model.config.text_config.tie_word_embeddings = False
                 backbone.model.lm_head.weight = nn.Parameter(torch.randn_like(backbone.model.lm_head.weight) * 0.1)
-            found[family, tied] = folder / f"{family.__name__}-{tied}"
+            found[family, tied] = folder / f"{backbone.family.model_type}-{tied}"
             backbone.export(found[family, tied])
     return found
 
@@ -44,10 +47,11 @@ def bases(tmp_path_factory):
 def plain_batch(backbone, samples):
     examples = [backbone.processor.encode(s, mode="direct", target="answer") for s in samples]
     batch = backbone.processor.collate(examples, samples)
-    kinds = (batch["input_ids"] == backbone.processor.image_token_id).int()
-    names = ("input_ids", "attention_mask", "image_grid_thw")
-    pixels = backbone.processor.pixel_values(batch["patches"])
-    return batch, {**{n: batch[n] for n in names}, "mm_token_type_ids": kinds, "pixel_values": pixels}
+    kinds = (batch.input_ids == backbone.processor.image_token_id).int()
+    tensors = batch.pictures.tensors
+    plain = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "image_grid_thw": tensors["grid"]}
+    pixels = backbone.processor.pictures.pixel_values(tensors["patches"])
+    return batch, {**plain, "mm_token_type_ids": kinds, "pixel_values": pixels}
 
 
 def adapt(family, base, adapter, **settings):
@@ -67,7 +71,7 @@ def compare(family, base, adapter, samples, reference=None):
     """Logits of the backbone and of PEFT, and of the model without adapters."""
     backbone = family(str(adapter)).eval()
     batch, plain = plain_batch(backbone, samples)
-    mask = batch["attention_mask"].bool()
+    mask = batch.attention_mask.bool()
     without = family(str(base)).eval()
     bare = without.logits(batch)[mask]
     peft = PeftModel.from_pretrained(family(str(base)).model, reference or adapter).eval()
@@ -113,20 +117,20 @@ CASES = {
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 @pytest.mark.parametrize("case", CASES)
 def test_logits_are_those_of_peft(bases, case, tied, samples, tmp_path):
-    base = bases[Qwen2VLBackbone, tied]
-    adapt(Qwen2VLBackbone, base, tmp_path / "adapter", **CASES[case])
-    backbone, batch, expected = compare(Qwen2VLBackbone, base, tmp_path / "adapter", samples)
+    base = bases[QWEN2, tied]
+    adapt(QWEN2, base, tmp_path / "adapter", **CASES[case])
+    backbone, batch, expected = compare(QWEN2, base, tmp_path / "adapter", samples)
     backbone.export(tmp_path / "merged")
     with torch.no_grad():
-        again = Qwen2VLBackbone(str(tmp_path / "merged")).eval().logits(batch)[batch["attention_mask"].bool()]
+        again = Backbone(str(tmp_path / "merged")).eval().logits(batch)[batch.attention_mask.bool()]
     assert torch.equal(again, expected)
 
 
 @pytest.mark.parametrize("case", ["embeddings", "saved embeddings", "the vision tower"])
 def test_the_other_family_too(bases, case, samples, tmp_path):
-    base = bases[Qwen25VLBackbone, True]
-    adapt(Qwen25VLBackbone, base, tmp_path / "adapter", **CASES[case])
-    compare(Qwen25VLBackbone, base, tmp_path / "adapter", samples)
+    base = bases[QWEN25, True]
+    adapt(QWEN25, base, tmp_path / "adapter", **CASES[case])
+    compare(QWEN25, base, tmp_path / "adapter", samples)
 
 
 def age(adapter, former, **settings):
@@ -159,48 +163,48 @@ def age(adapter, former, **settings):
     ],
 )  # fmt: skip
 def test_names_from_before_transformers_4_52(bases, case, settings, samples, tmp_path):
-    base = bases[Qwen2VLBackbone, True]
-    adapt(Qwen2VLBackbone, base, tmp_path / "adapter", **CASES[case])
+    base = bases[QWEN2, True]
+    adapt(QWEN2, base, tmp_path / "adapter", **CASES[case])
     age(tmp_path / "adapter", tmp_path / "former", **settings)
-    compare(Qwen2VLBackbone, base, tmp_path / "former", samples, reference=tmp_path / "adapter")
+    compare(QWEN2, base, tmp_path / "former", samples, reference=tmp_path / "adapter")
 
 
 def test_patterns_of_older_training_frameworks(bases, samples, tmp_path):
     """They name every module below the language model, of which PEFT itself can adapt the linear ones alone."""
-    base = bases[Qwen2VLBackbone, True]
+    base = bases[QWEN2, True]
     every = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    adapt(Qwen2VLBackbone, base, tmp_path / "adapter", target_modules=every)
+    adapt(QWEN2, base, tmp_path / "adapter", target_modules=every)
     age(tmp_path / "adapter", tmp_path / "former", target_modules=SWIFT)
-    compare(Qwen2VLBackbone, base, tmp_path / "former", samples, reference=tmp_path / "adapter")
+    compare(QWEN2, base, tmp_path / "former", samples, reference=tmp_path / "adapter")
 
 
 def test_what_adapters_were_worked_into_can_be_trained_whole(bases, tmp_path):
-    base = bases[Qwen2VLBackbone, True]
-    adapt(Qwen2VLBackbone, base, tmp_path / "adapter", **CASES["attention"])
-    trained = [{n for n, p in Qwen2VLBackbone(str(f)).named_parameters() if p.requires_grad}
+    base = bases[QWEN2, True]
+    adapt(QWEN2, base, tmp_path / "adapter", **CASES["attention"])
+    trained = [{n for n, p in Backbone(str(f)).named_parameters() if p.requires_grad}
                for f in (base, tmp_path / "adapter")]  # fmt: skip
     assert trained[0] == trained[1]
     assert any("q_proj" in name for name in trained[0])
 
 
 def test_an_adapter_brings_the_picture_settings_that_it_was_trained_with(bases, tmp_path):
-    base, adapter = bases[Qwen2VLBackbone, True], tmp_path / "adapter"
-    adapt(Qwen2VLBackbone, base, adapter, **CASES["attention"])
-    assert Qwen2VLBackbone(str(adapter)).processor.max_pixels == 19_600
+    base, adapter = bases[QWEN2, True], tmp_path / "adapter"
+    adapt(QWEN2, base, adapter, **CASES["attention"])
+    assert Backbone(str(adapter)).processor.max_pixels == 19_600
     settings = json.loads((base / "preprocessor_config.json").read_text())
     settings["size"]["longest_edge"] = 7840
     (adapter / "preprocessor_config.json").write_text(json.dumps(settings))
-    assert Qwen2VLBackbone(str(adapter)).processor.max_pixels == 7840
+    assert Backbone(str(adapter)).processor.max_pixels == 7840
 
 
 def test_an_adapter_brings_the_chat_template_that_it_was_trained_with(bases, tmp_path):
-    base, adapter = bases[Qwen2VLBackbone, True], tmp_path / "adapter"
-    adapt(Qwen2VLBackbone, base, adapter, **CASES["attention"])
+    base, adapter = bases[QWEN2, True], tmp_path / "adapter"
+    adapt(QWEN2, base, adapter, **CASES["attention"])
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         shutil.copy(base / name, adapter)
     template = (adapter / "chat_template.jinja").read_text()
     (adapter / "chat_template.jinja").write_text("Hello. " + template)
-    plain, adapted = (Qwen2VLBackbone(str(folder)).processor.chat("Who?") for folder in (base, adapter))
+    plain, adapted = (Backbone(str(folder)).processor.chat("Who?") for folder in (base, adapter))
     assert adapted == "Hello. " + plain
 
 
@@ -225,34 +229,34 @@ def test_an_adapter_brings_the_chat_template_that_it_was_trained_with(bases, tmp
     ],
 )  # fmt: skip
 def test_settings_that_cannot_work(bases, settings, message, tmp_path):
-    adapt(Qwen2VLBackbone, bases[Qwen2VLBackbone, True], tmp_path / "adapter", **CASES["attention"])
+    adapt(QWEN2, bases[QWEN2, True], tmp_path / "adapter", **CASES["attention"])
     path = tmp_path / "adapter" / "adapter_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **settings}))
     with pytest.raises(ConfigError, match=message) as caught:
-        Qwen2VLBackbone(str(tmp_path / "adapter"))
+        Backbone(str(tmp_path / "adapter"))
     assert len(str(caught.value)) < 800  # and no dump of modules
 
 
 @pytest.mark.parametrize("content", ["[]", '"LORA"', "null", "[" * 5000])
 def test_settings_that_are_none(bases, content, tmp_path):
-    adapt(Qwen2VLBackbone, bases[Qwen2VLBackbone, True], tmp_path / "adapter", **CASES["attention"])
+    adapt(QWEN2, bases[QWEN2, True], tmp_path / "adapter", **CASES["attention"])
     (tmp_path / "adapter" / "adapter_config.json").write_text(content)
     with pytest.raises(ConfigError, match=r"adapter_config\.json cannot be read"):
-        Qwen2VLBackbone(str(tmp_path / "adapter"))
+        Backbone(str(tmp_path / "adapter"))
 
 
 def test_adapters_on_adapters(bases, tmp_path):
-    adapt(Qwen2VLBackbone, bases[Qwen2VLBackbone, True], tmp_path / "adapter", **CASES["attention"])
+    adapt(QWEN2, bases[QWEN2, True], tmp_path / "adapter", **CASES["attention"])
     shutil.copytree(tmp_path / "adapter", tmp_path / "second")
     path = tmp_path / "second" / "adapter_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "base_model_name_or_path": str(tmp_path / "adapter")}))
     with pytest.raises(ConfigError, match="which holds adapters, too; merge those first"):
-        Qwen2VLBackbone(str(tmp_path / "second"))
+        Backbone(str(tmp_path / "second"))
 
 
 @pytest.mark.parametrize("what", ["cut", "of another shape", "half of them"])
 def test_weights_that_are_not_whole(bases, what, tmp_path):
-    adapt(Qwen2VLBackbone, bases[Qwen2VLBackbone, True], tmp_path / "adapter", **CASES["attention"])
+    adapt(QWEN2, bases[QWEN2, True], tmp_path / "adapter", **CASES["attention"])
     path = tmp_path / "adapter" / "adapter_model.safetensors"
     weights = load_file(path)
     if what == "cut":
@@ -262,4 +266,4 @@ def test_weights_that_are_not_whole(bases, what, tmp_path):
     else:
         save_file({n: v for n, v in weights.items() if "lora_A" in n}, path)
     with pytest.raises(ConfigError, match=r"cut off|cannot be put on its model|weights are missing"):
-        Qwen2VLBackbone(str(tmp_path / "adapter"))
+        Backbone(str(tmp_path / "adapter"))

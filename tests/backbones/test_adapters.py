@@ -8,8 +8,8 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from kvg.backbones.adapter_files import adapter_base
+from kvg.backbones.backbone import Backbone
 from kvg.backbones.fingerprint import fingerprint
-from kvg.backbones.qwen2_vl import Qwen2VLBackbone
 from kvg.errors import ConfigError
 
 
@@ -22,9 +22,9 @@ def batch(backbone, samples):
 @pytest.fixture
 def saved(tmp_path):
     """A model's folder, a folder of adapters on it, and PEFT's model of both."""
-    base = Qwen2VLBackbone("tiny")
+    base = Backbone("tiny")
     base.export(tmp_path / "base")
-    model = Qwen2VLBackbone(str(tmp_path / "base"))
+    model = Backbone(str(tmp_path / "base"))
     config = LoraConfig(r=4, lora_alpha=8, target_modules=r".*language_model.*\.(q_proj|down_proj)")
     model.model = get_peft_model(model.model, config)
     torch.manual_seed(0)
@@ -37,16 +37,16 @@ def saved(tmp_path):
 
 @torch.no_grad()
 def logits(backbone, batch):
-    return backbone.logits(batch)[batch["attention_mask"].bool()]
+    return backbone.logits(batch)[batch.attention_mask.bool()]
 
 
 def test_a_folder_of_adapters_stands_for_its_model_with_them(saved, batch):
     base, adapter, peft_model = saved
     assert adapter_base(str(adapter)) == str(base)
     assert adapter_base(str(base)) is None
-    found = Qwen2VLBackbone(str(adapter)).eval()
-    plain = Qwen2VLBackbone(str(base)).eval()
-    same = Qwen2VLBackbone(str(base)).eval()
+    found = Backbone(str(adapter)).eval()
+    plain = Backbone(str(base)).eval()
+    same = Backbone(str(base)).eval()
     same.model = peft_model.merge_and_unload()
     assert torch.equal(logits(found, batch), logits(same, batch))
     assert (logits(found, batch) - logits(plain, batch)).abs().max() > 0.01
@@ -55,12 +55,12 @@ def test_a_folder_of_adapters_stands_for_its_model_with_them(saved, batch):
 
 def test_names_of_older_transformers_are_understood(saved, batch):
     _, adapter, _ = saved
-    wanted = logits(Qwen2VLBackbone(str(adapter)).eval(), batch)
+    wanted = logits(Backbone(str(adapter)).eval(), batch)
     weights = load_file(adapter / "adapter_model.safetensors")
     old = {name.replace(".model.model.language_model.", ".model.model."): value for name, value in weights.items()}
     assert old.keys() != weights.keys()
     save_file(old, adapter / "adapter_model.safetensors")
-    assert torch.equal(logits(Qwen2VLBackbone(str(adapter)).eval(), batch), wanted)
+    assert torch.equal(logits(Backbone(str(adapter)).eval(), batch), wanted)
 
 
 def test_other_weights_below_make_it_another_model(saved):
@@ -94,4 +94,4 @@ def test_what_cannot_be_used_is_told(saved, fault, message):
     _, adapter, _ = saved
     fault(adapter)
     with pytest.raises(ConfigError, match=message):
-        Qwen2VLBackbone(str(adapter))
+        Backbone(str(adapter))

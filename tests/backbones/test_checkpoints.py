@@ -10,10 +10,10 @@ import torch
 from torch import nn
 from transformers import AutoImageProcessor
 
+from kvg.backbones.backbone import Backbone
+from kvg.backbones.families.qwen2_5_vl import Qwen25VL
 from kvg.backbones.folders import trained_mode
 from kvg.backbones.lora import LoRASettings
-from kvg.backbones.qwen2_5_vl import Qwen25VLBackbone
-from kvg.backbones.qwen2_vl import Qwen2VLBackbone
 from kvg.errors import ConfigError
 from kvg.rl.rollout import SamplingSettings, rollout
 
@@ -38,7 +38,7 @@ def stir(backbone, names="", scale=0.1):
 
 @torch.no_grad()
 def logits(backbone, batch):
-    return backbone.logits(batch)[batch["attention_mask"].bool()]
+    return backbone.logits(batch)[batch.attention_mask.bool()]
 
 
 def test_export_and_reload(family, batch, tmp_path):
@@ -55,7 +55,7 @@ def test_export_and_reload(family, batch, tmp_path):
 def test_plain_transformers_reads_an_export(family, batch, samples, tmp_path):
     backbone = stir(family("tiny").eval(), scale=0.02)
     backbone.export(tmp_path)
-    model, info = family.hf_class.from_pretrained(tmp_path, output_loading_info=True)
+    model, info = backbone.family.hf_class.from_pretrained(tmp_path, output_loading_info=True)
     assert not any(info.values())
     for name, value in model.state_dict().items():
         assert torch.equal(value, backbone.model.state_dict()[name]), name
@@ -63,7 +63,8 @@ def test_plain_transformers_reads_an_export(family, batch, samples, tmp_path):
     picture = backbone.processor.open(samples[1])
     theirs = image_processor(images=picture, return_tensors="pt")
     assert (
-        theirs["pixel_values"] - backbone.processor.pixel_values(backbone.processor.patches(picture)[0])
+        theirs["pixel_values"]
+        - backbone.processor.pictures.pixel_values(backbone.processor.picture(picture).tensors["patches"])
     ).abs().max() < TOLERANCE
 
 
@@ -116,7 +117,7 @@ def test_adapters_on_an_adapted_model(family, batch, tmp_path):
 
 def test_adapter_that_fits_no_layer():
     with pytest.raises(ConfigError, match=r"backbone\.lora\.targets: .*q_projection"):
-        Qwen2VLBackbone("tiny", lora=LoRASettings(targets=("q_projection",)))
+        Backbone("tiny", lora=LoRASettings(targets=("q_projection",)))
 
 
 @pytest.mark.parametrize(
@@ -131,19 +132,19 @@ def test_adapter_that_fits_no_layer():
 )
 def test_adapters_on_what_has_no_place_for_them(targets, message):
     with pytest.raises(ConfigError, match=rf"backbone\.lora\.targets: {message}"):
-        Qwen2VLBackbone("tiny", lora=LoRASettings(targets=targets))
+        Backbone("tiny", lora=LoRASettings(targets=targets))
 
 
 @pytest.mark.parametrize("what", ["vision", "projector"])
 def test_visual_tokens_that_change_are_not_kept(what):
     with pytest.raises(ConfigError, match=r"feature_cache_mb: 64 keeps visual tokens, which change while the \w+"):
-        Qwen2VLBackbone("tiny", feature_cache_mb=64, **{f"freeze_{what}": False})
+        Backbone("tiny", feature_cache_mb=64, **{f"freeze_{what}": False})
 
 
 @pytest.mark.parametrize("value", [-1, 0.5, "64", True])
 def test_memory_that_is_no_size(value):
     with pytest.raises(ConfigError, match=r"backbone\.feature_cache_mb: .* must be a whole number of at least 0"):
-        Qwen2VLBackbone("tiny", feature_cache_mb=value)
+        Backbone("tiny", feature_cache_mb=value)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +154,7 @@ def test_memory_that_is_no_size(value):
 )  # fmt: skip
 def test_impossible_adapter(settings):
     with pytest.raises(ConfigError, match=rf"backbone\.lora\.{next(iter(settings))}"):
-        Qwen2VLBackbone("tiny", lora=LoRASettings(**settings))
+        Backbone("tiny", lora=LoRASettings(**settings))
 
 
 def test_gradient_checkpointing_computes_layers_twice_and_changes_nothing(family, batch):
@@ -189,28 +190,28 @@ def test_reduced_precision(family, batch):
 
 def test_unknown_precision():
     with pytest.raises(ConfigError, match=r"backbone\.dtype: 'float8' is not one of"):
-        Qwen2VLBackbone("tiny", dtype="float8")
+        Backbone("tiny", dtype="float8")
 
 
 # -- folders that cannot be used --------------------------------------------------------------------------------------
 @pytest.fixture
 def folder(tmp_path):
-    Qwen2VLBackbone("tiny").export(tmp_path / "model")
+    Backbone("tiny").export(tmp_path / "model")
     return tmp_path / "model"
 
 
-def fault(path, family=Qwen2VLBackbone, **settings) -> str:
+def fault(path, **settings) -> str:
     with pytest.raises(ConfigError) as caught:
-        family(str(path), **settings)
+        Backbone(str(path), **settings)
     assert caught.value.field == "backbone.checkpoint"
     assert str(path) in str(caught.value)
     return caught.value.remedy
 
 
 def test_checkpoint_of_another_architecture(folder):
-    remedy = fault(folder, Qwen25VLBackbone)
+    remedy = fault(folder, family=Qwen25VL())
     assert "holds a qwen2_vl model, not qwen2_5_vl" in remedy
-    assert "choose the backbone class of that family" in remedy
+    assert "leave backbone.family out" in remedy
 
 
 def test_checkpoint_of_a_family_that_transformers_does_not_know(folder):
@@ -262,8 +263,8 @@ def test_completions_end_where_the_turn_ends_whatever_the_folder_says(folder, to
     (folder / "generation_config.json").unlink()
     if told is not None:
         (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": told}))
-    ends = Qwen2VLBackbone(str(folder)).end_token_ids
-    turn_end = Qwen2VLBackbone("tiny").processor.ids("<|im_end|>")
+    ends = Backbone(str(folder)).end_token_ids
+    turn_end = Backbone("tiny").processor.ids("<|im_end|>")
     assert set(turn_end) <= set(ends)
     assert told is None or told in ends
 
@@ -289,9 +290,9 @@ def test_a_damaged_note_on_how_to_ask_is_named(tmp_path, text, message):
 
 
 def test_an_export_tells_how_to_ask(tmp_path):
-    backbone = Qwen2VLBackbone("tiny")
+    backbone = Backbone("tiny")
     assert backbone.trained_mode is None
     backbone.export(tmp_path, "think")
-    assert Qwen2VLBackbone(str(tmp_path)).trained_mode == "think"
+    assert Backbone(str(tmp_path)).trained_mode == "think"
     backbone.export(tmp_path)
-    assert Qwen2VLBackbone(str(tmp_path)).trained_mode is None
+    assert Backbone(str(tmp_path)).trained_mode is None

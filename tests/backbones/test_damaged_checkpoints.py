@@ -8,8 +8,9 @@ import shutil
 import pytest
 from safetensors.torch import load_file, save_file
 
+from kvg.backbones.backbone import Backbone
+from kvg.backbones.families.qwen2_vl import Qwen2VL
 from kvg.backbones.fingerprint import fingerprint
-from kvg.backbones.qwen2_vl import Qwen2VLBackbone
 from kvg.backbones.weight_files import former_name
 from kvg.cli.kvg import main
 from kvg.errors import ConfigError
@@ -18,7 +19,7 @@ from kvg.errors import ConfigError
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
-    Qwen2VLBackbone("tiny").export(folder, "think")
+    Backbone("tiny").export(folder, "think")
     return folder
 
 
@@ -29,7 +30,7 @@ def folder(whole, tmp_path):
 
 def fault(folder) -> str:
     with pytest.raises(ConfigError) as caught:
-        Qwen2VLBackbone(str(folder))
+        Backbone(str(folder))
     assert caught.value.field == "backbone.checkpoint"
     assert str(folder) in str(caught.value)
     assert len(str(caught.value)) < 900
@@ -54,7 +55,7 @@ CONTENTS = [b"", b"{", b"[]", b"null", b'"text"', b"\xff\xfe\x00", b"[" * 100_00
 @pytest.mark.parametrize("content", CONTENTS, ids=range(len(CONTENTS)))
 @pytest.mark.parametrize("name", JSON_FILES)
 def test_files_that_are_no_settings(folder, name, content, monkeypatch):
-    monkeypatch.setattr(Qwen2VLBackbone, "load", lambda *_: pytest.fail("the weights were loaded"))
+    monkeypatch.setattr(Backbone, "load", lambda *_: pytest.fail("the weights were loaded"))
     (folder / name).write_bytes(content)
     remedy = fault(folder)
     assert name in remedy or ("tokenizer" in name and "tokenizer" in remedy)
@@ -65,7 +66,7 @@ def test_files_that_are_no_settings(folder, name, content, monkeypatch):
     [
         ({"model_type": None}, "model_type is None"),
         ({"model_type": ["qwen2_vl"]}, "model_type is"),
-        ({"model_type": "llama"}, "holds a llama model, not qwen2_vl"),
+        ({"model_type": "llama"}, "holds a llama model; there are qwen2_5_vl, qwen2_vl"),
         ({"image_token_id": 7}, "does not know <|image_pad|> as token 7"),
         ({"image_token_id": "x"}, "its config.json cannot be read"),
         ({"text_config__vocab_size": 10}, "embeddings"),
@@ -75,7 +76,7 @@ def test_files_that_are_no_settings(folder, name, content, monkeypatch):
     ],
 )
 def test_settings_of_another_model(folder, settings, message, monkeypatch):
-    monkeypatch.setattr(Qwen2VLBackbone, "load", lambda *_: pytest.fail("the weights were loaded"))
+    monkeypatch.setattr(Backbone, "load", lambda *_: pytest.fail("the weights were loaded"))
     change(folder / "config.json", **settings)
     assert message in fault(folder)
 
@@ -97,7 +98,7 @@ def test_settings_of_another_model(folder, settings, message, monkeypatch):
 def test_settings_that_the_weights_do_not_fit_are_seen_in_the_heads_of_their_files(
     folder, settings, message, monkeypatch
 ):
-    monkeypatch.setattr(Qwen2VLBackbone.hf_class, "from_pretrained", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr(Qwen2VL.hf_class, "from_pretrained", lambda *_, **__: pytest.fail("loaded"))
     change(folder / "config.json", **settings)
     assert message in fault(folder)
 
@@ -123,7 +124,7 @@ ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% 
 )
 def test_chat_templates(folder, template, message, monkeypatch):
     monkeypatch.setattr("kvg.backbones.chat_template._SECONDS", 1.0)
-    monkeypatch.setattr(Qwen2VLBackbone, "load", lambda *_: pytest.fail("the weights were loaded"))
+    monkeypatch.setattr(Backbone, "load", lambda *_: pytest.fail("the weights were loaded"))
     (folder / "chat_template.jinja").write_text(template)
     remedy = fault(folder)
     assert message in remedy
@@ -132,7 +133,7 @@ def test_chat_templates(folder, template, message, monkeypatch):
 
 def test_a_missing_chat_template_is_that_of_the_family(folder):
     (folder / "chat_template.jinja").unlink()
-    assert Qwen2VLBackbone(str(folder)).processor.chat("Who?") == Qwen2VLBackbone("tiny").processor.chat("Who?")
+    assert Backbone(str(folder)).processor.chat("Who?") == Backbone("tiny").processor.chat("Who?")
 
 
 def parted(folder, **names):
@@ -149,7 +150,7 @@ def parted(folder, **names):
 
 def test_weights_in_parts_are_read(folder):
     parted(folder)
-    assert Qwen2VLBackbone(str(folder)).hidden_size == 64
+    assert Backbone(str(folder)).hidden_size == 64
 
 
 @pytest.mark.parametrize(
@@ -230,4 +231,4 @@ def test_old_names_of_weights_are_read(folder):
     weights = load_file(folder / "model.safetensors")
     former = {former_name(name): value for name, value in weights.items()}
     save_file(former, folder / "model.safetensors", {"format": "pt"})
-    assert Qwen2VLBackbone(str(folder)).hidden_size == 64
+    assert Backbone(str(folder)).hidden_size == 64

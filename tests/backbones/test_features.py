@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from kvg.backbones.features import FeatureCache
+from kvg.backbones.feature_cache import FeatureCache
 from kvg.errors import ConfigError
 
 
@@ -19,13 +19,16 @@ def pictures(prompts):
         batch = prompts(backbone, num)
         encoded = []
 
-        def encode(pixels, grid):
-            encoded.append(len(grid))
-            return backbone.image_features(pixels, grid)
+        def encode(own):
+            encoded.append(len(own))
+            return backbone.see(own)
 
-        found = cache(samples or batch["samples"], batch["patches"], batch["image_grid_thw"], encode)
-        plain = backbone.image_features(batch["patches"], batch["image_grid_thw"])
-        torch.testing.assert_close(found, plain, atol=1e-6, rtol=1e-6)
+        if samples:
+            batch.pictures = replace(batch.pictures, sources=tuple(sample.image for sample in samples))
+        found, plain = cache(batch.pictures, backbone.device, encode), backbone.see(batch.pictures)
+        assert found.counts == plain.counts
+        for one, other in zip((found.tokens, *found.deep), (plain.tokens, *plain.deep), strict=True):
+            torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-6)
         return encoded
 
     return make
@@ -36,7 +39,7 @@ def test_a_picture_is_encoded_once(backbone, pictures):
     assert pictures(backbone, cache, num=2) == [2]
     assert pictures(backbone, cache, num=4) == [2]  # the other two
     assert pictures(backbone, cache, num=4) == []
-    assert (cache.num_made, cache.num_found) == (4, 6)
+    assert (cache.num_misses, cache.num_hits) == (4, 6)
 
 
 def test_pictures_are_told_apart_by_their_bytes(backbone, pictures, samples):
@@ -47,9 +50,9 @@ def test_pictures_are_told_apart_by_their_bytes(backbone, pictures, samples):
     assert pictures(backbone, cache, samples=changed) == [1]
 
 
-def test_the_oldest_leaves_first(backbone, pictures):
-    room = 25 + 18  # visual tokens of the first two pictures
-    cache = FeatureCache(room * backbone.hidden_size * 4)
+def test_the_oldest_leaves_first(backbone, pictures, prompts):
+    first = backbone.see(prompts(backbone, 2).pictures)
+    cache = FeatureCache(sum(layer.numel() * 4 for layer in (first.tokens, *first.deep)))
     pictures(backbone, cache, num=2)
     assert cache.num_bytes == cache.max_bytes
     assert pictures(backbone, cache, num=4) == [2]
@@ -61,10 +64,10 @@ def test_features_of_a_batch_stand_for_its_patches(family, prompts):
     batch = prompts(backbone)
     expected = backbone.logits(batch)
     for _ in range(2):
-        found = backbone.with_features(batch)
+        found = backbone.with_visual_tokens(batch)
         torch.testing.assert_close(backbone.logits(found), expected, atol=1e-5, rtol=1e-5)
-    assert backbone.feature_cache.num_found == 4
-    spoilt = {**found, "patches": torch.zeros_like(batch["patches"])}
+    assert backbone.feature_cache.num_hits == 4
+    spoilt = replace(found, pictures=replace(batch.pictures, tensors={**batch.pictures.tensors, "patches": None}))
     torch.testing.assert_close(backbone.logits(spoilt), expected, atol=1e-5, rtol=1e-5)
 
 
@@ -90,6 +93,6 @@ def test_label_loss_without_padding_is_that_with_it(family, samples, frozen):
         gradient = torch.cat([p.grad.flatten() for p in backbone.parameters() if p.grad is not None])
         found.append((loss.detach(), int(num), gradient))
     (loss, num, gradient), (expected, expected_num, expected_gradient) = found
-    assert num == expected_num == int((batch["labels"][:, 1:] != -100).sum())
+    assert num == expected_num == int((batch.labels[:, 1:] != -100).sum())
     assert loss.item() == pytest.approx(expected.item(), abs=1e-6)
     assert (gradient - expected_gradient).norm() < 1e-5 * expected_gradient.norm()

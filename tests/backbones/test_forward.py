@@ -21,7 +21,7 @@ def test_logits_are_those_of_transformers(backbone, samples, plain, pad_left, wi
     batch = processor.collate(examples, samples, pad_left=pad_left)
     with torch.no_grad():
         ours, theirs = backbone.logits(batch), backbone.model(**plain(batch)).logits
-    counted = batch["attention_mask"].bool()
+    counted = batch.attention_mask.bool()
     assert not counted.all()
     assert (ours - theirs)[counted].abs().max() < TOLERANCE
     assert theirs[counted].std() > 0.1  # not equal because all are zero
@@ -32,7 +32,7 @@ def test_a_batch_of_text_alone(backbone, plain):
     batch = processor.collate([processor.encode_text("Who?", "me"), processor.encode_text(None, "nobody at all")], [])
     with torch.no_grad():
         ours, theirs = backbone.logits(batch), backbone.model(**plain(batch)).logits
-    assert (ours - theirs)[batch["attention_mask"].bool()].abs().max() < TOLERANCE
+    assert (ours - theirs)[batch.attention_mask.bool()].abs().max() < TOLERANCE
 
 
 def test_other_calls_between_do_not_matter(backbone, samples):
@@ -49,9 +49,9 @@ def test_label_loss_is_that_of_transformers(backbone, samples, plain):
     processor = backbone.processor
     batch = processor.collate([processor.encode(s, mode="think", target="rationale") for s in samples], samples)
     loss, num = backbone.label_loss(batch)
-    theirs = backbone.model(**plain(batch), labels=batch["labels"]).loss
+    theirs = backbone.model(**plain(batch), labels=batch.labels).loss
     assert loss.item() == pytest.approx(theirs.item(), abs=TOLERANCE)
-    assert num == (batch["labels"] != -100).sum()
+    assert num == (batch.labels != -100).sum()
     loss.backward()
     assert backbone.model.get_input_embeddings().weight.grad.abs().sum() > 0
 
@@ -60,24 +60,25 @@ def test_labels_cover_the_assistants_words_and_nothing_else(backbone, samples):
     processor = backbone.processor
     for target in ("rationale", "answer"):
         example = processor.encode(samples[0], mode="think", target=target)
-        learnt = example["labels"] != -100
-        said = processor.tokenizer.decode(example["labels"][learnt])
+        learnt = example.labels != -100
+        said = processor.tokenizer.decode(example.labels[learnt])
         assert said == processor.completion(samples[0], target) + "<|im_end|>"
-        assert torch.equal(example["labels"][learnt], example["input_ids"][learnt])
-        asked = processor.tokenizer.decode(example["input_ids"][~learnt])
-        assert asked.startswith("<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n")
+        assert torch.equal(example.labels[learnt], example.input_ids[learnt])
+        asked = processor.tokenizer.decode(example.input_ids[~learnt])
+        assert asked.startswith(processor.chat("", num_images=0).partition("user")[0] + "user\n<|vision_start|>")
         assert f"<|object_ref_start|>{samples[0].entity}<|object_ref_end|>  Output the thinking" in asked
         assert asked.endswith("<|im_end|>\n<|im_start|>assistant\n")
-        assert asked.count("<|image_pad|>") == 25  # 140 px, patches of 14, merged 2 x 2
+        cell = processor.pictures.settings.cell  # 28 px: patches of 14, merged 2 x 2
+        assert asked.count("<|image_pad|>") == round(140 / cell) ** 2 == example.pictures[0].num_tokens
     assert "<think>Plan: the " in processor.completion(samples[0], "rationale")
-    assert (processor.encode(samples[0], mode="think", target=None)["labels"] == -100).all()
+    assert (processor.encode(samples[0], mode="think", target=None).labels == -100).all()
 
 
 def test_text_alone_is_learnt_from_its_start(backbone):
     processor = backbone.processor
     example = processor.encode_text(None, "The Magpie is black.")
-    assert processor.tokenizer.decode(example["labels"][1:]) == "The Magpie is black.<|im_end|>"
-    assert example["labels"][0] == -100
+    assert processor.tokenizer.decode(example.labels[1:]) == "The Magpie is black.<|im_end|>"
+    assert example.labels[0] == -100
 
 
 def test_frozen_parts_by_config(family):
@@ -96,7 +97,7 @@ def test_frozen_parts_by_config(family):
 
 def test_patches_go_through_the_convolution_as_a_product(backbone, prompts):
     embed = copy.deepcopy(backbone.model.model.visual).patch_embed.double()
-    patches = backbone.processor.pixel_values(prompts(backbone)["patches"]).double()
+    patches = backbone.processor.pictures.pixel_values(prompts(backbone).pictures.tensors["patches"]).double()
     with torch.no_grad():
         torch.testing.assert_close(embed(patches), type(embed).forward(embed, patches))
         embed.proj.weight.zero_()  # a copy answers with its own weight

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kvg.backbones import decoding
+from kvg.backbones import group_state
 from kvg.backbones.lora import LoRASettings
 from kvg.rl.rollout import SamplingSettings, rollout
 
@@ -15,7 +15,7 @@ FREE = SamplingSettings(max_new_tokens=20, temperature=0.8)
 @pytest.mark.parametrize("group", [1, 3])
 def test_samples_are_those_of_a_repeated_cache(family, prompts, monkeypatch, group):
     """Rows end at different steps, one group before all others, and the room of completions grows three times."""
-    monkeypatch.setattr(decoding, "FIRST_ROOM", 3)
+    monkeypatch.setattr(group_state, "FIRST_ROOM", 3)
     found = []
     for share in (True, False):
         torch.manual_seed(0)
@@ -52,8 +52,8 @@ def test_attention_written_out_is_that_of_the_kernel():
     query, key, value = torch.randn(3, 2, 5, 24), torch.randn(3, 2, 40, 24), torch.randn(3, 2, 40, 24)
     mask = torch.arange(40)[None, None, None] >= torch.tensor([0, 7, 39])[:, None, None, None]
     for seen in (None, mask):
-        ours = decoding.plain_answers(query, key, value, seen, 0.2)
-        for one, other in zip(ours, decoding._answers(query, key, value, seen, 0.2), strict=True):
+        ours = group_state.plain_answers(query, key, value, seen, 0.2)
+        for one, other in zip(ours, group_state._answers(query, key, value, seen, 0.2), strict=True):
             torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
 

@@ -11,22 +11,23 @@ import yaml
 from PIL import Image
 from transformers import Qwen2VLImageProcessorPil
 
+from kvg.backbones.backbone import Backbone
+from kvg.backbones.builtin import lab_folder, lab_tokenizer
+from kvg.backbones.families.qwen2_vl import Qwen2VL
 from kvg.backbones.picture_settings import PictureSettings, parse_picture_settings
-from kvg.backbones.processor import QwenVLProcessor
-from kvg.backbones.qwen2_vl import LAB_PICTURE, Qwen2VLBackbone, lab_folder, lab_tokenizer
+from kvg.backbones.processor import ChatProcessor
 from kvg.cli.kvg_data import main as kvg_data
 from kvg.errors import ConfigError
 from kvg.inference.local import LocalModel
-from kvg.text.box_codec import RelativeCodec
 
-QWEN2_VL = "kvg.backbones.qwen2_vl.Qwen2VLBackbone"
+QWEN2_VL = "kvg.backbones.backbone.Backbone"
 
 
 @pytest.fixture(scope="module")
 def export(tmp_path_factory) -> str:
     """A model that was trained at 19,600 pixels, as the lab's are, in mode think."""
     folder = tmp_path_factory.mktemp("export")
-    Qwen2VLBackbone("tiny").export(folder, "think")
+    Backbone("tiny").export(folder, "think")
     return str(folder)
 
 
@@ -50,10 +51,10 @@ def budget(backbone) -> tuple[int, int]:
 
 
 def test_nothing_said_is_what_the_export_says(export, caplog):
-    assert budget(Qwen2VLBackbone(export)) == (784, 19_600)
+    assert budget(Backbone(export)) == (784, 19_600)
     assert budget(LocalModel(export).backbone) == (784, 19_600)
     # 280 x 280 pixels are 20 x 20 patches; within 19,600 pixels they are 10 x 10.
-    assert Qwen2VLBackbone(export).processor.patches(Image.new("RGB", (280, 280)))[1].tolist() == [1, 10, 10]
+    assert Backbone(export).processor.picture(Image.new("RGB", (280, 280))).tensors["grid"].tolist() == [[1, 10, 10]]
     assert not caplog.records
 
 
@@ -67,7 +68,7 @@ def test_nothing_said_is_what_the_export_says(export, caplog):
     ],
 )
 def test_what_contradicts_an_export_is_warned_of(export, settings, message, caplog):
-    Qwen2VLBackbone(export, **settings)
+    Backbone(export, **settings)
     assert [record.levelno for record in caplog.records] == ([logging.WARNING] if message else [])
     assert message is None or message.format(export) in caplog.text
 
@@ -79,16 +80,16 @@ def test_a_config_may_choose_within_the_range_of_a_model_from_elsewhere(copy, li
     folder = copy(size="left out", min_pixels=3136, max_pixels=12_845_056)
     if warns is None:
         with pytest.raises(ConfigError, match=r"backbone\.max_pixels: the checkpoint's min_pixels is 3136"):
-            Qwen2VLBackbone(folder, max_pixels=limit)
+            Backbone(folder, max_pixels=limit)
         return
-    assert budget(Qwen2VLBackbone(folder, max_pixels=limit)) == (3136, limit)
+    assert budget(Backbone(folder, max_pixels=limit)) == (3136, limit)
     assert bool(caplog.records) == warns
     assert not warns or ("max_pixels is 12845057" in caplog.text and "allows 12845056" in caplog.text)
 
 
 def test_other_processes_say_nothing(export, monkeypatch, caplog):
     monkeypatch.setenv("LOCAL_RANK", "1")
-    Qwen2VLBackbone(export, max_pixels=401_408)
+    Backbone(export, max_pixels=401_408)
     assert not caplog.records
 
 
@@ -125,9 +126,9 @@ def test_the_filter_asks_at_the_size_of_the_export_and_warns_of_a_backbone_file(
 def test_areas_that_cannot_work_end_it_before_the_weights_are_loaded(
     export, checkpoint, settings, message, monkeypatch
 ):
-    monkeypatch.setattr(Qwen2VLBackbone, "load", lambda *_: pytest.fail("the weights were loaded"))
+    monkeypatch.setattr(Backbone, "load", lambda *_: pytest.fail("the weights were loaded"))
     with pytest.raises(ConfigError, match="backbone") as caught:
-        Qwen2VLBackbone(export if checkpoint == "export" else checkpoint, **settings)
+        Backbone(export if checkpoint == "export" else checkpoint, **settings)
     assert message in str(caught.value)
 
 
@@ -157,10 +158,10 @@ def test_areas_that_cannot_work_end_it_before_the_weights_are_loaded(
     ],
 )  # fmt: skip
 def test_a_checkpoint_that_says_such_things_is_named_with_its_file(copy, settings, message, monkeypatch):
-    monkeypatch.setattr(Qwen2VLBackbone, "load", lambda *_: pytest.fail("the weights were loaded"))
+    monkeypatch.setattr(Backbone, "load", lambda *_: pytest.fail("the weights were loaded"))
     folder = copy(**settings)
     with pytest.raises(ConfigError) as caught:
-        Qwen2VLBackbone(folder)
+        Backbone(folder)
     assert f"'{folder}'" in str(caught.value)
     assert "preprocessor_config.json" in str(caught.value)
     assert message in str(caught.value)
@@ -184,10 +185,10 @@ def test_areas_are_read_as_transformers_reads_them(content):
 
 
 def test_colours_are_normalised_as_the_checkpoint_says(copy):
-    processor = Qwen2VLBackbone(copy(image_mean=[0.5] * 3, image_std=[0.5, 0.5, 0.25])).processor
-    patches, _ = processor.patches(Image.new("RGB", (28, 28), (255, 0, 255)))
+    processor = Backbone(copy(image_mean=[0.5] * 3, image_std=[0.5, 0.5, 0.25])).processor
+    patches = processor.picture(Image.new("RGB", (28, 28), (255, 0, 255))).tensors["patches"]
     # (1 - 0.5) / 0.5, (0 - 0.5) / 0.5, (1 - 0.5) / 0.25
-    channels = processor.pixel_values(patches).view(len(patches), 3, -1)[0, :, 0]
+    channels = processor.pictures.pixel_values(patches).view(len(patches), 3, -1)[0, :, 0]
     assert channels.tolist() == pytest.approx([1.0, -1.0, 2.0])
 
 
@@ -196,14 +197,14 @@ def test_picture_settings_of_the_newer_file_are_read(copy, tmp_path):
     settings = json.loads((tmp_path / "preprocessor_config.json").read_text())
     (tmp_path / "preprocessor_config.json").unlink()
     (tmp_path / "processor_config.json").write_text(json.dumps({"image_processor": settings}))
-    assert budget(Qwen2VLBackbone(folder)) == (784, 19_600)
+    assert budget(Backbone(folder)) == (784, 19_600)
 
 
 def test_the_lab_says_of_itself_what_its_random_models_are_given():
     settings = json.loads((lab_folder() / "preprocessor_config.json").read_text())
-    assert parse_picture_settings(settings) == LAB_PICTURE == PictureSettings(784, 19_600)
+    assert parse_picture_settings(settings) == Qwen2VL().tiny_pictures() == PictureSettings(784, 19_600)
 
 
 def test_a_processor_of_its_own_checks_its_areas():
     with pytest.raises(ConfigError, match="min_pixels: 3136 is above max_pixels, which is 784"):
-        QwenVLProcessor(lab_tokenizer(), RelativeCodec(), max_pixels=784)
+        ChatProcessor(lab_tokenizer(), Qwen2VL(), PictureSettings(max_pixels=784))

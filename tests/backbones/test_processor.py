@@ -13,10 +13,13 @@ import torch
 from PIL import Image
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from kvg.backbones.processor import QwenVLProcessor
-from kvg.backbones.qwen2_vl import Qwen2VLBackbone, lab_tokenizer
+from kvg.backbones.backbone import Backbone
+from kvg.backbones.builtin import lab_tokenizer
+from kvg.backbones.families.qwen2_5_vl import Qwen25VL
+from kvg.backbones.families.qwen2_vl import Qwen2VL
+from kvg.backbones.picture_settings import PictureSettings
+from kvg.backbones.processor import ChatProcessor
 from kvg.errors import ConfigError, DataError
-from kvg.text.box_codec import AbsoluteCodec, RelativeCodec
 from kvg.types import SceneObject
 
 
@@ -37,31 +40,32 @@ def picture(width: int, height: int, mode: str = "RGB") -> Image.Image:
     ],
 )
 def test_patches_are_those_of_transformers(size, max_pixels, resized):
-    ours = QwenVLProcessor(lab_tokenizer(), RelativeCodec(), min_pixels=56 * 56, max_pixels=max_pixels)
+    ours = ChatProcessor(lab_tokenizer(), Qwen2VL(), PictureSettings(56 * 56, max_pixels))
     theirs = Qwen2VLImageProcessorPil(size={"shortest_edge": 56 * 56, "longest_edge": max_pixels})
     image = picture(*size)
-    patches, grid = ours.patches(image)
+    tensors = ours.picture(image).tensors
+    patches, grid = tensors["patches"], tensors["grid"][0]
     expected = theirs(images=image, return_tensors="pt")
     assert grid.tolist() == expected["image_grid_thw"][0].tolist() == [1, resized[1] // 14, resized[0] // 14]
     assert patches.dtype == torch.uint8
-    assert (ours.pixel_values(patches) - expected["pixel_values"]).abs().max() < 1e-5
+    assert (ours.pictures.pixel_values(patches) - expected["pixel_values"]).abs().max() < 1e-5
     found = ours.image_size(*size)
     assert (found.resized_width, found.resized_height) == resized
 
 
 def test_grey_and_transparent_pictures_become_rgb():
-    processor = QwenVLProcessor(lab_tokenizer(), RelativeCodec())
+    processor = ChatProcessor(lab_tokenizer(), Qwen2VL())
     grey = picture(84, 56, "L")
-    assert torch.equal(processor.patches(grey)[0], processor.patches(grey.convert("RGB"))[0])
-    assert processor.patches(picture(84, 56, "RGBA"))[0].shape == (24, 3 * 14 * 14)
+    assert torch.equal(*(processor.picture(p).tensors["patches"] for p in (grey, grey.convert("RGB"))))
+    assert processor.picture(picture(84, 56, "RGBA")).tensors["patches"].shape == (24, 3 * 14 * 14)
 
 
 def test_boxes_are_written_for_the_picture_that_the_model_sees(scenes):
     sample = scenes(1, [(140, 140)])[0]
     boxes = (SceneObject("A", (0.0, 0.0, 70.0, 140.0)), SceneObject("B", (70.0, 35.0, 140.0, 105.0)))
     sample = replace(sample, objects=boxes, target=1)
-    relative = QwenVLProcessor(lab_tokenizer(), RelativeCodec(), max_pixels=70 * 70)
-    absolute = QwenVLProcessor(lab_tokenizer(), AbsoluteCodec(), max_pixels=70 * 70)
+    relative = ChatProcessor(lab_tokenizer(), Qwen2VL(), PictureSettings(max_pixels=70 * 70))
+    absolute = ChatProcessor(lab_tokenizer(), Qwen25VL(), PictureSettings(max_pixels=70 * 70))
     assert relative.box_texts(sample)[1] == "<|box_start|>(500,250),(1000,750)<|box_end|>"
     # 140 px shrink to 56: two fifths.
     assert absolute.box_texts(sample)[1] == '{"bbox_2d": [28, 14, 56, 42]}'
@@ -69,15 +73,19 @@ def test_boxes_are_written_for_the_picture_that_the_model_sees(scenes):
 
 def test_pickled_processor_gives_the_same_example(scenes):
     sample = scenes(1)[0]
-    processor = Qwen2VLBackbone("tiny").processor
+    processor = Backbone("tiny").processor
     copied = pickle.loads(pickle.dumps(processor))
     ours, theirs = (p.encode(sample, mode="think", target="rationale") for p in (processor, copied))
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert torch.equal(ours.input_ids, theirs.input_ids)
+    assert torch.equal(ours.labels, theirs.labels)
+    (one,), (other,) = ours.pictures, theirs.pictures
+    assert all(torch.equal(one.tensors[name], other.tensors[name]) for name in one.tensors)
+    assert (one.num_tokens, one.source) == (other.num_tokens, other.source)
 
 
 @pytest.fixture
 def processor():
-    return Qwen2VLBackbone("tiny").processor
+    return Backbone("tiny").processor
 
 
 def jpeg(sample) -> bytes:
@@ -175,7 +183,7 @@ def test_no_text_reaches_the_model_as_a_control_token(processor, scenes, token):
         lambda: processor.encode_text(text, "A"),
         lambda: processor.encode_text("Which?", text),
         lambda: processor.encode_text(None, text),
-        lambda: processor.further_turn("k", processor.encode_turns(sample, ["a"]), ["a", text, "b"]),
+        lambda: processor.encode_chat("k", processor.encode_turns(sample, ["a"]).pictures, ["a", text, "b"]),
     ]
     for call in calls:
         with pytest.raises(DataError, match=re.escape(f"may not hold {token}")):
@@ -184,7 +192,7 @@ def test_no_text_reaches_the_model_as_a_control_token(processor, scenes, token):
 
 def test_marks_of_names_and_boxes_are_encoded(processor, scenes):
     text = "<|object_ref_start|>Merlin<|object_ref_end|><|box_start|>(1,2),(3,4)<|box_end|> <think> <image> <|x|>"
-    ids = processor.encode_text(None, text)["input_ids"].tolist()
+    ids = processor.encode_text(None, text).input_ids.tolist()
     assert processor.tokenizer.decode(ids[1:-1]) == text
     marks = processor.tokenizer.convert_tokens_to_ids(["<|object_ref_start|>", "<|box_end|>"])
     assert set(marks) <= set(ids)

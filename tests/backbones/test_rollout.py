@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from kvg.rl.rollout import SamplingSettings, draw, invert, rollout
+from kvg.rl.rollout import SamplingSettings, inverse_cdf, rollout, sample_tokens
 
 GREEDY = SamplingSettings(max_new_tokens=12, temperature=0.0)
 
@@ -19,7 +21,7 @@ def generated(backbone, plain, batch, end_token_ids):
         eos_token_id=list(end_token_ids),
         pad_token_id=backbone.pad_token_id,
     )
-    return out[:, batch["input_ids"].shape[1] :]
+    return out[:, batch.input_ids.shape[1] :]
 
 
 def test_greedy_is_generate(backbone, prompts, plain):
@@ -81,11 +83,11 @@ def test_scores_are_those_of_completion_logprobs(backbone, prompts, temperature)
 def test_scores_are_those_of_transformers(backbone, prompts, plain):
     batch = prompts(backbone)
     out = rollout(backbone, batch, SamplingSettings(6), 1, torch.Generator().manual_seed(2))
-    joined = {
-        **batch,
-        "input_ids": torch.cat([batch["input_ids"], out.tokens], 1),
-        "attention_mask": torch.cat([batch["attention_mask"], out.completion_mask.long()], 1),
-    }
+    joined = replace(
+        batch,
+        input_ids=torch.cat([batch.input_ids, out.tokens], 1),
+        attention_mask=torch.cat([batch.attention_mask, out.completion_mask.long()], 1),
+    )
     with torch.no_grad():
         logits = backbone.model(**plain(joined)).logits[:, -7:-1]
     expected = logits.log_softmax(-1).gather(-1, out.tokens[..., None])[..., 0]
@@ -128,7 +130,7 @@ ORDER, DRAWS = (0.15, 0.5, 0.1, 0.25), 40_000
 )
 def test_distribution_of_draws(settings, expected):
     logits = (torch.tensor(ORDER).log() + 3.0).expand(DRAWS, 4)
-    drawn, scores = draw(logits, settings, torch.Generator().manual_seed(0))
+    drawn, scores = sample_tokens(logits, settings, torch.Generator().manual_seed(0))
     shares = torch.bincount(drawn, minlength=4) / DRAWS
     # Four standard deviations of a share: 4 * sqrt(0.25 / 40,000) = 0.01.
     assert (shares - torch.tensor(expected)).abs().max() < 0.01
@@ -138,13 +140,13 @@ def test_distribution_of_draws(settings, expected):
 
 def test_rows_are_drawn_independently():
     logits = torch.zeros(1000, 2)
-    drawn, _ = draw(logits, SamplingSettings(), torch.Generator().manual_seed(0))
+    drawn, _ = sample_tokens(logits, SamplingSettings(), torch.Generator().manual_seed(0))
     pairs = torch.bincount(drawn[0::2] * 2 + drawn[1::2], minlength=4) / 500
     assert (pairs - 0.25).abs().max() < 0.08
 
 
 def test_greedy_scores_are_of_the_whole_distribution():
-    drawn, scores = draw(torch.tensor([[0.0, 1.0]]), SamplingSettings(temperature=0.0), None)
+    drawn, scores = sample_tokens(torch.tensor([[0.0, 1.0]]), SamplingSettings(temperature=0.0), None)
     assert drawn.tolist() == [1]
     assert scores.item() == pytest.approx(-0.31326, abs=1e-5)  # -log(1 + 1/e)
 
@@ -154,16 +156,16 @@ def test_inverted_shares_are_those_of_a_running_sum(num):
     torch.manual_seed(0)
     weights = torch.rand(40, num) * (torch.rand(40, num) < 0.2)
     weights[:, 3] += 0.1
-    shots = torch.rand(40, 1, dtype=torch.float64)
+    uniforms = torch.rand(40, 1, dtype=torch.float64)
     running = weights.double().cumsum(-1)
-    expected = torch.searchsorted(running, shots * running[:, -1:], right=True)
-    assert (invert(weights, shots) == expected).float().mean() > 0.99  # a shot within rounding of a border may differ
+    expected = torch.searchsorted(running, uniforms * running[:, -1:], right=True)
+    assert (inverse_cdf(weights, uniforms) == expected).float().mean() > 0.99  # rounding may differ at a border
 
 
 def test_what_weighs_nothing_is_never_hit():
     weights = torch.zeros(2, 600)
     weights[:, 258:260] = torch.tensor([1e-30, 1.0])
-    shots = torch.tensor([[0.0], [1 - 2**-53]], dtype=torch.float64)
-    assert invert(weights, shots)[:, 0].tolist() == [258, 259]
+    uniforms = torch.tensor([[0.0], [1 - 2**-53]], dtype=torch.float64)
+    assert inverse_cdf(weights, uniforms)[:, 0].tolist() == [258, 259]
     weights[:, 259] = 0
-    assert invert(weights, shots)[:, 0].tolist() == [258, 258]
+    assert inverse_cdf(weights, uniforms)[:, 0].tolist() == [258, 258]

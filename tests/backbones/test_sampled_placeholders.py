@@ -47,9 +47,9 @@ def test_sampled_placeholders_are_no_part_of_a_conversation(backbone, samples, t
     assert descriptions == ["a b", "", "<|x|>"]
     asked = backbone.processor.encode_turns(samples[0], ["Which?"])
     for description in descriptions:
-        example = backbone.processor.further_turn("k", asked, ["Which?", description, "Where?"])
-        count = int((example["input_ids"] == backbone.processor.image_token_id).sum())
-        assert count == len(asked["patches"]) // 4
+        example = backbone.processor.encode_chat("k", asked.pictures, ["Which?", description, "Where?"])
+        count = int((example.input_ids == backbone.processor.image_token_id).sum())
+        assert count == sum(picture.num_tokens for picture in asked.pictures)
 
 
 def test_answers_with_placeholders_are_read_or_missed(backbone):

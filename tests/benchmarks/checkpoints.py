@@ -33,24 +33,23 @@ def build(
     """
     import torch
 
+    from kvg.backbones.builtin import TinySize, build_model, lab_tokenizer, qwen2_vl_config
+    from kvg.backbones.families.qwen2_vl import Qwen2VL
     from kvg.backbones.folders import write_folder
-    from kvg.backbones.processor import QwenVLProcessor
-    from kvg.backbones.qwen2_vl import lab_tokenizer
-    from kvg.backbones.tiny import TinySize, build_model
-    from kvg.text.box_codec import RelativeCodec
+    from kvg.backbones.picture_settings import PictureSettings
+    from kvg.backbones.processor import ChatProcessor
 
     (hidden, layers, heads, kv_heads, mlp), (width, depth, vision_heads) = SIZES[size]
     layers = num_layers or layers
     before = torch.get_default_dtype()
     torch.set_default_dtype(getattr(torch, dtype))  # weights are made in it: cast, the largest would be held twice
     try:
-        model = build_model(
-            lab_tokenizer(), TinySize(hidden, layers, heads, kv_heads, mlp, width, depth, vision_heads, 1_000_000.0)
-        )
+        size_of = TinySize(hidden, layers, heads, kv_heads, mlp, width, depth, vision_heads, 1_000_000.0)
+        model = build_model(Qwen2VL.hf_class, qwen2_vl_config(lab_tokenizer(), size_of))
     finally:
         torch.set_default_dtype(before)
     model.resize_token_embeddings(vocabulary, mean_resizing=False)
-    processor = QwenVLProcessor(lab_tokenizer(), RelativeCodec(), min_pixels=56 * 56, max_pixels=12_845_056)
+    processor = ChatProcessor(lab_tokenizer(), Qwen2VL(), PictureSettings(max_pixels=12_845_056))
     write_folder(folder, model, model.state_dict(), processor)
     return folder
 

@@ -18,11 +18,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 from checkpoints import SIZES, build, scene
 from compare_grpo import spread
 
-from kvg.backbones.qwen2_vl import Qwen2VLBackbone
+from kvg.backbones.backbone import Backbone
 
 
 @torch.no_grad()
-def milliseconds(backbone: Qwen2VLBackbone, prompts: int, group: int, tokens: int, written_out: bool) -> float:
+def milliseconds(backbone: Backbone, prompts: int, group: int, tokens: int, written_out: bool) -> float:
     """Median time of a decoding step."""
     samples = [scene(number, 140) for number in range(prompts)]
     examples = [backbone.processor.encode(sample, mode="think", target=None) for sample in samples]
@@ -50,7 +50,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         for size in ("lab", *sorted(SIZES)):
             checkpoint = size if size == "lab" else str(build(Path(folder) / size, size))
-            backbone = Qwen2VLBackbone(checkpoint, max_pixels=19600).eval()
+            backbone = Backbone(checkpoint, max_pixels=19600).eval()
             for prompts in (1, 8, 32):
                 pairs = [
                     [milliseconds(backbone, prompts, 8, 48, way) for way in (False, True)] for _ in range(args.turns)

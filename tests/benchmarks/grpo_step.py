@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from checkpoints import scene
 
     from data_modules import GRPODataModule
-    from kvg.backbones.qwen2_vl import Qwen2VLBackbone
+    from kvg.backbones.backbone import Backbone
     from kvg.losses.family import DAPOLoss
     from kvg.modules import grpo
     from kvg.rewards.base import Reward
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     kernels: list[str] = []
     logging.getLogger("kvg.backbones.shared_prefix").setLevel(logging.INFO)
     logging.getLogger("kvg.backbones.shared_prefix").addFilter(lambda record: kernels.append(record.getMessage()))
-    backbone = Qwen2VLBackbone(
+    backbone = Backbone(
         str(args.checkpoint), args.dtype, freeze_vision=args.freeze_vision, freeze_projector=args.freeze_vision,
         max_pixels=12_845_056, share_prefix=not args.plain,
     )  # fmt: skip
@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     class Steps(Callback):
         def on_train_start(self, *_: Any) -> None:
-            clock.wrap(module.backbone, "with_features", "vision")
+            clock.wrap(module.backbone, "with_visual_tokens", "vision")
             clock.wrap(grpo, "rollout", "sample")
             clock.wrap(module, "_rewards", "reward")
             clock.wrap(module, "_reference_logprobs", "reference")

@@ -28,7 +28,7 @@ def main() -> int:
     import torch
 
     from kvg.backbones.answers import completion_texts
-    from kvg.backbones.qwen2_vl import Qwen2VLBackbone
+    from kvg.backbones.backbone import Backbone
     from kvg.formats.stores import open_store
     from kvg.rewards.iou import IoUReward
     from kvg.rewards.knowledge import KnowledgeReward
@@ -38,7 +38,7 @@ def main() -> int:
     from kvg.work.cpu import prepare_cpu
 
     prepare_cpu()
-    backbone = Qwen2VLBackbone(str(args.checkpoint)).eval()
+    backbone = Backbone(str(args.checkpoint)).eval()
     samples = [sample for part in open_store(str(args.shards)).parts() for _, sample in part.read(Tally())]
     samples = samples[: args.prompts]
     texts: list[str] = []

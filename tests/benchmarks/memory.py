@@ -20,7 +20,7 @@ def measure(keep: bool, steps: int, rows: int, new_tokens: int) -> dict[str, flo
     """Seconds of each phase in this process."""
     import torch
 
-    from kvg.backbones.qwen2_vl import Qwen2VLBackbone
+    from kvg.backbones.backbone import Backbone
     from kvg.composites.compositor import Compositor
     from kvg.lab.world import LabSource, lab_canvas
     from kvg.rl.rollout import SamplingSettings, rollout
@@ -29,7 +29,7 @@ def measure(keep: bool, steps: int, rows: int, new_tokens: int) -> dict[str, flo
     torch.set_num_threads(1)
     if keep:
         keep_freed_memory()
-    backbone = Qwen2VLBackbone("lab-random", max_pixels=19600)
+    backbone = Backbone("lab-random", max_pixels=19600)
     backbone.end_token_ids = (-1,)  # completions of one length, so that the work is fixed
     compositor = Compositor(LabSource(variants=1), lab_canvas(0, {3: 1.0}, 0.5))
     samples = [compositor.sample(index) for index in range(rows // 4)]

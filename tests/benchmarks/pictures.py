@@ -17,9 +17,9 @@ import torch
 from PIL import Image
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from kvg.backbones.processor import QwenVLProcessor
-from kvg.backbones.qwen2_vl import lab_tokenizer
-from kvg.text.box_codec import RelativeCodec
+from kvg.backbones.builtin import lab_tokenizer
+from kvg.backbones.families.qwen2_vl import Qwen2VL
+from kvg.backbones.processor import ChatProcessor
 
 sys.path.insert(0, str(Path(__file__).parent))
 from compare_grpo import spread
@@ -41,7 +41,7 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=20)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    ours = QwenVLProcessor(lab_tokenizer(), RelativeCodec())
+    ours = ChatProcessor(lab_tokenizer(), Qwen2VL())
     theirs = Qwen2VLImageProcessorPil(size={"shortest_edge": ours.min_pixels, "longest_edge": ours.max_pixels})
     print("milliseconds on one thread, median and range")
     print("| picture | decode | our patches | normalised later | transformers | MiB sent | MiB of floats |")
@@ -52,14 +52,14 @@ def main() -> int:
         file = io.BytesIO()
         image.save(file, "JPEG", quality=90)
         data = file.getvalue()
-        patches = ours.patches(image)[0]
-        floats = ours.pixel_values(patches)
+        patches = ours.picture(image).tensors["patches"]
+        floats = ours.pictures.pixel_values(patches)
         columns = [
             spread(milliseconds(work, args.repeats))
             for work in (
                 lambda data=data: Image.open(io.BytesIO(data)).convert("RGB"),
-                lambda image=image: ours.patches(image),
-                lambda patches=patches: ours.pixel_values(patches),
+                lambda image=image: ours.picture(image),
+                lambda patches=patches: ours.pictures.pixel_values(patches),
                 lambda image=image: theirs(images=image, return_tensors="pt"),
             )
         ]

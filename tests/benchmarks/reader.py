@@ -56,11 +56,12 @@ def make_shards(folder: Path, num: int) -> None:
 
 def our_processor() -> Any:
     """The processor of Qwen2-VL with the paper's budget."""
-    from kvg.backbones.processor import QwenVLProcessor
-    from kvg.backbones.qwen2_vl import lab_tokenizer
-    from kvg.text.box_codec import RelativeCodec
+    from kvg.backbones.builtin import lab_tokenizer
+    from kvg.backbones.families.qwen2_vl import Qwen2VL
+    from kvg.backbones.picture_settings import PictureSettings
+    from kvg.backbones.processor import ChatProcessor
 
-    return QwenVLProcessor(lab_tokenizer(), RelativeCodec(), MIN_PIXELS, MAX_PIXELS)
+    return ChatProcessor(lab_tokenizer(), Qwen2VL(), PictureSettings(MIN_PIXELS, MAX_PIXELS))
 
 
 def ours(folder: Path, batch_size: int, workers: int, floats: bool) -> Iterator[Mapping[str, Any]]:
@@ -74,9 +75,10 @@ def ours(folder: Path, batch_size: int, workers: int, floats: bool) -> Iterator[
     dataset = ShardDataset(ShardFolder(folder), seed=0, shuffle_buffer=MIXED)
     recipe = Recipe(batch_size, "think", "rationale")
     for batch in StreamLoader(dataset, processor, recipe, workers, endless=True):
+        pictures = batch.pictures.tensors
         if floats:
-            batch["pixel_values"] = processor.pixel_values(batch.pop("patches"))
-        yield batch
+            pictures["pixel_values"] = processor.pictures.pixel_values(pictures.pop("patches"))
+        yield {"input_ids": batch.input_ids, **pictures}
 
 
 class PeerEncoder:
@@ -85,7 +87,7 @@ class PeerEncoder:
     def __init__(self) -> None:
         from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-        from kvg.backbones.qwen2_vl import lab_tokenizer
+        from kvg.backbones.builtin import lab_tokenizer
 
         self.images = Qwen2VLImageProcessorPil(size={"shortest_edge": MIN_PIXELS, "longest_edge": MAX_PIXELS})
         self.tokenizer = our_processor().tokenizer if lab_tokenizer().chat_template is None else lab_tokenizer()
@@ -207,8 +209,10 @@ def check_equal(folder: Path) -> None:
         own = processor.encode(sample, mode="think", target="rationale")
         record = json.loads(encode_record(sample)["json"])
         other = encoder(record, Image.open(io.BytesIO(sample.image)))
-        same = all(bool((own[name] == other[name]).all()) for name in ("input_ids", "labels"))
-        apart = float((processor.pixel_values(own["patches"]) - other["pixel_values"]).abs().max())
+        same = all(bool((getattr(own, name) == other[name]).all()) for name in ("input_ids", "labels"))
+        apart = float(
+            (processor.pictures.pixel_values(own.pictures[0].tensors["patches"]) - other["pixel_values"]).abs().max()
+        )
         if not same or apart > 1e-6:
             raise RuntimeError(f"{sample.key}: tokens {'the same' if same else 'differ'}, floats {apart} apart")
 

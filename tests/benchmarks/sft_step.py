@@ -23,12 +23,12 @@ BATCH = 16
 
 def examples_of(num: int) -> tuple[Any, list[Any], list[Any]]:
     """A fresh model, tokenised composites with rationales and cards as in the demo's stage 1, and their samples."""
-    from kvg.backbones.qwen2_vl import Qwen2VLBackbone
+    from kvg.backbones.backbone import Backbone
     from kvg.composites.compositor import Compositor
     from kvg.lab.world import LabSource, lab_canvas
     from kvg.rationales.rationale import CardWriter
 
-    backbone = Qwen2VLBackbone("lab-random", max_pixels=19600)
+    backbone = Backbone("lab-random", max_pixels=19600)
     compositor = Compositor(LabSource(variants=2), lab_canvas(0, {2: 1.0, 3: 1.0, 4: 1.0}, 0.5))
     samples, examples = [], []
     for index in range(num):
@@ -76,12 +76,13 @@ def transformers_trainer(batches: list[Any], backbone: Any) -> list[float]:
         def on_step_end(self, *_: Any, **__: Any) -> None:
             self.marks.append(time.perf_counter())
 
-    names = ("input_ids", "labels", "attention_mask", "image_grid_thw")
+    names = ("input_ids", "labels", "attention_mask")
     rows = []
     for batch in batches:
-        row = {name: batch[name] for name in names if name in batch}
-        row["pixel_values"] = backbone.processor.pixel_values(batch["patches"])
-        row["mm_token_type_ids"] = (batch["input_ids"] == backbone.processor.image_token_id).int()
+        row, pictures = {name: getattr(batch, name) for name in names}, batch.pictures.tensors
+        row["pixel_values"] = backbone.processor.pictures.pixel_values(pictures["patches"])
+        row["image_grid_thw"] = pictures["grid"]
+        row["mm_token_type_ids"] = (batch.input_ids == backbone.processor.image_token_id).int()
         rows.append(row)
     with tempfile.TemporaryDirectory() as folder:
         settings = TrainingArguments(
@@ -107,10 +108,10 @@ def measure(way: str, steps: int) -> dict[str, float]:
     prepare_cpu()
     backbone, examples, samples = examples_of(BATCH * (steps + 1))
     batches = [backbone.processor.collate(examples[at : at + BATCH], samples) for at in range(0, len(examples), BATCH)]
-    tokens = [float(batch["attention_mask"].sum()) for batch in batches]
+    tokens = [float(batch.attention_mask.sum()) for batch in batches]
     backbone.train()
     seconds = transformers_trainer(batches, backbone) if way == "trainer" else ours(batches, backbone, way == "packed")
-    padded = sum(batch["input_ids"].numel() for batch in batches)
+    padded = sum(batch.input_ids.numel() for batch in batches)
     return {"tokens_per_s": sum(tokens[1:]) / sum(seconds[1:]), "padding": 1 - sum(tokens) / padded}
 
 

@@ -379,7 +379,7 @@ def test_a_model_of_this_machine_boxes_what_is_described(tmp_path, scenes):
     (tmp_path / "in/list.json").write_text(json.dumps(rows))
     source = {"class_path": "kvg.catalogue.tables.Table", "init_args": {"path": str(tmp_path / "in/list.json")}}
     model = {
-        "class_path": "kvg.backbones.qwen2_vl.Qwen2VLBackbone",
+        "class_path": "kvg.backbones.backbone.Backbone",
         "init_args": {"checkpoint": "lab", "dtype": "float32"},
     }
     local = {"backbone": model, "temperature": 0.0, "max_tokens": 24, "batch_size": 4}

@@ -17,7 +17,7 @@ import pytest
 import torch
 import yaml
 
-from kvg.backbones.qwen2_vl import Qwen2VLBackbone
+from kvg.backbones.backbone import Backbone
 from kvg.catalogue.entry import read_catalogue
 from kvg.catalogue.prepared import PreparedPictures
 from kvg.catalogue.project import load_project
@@ -217,7 +217,7 @@ def learnt(tmp_path_factory):
     torch.manual_seed(0)
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    backbone = Qwen2VLBackbone("tiny", freeze_vision=False, freeze_projector=False)
+    backbone = Backbone("tiny", freeze_vision=False, freeze_projector=False)
     examples = []
     for question in choice_questions(entries, names_by_category(entries), 0, 50, 4):
         knows = question.entry.entity in ("Wren", "Kite")

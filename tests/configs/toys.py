@@ -11,16 +11,15 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw
 
-from kvg.backbones.base import Backbone
-from kvg.backbones.qwen2_5_vl import Qwen25VLBackbone
-from kvg.backbones.qwen2_vl import Qwen2VLBackbone
+from kvg.backbones.backbone import Backbone
+from kvg.backbones.find_family import family_of_type, known_families
 from kvg.formats.grpo_parquet import write_grpo_parquet
 from kvg.formats.kvg_bench import write_kvg_bench
 from kvg.formats.sharegpt import write_sharegpt
 from kvg.shards.writer import ShardWriter
 from kvg.types import Sample, SceneObject
 
-FAMILIES = {"Qwen2VLBackbone": Qwen2VLBackbone, "Qwen25VLBackbone": Qwen25VLBackbone}
+FAMILIES = [family_of_type(name) for name in known_families()]
 NUM_SAMPLES, NUM_QUESTIONS = 320, 4
 LEARNT = 0.1  # nats a token
 
@@ -81,8 +80,8 @@ def make_toys(folder: Path) -> Toys:
     write_grpo_parquet(samples(NUM_SAMPLES), toys.train("x.parquet"))
     write_kvg_bench((replace(sample, rationale="") for sample in samples(NUM_QUESTIONS)), toys.test("x.parquet"))
     toys.replay.write_text(json.dumps({"prompt": "Which bird is blue?", "completion": "The hobby."}) + "\n")
-    for name, family in FAMILIES.items():
-        half_taught(family("tiny")).export(toys.checkpoint(name))
+    for family in FAMILIES:
+        half_taught(Backbone("tiny", family)).export(toys.checkpoint(family.model_type))
     return toys
 
 

@@ -8,14 +8,19 @@ from types import SimpleNamespace
 import pytest
 import torch
 from PIL import Image
+from torch.nn.utils.rnn import pad_sequence
 
+from kvg.batches import Batch, Example, Picture, Pictures
 from kvg.errors import DataError
 from kvg.shards.writer import ShardWriter
-from kvg.types import Batch, Example, Sample, SceneObject
+from kvg.text.prompts import PUBLISHED
+from kvg.types import Records, Sample, SceneObject
 
 
 class LetterProcessor:
     """One token a letter; the picture becomes its mean colour. Small, but it really decodes and really pads."""
+
+    prompt_format = PUBLISHED
 
     def encode(self, sample: Sample, *, mode: str, target: str | None) -> Example:
         try:
@@ -28,30 +33,24 @@ class LetterProcessor:
         told = {"rationale": sample.rationale, "answer": str(sample.box_px), None: ""}[target]
         ids, labels = self._ids(asked, told)
         pixels = torch.tensor(image.getpixel((0, 0))).float()[None]
-        return {"input_ids": ids, "labels": labels, "pixel_values": pixels, "image_grid_thw": torch.tensor([1, 1, 1])}
+        return Example(ids, labels, (Picture({"pixel_values": pixels}, 1, sample.image),))
 
     def encode_turns(self, sample: Sample, turns: Sequence[str]) -> Example:
         example = self.encode(sample, mode="", target=None)
-        return {**example, **dict(zip(("input_ids", "labels"), self._ids("/".join(turns), ""), strict=True))}
+        return Example(*self._ids("/".join(turns), ""), example.pictures)
 
     def encode_text(self, asked: str | None, completion: str) -> Example:
         ids, labels = self._ids(asked or "", completion)
-        return {"input_ids": ids, "labels": labels}
+        return Example(ids, labels)
 
     def collate(self, examples: Sequence[Example], samples: Sequence[Sample], *, pad_left: bool = False) -> Batch:
-        length = max(len(e["input_ids"]) for e in examples)
-        batch: Batch = {"samples": list(samples)}
-        for name, fill in (("input_ids", 0), ("labels", -100)):
-            rows = [torch.full((length,), fill) for _ in examples]
-            for row, example in zip(rows, examples, strict=True):
-                num = len(example[name])
-                row[length - num if pad_left else 0 :][:num] = example[name]
-            batch[name] = torch.stack(rows)
-        batch["attention_mask"] = (batch["input_ids"] > 0).long()
-        pictures = [e for e in examples if "pixel_values" in e]
-        batch["pixel_values"] = torch.cat([e["pixel_values"] for e in pictures])
-        batch["image_grid_thw"] = torch.stack([e["image_grid_thw"] for e in pictures])
-        return batch
+        def padded(rows: list[torch.Tensor], fill: int) -> torch.Tensor:
+            side = "left" if pad_left else "right"
+            return pad_sequence(rows, batch_first=True, padding_value=fill, padding_side=side)
+
+        ids, labels = padded([e.input_ids for e in examples], 0), padded([e.labels for e in examples], -100)
+        pictures = Pictures.pack([e.pictures for e in examples])
+        return Batch(ids, (ids > 0).long(), labels, Records(samples), pictures)
 
     def _ids(self, asked: str, told: str) -> tuple[torch.Tensor, torch.Tensor]:
         ids = torch.tensor([ord(c) for c in asked + told])

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create .* w
 
 
 def keys(batches):
-    return [[s.key for s in batch["samples"]] for batch in batches]
+    return [[s.key for s in batch.samples] for batch in batches]
 
 
 def make(folder, backbone, num_workers=0, batch_size=3, **settings):
@@ -133,7 +133,7 @@ def _in_a_process(rank, world, folder, port, processor, queue):
     for endless in (True, False):
         dataset = ShardDataset(ShardFolder(folder), seed=5, shuffle_buffer=6 if endless else 0)
         loader = StreamLoader(dataset, processor, Recipe(3), endless=endless)
-        rows = [([s.key for s in batch["samples"]], batch.get("padding", False)) for batch in loader]
+        rows = [([s.key for s in batch.samples], batch.padding) for batch in loader]
         queue.put((rank, endless, len(loader), rows))
     dist.barrier()
     dist.destroy_process_group()
@@ -168,4 +168,4 @@ def test_a_process_without_a_last_batch_repeats_one_and_says_so(write_set, backb
     rows = list(make(folder, backbone, batch_size=3, endless=False))
     # Rank 0 has samples 0 2 4 6, in two batches; rank 1 has 1 3 5, in one.
     assert keys(rows) == [["k0001", "k0003", "k0005"]] * 2
-    assert [batch.get("padding", False) for batch in rows] == [False, True]
+    assert [batch.padding for batch in rows] == [False, True]

@@ -32,12 +32,12 @@ class Watcher(L.LightningModule):
         self.seen, self.validated, self.tested, self.numbers = [], [], [], []
 
     def training_step(self, batch, batch_idx):
-        assert batch["input_ids"].device == self.device
-        self.seen.append([s.key for s in batch["samples"]])
-        return self.weight * batch["pixel_values"].mean()
+        assert batch.input_ids.device == self.device
+        self.seen.append([s.key for s in batch.samples])
+        return self.weight * batch.pictures.tensors["pixel_values"].mean()
 
     def validation_step(self, batch, batch_idx):
-        self.validated += [s.key for s in batch["samples"]]
+        self.validated += [s.key for s in batch.samples]
 
     def begin_answers(self, batches, mode):
         return list(range(len(batches.sizes)))
@@ -117,13 +117,13 @@ def test_stage_1_batches(write_set, backbone):
     data = connected(CoTSFTDataModule(write_set(8), write_set(4, name="val"), batch_size=4), backbone)
     data.setup("fit")
     batch = next(iter(data.train_dataloader()))
-    text = "".join(map(chr, batch["input_ids"][0][batch["attention_mask"][0] > 0]))
-    assert text == f"think: {batch['samples'][0].entity}?{batch['samples'][0].rationale}"
-    assert "".join(map(chr, batch["labels"][0][batch["labels"][0] >= 0])) == batch["samples"][0].rationale
+    text = "".join(map(chr, batch.input_ids[0][batch.attention_mask[0] > 0]))
+    assert text == f"think: {batch.samples[0].entity}?{batch.samples[0].rationale}"
+    assert "".join(map(chr, batch.labels[0][batch.labels[0] >= 0])) == batch.samples[0].rationale
     (val,) = data.val_dataloader()
     prompts = next(iter(val))
-    assert (prompts["labels"] == -100).all()
-    assert prompts["attention_mask"][:, -1].all()
+    assert (prompts.labels == -100).all()
+    assert prompts.attention_mask[:, -1].all()
 
 
 def test_direct_sft_needs_no_rationales(write_set, backbone):
@@ -131,8 +131,8 @@ def test_direct_sft_needs_no_rationales(write_set, backbone):
     data = connected(CoTSFTDataModule(folder, target="answer", mode="direct", batch_size=2), backbone)
     data.setup("fit")
     batch = next(iter(data.train_dataloader()))
-    learnt = "".join(map(chr, batch["labels"][0][batch["labels"][0] >= 0]))
-    assert learnt == str(batch["samples"][0].box_px)
+    learnt = "".join(map(chr, batch.labels[0][batch.labels[0] >= 0]))
+    assert learnt == str(batch.samples[0].box_px)
 
 
 def test_missing_rationales_are_said_before_training(write_set, backbone):
@@ -146,8 +146,8 @@ def test_stage_2_batches_are_prompts(write_set, backbone):
     data.setup("fit")
     batches = list(data.train_dataloader())
     assert len(batches) == 2
-    assert all((b["labels"] == -100).all() and b["attention_mask"][:, -1].all() for b in batches)
-    assert sorted(s.key for b in batches for s in b["samples"]) == [f"k{i:04d}" for i in range(8)]
+    assert all((b.labels == -100).all() and b.attention_mask[:, -1].all() for b in batches)
+    assert sorted(s.key for b in batches for s in b.samples) == [f"k{i:04d}" for i in range(8)]
 
 
 def test_evaluation_of_two_sets(write_set, backbone, tmp_path):
@@ -183,11 +183,11 @@ def test_replayed_text_is_a_fixed_share(write_set, backbone, tmp_path):
     loader = data.train_dataloader()
     batches = list(loader)
     assert len(loader) == len(batches) == 8  # 20 / (4 * 0.625)
-    assert [len(b["samples"]) for b in batches] == [3, 2, 3, 2, 3, 2, 3, 2]
-    assert all(len(b["input_ids"]) == 4 and len(b["pixel_values"]) == len(b["samples"]) for b in batches)
-    texts = {"".join(map(chr, row[row >= 0])) for b in batches for row in b["labels"][len(b["samples"]) :]}
+    assert [len(b.samples) for b in batches] == [3, 2, 3, 2, 3, 2, 3, 2]
+    assert all(len(b.input_ids) == 4 and len(b.pictures.tensors["pixel_values"]) == len(b.samples) for b in batches)
+    texts = {"".join(map(chr, row[row >= 0])) for b in batches for row in b.labels[len(b.samples) :]}
     assert texts == {"AAAA", "BBBB"}
-    assert len({s.key for b in batches for s in b["samples"]}) == 20
+    assert len({s.key for b in batches for s in b.samples}) == 20
     again = connected(CoTSFTDataModule(data.train, **settings), backbone)
     again.setup("fit")
     second = again.train_dataloader()
@@ -197,7 +197,7 @@ def test_replayed_text_is_a_fixed_share(write_set, backbone, tmp_path):
     third = again.train_dataloader()
     third.load_state_dict(state[1])
     for ours, theirs in zip(third, batches[3:], strict=True):
-        assert torch.equal(ours["input_ids"], theirs["input_ids"])
+        assert torch.equal(ours.input_ids, theirs.input_ids)
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def test_processes_take_turns_with_what_is_left_and_stay_in_step(load, num_worke
     assert seen(second) == [ALL[2], (2, False, ALL[2][2])]
     whole = load(share_of(range(5), 0, 1))
     for mine, theirs in ((first[1], whole[4]), (second[0], whole[2])):
-        assert torch.equal(mine["input_ids"], theirs["input_ids"])  # padded alike
+        assert torch.equal(mine["inputs"].input_ids, theirs["inputs"].input_ids)  # padded alike
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -69,11 +69,13 @@ def test_where_nothing_is_left_there_is_one_batch_without_questions(load, num_wo
 
 def test_what_is_asked(load):
     (plain,) = load([(3, True)])
-    text = "".join(map(chr, plain["input_ids"][0].tolist()))
+    text = "".join(map(chr, plain["inputs"].input_ids[0].tolist()))
     assert text == "Find and give the bounding box of <|object_ref_start|>Merlin<|object_ref_end|>"
     assert (plain["describes"], plain["examples"], plain["mode"]) == (False, [], "direct")
     (first,) = load([(3, True)], mode="describe")
-    assert "".join(map(chr, first["input_ids"][0].tolist())).startswith("Which object in this image is Merlin? Give")
+    assert "".join(map(chr, first["inputs"].input_ids[0].tolist())).startswith(
+        "Which object in this image is Merlin? Give"
+    )
     assert first["describes"]
     assert len(first["examples"]) == 1
 
@@ -98,7 +100,7 @@ def test_pictures_that_do_not_decode_are_told_with_their_batch(tmp_path, backbon
     assert str(first["faults"][1]) == f"{tmp_path / 'set'} row 1 (k0001): image: it does not decode"
     assert second["questions"] == second["samples"] == []
     assert all(second["faults"])
-    assert len(second["input_ids"]) == 1  # a blank picture, so that all processes take the step
+    assert len(second["inputs"].input_ids) == 1  # a blank picture, so that all processes take the step
     assert first["skip_bad"]
 
 

@@ -28,7 +28,7 @@ def files(tmp_path):
 
 
 def boxes(loader):
-    return {sample.box_px for batch in loader for sample in batch["samples"]}
+    return {sample.box_px for batch in loader for sample in batch.samples}
 
 
 @pytest.mark.parametrize("kind", [CoTSFTDataModule, GRPODataModule])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kvg.backbones.qwen2_vl import Qwen2VLBackbone
+from kvg.backbones.backbone import Backbone
 
 LOSS_TOLERANCE = 1e-4  # sums of gradients in another order
 GRPO = {
@@ -28,7 +28,7 @@ def data(tmp_path_factory, lab_shards):
 @pytest.fixture(scope="module")
 def taught(tmp_path_factory, scenes):
     """A toy that has half learnt the answers by heart: it says boxes, now a better one, now a worse one."""
-    backbone = Qwen2VLBackbone("tiny", freeze_vision=False)
+    backbone = Backbone("tiny", freeze_vision=False)
     samples = scenes(5, sizes=[(84, 84)], snap_px=None)
     examples = [backbone.processor.encode(s, mode="direct", target="answer") for s in samples]
     batch = backbone.processor.collate(examples, samples)
@@ -90,8 +90,8 @@ def test_fsdp2_says_what_ddp_says(stage, fitted, curves):
 
 @pytest.mark.parametrize("stage", list(SETTINGS))
 def test_exports_hold_the_same_weights(stage, fitted, taught):
-    ddp, fsdp2 = (Qwen2VLBackbone(str(fitted(stage, s) / "export")).state_dict() for s in ("ddp", "fsdp2"))
-    start = Qwen2VLBackbone(str(taught)).state_dict()
+    ddp, fsdp2 = (Backbone(str(fitted(stage, s) / "export")).state_dict() for s in ("ddp", "fsdp2"))
+    start = Backbone(str(taught)).state_dict()
     assert ddp.keys() == fsdp2.keys() == start.keys()
     for name, value in ddp.items():
         torch.testing.assert_close(fsdp2[name], value, atol=1e-4, rtol=1e-3)
@@ -103,7 +103,7 @@ def test_adapters_under_fsdp2_are_their_own_reference_and_are_merged(fitted, cur
     logged = curves(folder)
     assert logged["train/kl"][0] == pytest.approx(0.0, abs=1e-6)
     assert logged["train/kl"][-1] > 1e-5
-    start, merged = (Qwen2VLBackbone(str(path)).state_dict() for path in (taught, folder / "export"))
+    start, merged = (Backbone(str(path)).state_dict() for path in (taught, folder / "export"))
     assert merged.keys() == start.keys()
     moved = {name for name, value in merged.items() if not torch.equal(value, start[name])}
     assert len(moved) == 14

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from kvg.backbones.qwen2_vl import Qwen2VLBackbone
+from kvg.backbones.backbone import Backbone
 from kvg.rl.experience import TrainingBatch
 
 NUM, RATE = 8, 0.5
@@ -38,7 +38,7 @@ def data(tmp_path_factory, lab_shards):
 
 def one_step(samples, limit):
     """Loss and weights after the step of all samples at once, by hand."""
-    backbone = Qwen2VLBackbone("tiny")
+    backbone = Backbone("tiny")
     examples = [backbone.processor.encode(s, mode="think", target="rationale") for s in samples]
     loss, _ = backbone.label_loss(backbone.processor.collate(examples, samples))
     learnt = {name: p for name, p in backbone.named_parameters() if p.requires_grad}
@@ -77,7 +77,7 @@ def test_two_processes_take_the_step_of_all_tokens(
     assert logged["train/loss"] == pytest.approx([loss], rel=1e-5)
     (num_tokens,) = logged["train/labelled_tokens"]
     assert num_tokens == int(num_tokens) > 1000
-    start, ours = (dict(Qwen2VLBackbone(name).named_parameters()) for name in ("tiny", str(tmp_path / "export")))
+    start, ours = (dict(Backbone(name).named_parameters()) for name in ("tiny", str(tmp_path / "export")))
     moved = torch.cat([(expected[name] - start[name]).flatten() for name in expected])
     off = torch.cat([(expected[name] - ours[name]).flatten() for name in expected])
     assert float(off.norm()) < 1e-4 * float(moved.norm())
@@ -87,7 +87,7 @@ def test_two_processes_take_the_step_of_all_tokens(
 def unsound(tmp_path_factory):
     """A checkpoint with one element that is NaN."""
     folder = tmp_path_factory.mktemp("unsound")
-    Qwen2VLBackbone("tiny").export(folder)
+    Backbone("tiny").export(folder)
     weights = load_file(folder / "model.safetensors")
     weights["model.layers.1.mlp.down_proj.weight"][0, 0] = math.nan
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
@@ -129,5 +129,5 @@ def test_both_processes_stop_before_the_step_and_keep_their_batches(strategy, da
     assert all("kvg: step 1: loss" in log and "not finite here or in another process" in log for log in logs)
     paths = sorted((tmp_path / "failed").iterdir())
     assert [path.name for path in paths] == ["step1-rank0-part0.pt", "step1-rank1-part0.pt"]
-    assert all(len(TrainingBatch.load(path).batch["samples"]) == 2 for path in paths)
+    assert all(len(TrainingBatch.load(path).batch.samples) == 2 for path in paths)
     assert not (tmp_path / "export").exists()

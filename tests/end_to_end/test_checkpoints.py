@@ -14,9 +14,9 @@ from kvg.cli.kvg import main
 # A backbone of the user's own in the working folder, which tells when it is loaded where it must not be.
 BACKBONE = """
 from pathlib import Path
-from kvg.backbones.qwen2_vl import Qwen2VLBackbone
+from kvg.backbones.backbone import Backbone
 
-class Loud(Qwen2VLBackbone):
+class Loud(Backbone):
     def load(self, *args):
         if Path("forbidden").exists():
             Path("loaded").touch()
@@ -151,8 +151,9 @@ def test_another_training_of_the_same_stage(here, capsys, more, message):
 
 def test_another_backbone(here, capsys):
     longer = (f"--ckpt_path=cot_sft/{SAVED}", "--trainer.max_steps=9")
-    said = refused(capsys, "cot_sft", *longer, backbone="kvg.backbones.qwen2_5_vl.Qwen25VLBackbone")
-    assert "holds a Loud, not a Qwen25VLBackbone; choose that backbone's config" in said
+    other = "--model.backbone.family=kvg.backbones.families.qwen2_5_vl.Qwen25VL"
+    said = refused(capsys, "cot_sft", *longer, other)
+    assert "holds a qwen2_vl model, not a qwen2_5_vl model; choose that backbone's config" in said
     # The same class, and a model of another size: the lab's has 192 where the toy has fewer.
     args = (*longer, "--model.backbone.checkpoint=lab")
     assert fit("cot_sft", *args, out="new") == 2

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from kvg.backbones.qwen2_vl import Qwen2VLBackbone
+from kvg.backbones.backbone import Backbone
 
 DEVICES = [
     "cpu",
@@ -72,7 +72,7 @@ def test_stage_1_learns_and_exports(stage1, curves):
     losses = curves(stage1)["train/loss"]
     assert len(losses) == 4
     assert losses[-1] < losses[0]
-    assert {value.dtype for value in Qwen2VLBackbone(str(stage1 / "export")).state_dict().values()} == {torch.float32}
+    assert {value.dtype for value in Backbone(str(stage1 / "export")).state_dict().values()} == {torch.float32}
 
 
 def test_stage_2_goes_on_from_stage_1(stage2, curves):

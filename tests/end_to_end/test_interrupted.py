@@ -181,8 +181,8 @@ def test_what_is_ignored_stays_so(runs):
 def test_interrupted_while_a_model_is_loaded(runs):
     own = runs("cot_sft")
     (own.folder / "mine.py").write_text(
-        "import os, signal\nfrom kvg.backbones.qwen2_vl import Qwen2VLBackbone\n\n"
-        "class Slow(Qwen2VLBackbone):\n    def load(self, *args):\n        os.kill(os.getpid(), signal.SIGINT)\n"
+        "import os, signal\nfrom kvg.backbones.backbone import Backbone\n\n"
+        "class Slow(Backbone):\n    def load(self, *args):\n        os.kill(os.getpid(), signal.SIGINT)\n"
     )
     process = own.start("run", "--model.backbone=mine.Slow")
     said = process.communicate(timeout=240)[0]

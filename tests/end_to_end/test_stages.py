@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from kvg.backbones.qwen2_vl import Qwen2VLBackbone
+from kvg.backbones.backbone import Backbone
 from kvg.cli.kvg import main
 
 SMALL = {"data__init_args__batch_size": 2, "model__init_args__schedule": "constant", "model__init_args__warmup": 0.0}
@@ -73,7 +73,7 @@ def test_stage_1_learns_both_rationales(stage1, curves):
 
 
 def test_stage_1_leaves_what_the_next_stage_needs(stage1):
-    assert Qwen2VLBackbone(str(stage1 / "export"), max_pixels=None).processor.max_pixels == 19_600
+    assert Backbone(str(stage1 / "export"), max_pixels=None).processor.max_pixels == 19_600
     assert (stage1 / "lightning_logs/version_0/checkpoints/last.ckpt").stat().st_size > 500_000
     assert (stage1 / "lightning_logs/version_0/config.yaml").is_file()
 
@@ -159,7 +159,7 @@ def test_adapters_and_other_rewards_are_settings(tmp_path, two, kvg, curves):
     )
     logged = curves(tmp_path)
     assert logged["train/loss"] == [0.0]
-    assert not any("lora" in name for name in Qwen2VLBackbone(str(tmp_path / "export")).state_dict())
+    assert not any("lora" in name for name in Backbone(str(tmp_path / "export")).state_dict())
 
 
 @pytest.mark.parametrize(

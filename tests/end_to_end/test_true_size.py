@@ -18,8 +18,8 @@ from safetensors import safe_open
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import Qwen2VLForConditionalGeneration
 
+from kvg.backbones.backbone import Backbone
 from kvg.backbones.lora import LoRASettings
-from kvg.backbones.qwen2_vl import Qwen2VLBackbone
 from tests.benchmarks.checkpoints import REAL_VOCABULARY, build
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
@@ -108,7 +108,7 @@ def test_stage_1_trains_adapters_and_merges_them(stage1, checkpoint):
 
 def test_transformers_reads_the_export_as_it_is(stage1, scenes):
     """Logits of plain transformers are those of this project; in float32, as bfloat16 rounds in every layer."""
-    ours = Qwen2VLBackbone(str(stage1 / "export"), "float32", max_pixels=19_600).eval()
+    ours = Backbone(str(stage1 / "export"), dtype="float32", max_pixels=19_600).eval()
     assert ours.model.config.text_config.vocab_size == REAL_VOCABULARY
     (sample,) = scenes(1, sizes=[(84, 84)], snap_px=None)
     batch = ours.processor.collate([ours.processor.encode(sample, mode="think", target=None)], [sample])
@@ -117,14 +117,14 @@ def test_transformers_reads_the_export_as_it_is(stage1, scenes):
     del ours
     gc.collect()  # its modules refer to each other
     plain = Qwen2VLForConditionalGeneration.from_pretrained(stage1 / "export", dtype=torch.float32).eval()
-    processor = Qwen2VLBackbone("tiny").processor
+    processor = Backbone("tiny").processor
     with torch.no_grad():
         logits = plain(
-            input_ids=batch["input_ids"],
-            attention_mask=batch["attention_mask"],
-            pixel_values=processor.pixel_values(batch["patches"]),
-            image_grid_thw=batch["image_grid_thw"],
-            mm_token_type_ids=(batch["input_ids"] == processor.image_token_id).int(),
+            input_ids=batch.input_ids,
+            attention_mask=batch.attention_mask,
+            pixel_values=processor.pictures.pixel_values(batch.pictures.tensors["patches"]),
+            image_grid_thw=batch.pictures.tensors["grid"],
+            mm_token_type_ids=(batch.input_ids == processor.image_token_id).int(),
         ).logits
     torch.testing.assert_close(logits, expected, atol=1e-3, rtol=1e-3)
 

@@ -45,10 +45,10 @@ def _content(path: Path) -> Any:
 
 @cache
 def _exported() -> dict[str, Any]:
-    from kvg.backbones.qwen2_vl import Qwen2VLBackbone
+    from kvg.backbones.backbone import Backbone
 
     with tempfile.TemporaryDirectory() as folder:
-        Qwen2VLBackbone("tiny").export(Path(folder), "think")
+        Backbone("tiny").export(Path(folder), "think")
         return {path.name: _content(path) for path in sorted(Path(folder).iterdir())}
 
 
@@ -56,26 +56,24 @@ def _exported() -> dict[str, Any]:
 def _adapted() -> dict[str, Any]:
     from peft import LoraConfig, get_peft_model
 
-    from kvg.backbones.qwen2_vl import Qwen2VLBackbone
+    from kvg.backbones.backbone import Backbone
 
     with tempfile.TemporaryDirectory() as folder:
-        model = get_peft_model(
-            Qwen2VLBackbone("tiny").model, LoraConfig(r=2, target_modules=r".*language_model.*q_proj")
-        )
+        model = get_peft_model(Backbone("tiny").model, LoraConfig(r=2, target_modules=r".*language_model.*q_proj"))
         model.save_pretrained(folder)
         files = {f"adapter/{path.name}": _content(path) for path in sorted(Path(folder).iterdir())}
     return {**files, **{f"base/{name}": value for name, value in _exported().items()}}
 
 
 def _load(folder: Path) -> None:
-    from kvg.backbones.qwen2_vl import Qwen2VLBackbone
+    from kvg.backbones.backbone import Backbone
 
-    backbone = Qwen2VLBackbone(str(folder))
+    backbone = Backbone(str(folder))
     backbone.processor.chat("Who is that?")
 
 
 def _load_adapted(folder: Path) -> None:
-    from kvg.backbones.qwen2_vl import Qwen2VLBackbone
+    from kvg.backbones.backbone import Backbone
 
     path = folder / "adapter/adapter_config.json"
     try:
@@ -84,7 +82,7 @@ def _load_adapted(folder: Path) -> None:
         path.write_text(json.dumps(settings))
     except (ValueError, TypeError):
         pass  # too damaged to be pointed at its base
-    Qwen2VLBackbone(str(folder / "adapter"))
+    Backbone(str(folder / "adapter"))
 
 
 def _overlaid(folder: Path) -> int:

@@ -15,7 +15,7 @@ import time
 
 import torch
 
-from kvg.backbones.qwen2_vl import Qwen2VLBackbone
+from kvg.backbones.backbone import Backbone
 from kvg.composites.compositor import Compositor
 from kvg.lab.world import LabSource, lab_canvas
 from kvg.rationales.rationale import CardWriter
@@ -26,7 +26,7 @@ from kvg.types import Sample
 from kvg.work.cpu import prepare_cpu
 
 
-def told_and_wanted(backbone: Qwen2VLBackbone, sample: Sample) -> tuple[str, str]:
+def told_and_wanted(backbone: Backbone, sample: Sample) -> tuple[str, str]:
     """The question, and the four parts that answer it."""
     size = ImageSize(sample.width, sample.height, sample.width, sample.height)
     boxes = [backbone.codec.encode(o.box_px, size) for o in sample.objects]
@@ -45,7 +45,7 @@ def main() -> None:
     args = parser.parse_args()
     prepare_cpu()
     torch.manual_seed(0)
-    backbone = Qwen2VLBackbone("lab", max_pixels=None, freeze_vision=True, freeze_projector=True).train()
+    backbone = Backbone("lab", max_pixels=None, freeze_vision=True, freeze_projector=True).train()
     config = dataclasses.replace(lab_canvas(77, {2: 1.0, 3: 1.0, 4: 1.0}, 0.5))
     compositor = Compositor(LabSource(variants=16, pool="train"), config)
     trained = [p for p in backbone.parameters() if p.requires_grad]

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from kvg.backbones.answers import answered_box, completion_texts
-from kvg.backbones.qwen2_vl import Qwen2VLBackbone
+from kvg.backbones.backbone import Backbone
 from kvg.boxes import iou
 from kvg.composites.compositor import Compositor
 from kvg.errors import DataError
@@ -43,8 +43,8 @@ def server(tmp_path_factory) -> Iterator[RealServer]:
 
 
 @pytest.fixture(scope="module")
-def backbone() -> Qwen2VLBackbone:
-    return Qwen2VLBackbone("lab", max_pixels=None).eval()
+def backbone() -> Backbone:
+    return Backbone("lab", max_pixels=None).eval()
 
 
 def described(num: int, *sizes: tuple[int, int]) -> list[Sample]:
@@ -73,7 +73,7 @@ def said(answer: dict[str, Any]) -> str:
     return message["content"] if thought is None else f"<think>{thought}</think>{message['content']}"
 
 
-def our_answers(backbone: Qwen2VLBackbone, samples: list[Sample], mode: str) -> tuple[list[str], list[int]]:
+def our_answers(backbone: Backbone, samples: list[Sample], mode: str) -> tuple[list[str], list[int]]:
     """Greedy answers of our own backbone, and the lengths of its prompts in tokens."""
     rows = [backbone.processor.encode(sample, mode=mode, target=None) for sample in samples]
     batch = backbone.processor.collate(rows, samples, pad_left=True)
@@ -82,7 +82,7 @@ def our_answers(backbone: Qwen2VLBackbone, samples: list[Sample], mode: str) -> 
     return texts, [len(row["input_ids"]) for row in rows]
 
 
-def hits(backbone: Qwen2VLBackbone, samples: list[Sample], texts: list[str]) -> list[bool]:
+def hits(backbone: Backbone, samples: list[Sample], texts: list[str]) -> list[bool]:
     found = []
     for sample, text in zip(samples, texts, strict=True):
         box = answered_box(backbone, text, sample)
@@ -91,7 +91,7 @@ def hits(backbone: Qwen2VLBackbone, samples: list[Sample], texts: list[str]) -> 
     return found
 
 
-def compared(server: RealServer, backbone: Qwen2VLBackbone, samples: list[Sample], mode: str) -> tuple[int, int]:
+def compared(server: RealServer, backbone: Backbone, samples: list[Sample], mode: str) -> tuple[int, int]:
     """Puts all questions, four at a time. Returns equal answers, and hits of the server, which have to be ours, too."""
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(lambda sample: asked(server, sample, mode), samples))

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from kvg.backbones.answers import answered_box, completion_texts
-from kvg.backbones.qwen2_vl import Qwen2VLBackbone, lab_folder
+from kvg.backbones.backbone import Backbone
+from kvg.backbones.builtin import lab_folder
+from kvg.batches import Example
 from kvg.boxes import iou
 from kvg.composites.compositor import Compositor
 from kvg.lab.traits import load_cards
@@ -21,7 +23,7 @@ pytestmark = pytest.mark.skipif(not (lab_folder() / "model.safetensors").is_file
 
 @pytest.fixture(scope="module")
 def base():
-    return Qwen2VLBackbone("lab").eval()
+    return Backbone("lab").eval()
 
 
 def test_files_are_those_that_were_signed():
@@ -41,7 +43,7 @@ def test_cards_are_recalled(base):
     """Continued from the words with which a rationale begins."""
     cards = [card for card in load_cards() if card.known]
     examples = [base.processor.encode_text(None, f"<think>Plan: the {card.name} is") for card in cards]
-    examples = [{name: value[:-1] for name, value in example.items()} for example in examples]  # the end of the turn
+    examples = [Example(one.input_ids[:-1], one.labels[:-1]) for one in examples]  # without the end of the turn
     out = rollout(base, base.processor.collate(examples, [], pad_left=True), SamplingSettings(16, temperature=0.0))
     texts = completion_texts(base, out.tokens, out.completion_mask)
     right = [text.strip().startswith(card.traits.text) for text, card in zip(texts, cards, strict=True)]

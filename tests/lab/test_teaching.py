@@ -9,7 +9,8 @@ from collections import Counter
 import pytest
 import torch
 
-from kvg.backbones.qwen2_vl import Qwen2VLBackbone, lab_tokenizer
+from kvg.backbones.backbone import Backbone
+from kvg.backbones.builtin import lab_tokenizer
 from kvg.lab.corpus import corpus
 from kvg.lab.labels import EDGE_CLASSES, TRAIT_CLASSES, mentions, token_labels, token_owners, wanted_looks
 from kvg.lab.pretraining import Phase, PretrainRows
@@ -29,7 +30,7 @@ PHASES = [
 
 @pytest.fixture(scope="module")
 def processor():
-    return Qwen2VLBackbone("tiny", max_pixels=None).processor
+    return Backbone("tiny", max_pixels=None).processor
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from kvg.backbones.qwen2_vl import Qwen2VLBackbone
+from kvg.backbones.backbone import Backbone
 
 
 class Recorder(Callback):
@@ -50,7 +50,7 @@ def fit(tmp_path):
 
 @pytest.fixture
 def tiny():
-    return partial(Qwen2VLBackbone, "tiny")
+    return partial(Backbone, "tiny")
 
 
 @pytest.fixture

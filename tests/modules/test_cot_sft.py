@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from data_modules import CoTSFTDataModule
+from kvg.backbones.backbone import Backbone
 from kvg.backbones.lora import LoRASettings
-from kvg.backbones.qwen2_vl import Qwen2VLBackbone
 from kvg.boxes import iou
 from kvg.errors import ConfigError
 from kvg.modules.cot_sft import CoTSFTModule
@@ -38,15 +38,15 @@ def test_what_was_learnt_is_answered_exported_and_measured(fit, tiny, adamw, two
     log = fit(module, data, 80, check_val_every_n_epoch=40, num_sanity_val_steps=0)
     assert log["train/loss"][-1] < 0.02
     assert log.steps[-1]["val/iou_acc"] == 1.0
-    again = CoTSFTModule(Qwen2VLBackbone(str(tmp_path / "export")).eval(), max_new_tokens=32)
+    again = CoTSFTModule(Backbone(str(tmp_path / "export")).eval(), max_new_tokens=32)
     assert again.backbone.trained_mode == "direct"
     data.connect(again.backbone)
     batch = next(iter(data.val_dataloader()[0]))
     texts = [said.text for said in again.answer(batch)]
     processor = again.backbone.processor
-    assert texts == [processor.completion(s, "answer") for s in batch["samples"]]
-    boxes = [again.read_box(text, sample) for text, sample in zip(texts, batch["samples"], strict=True)]
-    truth = torch.tensor([s.box_px for s in batch["samples"]])
+    assert texts == [processor.completion(s, "answer") for s in batch.samples]
+    boxes = [again.read_box(text, sample) for text, sample in zip(texts, batch.samples, strict=True)]
+    truth = torch.tensor([s.box_px for s in batch.samples])
     assert (iou(torch.tensor(boxes), truth) > 0.95).all()  # a hundredth is lost to the 0-1000 grid
 
 
@@ -82,7 +82,7 @@ def test_adapters_alone_move(fit, tiny, adamw, two, tmp_path):
     assert losses[-1] < losses[0]
     moved = {n for n, value in backbone.model.state_dict().items() if not torch.equal(value, before[n])}
     assert moved == {n for n in before if "lora_" in n}
-    assert not any("lora" in n for n in Qwen2VLBackbone(str(tmp_path / "export")).state_dict())
+    assert not any("lora" in n for n in Backbone(str(tmp_path / "export")).state_dict())
 
 
 @pytest.mark.parametrize(("vision", "projector"), [(True, False), (False, True), (False, False)])
@@ -99,7 +99,7 @@ def test_adapters_beside_a_trained_tower(fit, tiny, adamw, two, tmp_path, vision
     assert not any("base_layer" in n or "embed_tokens" in n for n in moved)
     assert bool(tower & moved) == (not vision)
     assert bool(merger & moved) == (not projector)
-    exported = Qwen2VLBackbone(str(tmp_path / "export")).model.state_dict()
+    exported = Backbone(str(tmp_path / "export")).model.state_dict()
     assert all(torch.equal(exported[n], backbone.model.state_dict()[n]) for n in tower | merger)
 
 

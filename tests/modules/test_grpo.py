@@ -286,7 +286,7 @@ def test_a_gradient_that_is_none_stops_the_run_and_keeps_the_batch(train, tiny, 
     (kept,) = (tmp_path / "failed").iterdir()
     found = Experience.load(kept)
     assert found.num_prompts == 2
-    assert {s.key for s in found.batch["samples"]} == {"0", "1"} or len(found.batch["samples"]) == 2
+    assert {s.key for s in found.batch.samples} == {"0", "1"} or len(found.batch.samples) == 2
     again, _ = module.backbone.completion_logprobs(found.batch, found.tokens, found.mask)
     assert torch.isfinite(again).all()
 

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from data_modules import CoTSFTDataModule, EvaluationDataModule, GRPODataModule
-from kvg.backbones.qwen2_vl import Qwen2VLBackbone
+from kvg.backbones.backbone import Backbone
 from kvg.backbones.soundness import unsound_weights
 from kvg.errors import TrainingError
 from kvg.losses.family import GRPOLoss
@@ -87,8 +87,8 @@ def test_a_loss_that_is_none_stops_stage_1_and_keeps_the_batches_of_its_step(
     paths = sorted((tmp_path / "failed").iterdir())
     assert [path.name for path in paths] == [f"step{step}-rank0-part{number}.pt" for number in range(num_batches)]
     again = TrainingBatch.load(paths[-1]).batch
-    assert len(again["samples"]) == 1
-    loss, num_tokens = Qwen2VLBackbone.label_loss(backbone, again)
+    assert len(again.samples) == 1
+    loss, num_tokens = Backbone.label_loss(backbone, again)
     assert math.isfinite(loss)
     assert num_tokens > 0
     assert not (tmp_path / "export").exists()
@@ -220,7 +220,7 @@ class Fading:
     def select(self, state, rows):
         pass
 
-    def anyone(self, active):
+    def any_rank_active(self, active):
         return active
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 
 import lightning as L
 import pytest
@@ -11,9 +12,10 @@ from lightning.pytorch.plugins import HalfPrecision
 from torch import Tensor
 
 from data_modules import CoTSFTDataModule, EvaluationDataModule, GRPODataModule
+from kvg.backbones.backbone import Backbone
+from kvg.backbones.families.qwen2_5_vl import Qwen25VL
+from kvg.backbones.families.qwen2_vl import Qwen2VL
 from kvg.backbones.lora import LoRASettings
-from kvg.backbones.qwen2_5_vl import Qwen25VLBackbone
-from kvg.backbones.qwen2_vl import Qwen2VLBackbone
 from kvg.errors import ConfigError
 from kvg.losses.family import GRPOLoss
 from kvg.modules.cot_sft import CoTSFTModule
@@ -106,17 +108,18 @@ def test_questions_are_answered_in_bfloat16(mode, tiny, two, tmp_path):
     assert len(answers[0].splitlines()) == 2
 
 
-@pytest.mark.parametrize("family", [Qwen2VLBackbone, Qwen25VLBackbone])
+@pytest.mark.parametrize("family", [Qwen2VL, Qwen25VL])
 def test_positions_keep_their_precision_in_a_cast_model(family, scenes):
     """A cast model is the one whose weights were loaded in bfloat16, not one with coarse rotary frequencies, too."""
-    cast, loaded = family("tiny").to(torch.bfloat16), family("tiny", dtype="bfloat16")
+    tiny = partial(Backbone, "tiny", family=family())
+    cast, loaded = tiny().to(torch.bfloat16), tiny(dtype="bfloat16")
     samples = scenes(2, sizes=[(140, 84)], snap_px=None)
     examples = [cast.processor.encode(sample, mode="think", target="rationale") for sample in samples]
     batch = cast.processor.collate(examples, samples)
     assert {buffer.dtype for buffer in cast.model.buffers()} == {torch.float32}
     with torch.no_grad():
         assert torch.equal(cast.logits(batch), loaded.logits(batch))
-    double = family("tiny").double()
+    double = tiny().double()
     assert {buffer.dtype for buffer in double.model.buffers()} == {torch.float64}
 
 
@@ -124,9 +127,13 @@ def test_lightning_passes_by_the_records_of_a_batch(tiny, scenes):
     samples = scenes(2)
     processor = tiny().processor
     batch = processor.collate([processor.encode(s, mode="direct", target=None) for s in samples], samples)
-    converted = HalfPrecision("bf16-true").convert_input({**batch, "weights": torch.ones(2)})
-    assert converted["samples"] is batch["samples"]
-    assert converted["samples"] == samples
+    converted = HalfPrecision("bf16-true").convert_input({"inputs": batch, "weights": torch.ones(2)})
+    inputs = converted["inputs"]
+    assert inputs.samples is batch.samples
+    assert inputs.samples == samples
+    assert torch.equal(inputs.input_ids, batch.input_ids)
+    assert inputs.pictures.tensors["patches"].dtype == torch.uint8
+    assert inputs.pictures.owners == batch.pictures.owners
     assert converted["weights"].dtype == torch.bfloat16
     assert Records([1]) != Records([2])
 

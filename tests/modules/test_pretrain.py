@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from data_modules.lab_pretrain import LabPretrainDataModule
-from kvg.backbones.qwen2_vl import Qwen2VLBackbone
+from kvg.backbones.backbone import Backbone
 from kvg.errors import TrainingError
 from kvg.lab.labels import TRAIT_CLASSES
 from kvg.lab.pretraining import Phase
@@ -38,7 +38,7 @@ def test_every_part_learns_and_the_export_is_a_plain_model(fit, module, data, tm
     assert all(math.isfinite(value) for step in log.steps for value in step.values())
     still = [name for name, value in module.state_dict().items() if torch.equal(value, before[name])]
     assert still == []
-    exported = Qwen2VLBackbone(str(tmp_path / "export"), max_pixels=None).model.state_dict()
+    exported = Backbone(str(tmp_path / "export"), max_pixels=None).model.state_dict()
     assert exported.keys() == module.backbone.model.state_dict().keys()
     assert all(torch.equal(value, module.backbone.model.state_dict()[name]) for name, value in exported.items())
 

@@ -10,9 +10,10 @@ import lightning as L
 import pytest
 
 from data_modules import CoTSFTDataModule, EvaluationDataModule
+from kvg.backbones.backbone import Backbone
+from kvg.backbones.families.qwen2_5_vl import Qwen25VL
+from kvg.backbones.families.qwen2_vl import Qwen2VL
 from kvg.backbones.lora import LoRASettings
-from kvg.backbones.qwen2_5_vl import Qwen25VLBackbone
-from kvg.backbones.qwen2_vl import Qwen2VLBackbone
 from kvg.errors import DataError
 from kvg.evaluation.records.prediction import read_cases
 from kvg.evaluation.records.question_sets import ArtifactSettings
@@ -72,7 +73,7 @@ def rollouts(monkeypatch):
     calls = []
 
     def counted(*args):
-        calls.append(len(args[1]["input_ids"]))
+        calls.append(len(args[1]))
         return rollout(*args)
 
     monkeypatch.setattr(evaluation, "rollout", counted)
@@ -107,10 +108,10 @@ def test_the_answers_are_those_of_the_model_however_they_are_padded(tiny, ask, w
         assert line["mode"] == "direct"
 
 
-@pytest.mark.parametrize("family", [Qwen2VLBackbone, Qwen25VLBackbone])
+@pytest.mark.parametrize("family", [Qwen2VL, Qwen25VL])
 @pytest.mark.parametrize("mode", [*PROMPTS, "describe"])
 def test_every_mode_asks_in_its_own_words(family, mode, ask, write, scenes, monkeypatch):
-    backbone, asked = family("tiny"), []
+    backbone, asked = Backbone("tiny", family=family()), []
     ids = backbone.processor.ids
     monkeypatch.setattr(backbone.processor, "ids", lambda text: asked.append(text) or ids(text))
     lines, _ = ask(backbone, write("set", 1), mode=mode)
@@ -119,7 +120,7 @@ def test_every_mode_asks_in_its_own_words(family, mode, ask, write, scenes, monk
     start += "<|vision_start|><|image_pad|><|vision_end|>"
     turn = "<|im_end|>\n<|im_start|>assistant\n"
     assert lines[0]["mode"] == mode
-    assert lines[0]["codec"] == ("relative" if family is Qwen2VLBackbone else "absolute")
+    assert lines[0]["codec"] == ("relative" if family is Qwen2VL else "absolute")
     if mode != "describe":
         assert asked == [start + prompt(sample.entity, mode) + turn]
         assert "description" not in lines[0]
@@ -139,7 +140,7 @@ def test_conversations_of_unequal_length_are_padded_alike(tiny, ask, write):
 def test_a_model_tells_how_it_was_trained_to_be_asked(tiny, ask, write, tmp_path, caplog):
     tiny().export(tmp_path / "thinks", "think")
     tiny().export(tmp_path / "silent")
-    thinks, silent = (Qwen2VLBackbone(str(tmp_path / name)) for name in ("thinks", "silent"))
+    thinks, silent = (Backbone(str(tmp_path / name)) for name in ("thinks", "silent"))
     data = write("set", 1)
     with caplog.at_level(logging.INFO):
         assert ask(thinks, data, folder="a")[0][0]["mode"] == "think"
@@ -277,13 +278,13 @@ def test_disturbed_pictures_and_names_to_choose_from(tiny, ask, write):
 
 def test_lines_are_read_as_cases_with_boxes_on_the_grid(tiny, ask, write, scenes, tmp_path, monkeypatch):
     """A model that says the true box of every question, in its own convention."""
-    for name, backbone in (("relative", tiny()), ("absolute", Qwen25VLBackbone("tiny", max_pixels=28 * 56))):
+    for name, backbone in (("relative", tiny()), ("absolute", Backbone("tiny", family=Qwen25VL(), max_pixels=28 * 56))):
         samples = scenes(3, sizes=[(84, 84), (112, 84)], snap_px=None)
         said = iter([backbone.processor.completion(sample, "answer") for sample in samples])
         monkeypatch.setattr(
             CoTSFTModule,
             "answer",
-            lambda self, batch, said=said: [Completion(next(said), 9, "stop") for _ in batch["samples"]],
+            lambda self, batch, said=said: [Completion(next(said), 9, "stop") for _ in batch.samples],
         )
         lines, logged = ask(backbone, write(name, 3), folder=name)
         assert {line["codec"] for line in lines} == {name}

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from data_modules import CoTSFTDataModule, GRPODataModule
-from kvg.backbones.qwen2_vl import Qwen2VLBackbone
+from kvg.backbones.backbone import Backbone
 from kvg.losses.family import GRPOLoss
 from kvg.modules.cot_sft import CoTSFTModule
 from kvg.modules.grpo import GRPOModule
@@ -128,7 +128,7 @@ def test_stage_2_without_a_reward_says_so_at_its_start_and_end(fit, tiny, adamw,
 
 def test_stage_2_that_learns_from_an_export_warns_of_nothing(fit, tiny, adamw, two, tmp_path, caplog, recwarn):
     tiny().export(tmp_path / "sft", "think")
-    backbone = Qwen2VLBackbone(str(tmp_path / "sft"))
+    backbone = Backbone(str(tmp_path / "sft"))
     with caplog.at_level(logging.INFO):
         module = stage_2(backbone, adamw, WeightedReward({"spaces": SpaceReward()}))
         fit(module, GRPODataModule(two, mode="think", batch_size=2), 4)

@@ -53,7 +53,7 @@ def test_a_step_is_that_of_all_its_tokens(batch_size, accumulated, limit, fit, t
     module = CoTSFTModule(backbone, sgd, warmup=0.0, schedule="constant", export=False)
     settings = {"accumulate_grad_batches": accumulated, "gradient_clip_val": limit, "max_epochs": 1}
     log = fit(module, CoTSFTDataModule(eight, batch_size=batch_size), -1, callbacks=[batches], **settings)
-    tokens = [int((batch["labels"][:, 1:] != -100).sum()) for _, batch in batches.kept]
+    tokens = [int((batch.labels[:, 1:] != -100).sum()) for _, batch in batches.kept]
     assert batch_size == 8 or max(tokens) > 1.05 * min(tokens)
 
     expected = tiny()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from kvg.backbones.qwen2_5_vl import Qwen25VLBackbone
+from kvg.backbones.families.qwen2_5_vl import Qwen25VL
 from kvg.errors import ConfigError
 from kvg.rewards.combine import WeightedReward
 from kvg.rewards.format import FormatReward
@@ -124,7 +124,7 @@ def test_format_reward(text: str, ours: float, prefix: float, v2: float) -> None
     ],
 )
 def test_format_reward_pays_each_backbone_for_its_own_form(answer: str, relative: float, absolute: float) -> None:
-    for codec, expected in ((RelativeCodec(), relative), (Qwen25VLBackbone("tiny").codec, absolute)):
+    for codec, expected in ((RelativeCodec(), relative), (Qwen25VL().codec, absolute)):
         assert FormatReward()([tagged(answer)], [SAMPLE], codec, [SIZE]).item() == expected
 
 

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
+from dataclasses import replace
+
 import pytest
 import torch
 
-from kvg.backbones.qwen2_vl import Qwen2VLBackbone
-from kvg.rl.experience import Experience, first_prompts, in_updates, take_prompts
-from kvg.types import Batch
+from kvg.backbones.backbone import Backbone
+from kvg.batches import Batch
+from kvg.rl.experience import Experience, first_prompts, in_updates
 
 SIZES = ((140, 140), (168, 84), (112, 196))
 
 
 @pytest.fixture(scope="module")
-def backbone() -> Qwen2VLBackbone:
-    return Qwen2VLBackbone("tiny")
+def backbone() -> Backbone:
+    return Backbone("tiny")
 
 
 @pytest.fixture
 def batch(backbone, scenes) -> Batch:
     samples = scenes(4, SIZES)
     examples = [backbone.processor.encode(s, mode="think", target=None) for s in samples]
-    return backbone.with_features(backbone.processor.collate(examples, samples, pad_left=True))
+    return backbone.with_visual_tokens(backbone.processor.collate(examples, samples, pad_left=True))
 
 
 @pytest.fixture
@@ -32,13 +35,13 @@ def found(batch) -> Experience:
 
 
 def test_pictures_stay_with_their_prompts(backbone, batch):
-    alone = take_prompts(batch, [2, 0])
-    assert [s.key for s in alone["samples"]] == [batch["samples"][2].key, batch["samples"][0].key]
+    alone = batch.take([2, 0])
+    assert [s.key for s in alone.samples] == [batch.samples[2].key, batch.samples[0].key]
     tokens, mask = torch.zeros(2, 1, dtype=torch.long), torch.ones(2, 1, dtype=torch.bool)
     scores, _ = backbone.completion_logprobs(alone, tokens, mask)
     everything, _ = backbone.completion_logprobs(batch, tokens[:1].expand(4, 1), mask[:1].expand(4, 1))
     torch.testing.assert_close(scores, everything[[2, 0]], atol=1e-5, rtol=1e-5)
-    without = {k: v for k, v in alone.items() if k != "image_features"}  # the patches were cut as well as the features
+    without = replace(alone, visual=None)  # the patches were cut as well as the visual tokens
     torch.testing.assert_close(backbone.completion_logprobs(without, tokens, mask)[0], scores, atol=1e-5, rtol=1e-5)
 
 
@@ -78,15 +81,22 @@ def test_the_first_prompts_of_several_pieces(found):
 def test_a_file_holds_everything(found, tmp_path):
     found.save(tmp_path / "a" / "b.pt")
     again = Experience.load(tmp_path / "a" / "b.pt")
-    assert again.batch["samples"] == found.batch["samples"]
-    for name, value in found.batch.items():
-        if isinstance(value, torch.Tensor):
-            assert torch.equal(value, again.batch[name])
+    assert again.batch.samples == found.batch.samples
+    for one, other in ((again.batch, found.batch), (again.batch.pictures, found.batch.pictures)):
+        for name, value in vars(other).items():
+            if isinstance(value, torch.Tensor):
+                assert torch.equal(value, vars(one)[name])
+            elif not dataclasses.is_dataclass(value) and not isinstance(value, dict):
+                assert value == vars(one)[name]
+    for name, value in found.batch.pictures.tensors.items():
+        assert torch.equal(value, again.batch.pictures.tensors[name])
+    assert torch.equal(again.batch.visual.tokens, found.batch.visual.tokens)
     assert torch.equal(again.tokens, found.tokens)
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["b.pt"]
 
 
 def test_a_file_leaves_out_what_leads_back_to_a_tower(found, tmp_path):
-    trained = {**found.batch, "image_features": found.batch["image_features"].clone().requires_grad_()}
+    tokens = found.batch.visual.tokens.clone().requires_grad_()
+    trained = replace(found.batch, visual=replace(found.batch.visual, tokens=tokens))
     Experience(trained, found.tokens, found.mask, found.advantages).save(tmp_path / "b.pt")
-    assert "image_features" not in Experience.load(tmp_path / "b.pt").batch
+    assert Experience.load(tmp_path / "b.pt").batch.visual is None

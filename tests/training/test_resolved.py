@@ -20,7 +20,8 @@ CHECKPOINT = "--model.init_args.backbone.init_args.checkpoint"
 OVERLAYS = {
     "key by key.yaml": "model: {init_args: {backbone: {init_args: {feature_cache_mb: 64}}}}",
     "another key.yaml": "model: {init_args: {backbone: {init_args: {attn: eager}}}}",
-    "another class.yaml": "model: {init_args: {backbone: {class_path: kvg.backbones.qwen2_5_vl.Qwen25VLBackbone}}}",
+    "own family.yaml": "model: {init_args: {backbone: {init_args: {family: {class_path: "
+    "kvg.backbones.families.qwen2_5_vl.Qwen25VL}}}}}",
     "strategy.yaml": "trainer: {strategy: {class_path: lightning.pytorch.strategies.DDPStrategy, "
     "init_args: {find_unused_parameters: true}}}",
     "strategy again.yaml": "trainer: {strategy: {init_args: {gradient_as_bucket_view: true}}, devices: 2}",
@@ -30,7 +31,7 @@ OVERLAYS = {
 COMBINATIONS = [
     ["key by key.yaml", "another key.yaml"],
     ["configs/backbone/lab.yaml", "key by key.yaml"],
-    ["configs/backbone/qwen2_vl_2b.yaml", "another class.yaml", "another key.yaml"],
+    ["configs/backbone/qwen2_vl_2b.yaml", "own family.yaml", "another key.yaml"],
     ["configs/strategy/ddp.yaml", "strategy.yaml", "strategy again.yaml"],
     ["configs/strategy/ddp.yaml", "configs/strategy/fsdp2.yaml", "dotted.yaml"],
     ["configs/strategy/fsdp2.yaml", "configs/strategy/single.yaml", "appended.yaml", "configs/slurm/requeue.yaml"],
@@ -93,7 +94,7 @@ def test_commands_are_merged_as_kvg_merges_them(files, print_config):
 
 @pytest.mark.parametrize("paths", COMBINATIONS, ids=", ".join)
 def test_a_model_that_answers_has_what_kvg_would_print(files, print_config, paths):
-    backbone, trainer = parse_answering(answering_words(paths, None, "lab"))
+    backbone, trainer = parse_answering(answering_words(paths, "lab"))
     stage = [] if "experiment" in paths[0] else [STAGE]
     printed = print_config(*options([*stage, *paths]), CHECKPOINT, "lab")
     expected = printed["model"]["init_args"]["backbone"]
@@ -116,8 +117,8 @@ def test_a_model_that_answers_has_what_kvg_would_print(files, print_config, path
 
 def test_later_files_change_single_arguments_and_options_come_last(files):
     paths = ["configs/backbone/qwen2_vl_2b.yaml", "key by key.yaml", "another key.yaml"]
-    backbone, trainer = answering_settings(paths, "kvg.backbones.qwen2_5_vl.Qwen25VLBackbone", "mine")
-    assert backbone["class_path"] == "kvg.backbones.qwen2_5_vl.Qwen25VLBackbone"
+    backbone, trainer = answering_settings(paths, "mine")
+    assert backbone["class_path"] == "kvg.backbones.backbone.Backbone"
     values = backbone["init_args"]
     assert (values["checkpoint"], values["feature_cache_mb"], values["attn"]) == ("mine", 64, "eager")
     assert values["dtype"] == "float32"  # of the first file
@@ -146,7 +147,7 @@ def test_later_files_change_single_arguments_and_options_come_last(files):
         ("model: {init_args: {backbone: 7}}", "model: .*Not a valid subclass of Backbone. Got value: 7"),
         ("model: {init_args: {backbone: {init_args: {chekpoint: lab}}}}", "chekpoint: unknown setting of kvg"),
         (
-            "model: {init_args: {backbone: {class_path: kvg.backbones.qwen2_vl.Nothing}}}",
+            "model: {init_args: {backbone: {class_path: kvg.backbones.backbone.Nothing}}}",
             "model: .*no attribute 'Nothing'",
         ),
         ("trainer: {strategy: {class_path: nowhere.Strategy}}", "strategy"),
@@ -157,12 +158,12 @@ def test_a_damaged_overlay_is_refused(files, tmp_path, text, message):
     path = tmp_path / "overlay.yaml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ConfigError, match=message):
-        parse_answering(answering_words([str(path)], None, None))
+        parse_answering(answering_words([str(path)], None))
 
 
 def test_a_model_without_a_checkpoint_and_a_plugin_are_refused(files, tmp_path, capsys):
     with pytest.raises(ConfigError, match="--checkpoint: is missing"):
-        parse_answering(answering_words(["strategy.yaml"], None, None))
+        parse_answering(answering_words(["strategy.yaml"], None))
     (tmp_path / "overlay.yaml").write_text("trainer: {plugins: lightning.pytorch.plugins.environments.MPIEnvironment}")
     given = ["filter", "--in", "nowhere", "--out", "out", "--checkpoint", "lab", "--config", "overlay.yaml"]
     assert data_door(given) == 2

@@ -9,8 +9,8 @@ from typing import Any
 from kvg.errors import DataError
 from kvg.evaluation.records.fields import DIGITS
 from kvg.evaluation.records.prediction import Case, case_of
-from kvg.text.box_codec import BoxCodec, ImageSize, RelativeCodec, to_norm
-from kvg.text.prompts import DESCRIBE, choice_prompt, describe_prompts, prompt
+from kvg.text.box_codec import BoxCodec, ImageSize, to_norm
+from kvg.text.prompts import DESCRIBE, PUBLISHED, PromptFormat, choice_prompt, describe_prompts, prompt
 from kvg.types import Box, Sample
 
 
@@ -59,11 +59,18 @@ class Question:
             boxes.append(box)
         return boxes
 
-    def turns(self, mode: str) -> tuple[str, ...]:
-        """What is asked: one turn, or the two of ``describe``, between which the model speaks."""
+    def turns(self, mode: str, form: PromptFormat = PUBLISHED) -> tuple[str, ...]:
+        """What is asked: one turn, or the two of ``describe``, between which the model speaks.
+
+        Args:
+            mode: how it is asked.
+            form: how names are marked.
+        """
         if self.options:
             return (choice_prompt(self.sample.category, self.options, mode),)
-        return describe_prompts(self.sample.entity) if mode == DESCRIBE else (prompt(self.sample.entity, mode),)
+        if mode == DESCRIBE:
+            return describe_prompts(self.sample.entity, form)
+        return (prompt(self.sample.entity, mode, form),)
 
     def line(
         self,
@@ -103,7 +110,7 @@ class Question:
             "num_tokens": num_tokens,
             "finish_reason": finish_reason,
             "image": hashlib.sha256(sample.image).hexdigest()[:16],
-            "codec": "relative" if isinstance(codec, RelativeCodec) else "absolute",
+            "codec": codec.name,
             "size": [size.width, size.height, size.resized_width, size.resized_height],
         }
         if self.options:
