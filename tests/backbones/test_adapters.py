@@ -14,7 +14,8 @@ from kvg.errors import ConfigError
 
 
 @pytest.fixture
-def batch(backbone, samples):
+def batch(samples):
+    backbone = Backbone("tiny")
     examples = [backbone.processor.encode(s, mode="direct", target="answer") for s in samples]
     return backbone.processor.collate(examples, samples)
 

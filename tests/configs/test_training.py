@@ -36,9 +36,9 @@ def pair(tmp_path_factory, find_port):
 
 
 def family(backbone: dict[str, Any]) -> str:
-    """Model type of what a config names: that of a hub name's start, as in ``Qwen/Qwen2.5-VL-7B-Instruct``."""
-    name = re.sub(r"[-.]", "_", backbone["init_args"]["checkpoint"].rpartition("/")[2].lower())
-    return next((own.model_type for own in FAMILIES if name.startswith(own.model_type)), "qwen2_vl")
+    """Model type that a config's checkpoint is named after, as in ``Qwen/Qwen2.5-VL-7B-Instruct``."""
+    name = re.sub(r"[-./]", "_", backbone["init_args"]["checkpoint"].lower())
+    return next((own.model_type for own in FAMILIES if own.model_type in name), "qwen2_vl")
 
 
 def num_processes(settings: dict[str, Any]) -> int:
