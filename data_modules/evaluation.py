@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol, cast
+from collections.abc import Callable, Iterable
+from typing import Any, cast
 
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
-from torch.utils.data import DataLoader
 
 from data_modules.base import BySet, CompositeDataModule, HasProcessor
 from data_modules.loader import StreamLoader
-from data_modules.question_loader import AskingProcessor, PreparedQuestions, question_loader
 from kvg.errors import ConfigError
 from kvg.evaluation.records.question_sets import ArtifactSettings, QuestionBatches, check_set, question_batches
-from kvg.shards.dataset import rank_and_world
 from kvg.text.prompts import DESCRIBE, PROMPTS
-from kvg.work.batch_files import share_of
 
 AUTO, PLAIN = "auto", "direct"
 
 
-class Answerer(Protocol):
-    """All that an evaluation needs of a module."""
-
-    def begin_answers(self, batches: QuestionBatches, mode: str) -> Sequence[int]:
-        """Takes on all questions; returns the numbers of the batches that have no answers yet."""
+AnswerLoader = Callable[[QuestionBatches, str, int, bool], Iterable[Any]]
 
 
 class EvaluationDataModule(CompositeDataModule):
     """Questions for ``kvg test`` and ``kvg predict``; the same samples as prompts for ``kvg validate``.
 
-    Batches are the same whatever the number of processes, which take turns with those that have no answers yet.
+    What has been answered already, and how a question is tokenised, is known to the one who answers: the module sets
+    ``answer_loader``, a function of the questions, the prompt mode, ``num_workers`` and ``skip_bad``.
 
     Args:
         test: a folder of shards or a published file, or several by name.
@@ -67,6 +60,7 @@ class EvaluationDataModule(CompositeDataModule):
             raise ConfigError("data.mode", f"'{mode}' is not one of {', '.join((AUTO, *PROMPTS, DESCRIBE))}")
         self.asked, self.skip_bad, self.artifacts = mode, skip_bad, artifacts
         self.batches: QuestionBatches | None = None
+        self.answer_loader: AnswerLoader | None = None
         self._backbone: HasProcessor | None = None
 
     def connect(self, backbone: HasProcessor) -> None:
@@ -107,17 +101,15 @@ class EvaluationDataModule(CompositeDataModule):
                 raise ConfigError("data.mode", remedy)
             self.batches = question_batches(sets, self.batch_size, self.artifacts)
 
-    def test_dataloader(self) -> DataLoader[dict[str, Any]]:
+    def test_dataloader(self) -> Iterable[Any]:
         """This process's share of what has no answers yet, of all sets."""
-        processor, batches = cast(AskingProcessor, self._connected()), self.batches
-        assert batches is not None, "setup comes before"
+        assert self.batches is not None, "setup comes before"
+        if self.answer_loader is None:
+            raise ConfigError("model", "answers no questions; give a module with a PredictionRunner")
         self._tell_mode()
-        answerer: Answerer = cast(Any, self.trainer).lightning_module
-        todo = answerer.begin_answers(batches, self.mode)
-        share = share_of(todo, *rank_and_world())
-        return question_loader(PreparedQuestions(batches, processor, self.mode, share, self.skip_bad), self.num_workers)
+        return self.answer_loader(self.batches, self.mode, self.num_workers, self.skip_bad)
 
-    def predict_dataloader(self) -> DataLoader[dict[str, Any]]:
+    def predict_dataloader(self) -> Iterable[Any]:
         """The same as for a test."""
         return self.test_dataloader()
 

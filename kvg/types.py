@@ -55,7 +55,7 @@ class Completion:
     """What a policy generated after one prompt."""
 
     text: str
-    num_tokens: int
+    num_tokens: int | None  # None where a server does not tell
     finish_reason: str  # stop | length
 
 

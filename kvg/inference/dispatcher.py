@@ -12,9 +12,10 @@ from kvg.errors import DataError
 from kvg.inference.cache import AnswerCache
 from kvg.inference.http_call import Call, Refused, Reply
 from kvg.inference.http_worker import Line, Ticket
-from kvg.inference.request import Judge, Outcome, Request
+from kvg.inference.request import Outcome, Request, Validator
 from kvg.inference.usage import Tally
 from kvg.shards.schema import image_extension
+from kvg.types import Completion
 
 T = TypeVar("T")
 CallOf = Callable[[Request, str, int, int], Call]
@@ -29,7 +30,7 @@ class _Open(Generic[T]):
         request: itself.
         image_sha256: of its image.
         waiting: answers that are still to come.
-        values: good ones by their numbers.
+        values: of good ones, with the answers themselves, by their numbers.
         faults: of the others, by their try and number.
     """
 
@@ -37,13 +38,14 @@ class _Open(Generic[T]):
     request: Request
     image_sha256: str = ""
     waiting: int = 0
-    values: dict[int, T] = field(default_factory=dict)
+    values: dict[int, tuple[T, Completion]] = field(default_factory=dict)
     faults: dict[tuple[int, int], str] = field(default_factory=dict)
 
     def outcome(self) -> Outcome[T]:
         """What came of it, whatever the order in which it came."""
-        values = tuple(self.values[answer] for answer in sorted(self.values))
-        return Outcome(self.request, values, tuple(self.faults[at] for at in sorted(self.faults)))
+        good = [self.values[answer] for answer in sorted(self.values)]
+        faults = tuple(self.faults[at] for at in sorted(self.faults))
+        return Outcome(self.request, tuple(value for value, _ in good), faults, tuple(one for _, one in good))
 
 
 class Order(Generic[T]):
@@ -54,16 +56,23 @@ class Order(Generic[T]):
         cache: of the answers.
         tally: counts.
         call_of: makes a call of a request, the SHA-256 of its image, the number of the try and that of the answer.
-        judge: see ``Asker.ask``.
-        tries: see there.
+        validator: see ``Client.ask``.
+        max_attempts: see there.
         room: requests that are held at a time.
     """
 
     def __init__(
-        self, line: Line, cache: AnswerCache, tally: Tally, call_of: CallOf, judge: Judge[T], tries: int, room: int
+        self,
+        line: Line,
+        cache: AnswerCache,
+        tally: Tally,
+        call_of: CallOf,
+        validator: Validator[T],
+        max_attempts: int,
+        room: int,
     ) -> None:
         self._line, self._cache, self._tally = line, cache, tally
-        self._call_of, self._judge, self._tries, self._room = call_of, judge, tries, room
+        self._call_of, self._validator, self._max_attempts, self._room = call_of, validator, max_attempts, room
         self._open: dict[int, _Open[T]] = {}
 
     def outcomes(self, requests: Iterable[Request]) -> Iterator[Outcome[T]]:
@@ -122,7 +131,7 @@ class Order(Generic[T]):
 
     def _ask(self, entry: _Open[T], tried: int, answer: int) -> None:
         """Asks from this try on, the cache first."""
-        for at in range(tried, self._tries):
+        for at in range(tried, self._max_attempts):
             call = self._call_of(entry.request, entry.image_sha256, at, answer)
             reply = self._cache.get(call.key)
             if reply is None:
@@ -139,9 +148,14 @@ class Order(Generic[T]):
             entry.faults[tried, answer] = f"was cut off{told}; raise max_tokens"
             return False
         try:
-            entry.values[answer] = self._judge(entry.request, reply.text)
+            value = self._validator(entry.request, reply.text)
         except DataError as error:
             entry.faults[tried, answer] = str(error)
             return False
+        entry.values[answer] = value, _completion(reply)
         entry.waiting -= 1
         return True
+
+
+def _completion(reply: Reply) -> Completion:
+    return Completion(reply.text, reply.completion_tokens, "length" if reply.cut else "stop")

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from kvg.backbones.fingerprint import fingerprint
 from kvg.errors import ConfigError, DataError
 from kvg.inference.local_settings import backbone_setting, trainer_settings
-from kvg.inference.request import Judge, Outcome, Request
-from kvg.inference.request_batches import Again, in_batches, mark_of
+from kvg.inference.request import Client, Outcome, Request, Validator
+from kvg.inference.request_batches import Again, FixedBatches, in_batches, mark_of
 from kvg.ranges import check_number, check_whole
+from kvg.types import Completion
 from kvg.work.batch_files import BatchFiles
 from kvg.work.processes import follow_launcher, is_first, lead_others
 from kvg.work.progress import progress_bar, quiet_lightning
@@ -28,26 +29,27 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from kvg.backbones.backbone import Backbone
-    from kvg.inference.predict_module import AnsweringModule
+    from kvg.inference.local_module import LocalModule
 
 T = TypeVar("T")
 _NOISE = (
     r".*does not have many workers",  # small pictures are decoded faster than they cross a queue
     r".*`srun` command is available on your system but is not used",  # one process on a login node is a choice
     r".*predict returned None",  # answers go to files
+    r".*`IterableDataset` has `__len__` defined",  # and knows its workers
     r".*LeafSpec.*is deprecated",  # Lightning 2.6 beside newer torch; nothing a user can do
 )
 
 
-class LocalModel:
-    """A ``kvg.inference.request.Asker`` with a model of its own.
+class LocalModel(Client):
+    """A client with a model of its own.
 
     Requests are cut into batches of a fixed size, in their order. A batch is answered with random numbers of its own
     and its answers are a file, so that the result depends on nothing but requests and settings: not on the number of
     processes, nor on where a run was interrupted. Processes take turns with the batches.
 
-    An answer that was cut off at ``max_tokens`` goes to the judge like any other. Where answers may be asked for again
-    the judge sees those that it has seen once more, and has to say the same of them.
+    An answer that was cut off at ``max_tokens`` goes to the validator like any other. Where answers may be asked for
+    again the validator sees those that it has seen once more, and has to say the same of them.
 
     In several processes every one of them comes here by the same command, but only the first goes on from here: for the
     others ``ask`` ends the process, with success, once all is answered. So a command must not have written anything
@@ -88,14 +90,16 @@ class LocalModel:
         check_number("top_p", top_p, 0, 1, above=True)
         self.temperature, self.top_p, self.max_tokens, self.seed = temperature, top_p, max_tokens, seed
         self.batch_size, self.num_workers, self.trainer = batch_size, num_workers, trainer_settings(trainer)
-        self._module: AnsweringModule | None = None
+        self._module: LocalModule | None = None
         self._made: L.Trainer | None = None
         self._num_answers = self._num_tokens = self._num_cut = 0
         self._seconds = 0.0
 
-    # -- the asker -------------------------------------------------------------------------------------------------
-    def ask(self, requests: Iterable[Request], judge: Judge[T], work: Path, tries: int = 1) -> Iterator[Outcome[T]]:
-        """See ``kvg.inference.request.Asker``; and the class, for what becomes of the other processes.
+    # -- the client -------------------------------------------------------------------------------------------------
+    def ask(
+        self, requests: Iterable[Request], validator: Validator[T], work: Path, max_attempts: int = 1
+    ) -> Iterator[Outcome[T]]:
+        """See ``kvg.inference.request.Client``; and the class, for what becomes of the other processes.
 
         Raises:
             ConfigError: the model cannot be loaded, does not fit the memory, or is asked again by many processes.
@@ -103,12 +107,12 @@ class LocalModel:
         """
         rounds: list[tuple[Mapping[int, int] | None, BatchFiles]] = []
         missing: dict[int, int] | None = None
-        for turn in range(max(1, tries)):
+        for turn in range(max(1, max_attempts)):
             again = requests if missing is None else Again(requests, missing)
             rounds.append((missing, self._answered(again, work, turn)))
-            if turn + 1 == max(1, tries):
+            if turn + 1 == max(1, max_attempts):
                 break
-            found = enumerate(self._outcomes(requests, judge, rounds))
+            found = enumerate(self._outcomes(requests, validator, rounds))
             missing = {index: num for index, (outcome, num) in found if num and not outcome.complete}
             if not missing:
                 break
@@ -117,11 +121,11 @@ class LocalModel:
         if not is_first():
             raise SystemExit(0)
         self._num_answers = self._num_tokens = self._num_cut = 0
-        for outcome, _ in self._outcomes(requests, judge, rounds, count=True):
+        for outcome, _ in self._outcomes(requests, validator, rounds, count=True):
             yield outcome
 
     def summary(self) -> str:
-        """See ``kvg.inference.request.Asker``."""
+        """See ``kvg.inference.request.Client``."""
         cut = f" ({self._num_cut} cut off at {self.max_tokens})" if self._num_cut else ""
         minutes, seconds = divmod(round(self._seconds), 60)
         return f"{self._num_answers} answers, {self._num_tokens} tokens{cut}, {minutes}:{seconds:02} in this run"
@@ -142,7 +146,7 @@ class LocalModel:
     def _outcomes(
         self,
         requests: Iterable[Request],
-        judge: Judge[T],
+        validator: Validator[T],
         rounds: list[tuple[Mapping[int, int] | None, BatchFiles]],
         count: bool = False,
     ) -> Iterator[tuple[Outcome[T], int]]:
@@ -151,6 +155,7 @@ class LocalModel:
         for index, request in enumerate(requests):
             values: list[T] = []
             faults: list[str] = []
+            good: list[Completion] = []
             readable = True
             for missing, records in streams:
                 if missing is not None and index not in missing:
@@ -162,12 +167,13 @@ class LocalModel:
                     continue
                 if count:
                     self._count(record)
-                for text in record["texts"]:
+                for one in _completions(record):
                     try:
-                        values.append(judge(request, text))
+                        values.append(validator(request, one.text))
+                        good.append(one)
                     except DataError as error:
                         faults.append(str(error))
-            yield Outcome(request, tuple(values), tuple(faults)), (request.num - len(values)) * readable
+            yield Outcome(request, tuple(values), tuple(faults), tuple(good)), (request.num - len(values)) * readable
 
     def _count(self, record: Mapping[str, Any]) -> None:
         self._num_answers += len(record["texts"])
@@ -180,33 +186,38 @@ class LocalModel:
         settings = f"{self.identity()}/{turn}"
         with progress_bar(hidden=not is_first()) as progress:
             reading = progress.add_task("reading what is asked", total=None)
-            marks, sizes = [], []
+            marks, sizes, two_turns = [], [], False
             for batch in in_batches(requests, self.batch_size):
                 marks.append(mark_of(batch, settings))
                 sizes.append(len(batch))
+                two_turns |= any(request.second_turn for request in batch)
                 progress.advance(reading, len(batch))
             progress.remove_task(reading)
             files = BatchFiles(work / f"{turn}", marks, sizes)
             if todo := files.missing():
-                self._predict(requests, files, settings, turn, sum(sizes[number] for number in todo), progress)
+                batches = FixedBatches(requests, self.batch_size, settings, marks, two_turns)
+                self._predict(batches, files, turn, sum(sizes[number] for number in todo), progress)
         return files
 
-    def _predict(
-        self, requests: Iterable[Request], files: BatchFiles, settings: str, turn: int, due: int, progress: Progress
-    ) -> None:
+    def _predict(self, batches: FixedBatches, files: BatchFiles, turn: int, due: int, progress: Progress) -> None:
         if self._left_alone and self._trainer().world_size > 1:
             remedy = "are several, and only one can go on after it has asked; run this step by a command of its own"
             raise ConfigError("trainer.devices", remedy)
         module = self._loaded()
-        from kvg.inference.predict_module import Job
+        from kvg.inference.batch_runner import Job  # torch and Lightning are imported with the first request
+        from kvg.inference.local_module import text_record
 
         total = sum(files.sizes)
         title = "answering" if not turn else f"answering again ({turn})"
         task = progress.add_task(title, total=total, completed=total - due, began=total - due)
         start, trainer = time.perf_counter(), self._trainer()
-        seed, size = f"{self.seed}/{turn}", self.batch_size
-        module.begin(
-            Job(requests, size, files, settings, seed, self.num_workers, lambda num: progress.advance(task, num))
+        module.job = Job(
+            batches,
+            files,
+            text_record,
+            f"{self.seed}/{turn}",
+            num_workers=self.num_workers,
+            advance=lambda num: progress.advance(task, num),
         )
         if trainer.local_rank == 0:
             lead_others()
@@ -226,7 +237,7 @@ class LocalModel:
 
     def _trainer(self) -> L.Trainer:
         if self._made is None:
-            from kvg.inference.predict_module import build_trainer
+            from kvg.inference.local_module import build_trainer  # as below
 
             for message in _NOISE:
                 warnings.filterwarnings("ignore", message)
@@ -234,11 +245,11 @@ class LocalModel:
                 self._made = build_trainer(self.trainer)
         return self._made
 
-    def _loaded(self) -> AnsweringModule:
+    def _loaded(self) -> LocalModule:
         if self._module is None:
-            import torch
+            import torch  # not before the first request: a command that has nothing to ask starts without it
 
-            from kvg.inference.predict_module import AnsweringModule, build_backbone
+            from kvg.inference.local_module import LocalModule, build_backbone
             from kvg.rl.rollout import SamplingSettings
             from kvg.work.cpu import prepare_cpu
 
@@ -247,5 +258,11 @@ class LocalModel:
                 os.environ.setdefault("OMP_NUM_THREADS", "1")  # or Lightning would set one that changes sums
             self._trainer()  # says what is wrong before the model is loaded
             backbone = build_backbone(self.setting)
-            self._module = AnsweringModule(backbone, SamplingSettings(self.max_tokens, self.temperature, self.top_p))
+            self._module = LocalModule(backbone, SamplingSettings(self.max_tokens, self.temperature, self.top_p))
         return self._module
+
+
+def _completions(record: Mapping[str, Any]) -> Iterator[Completion]:
+    """The completions that ``kvg.inference.local_module.text_record`` made a record of."""
+    for text, num_tokens, cut in zip(record["texts"], record["tokens"], record["cut"], strict=True):
+        yield Completion(text, num_tokens, "length" if cut else "stop")

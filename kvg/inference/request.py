@@ -1,14 +1,18 @@
-"""What is asked, what comes back, and what everybody who answers has to offer."""
+"""The records of inference: what is asked, what comes back, and what every client offers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
+from kvg.errors import DataError
+from kvg.types import Completion, Sample
+
 T = TypeVar("T")
-Judge = Callable[["Request", str], T]
+Validator = Callable[["Request", str], T]
 
 
 @dataclass(frozen=True)
@@ -17,15 +21,39 @@ class Request:
 
     Attributes:
         key: names it in messages; unique in its run.
-        text: what is asked.
+        text: the user's turn.
         image: an encoded JPEG or PNG.
-        num: answers that are wanted.
+        num: number of completions that are wanted.
+        second_turn: what the user says after the model's first answer; '' for a conversation of one turn. Such a
+            request has one completion, that of the second turn.
+        sample: the record of the picture, which is checked against it; None where there is none.
     """
 
     key: str
     text: str
     image: bytes
     num: int = 1
+    second_turn: str = ""
+    sample: Sample | None = None
+
+    def fault(self, error: DataError) -> DataError:
+        """The error as it is reported, for a picture or a text that cannot be used."""
+        return error
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model answered to one request.
+
+    Attributes:
+        completions: at most ``request.num``.
+        first_turn: its answer to the first of two turns; None where there was one turn.
+        fault: why there is no completion; '' where there is one.
+    """
+
+    completions: tuple[Completion, ...]
+    first_turn: str | None = None
+    fault: str = ""
 
 
 @dataclass(frozen=True)
@@ -34,13 +62,15 @@ class Outcome(Generic[T]):
 
     Attributes:
         request: that was put.
-        values: what the judge made of good answers, at most ``request.num``.
+        values: what the validator made of good answers, at most ``request.num``.
         faults: why others were not good, or why there was none; in the order of their coming.
+        completions: the good answers themselves, in the order of ``values``.
     """
 
     request: Request
     values: tuple[T, ...]
     faults: tuple[str, ...] = ()
+    completions: tuple[Completion, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -48,17 +78,35 @@ class Outcome(Generic[T]):
         return len(self.values) == self.request.num
 
 
-class Asker(Protocol):
+class RequestBatches(Protocol):
+    """Requests in numbered batches, the same in every process. Picklable."""
+
+    @property
+    def two_turns(self) -> bool:
+        """Whether the requests have a second turn."""
+
+    def read(self, numbers: Sequence[int]) -> Iterator[tuple[int, Sequence[Request | DataError]]]:
+        """Some of the batches, whose numbers rise: with each its requests, or why one cannot be made.
+
+        Raises:
+            DataError: the requests are not those that they were when the batches were counted.
+        """
+
+
+class Client(ABC):
     """A model that answers. Settings such as the temperature are its own."""
 
-    def ask(self, requests: Iterable[Request], judge: Judge[T], work: Path, tries: int = 1) -> Iterator[Outcome[T]]:
+    @abstractmethod
+    def ask(
+        self, requests: Iterable[Request], validator: Validator[T], work: Path, max_attempts: int = 1
+    ) -> Iterator[Outcome[T]]:
         """Puts requests, many at a time.
 
         Args:
             requests: can be gone through again and again, and gives the same each time; few are held at a time.
-            judge: makes a value of an answer's text; raises ``DataError`` where it cannot be used.
+            validator: makes a value of an answer's text; raises ``DataError`` where it cannot be used.
             work: folder that keeps what has been answered: after an interruption nothing is asked twice.
-            tries: an answer that is not good is asked for again until it has been asked for so often.
+            max_attempts: an answer that is not good is asked for again until it has been asked for so often.
 
         Yields:
             One outcome a request, in their order. A request that fails alone (a picture that cannot be read, an answer
@@ -68,5 +116,14 @@ class Asker(Protocol):
             DataError: nothing more can be answered (the server has gone); what has been is kept.
         """
 
+    @abstractmethod
     def summary(self) -> str:
-        """What it took, in plain words: answers, tokens, time, cost."""
+        """Usage in one line: answers, tokens, time, cost."""
+
+    @abstractmethod
+    def identity(self) -> str:
+        """Text that changes when answers would."""
+
+
+Asker = Client
+Judge = Callable[["Request", str], T]

@@ -1,4 +1,4 @@
-"""Requests in batches of a fixed size, and a checksum of each."""
+"""Requests in batches of a fixed size, a checksum of each batch, and a part of the requests once more."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
+from kvg.errors import DataError
 from kvg.inference.request import Request
 
 
@@ -30,6 +31,39 @@ def mark_of(batch: Sequence[Request], settings: str) -> str:
         digest.update(json.dumps([request.key, request.text, request.num, len(request.image)]).encode("ascii"))
         digest.update(request.image)
     return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class FixedBatches:
+    """Batches of ``size`` requests; see ``kvg.inference.request.RequestBatches``.
+
+    Attributes:
+        requests: all of them; they can be gone through again.
+        size: of a batch; the last may be shorter.
+        settings: of the model that answers.
+        marks: checksum of each batch, see ``mark_of``.
+        two_turns: whether the requests have a second turn.
+    """
+
+    requests: Iterable[Request]
+    size: int
+    settings: str
+    marks: Sequence[str]
+    two_turns: bool = False
+
+    def read(self, numbers: Sequence[int]) -> Iterator[tuple[int, Sequence[Request | DataError]]]:
+        """See ``RequestBatches.read``."""
+        wanted = iter(numbers)
+        due = next(wanted, None)
+        for number, batch in enumerate(in_batches(self.requests, self.size)):
+            if due is None:
+                return
+            if number != due:
+                continue
+            if mark_of(batch, self.settings) != self.marks[number]:
+                raise DataError(batch[0].key, "requests", "have changed while they were answered; run it again")
+            yield number, batch
+            due = next(wanted, None)
 
 
 @dataclass(frozen=True)

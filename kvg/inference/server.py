@@ -16,7 +16,7 @@ from kvg.inference.cache import AnswerCache
 from kvg.inference.dispatcher import Order
 from kvg.inference.http_call import Call
 from kvg.inference.http_worker import Line, LineSettings
-from kvg.inference.request import Judge, Outcome, Request
+from kvg.inference.request import Client, Outcome, Request, Validator
 from kvg.inference.usage import Tally
 
 T = TypeVar("T")
@@ -26,7 +26,7 @@ _OWN = ("model", "temperature", "top_p", "max_tokens", "seed", "messages", "stre
 
 
 @dataclass
-class Server:
+class Server(Client):
     """Asks a server, many questions at a time.
 
     In a project file::
@@ -111,25 +111,32 @@ class Server:
         _check_extra(self.extra)
         self._key()
 
-    def ask(self, requests: Iterable[Request], judge: Judge[T], work: Path, tries: int = 1) -> Iterator[Outcome[T]]:
-        """See ``Asker.ask``.
+    def ask(
+        self, requests: Iterable[Request], validator: Validator[T], work: Path, max_attempts: int = 1
+    ) -> Iterator[Outcome[T]]:
+        """See ``Client.ask``.
 
         A call that the server refuses (picture too large, prompt too long) is a fault of its request alone. A wrong
         key, url or model, and a server that has gone, stop everything.
 
         Raises:
-            ConfigError: ``tries`` is less than 1, or the key is missing.
+            ConfigError: ``max_attempts`` is less than 1, or the key is missing.
             DataError: nothing more can be answered, or the disk refuses; what has been answered is kept.
         """
-        _check_number("tries", tries, 1, None, whole=True)
-        return self._outcomes(requests, judge, work, tries, self._key())
+        _check_number("max_attempts", max_attempts, 1, None, whole=True)
+        return self._outcomes(requests, validator, work, max_attempts, self._key())
 
     def summary(self) -> str:
         """What it took, in one line."""
         return self.tally.summary(self.price_prompt, self.price_completion)
 
+    def identity(self) -> str:
+        """See ``Client.identity``: what the calls hold, wherever the server stands."""
+        names = ("model", "temperature", "top_p", "max_tokens", "seed", "system", "extra")
+        return json.dumps({name: getattr(self, name) for name in names}, sort_keys=True)
+
     def _outcomes(
-        self, requests: Iterable[Request], judge: Judge[T], work: Path, tries: int, key: str
+        self, requests: Iterable[Request], validator: Validator[T], work: Path, max_attempts: int, key: str
     ) -> Iterator[Outcome[T]]:
         settings = LineSettings(
             url=self.url,
@@ -145,7 +152,7 @@ class Server:
         cache = AnswerCache(work)
         line = Line(settings, cache, self.tally)
         try:
-            order = Order(line, cache, self.tally, self._call, judge, tries, WINDOW * self.concurrency)
+            order = Order(line, cache, self.tally, self._call, validator, max_attempts, WINDOW * self.concurrency)
             yield from order.outcomes(requests)
         finally:
             line.close()

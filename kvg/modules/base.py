@@ -1,4 +1,4 @@
-"""What both stages share: the optimizer, sharding, and the export at the end."""
+"""What both stages share: optimizer, sharding, validation, the runner of test and predict, and the export."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+import lightning as L
 import torch
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
@@ -17,25 +19,33 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from kvg.backbones.backbone import Backbone
 from kvg.backbones.soundness import check_weights
+from kvg.batches import Batch
 from kvg.errors import ConfigError, TrainingError
+from kvg.inference.engine import BackboneEngine
+from kvg.inference.prediction_runner import PredictionRunner
+from kvg.inference.prepared import PreparedBatch
+from kvg.metrics.iou_accuracy import IoUAccuracy
 from kvg.modules.gradients import check_limit
-from kvg.modules.precision import warn_of_lost_steps
-from kvg.modules.questions import QuestionedModule
+from kvg.modules.precision import check_precision, warn_of_lost_steps, with_float32_numbers
 from kvg.modules.run_summary import RunHistory
-from kvg.ranges import check_number
+from kvg.modules.validation import GROUPS, Validation
+from kvg.ranges import check_number, check_whole
+from kvg.rl.rollout import SamplingSettings
 from kvg.runs.checkpoint_record import RECORD, keep_epoch_open, record_of, to_plain
 from kvg.runs.folder import EXPORT, replaced
 
+_MODE = "kvg_mode"  # in a checkpoint: the prompt mode of the training that it comes from
 
-class StageModule(QuestionedModule):
-    """Base of the stages.
+
+class StageModule(L.LightningModule):
+    """Base of the stages. Test and prediction are those of its ``PredictionRunner``.
 
     Args:
         backbone: the model that is trained.
         optimizer: made from the parameters that require a gradient.
         warmup: share of all steps with a linearly rising learning rate.
         schedule: ``cosine`` to zero, or ``constant``.
-        max_new_tokens: longest answer in evaluation.
+        max_new_tokens: longest answer in evaluation; in the mode ``describe`` of each turn.
         export: whether ``fit`` writes a Hugging Face folder ``export`` into the run's folder at its end.
     """
 
@@ -48,18 +58,57 @@ class StageModule(QuestionedModule):
         max_new_tokens: int = 512,
         export: bool = True,
     ) -> None:
-        super().__init__(backbone, max_new_tokens)
+        super().__init__()
+        check_whole("model.max_new_tokens", max_new_tokens, 1)
         check_number("model.warmup", warmup, 0, 1, below=True)
         try:
             optimizer([nn.Parameter(torch.zeros(1))])
         except (TypeError, ValueError) as error:
             raise ConfigError("model.optimizer", f"{error}; correct its init_args") from error
+        greedy = SamplingSettings(max_new_tokens=max_new_tokens, temperature=0.0)
+        self.backbone, self.metric = backbone, IoUAccuracy(GROUPS)
+        self.validation = Validation(backbone, greedy, self.metric)
+        self.runner = PredictionRunner(BackboneEngine(backbone, greedy))
         self._optimizer, self.warmup, self.schedule, self.export = optimizer, warmup, schedule, export
         self._stopped: TrainingError | None = None
         self.history = RunHistory()
         self._lines: list[str] = []
         self.strict_loading = False  # frozen parts need not be in a checkpoint
         self._shapes: dict[str, tuple[int, ...]] = {}
+
+    @property
+    def mode(self) -> str | None:
+        """Prompt mode of the data that the Trainer feeds; None where it has none."""
+        mode: str | None = getattr(getattr(self._trainer, "datamodule", None), "mode", None)
+        return mode
+
+    # -- evaluation ------------------------------------------------------------------------------------------------
+    def configure_callbacks(self) -> Sequence[Callback]:
+        """The runner of test and prediction."""
+        return [self.runner]
+
+    @with_float32_numbers
+    def validation_step(  # type: ignore[override]  # Lightning hands on to callbacks whatever it gets
+        self, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> list[dict[str, Any]]:
+        """Answers greedily and counts; one line per case, for callbacks. See ``Validation.step``."""
+        return self.validation.step(batch, self.mode or "", self.trainer.world_size)
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs ``val/iou_acc`` and its groups."""
+        self.validation.log(self)
+
+    @with_float32_numbers
+    def test_step(  # type: ignore[override]  # Lightning hands on to callbacks whatever it gets
+        self, batch: PreparedBatch, batch_idx: int, dataloader_idx: int = 0
+    ) -> list[dict[str, Any]]:
+        """Answers a batch and keeps the answers; one line per case, for callbacks to show."""
+        return self.runner.lines(batch, batch_idx)
+
+    @with_float32_numbers
+    def predict_step(self, batch: PreparedBatch, batch_idx: int, dataloader_idx: int = 0) -> list[dict[str, Any]]:
+        """Answers a batch and keeps the answers; one line per case."""
+        return self.runner.lines(batch, batch_idx)
 
     # -- training --------------------------------------------------------------------------------------------------
     def setup(self, stage: str) -> None:
@@ -68,7 +117,7 @@ class StageModule(QuestionedModule):
         Raises:
             ConfigError: see ``check_precision`` and ``check_limit``.
         """
-        super().setup(stage)
+        check_precision(self.trainer.precision, training=stage == "fit")
         if stage == "fit":
             check_limit(self.trainer)
             self._shapes = {name: tuple(value.shape) for name, value in self.named_parameters()}  # not yet sharded
@@ -118,7 +167,6 @@ class StageModule(QuestionedModule):
         Raises:
             TrainingError: the run would begin with weights that are not finite.
         """
-        super().on_train_start()
         origin = self.trainer.ckpt_path or self.backbone.checkpoint
         with self.stopping():
             check_weights(self.backbone, f"start from {origin}", "nothing was trained; choose another checkpoint")
@@ -127,12 +175,14 @@ class StageModule(QuestionedModule):
         self.backbone.train()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds which training it is of. Refuses weights that are not finite, or those of a stopped run.
+        """Adds prompt mode and identity of the training.
+
+        Refuses weights that are not finite, and those of a stopped run.
 
         Raises:
             TrainingError: weights are not finite, or led to what is not; the files are as they were.
         """
-        super().on_save_checkpoint(checkpoint)
+        checkpoint[_MODE] = self.mode
         data = getattr(self.trainer, "datamodule", None)
         checkpoint[RECORD] = to_plain(record_of(self, data, self.backbone.family.model_type, self._shapes))
         keep_epoch_open(checkpoint)
@@ -141,6 +191,10 @@ class StageModule(QuestionedModule):
         consequence = "it was not written; go on from an earlier one at a lower learning rate"
         with self.stopping():
             check_weights(self.backbone, f"checkpoint of step {self.global_step}", consequence)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restores the prompt mode from the checkpoint."""
+        self.backbone.trained_mode = checkpoint.get(_MODE) or self.backbone.trained_mode
 
     @contextmanager
     def stopping(self) -> Iterator[None]:

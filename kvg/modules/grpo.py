@@ -16,13 +16,15 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from kvg.backbones.answers import answered_box, completion_texts
 from kvg.backbones.backbone import Backbone
 from kvg.batches import Batch
+from kvg.inference.shared_fault import SharedFault
 from kvg.losses.policy import Counts, PolicyLoss
 from kvg.masking import masked_mean
 from kvg.modules.base import StageModule
 from kvg.modules.gradients import clip_gradients
-from kvg.modules.guard import SharedFault, check_step
+from kvg.modules.guard import check_step
 from kvg.modules.precision import with_float32_numbers
 from kvg.modules.run_summary import reward_lines
 from kvg.ranges import check_number, check_whole
@@ -286,7 +288,7 @@ class GRPOModule(StageModule):
 
     # -- rewards and logs ------------------------------------------------------------------------------------------
     def _rewards(self, batch: Batch, out: Rollouts) -> tuple[Tensor, dict[str, Tensor], list[str]]:
-        texts = self.decode(out.tokens, out.completion_mask)
+        texts = completion_texts(self.backbone, out.tokens, out.completion_mask)
         samples: list[Sample] = [s for s in batch.samples for _ in range(self.group_size)]
         sizes = [self.backbone.processor.image_size(s.width, s.height) for s in samples]
         total, breakdown = self.reward(texts, samples, self.backbone.codec, sizes)
@@ -302,7 +304,7 @@ class GRPOModule(StageModule):
         size = len(batch.samples)
         groups = rewards.view(-1, self.group_size)
         samples = [s for s in batch.samples for _ in range(self.group_size)]
-        unparsed = sum(self.read_box(t, s) is None for t, s in zip(texts, samples, strict=True)) / len(texts)
+        boxes = [answered_box(self.backbone, text, sample) for text, sample in zip(texts, samples, strict=True)]
         values: dict[str, Any] = {
             "train/reward/total": rewards.mean(),
             **{f"train/reward/{name}": part.mean() for name, part in breakdown.items()},
@@ -310,7 +312,7 @@ class GRPOModule(StageModule):
             "train/equal_groups": (groups == groups[:, :1]).all(dim=1).float().mean(),
             "train/completion_length": out.completion_mask.sum(1).float().mean(),
             "train/truncated": out.truncated.float().mean(),
-            "train/unparsed": unparsed,
+            "train/unparsed": boxes.count(None) / len(texts),
         }
         history = {name.removeprefix("train/"): value for name, value in values.items()}
         self.history.add({**history, "tokens": out.completion_mask.sum()})

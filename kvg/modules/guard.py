@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import lightning as L
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
-from kvg.errors import KVGError, TrainingError
+from kvg.errors import TrainingError
 
 
 class Saved(Protocol):
@@ -45,42 +43,3 @@ def check_step(trainer: L.Trainer, numbers: Mapping[str, Tensor], parts: Sequenc
     described = ", ".join(f"{name} {value}" for name, value in zip(numbers, values.tolist(), strict=True))
     remedy = f"{described}: not finite here or in another process; the step was not taken, its batch is in"
     raise TrainingError(f"step {step}", f"{remedy} {', '.join(map(str, paths))}")
-
-
-class SharedFault:
-    """An error of one process that has to end all of them, where they meet: one that left alone would be waited for.
-
-    Attributes:
-        error: the first one of this process; None so far.
-    """
-
-    def __init__(self) -> None:
-        self.error: KVGError | None = None
-
-    @contextmanager
-    def kept(self, alone: bool) -> Iterator[None]:
-        """Within this block a ``TrainingError`` is kept for ``end``.
-
-        Args:
-            alone: nobody waits for this process, or all meet the same error: it is raised at once.
-        """
-        try:
-            yield
-        except TrainingError as error:
-            if alone:
-                raise
-            self.error = self.error or error
-
-    def end(self, world_size: int) -> None:
-        """Ends all processes where one has an error; every process has to call it.
-
-        Raises:
-            KVGError: the error of the first process that has one.
-        """
-        errors: list[KVGError | None] = [self.error]
-        if world_size > 1:
-            errors = [None] * world_size
-            dist.all_gather_object(errors, self.error)
-        for error in errors:
-            if error is not None:
-                raise error

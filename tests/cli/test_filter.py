@@ -19,8 +19,8 @@ from kvg.cli.kvg_data import main
 from kvg.composites.compositor import Compositor
 from kvg.composites.settings import CompositorConfig
 from kvg.errors import ConfigError
+from kvg.inference.local_module import build_backbone
 from kvg.inference.local_settings import backbone_setting
-from kvg.inference.predict_module import build_backbone
 from kvg.lab.world import LabSource
 from kvg.shards.reader import ShardFolder
 from kvg.shards.writer import ShardWriter

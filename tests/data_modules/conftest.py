@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -38,6 +39,9 @@ class LetterProcessor:
     def encode_turns(self, sample: Sample, turns: Sequence[str]) -> Example:
         example = self.encode(sample, mode="", target=None)
         return Example(*self._ids("/".join(turns), ""), example.pictures)
+
+    def encode_question(self, key: str, image: bytes, text: str, completion: str | None = None) -> Example:
+        return self.encode_turns(replace(build(0), key=key, image=image), [text])
 
     def encode_text(self, asked: str | None, completion: str) -> Example:
         ids, labels = self._ids(asked or "", completion)

@@ -8,6 +8,7 @@ import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.utils.data import DataLoader
 
 from data_modules import CoTSFTDataModule, EvaluationDataModule, GRPODataModule
 from data_modules.recipe import load_replay
@@ -39,8 +40,14 @@ class Watcher(L.LightningModule):
     def validation_step(self, batch, batch_idx):
         self.validated += [s.key for s in batch.samples]
 
-    def begin_answers(self, batches, mode):
-        return list(range(len(batches.sizes)))
+    def setup(self, stage):
+        if stage == "test":
+            self.trainer.datamodule.answer_loader = self.answer_loader
+
+    def answer_loader(self, batches, mode, num_workers, skip_bad):
+        self.asked = mode, num_workers, skip_bad
+        read = [{"number": n, "samples": [sample for _, sample in rows]} for n, _, rows in batches.read([0, 1, 2])]
+        return DataLoader(read, batch_size=None)
 
     def test_step(self, batch, batch_idx, dataloader_idx=0):
         self.numbers.append(batch["number"])
@@ -158,6 +165,7 @@ def test_evaluation_of_two_sets(write_set, backbone, tmp_path):
     assert data.names == ["seen", "unseen"]
     assert module.tested == [f"k{i:04d}" for i in (*range(5), *range(3))]
     assert module.numbers == [0, 1, 2]  # no batch holds questions of two sets
+    assert module.asked == ("direct", 0, False)
 
 
 def test_published_files_train_too(write_set, backbone, tmp_path):

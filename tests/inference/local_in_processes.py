@@ -33,7 +33,7 @@ def judge(request: Request, text: str) -> str:
 def main(work: str, trainer: str) -> None:
     """Asks up to three times."""
     asker = LocalModel("tiny", max_tokens=6, batch_size=2, seed=5, trainer=json.loads(trainer))
-    outcomes = list(asker.ask(requests(), judge, Path(work), tries=3))
+    outcomes = list(asker.ask(requests(), judge, Path(work), max_attempts=3))
     print(json.dumps([[o.request.key, o.values, o.faults] for o in outcomes]))
 
 

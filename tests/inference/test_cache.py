@@ -106,8 +106,8 @@ def test_a_refused_answer_is_kept_and_judged_anew(asker, tmp_path):
         raise DataError(request.key, "answer", "is no good")
 
     with ScriptedServer() as server:
-        assert not any(o.complete for o in asker(server).ask(questions(3), strict, tmp_path, tries=2))
-        outcomes = list(asker(server).ask(questions(3), strict, tmp_path, tries=2))
+        assert not any(o.complete for o in asker(server).ask(questions(3), strict, tmp_path, max_attempts=2))
+        outcomes = list(asker(server).ask(questions(3), strict, tmp_path, max_attempts=2))
         assert [len(outcome.faults) for outcome in outcomes] == [2, 2, 2]
         assert all(o.complete for o in asker(server).ask(questions(3), as_it_is, tmp_path))
         assert len(server.bodies) == 6

@@ -107,7 +107,7 @@ def test_a_refused_answer_is_asked_for_again_as_often_as_told(model, requests, t
             raise DataError("q6", "answer", "never")
         return text
 
-    outcomes = {o.request.key: o for o in model.ask(requests, judge, tmp_path, tries=3)}
+    outcomes = {o.request.key: o for o in model.ask(requests, judge, tmp_path, max_attempts=3)}
     assert outcomes["q1"].complete  # two refused, then one of two, then one
     assert outcomes["q1"].values == tuple(seen["q1"][3:5])
     assert outcomes["q1"].faults == tuple(f"q1: answer: no {text}" for text in seen["q1"][:3])

@@ -152,7 +152,7 @@ def test_what_the_judge_refuses_is_asked_again_warmer_and_with_another_seed(aske
         return says(answer("bad" if question(body) == "question 1" or body["temperature"] == 0 else "good"))
 
     with ScriptedServer(script) as server:
-        outcomes = list(asker(server).ask(questions(2), judge, tmp_path, tries=3))
+        outcomes = list(asker(server).ask(questions(2), judge, tmp_path, max_attempts=3))
     assert outcomes[0].values == (4,)
     assert outcomes[0].faults == ("key-0: answer: is bad",)
     assert outcomes[1].values == ()
@@ -167,7 +167,7 @@ def test_faults_come_in_the_order_of_the_tries(asker, tmp_path):
         raise DataError(request.key, "answer", text)
 
     with ScriptedServer(lambda number, body: says(answer(f"bad {number}"))) as server:
-        (outcome,) = asker(server, concurrency=1).ask(questions(1), never, tmp_path, tries=3)
+        (outcome,) = asker(server, concurrency=1).ask(questions(1), never, tmp_path, max_attempts=3)
     assert outcome.faults == ("key-0: answer: bad 0", "key-0: answer: bad 1", "key-0: answer: bad 2")
 
 
@@ -176,7 +176,7 @@ def test_a_temperature_that_is_higher_stays_as_it_is(asker, tmp_path):
         raise DataError("a", "b", "c")
 
     with ScriptedServer() as server:
-        list(asker(server, temperature=1.2).ask(questions(1), never, tmp_path, tries=2))
+        list(asker(server, temperature=1.2).ask(questions(1), never, tmp_path, max_attempts=2))
     assert [body["temperature"] for body in server.bodies] == [1.2, 1.2]
 
 
@@ -238,7 +238,7 @@ def test_the_summary_counts_what_it_took(asker, tmp_path):
     script = {0: says({"error": "full"}, 503), 2: says({"error": {"message": "too long"}}, 400)}
     with ScriptedServer(script) as server:
         patient = asker(server, concurrency=1, price_prompt=2.0, price_completion=10.0)
-        list(patient.ask(questions(4), judge, tmp_path, tries=2))
+        list(patient.ask(questions(4), judge, tmp_path, max_attempts=2))
         # question 0 twice (503), one refused, one once, question 3 twice: 6 calls, 4 answers of 100 and 20 tokens
         assert server.paths["chat"] == 6
         tally = patient.tally
@@ -253,6 +253,6 @@ def test_the_summary_counts_what_it_took(asker, tmp_path):
             "cost 0.0016"  # (400 x 2 + 80 x 10) / 1,000,000
         )
         again = asker(server, concurrency=1)
-        list(again.ask(questions(4), judge, tmp_path, tries=2))
+        list(again.ask(questions(4), judge, tmp_path, max_attempts=2))
     assert again.summary().startswith("4 questions; 1 answers and 4 from the cache; 100 tokens read and 20 written; ")
     assert "cost" not in again.summary()

@@ -91,7 +91,7 @@ def test_a_pause_is_given_in_seconds_or_as_a_date():
 def test_what_the_server_refuses_is_a_fault_of_that_request_alone(asker, tmp_path, code):
     words = "The prompt is too long " + "x" * 1000
     with ScriptedServer({1: says({"error": {"message": words}}, code)}) as server:
-        outcomes = list(asker(server, concurrency=1).ask(questions(3), as_it_is, tmp_path, tries=3))
+        outcomes = list(asker(server, concurrency=1).ask(questions(3), as_it_is, tmp_path, max_attempts=3))
     assert [outcome.complete for outcome in outcomes] == [True, False, True]
     assert len(server.bodies) == 3
     (fault,) = outcomes[1].faults
@@ -117,10 +117,10 @@ def test_an_answer_that_is_cut_off_before_it_begins_is_not_waited_for(asker, tmp
 def test_an_answer_that_is_cut_off_is_a_fault_and_a_try(asker, tmp_path):
     cut = says(answer("It is a", finish="length"))
     with ScriptedServer(lambda number, body: cut if question(body) == "question 0" else None) as server:
-        first, second = asker(server, concurrency=1).ask(questions(2), as_it_is, tmp_path, tries=2)
+        first, second = asker(server, concurrency=1).ask(questions(2), as_it_is, tmp_path, max_attempts=2)
         assert (first.values, first.faults) == ((), ("was cut off after 20 tokens; raise max_tokens",) * 2)
         assert second.complete
-        list(asker(server).ask(questions(2), as_it_is, tmp_path, tries=2))
+        list(asker(server).ask(questions(2), as_it_is, tmp_path, max_attempts=2))
     assert len(server.bodies) == 3  # nor is that asked again
 
 
@@ -234,7 +234,7 @@ def test_a_server_that_fails_at_everything_ends_it(asker, tmp_path):
 def test_an_answer_that_stays_empty_is_asked_for_with_another_seed(asker, tmp_path):
     empty = says(answer(""))
     with ScriptedServer(lambda number, body: empty if number < 4 else None) as server:
-        (outcome,) = asker(server).ask(questions(1), as_it_is, tmp_path, tries=2)
+        (outcome,) = asker(server).ask(questions(1), as_it_is, tmp_path, max_attempts=2)
     assert outcome.values == ("question 0 seen",)
     assert outcome.faults == ("asked 4 times in vain: an empty answer",)
     assert len({body["seed"] for body in server.bodies}) == 2

@@ -66,5 +66,5 @@ def test_a_setting_that_cannot_work_is_named_before_anything_is_asked(field, val
 
 
 def test_tries_are_at_least_one(tmp_path):
-    with pytest.raises(ConfigError, match="tries"):
-        Server("http://127.0.0.1:9/v1", "m").ask([], as_it_is, tmp_path, tries=0)
+    with pytest.raises(ConfigError, match="max_attempts"):
+        Server("http://127.0.0.1:9/v1", "m").ask([], as_it_is, tmp_path, max_attempts=0)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from data_modules import CoTSFTDataModule
+from kvg.backbones.answers import answered_box
 from kvg.backbones.backbone import Backbone
 from kvg.backbones.lora import LoRASettings
 from kvg.boxes import iou
@@ -42,10 +43,10 @@ def test_what_was_learnt_is_answered_exported_and_measured(fit, tiny, adamw, two
     assert again.backbone.trained_mode == "direct"
     data.connect(again.backbone)
     batch = next(iter(data.val_dataloader()[0]))
-    texts = [said.text for said in again.answer(batch)]
+    texts = [said.text for said in again.validation.answer(batch)]
     processor = again.backbone.processor
     assert texts == [processor.completion(s, "answer") for s in batch.samples]
-    boxes = [again.read_box(text, sample) for text, sample in zip(texts, batch.samples, strict=True)]
+    boxes = [answered_box(again.backbone, text, sample) for text, sample in zip(texts, batch.samples, strict=True)]
     truth = torch.tensor([s.box_px for s in batch.samples])
     assert (iou(torch.tensor(boxes), truth) > 0.95).all()  # a hundredth is lost to the 0-1000 grid
 

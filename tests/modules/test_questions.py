@@ -17,7 +17,7 @@ from kvg.backbones.lora import LoRASettings
 from kvg.errors import DataError
 from kvg.evaluation.records.prediction import read_cases
 from kvg.evaluation.records.question_sets import ArtifactSettings
-from kvg.modules import evaluation
+from kvg.inference import engine
 from kvg.modules.cot_sft import CoTSFTModule
 from kvg.rl.rollout import SamplingSettings, rollout
 from kvg.shards.writer import ShardWriter
@@ -76,7 +76,7 @@ def rollouts(monkeypatch):
         calls.append(len(args[1]))
         return rollout(*args)
 
-    monkeypatch.setattr(evaluation, "rollout", counted)
+    monkeypatch.setattr(engine, "rollout", counted)
     return calls
 
 
@@ -282,9 +282,9 @@ def test_lines_are_read_as_cases_with_boxes_on_the_grid(tiny, ask, write, scenes
         samples = scenes(3, sizes=[(84, 84), (112, 84)], snap_px=None)
         said = iter([backbone.processor.completion(sample, "answer") for sample in samples])
         monkeypatch.setattr(
-            CoTSFTModule,
-            "answer",
-            lambda self, batch, said=said: [Completion(next(said), 9, "stop") for _ in batch.samples],
+            engine,
+            "completions",
+            lambda backbone, out, said=said: [Completion(next(said), 9, "stop") for _ in out.tokens],
         )
         lines, logged = ask(backbone, write(name, 3), folder=name)
         assert {line["codec"] for line in lines} == {name}

@@ -1,0 +1,175 @@
+"""Numbered batches of requests under a Lightning Trainer: asks what is left, keeps it, and goes on where it stopped."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+
+from kvg.errors import DataError, TrainingError
+from kvg.inference.prepared import PreparedBatch
+from kvg.inference.request import Answers, Request, RequestBatches
+from kvg.inference.shared_fault import SharedFault
+from kvg.work.batch_files import BatchFiles, Record, share_of
+
+log = logging.getLogger(__name__)
+
+
+class Engine(Protocol):
+    """Answers the batches of one process: a backbone that is loaded here, or a client."""
+
+    def loader(self, batches: RequestBatches, share: Sequence[tuple[int, bool]], num_workers: int) -> Iterable[Any]:
+        """The batches of a share, ready to be answered; see ``kvg.inference.prepared.PreparedBatches``."""
+
+    def answer(self, batch: PreparedBatch, seed: str) -> Iterator[Answers]:
+        """Answers to the requests of a batch that can be asked, in order."""
+
+    def meets_alike(self) -> bool:
+        """Whether all processes meet an error of one, as those of a sharded model do."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one run over requests is about.
+
+    Attributes:
+        batches: all requests, also those that have been answered.
+        files: that keep the records.
+        record: makes the record of a request from its answers.
+        seed: of this run; that of a batch is made of it and the batch's number.
+        remedy: what a user can do about a request that cannot be asked, which then ends the run; None keeps it as a
+            record with its fault.
+        num_workers: processes that prepare batches; 0 prepares them in this one.
+        advance: called with the number of requests that have been answered, by all processes together.
+    """
+
+    batches: RequestBatches
+    files: BatchFiles
+    record: Callable[[Request, Answers], Record]
+    seed: str = ""
+    remedy: str | None = None
+    num_workers: int = 0
+    advance: Callable[[int], Any] = lambda num: None
+
+
+class BatchRunner(Callback):
+    """Answers the batches that have no answers yet, in turns with the other processes.
+
+    A module owns one: it returns it in ``configure_callbacks``, and calls ``step`` in its test and prediction steps.
+
+    Args:
+        engine: that answers.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._job: Job | None = None
+        self._todo: Sequence[int] = ()
+        self._fault = SharedFault()
+        self._trainer: L.Trainer | None = None
+        self._sigterm: Any = None
+
+    def begin(self, job: Job, todo: Sequence[int]) -> Iterable[Any]:
+        """Takes on a job.
+
+        Args:
+            job: see there.
+            todo: numbers of the batches that have no answers yet, the same in all processes.
+
+        Returns:
+            This process's share of them.
+        """
+        self._job, self._todo, self._fault = job, todo, SharedFault()
+        share = share_of(todo, self.trainer.global_rank, self.trainer.world_size)
+        return self.engine.loader(job.batches, share, job.num_workers)
+
+    def step(self, batch: PreparedBatch, batch_idx: int) -> list[Record]:
+        """Answers a batch and keeps the records.
+
+        Returns:
+            The records of the requests that were asked; none where they are not due.
+
+        Raises:
+            TrainingError: logits are not finite.
+            DataError: a request cannot be asked, and the job wants that to end the run; or the disk refuses.
+        """
+        if batch["number"] is None or isinstance(self._fault.error, TrainingError):
+            return []  # all is answered, and Lightning wants a batch; or what is left would be answered no better
+        records: list[Record] = []
+        with self._fault.kept(self.trainer.world_size == 1 or self.engine.meets_alike()):
+            records = self._answered(batch)
+        world = self.trainer.world_size
+        done = self._todo[batch_idx * world : (batch_idx + 1) * world]
+        self.job.advance(sum(self.job.files.sizes[number] for number in done))
+        return records
+
+    def finish(self) -> None:
+        """Waits until every process has kept its last answers, since all of them may read all answers.
+
+        Raises:
+            KVGError: the error of the first process that has one.
+        """
+        self.trainer.strategy.barrier("answered")
+        self._fault.end(self.trainer.world_size)
+
+    @property
+    def job(self) -> Job:
+        """The job that is under way."""
+        if self._job is None:
+            raise RuntimeError("begin comes before step")
+        return self._job
+
+    @property
+    def trainer(self) -> L.Trainer:
+        """The Trainer that runs."""
+        if self._trainer is None:
+            raise RuntimeError("a Trainer has to call setup first")
+        return self._trainer
+
+    # -- hooks -----------------------------------------------------------------------------------------------------
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Saves the current SIGTERM handler before Lightning replaces it."""
+        self._trainer, self._sigterm = trainer, signal.getsignal(signal.SIGTERM)
+
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Restores the SIGTERM handler."""
+        self._restore_sigterm()
+
+    def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Restores the SIGTERM handler."""
+        self._restore_sigterm()
+
+    def _restore_sigterm(self) -> None:
+        """Lightning's handler waits for the end of the run; all that counts is on disk, so it may end at once."""
+        if self._sigterm is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._sigterm)
+
+    # -- one batch -------------------------------------------------------------------------------------------------
+    def _answered(self, batch: PreparedBatch) -> list[Record]:
+        start, job = time.perf_counter(), self.job
+        first = next((fault for fault in batch["faults"] if fault), None)
+        refused = job.remedy is not None and first is not None
+        if refused and first is not None:
+            self._refuse(first, str(job.remedy))
+        answers = list(self.engine.answer(batch, job.seed))
+        if refused or not batch["due"]:  # answered only so that a sharded model is gathered here, too
+            return []
+        made = [job.record(request, said) for request, said in zip(batch["requests"], answers, strict=True)]
+        seconds, good = (time.perf_counter() - start) / len(batch["faults"]), iter(made)
+        records = [next(good) if fault is None else {"fault": str(fault)} for fault in batch["faults"]]
+        job.files.save(batch["number"], [{**record, "seconds": seconds} for record in records])
+        return made
+
+    def _refuse(self, fault: DataError, remedy: str) -> None:
+        """Ends the run; where there are other processes, at its end, as they would wait for this one in vain."""
+        self._fault.error = self._fault.error or DataError(fault.where, fault.field, f"{fault.remedy} ({remedy})")
+        if self.trainer.world_size == 1:
+            raise self._fault.error
+        log.error("%s", fault)

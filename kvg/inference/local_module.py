@@ -1,0 +1,123 @@
+"""What ``LocalClient`` runs: a backbone under a Lightning Trainer, so that every strategy that trains also answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import lightning as L
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Callback
+
+from kvg.backbones.backbone import Backbone
+from kvg.config.search_path import import_class
+from kvg.config.settings import instantiate
+from kvg.errors import ConfigError
+from kvg.inference.batch_runner import BatchRunner, Job
+from kvg.inference.engine import BackboneEngine
+from kvg.inference.prepared import PreparedBatch
+from kvg.inference.request import Answers, Request
+from kvg.rl.rollout import SamplingSettings
+from kvg.work.batch_files import Record
+
+
+class LocalModule(L.LightningModule):
+    """Answers the batches of a job that have no answers yet, in turns with the other processes.
+
+    Args:
+        backbone: loaded and frozen.
+        sampling: how tokens are drawn.
+    """
+
+    def __init__(self, backbone: Backbone, sampling: SamplingSettings) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.runner = BatchRunner(BackboneEngine(backbone, sampling))
+        self.job: Job | None = None
+
+    def configure_callbacks(self) -> Sequence[Callback]:
+        """The runner."""
+        return [self.runner]
+
+    def configure_model(self) -> None:
+        """Shards the backbone where the strategy brings a device mesh (FSDP2); runs again for each job."""
+        mesh = self.device_mesh
+        if mesh is not None and not self.backbone.sharded:
+            self.backbone.shard(mesh["data_parallel"])
+
+    def predict_dataloader(self) -> Iterable[Any]:
+        """This process's share of the batches of ``job``."""
+        if self.job is None:
+            raise RuntimeError("set a job before predict")
+        todo = self.trainer.strategy.broadcast(self.job.files.missing())  # the folder may look different on a node
+        return self.runner.begin(self.job, todo)
+
+    def predict_step(self, batch: PreparedBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Answers a batch and keeps the answers.
+
+        Raises:
+            TrainingError: logits are not finite.
+        """
+        self.runner.step(batch, batch_idx)
+
+    def on_predict_end(self) -> None:
+        """Waits for the other processes.
+
+        Raises:
+            TrainingError: logits were not finite in one of the processes.
+        """
+        self.runner.finish()
+
+
+def text_record(request: Request, answers: Answers) -> Record:
+    """Texts, their lengths in tokens, and whether they were cut off."""
+    completions = answers.completions
+    return {
+        "texts": [one.text for one in completions],
+        "tokens": [one.num_tokens for one in completions],
+        "cut": [one.finish_reason == "length" for one in completions],
+    }
+
+
+def build_backbone(setting: Mapping[str, Any]) -> Backbone:
+    """Loads a frozen model.
+
+    Args:
+        setting: ``{class_path, init_args}``.
+
+    Raises:
+        ConfigError: there is no such class or checkpoint, or they do not belong together.
+    """
+    class_path, init_args = str(setting.get("class_path", "")), dict(setting.get("init_args") or {})
+    kind = import_class("backbone", class_path)
+    if not (isinstance(kind, type) and issubclass(kind, Backbone)):
+        raise ConfigError("backbone.class_path", f"'{class_path}' is no backbone; give a subclass of Backbone")
+    if isinstance(init_args.get("family"), Mapping):
+        init_args["family"] = instantiate(init_args["family"], "backbone.init_args.family", ("see", "tower"))
+    backbone: Backbone = instantiate({"class_path": class_path, "init_args": init_args}, "backbone")
+    return backbone.requires_grad_(False).eval()
+
+
+def build_trainer(settings: Mapping[str, Any]) -> L.Trainer:
+    """A Trainer that answers and leaves nothing behind.
+
+    Args:
+        settings: of the Trainer; a strategy may be ``{class_path, init_args}``.
+
+    Raises:
+        ConfigError: a setting cannot work here.
+    """
+    given = {"accelerator": "auto", "devices": 1, **settings}
+    if isinstance(given.get("strategy"), Mapping):
+        given["strategy"] = instantiate(given["strategy"], "trainer.strategy")
+    try:
+        return L.Trainer(
+            **given,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
+    except (MisconfigurationException, TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError("trainer", f"{' '.join(str(error).split())}; correct it") from error

@@ -1,0 +1,176 @@
+"""``kvg test`` and ``kvg predict``: every question once, in any number of processes, resumable, into one file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+
+from kvg.errors import ConfigError
+from kvg.evaluation.figures.summary import summary
+from kvg.evaluation.records.prediction import read_cases
+from kvg.evaluation.records.prediction_files import Predictions
+from kvg.evaluation.records.question_sets import QuestionBatches
+from kvg.inference.batch_runner import BatchRunner, Engine, Job
+from kvg.inference.prepared import PreparedBatch
+from kvg.inference.questions import QuestionRequest, QuestionRequests
+from kvg.inference.request import Answers, Request
+from kvg.text.box_codec import BoxCodec, ImageSize
+from kvg.text.prompts import PromptFormat
+from kvg.work.batch_files import Record
+
+_REMEDY = "all other answers are kept; data.skip_bad: true leaves such questions out"
+
+
+class PredictionEngine(Engine, Protocol):
+    """An engine that says how its answers are to be read, and what they depend on."""
+
+    @property
+    def codec(self) -> BoxCodec:
+        """The box convention of the answers."""
+
+    @property
+    def prompt_format(self) -> PromptFormat:
+        """How names in a question are marked."""
+
+    def image_size(self, width: int, height: int) -> ImageSize:
+        """Both sizes of a picture: as stored, and as the model sees it."""
+
+    def settings(self, trainer: L.Trainer) -> dict[str, Any]:
+        """What the answers depend on, as JSON."""
+
+    def origin(self, trainer: L.Trainer) -> dict[str, Any]:
+        """Where the model lies or is served; elsewhere it gives the same answers."""
+
+    def summary(self) -> str:
+        """Usage in one line; '' where there is nothing to say."""
+
+
+class PredictionRunner(BatchRunner):
+    """Writes ``predictions.jsonl``. The lines do not depend on the number of processes, nor on interruptions.
+
+    Args:
+        engine: that answers.
+    """
+
+    engine: PredictionEngine
+
+    def __init__(self, engine: PredictionEngine) -> None:
+        super().__init__(engine)
+        self._questions: QuestionBatches | None = None
+        self._predictions: Predictions | None = None
+        self._mode = ""
+        self._trained_since = 0.0  # from then on the weights are in no file
+
+    def loader(self, questions: QuestionBatches, mode: str, num_workers: int, skip_bad: bool) -> Iterable[Any]:
+        """This process's share of the questions without an answer; the weights have to be those that will answer.
+
+        Args:
+            questions: all questions.
+            mode: prompt mode.
+            num_workers: processes that prepare batches.
+            skip_bad: leave out and count a question that cannot be asked, instead of ending there.
+        """
+        settings = {
+            **questions.settings(),
+            **self.engine.settings(self.trainer),
+            "trained_since": self._trained_since or None,
+            "mode": mode,
+        }
+        # Files may look different from another node, so what the first process sees is what counts.
+        settings = self.trainer.strategy.broadcast(settings)
+        origin = {"sets": {one.name: one.path for one in questions.sets}, **self.engine.origin(self.trainer)}
+        predictions = Predictions(Path(self.trainer.default_root_dir), settings, list(questions.sizes), origin)
+        self._questions, self._predictions, self._mode = questions, predictions, mode
+        finished, missing = self.trainer.strategy.broadcast((predictions.finished, predictions.missing()))
+        self._say_what_is_left(predictions, questions.sizes, finished, missing)
+        requests = QuestionRequests(questions, mode, self.engine.prompt_format)
+        remedy = None if skip_bad else _REMEDY
+        job = Job(requests, predictions.files, self._record, remedy=remedy, num_workers=num_workers)
+        return self.begin(job, missing)
+
+    def lines(self, batch: PreparedBatch, batch_idx: int) -> list[dict[str, Any]]:
+        """Answers a batch and keeps the answers; one line per case, for callbacks to show."""
+        return [record["line"] for record in self.step(batch, batch_idx)]
+
+    # -- hooks -----------------------------------------------------------------------------------------------------
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Gives the data module the function that makes its loader.
+
+        Raises:
+            ConfigError: the data module asks no questions.
+        """
+        super().setup(trainer, pl_module, stage)
+        if stage not in ("test", "predict"):
+            return
+        data: Any = getattr(trainer, "datamodule", None)
+        if not hasattr(data, "answer_loader"):
+            raise ConfigError("data", "asks no questions; use data_modules.EvaluationDataModule for test and predict")
+        data.answer_loader = self.loader
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """From here on the weights are in no file."""
+        self._trained_since = time.time()
+
+    def on_predict_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Writes ``predictions.jsonl``."""
+        self._write()
+
+    def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Writes ``predictions.jsonl``; logs ``test/iou_acc`` and its groups, from the lines of all processes."""
+        if self._write():
+            for name, value in summary(read_cases(self.predictions.path)).items():
+                pl_module.log(f"test/{name}", torch.tensor(value), sync_dist=False)
+
+    # -- parts -----------------------------------------------------------------------------------------------------
+    @property
+    def predictions(self) -> Predictions:
+        """The files of this run."""
+        if self._predictions is None:
+            raise RuntimeError("loader comes before the end")
+        return self._predictions
+
+    def _record(self, request: Request, answers: Answers) -> Record:
+        assert isinstance(request, QuestionRequest), "made by QuestionRequests"
+        said, sample = answers.completions[0], request.question.sample
+        size = self.engine.image_size(sample.width, sample.height)
+        line = request.question.line(
+            said.text, self._mode, self.engine.codec, size, said.num_tokens, said.finish_reason, answers.first_turn
+        )
+        return {"line": line}
+
+    def _say_what_is_left(
+        self, predictions: Predictions, sizes: Sequence[int], finished: bool, missing: Sequence[int]
+    ) -> None:
+        total = sum(sizes)
+        if finished:
+            left_out = f" ({predictions.num_bad} left out as they cannot be used)" if predictions.num_bad else ""
+            rank_zero_info("%s holds all %d answers%s; nothing is asked again.", predictions.path, total, left_out)
+        elif len(missing) < len(sizes):
+            left = sum(sizes[number] for number in missing)
+            rank_zero_info("%d of %d answers are there from before.", total - left, total)
+        elif predictions.path.is_file():
+            rank_zero_info("%s is of other settings, and will be replaced when all is answered.", predictions.path)
+
+    def _write(self) -> bool:
+        """Writes ``predictions.jsonl``, a line per case, into the run's folder; whether all was answered."""
+        predictions, questions = self.predictions, self._questions
+        self.finish()
+        complete = not self.trainer.is_global_zero or not predictions.missing()
+        if self.trainer.is_global_zero and questions is not None and complete:
+            if predictions.finished:
+                predictions.clear()
+            else:
+                bad = [problem for one in questions.sets for problem in one.problems]
+                record = predictions.write(sum(one.num_bad for one in questions.sets), bad)
+                left_out = f", {record['num_bad']} left out as they cannot be used" if record["num_bad"] else ""
+                rank_zero_info("%s: %d answers%s", predictions.path, record["num_cases"], left_out)
+        complete = bool(self.trainer.strategy.broadcast(complete))
+        if not complete:
+            rank_zero_warn("some questions have no answer yet (limit_test_batches?); the same command goes on there")
+        return complete

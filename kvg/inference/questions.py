@@ -1,0 +1,67 @@
+"""Requests made of the questions of an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from kvg.errors import DataError
+from kvg.evaluation.records.question import Question
+from kvg.evaluation.records.question_sets import Pass, QuestionBatches
+from kvg.inference.request import Request
+from kvg.text.prompts import DESCRIBE, PromptFormat
+from kvg.types import Sample
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuestionRequest(Request):
+    """A request with the question that it is made of.
+
+    Attributes:
+        question: see there.
+        where: file and row, for messages.
+    """
+
+    question: Question
+    where: str
+
+    def fault(self, error: DataError) -> DataError:
+        """The error with file and row."""
+        return DataError(self.where, error.field, error.remedy)
+
+
+@dataclass(frozen=True)
+class QuestionRequests:
+    """The requests of ``QuestionBatches``; see ``kvg.inference.request.RequestBatches``.
+
+    Attributes:
+        questions: all questions of an evaluation.
+        mode: prompt mode.
+        form: how names are marked.
+    """
+
+    questions: QuestionBatches
+    mode: str
+    form: PromptFormat
+
+    @property
+    def two_turns(self) -> bool:
+        """Whether the mode describes the picture first."""
+        return self.mode == DESCRIBE
+
+    def read(self, numbers: Sequence[int]) -> Iterator[tuple[int, Sequence[Request | DataError]]]:
+        """See ``RequestBatches.read``."""
+        for number, one_pass, samples in self.questions.read(numbers):
+            yield number, [self._request(one_pass, row, sample) for row, sample in samples]
+
+    def _request(self, one_pass: Pass, row: int, sample: Sample) -> QuestionRequest | DataError:
+        where = f"{one_pass.set.path} row {row} ({sample.key})"
+        try:
+            question = one_pass.question(sample)
+        except DataError as error:
+            return DataError(where, error.field, error.remedy)
+        first, *rest = question.turns(self.mode, self.form)
+        shown = question.sample
+        return QuestionRequest(
+            shown.key, first, shown.image, second_turn="".join(rest), sample=shown, question=question, where=where
+        )

@@ -1,0 +1,87 @@
+"""Greedy answers in the midst of training, and what they are worth."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+
+from kvg.backbones.answers import answered_box, completions
+from kvg.backbones.backbone import Backbone
+from kvg.batches import Batch
+from kvg.errors import ConfigError
+from kvg.evaluation.records.question import Question
+from kvg.inference.shared_fault import SharedFault
+from kvg.lab.traits import CATEGORIES
+from kvg.metrics.iou_accuracy import IoUAccuracy
+from kvg.rl.rollout import SamplingSettings, rollout
+from kvg.types import Completion, Sample
+
+GROUPS = {"split": ("seen", "unseen"), "knowledge": ("known", "unknown"), "category": CATEGORIES}
+
+
+class Validation:
+    """Answers batches of ``kvg.types.Sample`` greedily, and counts.
+
+    Args:
+        backbone: the model.
+        sampling: how it answers.
+        metric: counts; a part of the module, so that it moves to the module's device.
+    """
+
+    def __init__(self, backbone: Backbone, sampling: SamplingSettings, metric: IoUAccuracy) -> None:
+        self.backbone, self.sampling, self.metric = backbone, sampling, metric
+        self._fault = SharedFault()
+
+    def answer(self, batch: Batch) -> list[Completion]:
+        """Greedy answers to a batch of prompts."""
+        return completions(self.backbone, rollout(self.backbone, batch, self.sampling))
+
+    def step(self, batch: Batch, mode: str, world_size: int) -> list[dict[str, Any]]:
+        """Answers and counts a batch.
+
+        Args:
+            batch: prompts with their samples.
+            mode: in which they are asked, for the lines.
+            world_size: number of processes.
+
+        Returns:
+            One line per case (``kvg.evaluation.records.prediction``); none for a repeated batch.
+
+        Raises:
+            ConfigError: a sample is a question of several choices.
+            TrainingError: logits are not finite.
+        """
+        answers: list[Completion] | None = None
+        with self._fault.kept(world_size == 1 or self.backbone.sharded):
+            answers = self.answer(batch)
+        if answers is None or batch.padding:  # a repetition that keeps this process in step with the others
+            return []
+        samples = batch.samples
+        if any(Question(sample).options for sample in samples):
+            raise ConfigError("data.val", "holds questions of several choices; ask them by `kvg test`")
+        groups = [{"split": s.split, "knowledge": s.knowledge} for s in samples]
+        for group, sample in zip(groups, samples, strict=True):
+            if sample.category in CATEGORIES:
+                group["category"] = sample.category
+        boxes = [answered_box(self.backbone, one.text, s) for one, s in zip(answers, samples, strict=True)]
+        self.metric.update(boxes, [s.box_px for s in samples], groups)
+        return [self._line(sample, one, mode) for sample, one in zip(samples, answers, strict=True)]
+
+    def log(self, module: L.LightningModule) -> None:
+        """Logs ``val/iou_acc`` and its groups, and begins anew.
+
+        Raises:
+            TrainingError: logits were not finite in one of the processes.
+        """
+        self._fault.end(module.trainer.world_size)
+        for name, value in self.metric.compute().items():
+            kind, _, group = name.partition("/")
+            short = f"val/{'iou_acc' if kind == 'acc' else kind}"
+            module.log(f"{short}/{group.partition('=')[2]}" if group else short, value.float(), sync_dist=False)
+        self.metric.reset()
+
+    def _line(self, sample: Sample, answer: Completion, mode: str) -> dict[str, Any]:
+        size = self.backbone.processor.image_size(sample.width, sample.height)
+        codec = self.backbone.codec
+        return Question(sample).line(answer.text, mode, codec, size, answer.num_tokens, answer.finish_reason)
