@@ -31,7 +31,7 @@ class HasProcessor(Protocol):
 
 
 class CompositeDataModule(L.LightningDataModule):
-    """Base of the data modules. ``connect`` must be called before a loader is asked for.
+    """Base of the data modules. ``connect`` must be called before a loader is made.
 
     Args:
         batch_size: examples a batch and process.
@@ -107,7 +107,7 @@ class CompositeDataModule(L.LightningDataModule):
         """Opens what is trained on.
 
         Raises:
-            DataError: it cannot be used, or rationales are asked for and it has none.
+            DataError: it cannot be used, or rationales are trained on and it has none.
         """
         store = self.store(path, "train")
         if recipe.target == "rationale" and isinstance(store, ShardFolder):
@@ -136,7 +136,7 @@ class CompositeDataModule(L.LightningDataModule):
     def state_dict(self) -> dict[str, Any]:
         """Where training is in its data.
 
-        Lightning keeps the loader's position too, but drops it on resume where the number of steps was asked for before
+        Lightning keeps the loader's position too, but drops it on resume where the number of steps was needed before
         (``estimated_stepping_batches``, as every schedule does), and would begin the epoch anew.
         """
         return {} if self._training is None else {"train": self._training.state_dict()}
@@ -152,7 +152,7 @@ class CompositeDataModule(L.LightningDataModule):
         """``prompt_loader`` in a list, or none where there is nothing to validate on."""
         if path:
             return [self.prompt_loader(path, mode, "val")]
-        # No validation was asked for, so Lightning's question whether that was meant is noise.
+        # There is no validation set, so Lightning's warning about an empty loader says nothing new.
         warnings.filterwarnings("ignore", r"Total length of `list` across ranks is zero")
         return []
 

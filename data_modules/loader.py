@@ -1,4 +1,4 @@
-"""A loader that knows where it is, so that a run stopped in mid-epoch goes on with the very next sample.
+"""A loader whose position can be saved, so that a run stopped in mid-epoch goes on with the very next sample.
 
 Lightning restarts the data of a plain DataLoader on resume, and skips a batch of a loader without ``__len__``; a loader
 with ``state_dict`` and ``__len__`` it takes up again exactly. The position is kept per worker as a number of samples,

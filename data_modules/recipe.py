@@ -19,8 +19,8 @@ from kvg.types import Sample
 class TextProcessor(Processor, Protocol):
     """A processor that can also tokenise text without an image."""
 
-    def encode_text(self, asked: str | None, completion: str) -> Example:
-        """Tokenises a question and its answer, or running text where nothing was asked."""
+    def encode_text(self, question: str | None, completion: str) -> Example:
+        """Tokenises a question and its answer, or running text where there is no question."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class ReplayText:
     """One line of a replay file.
 
     Attributes:
-        prompt: what is asked; None for running text.
+        prompt: the question; None for running text.
         completion: what is learnt.
         where: file and line.
     """

@@ -64,10 +64,10 @@ def pack_row(
     head = prefix_positions(prefix, image_token_id, grid)
     start = int(head.max()) + 1 if len(prefix) else 0
     ids, labels, owner, positions = list(prefix), [-100] * len(prefix), [0] * len(prefix), [head]
-    for number, (asked, answer) in enumerate(segments, start=1):
-        length = len(asked) + len(answer)
-        ids += [*asked, *answer]
-        labels += [*[-100] * len(asked), *answer]
+    for number, (question, answer) in enumerate(segments, start=1):
+        length = len(question) + len(answer)
+        ids += [*question, *answer]
+        labels += [*[-100] * len(question), *answer]
         owner += [number] * length
         positions.append(torch.arange(start, start + length).expand(3, -1))
     return PackedRow(torch.tensor(ids), torch.tensor(labels), torch.tensor(owner), torch.cat(positions, 1))
@@ -99,5 +99,5 @@ def packed_mask(segments: Tensor) -> Tensor:
     """
     length = segments.shape[1]
     causal = torch.ones(length, length, dtype=torch.bool, device=segments.device).tril()
-    asking, asked = segments[:, :, None], segments[:, None, :]
-    return (causal & ((asked == asking) | ((asked == 0) & (asking >= 0))))[:, None]
+    query, key = segments[:, :, None], segments[:, None, :]
+    return (causal & ((key == query) | ((key == 0) & (query >= 0))))[:, None]

@@ -41,7 +41,7 @@ def with_adapter(model: Any, checkpoint: str) -> Any:
 
     ranks = _ranks(tensor_shapes(checkpoint, WEIGHTS))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # settings of a newer PEFT; and what does not fit, which is told below
+        warnings.simplefilter("ignore")  # settings of a newer PEFT; what does not fit is reported below
         with reading(checkpoint, f"its {SETTINGS} cannot be used"):
             config = LoraConfig.from_pretrained(checkpoint)
             _aim(checkpoint, config, model, ranks)

@@ -41,14 +41,14 @@ def render_chat(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], num_im
 
 
 def check_chat_template(tokenizer: PreTrainedTokenizerBase, image_token: str) -> None:
-    """Tries the template with all that this project asks: one turn and several, with a picture and without.
+    """Tries the template: one turn and several, with a picture and without.
 
     Args:
         tokenizer: brings the template.
         image_token: placeholder of a picture.
 
     Raises:
-        ConfigError: it fails, does not end, or loses the picture or what is asked.
+        ConfigError: it fails, does not end, or loses the picture or a turn.
     """
     for texts in _TRIALS:
         for image in (True, False):

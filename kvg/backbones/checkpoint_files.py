@@ -1,4 +1,4 @@
-"""Files of a checkpoint come from outside: whatever they hold, what is wrong is said in one way."""
+"""Files of a checkpoint come from outside: whatever is wrong with them, errors have one form."""
 
 from __future__ import annotations
 

@@ -19,10 +19,10 @@ def fingerprint(checkpoint: str) -> list[list[str]]:
     name on the hub stands for itself.
     """
     base = adapter_base(checkpoint)  # adapters are nothing without the model they belong to
-    return _files(checkpoint) + (_files(base) if base else [])
+    return _file_list(checkpoint) + (_file_list(base) if base else [])
 
 
-def _files(checkpoint: str) -> list[list[str]]:
+def _file_list(checkpoint: str) -> list[list[str]]:
     folder = Path(checkpoint)
     if checkpoint == "lab" and not folder.is_dir():
         folder = Path(str(resources.files("kvg.lab") / "base"))
@@ -33,8 +33,8 @@ def _files(checkpoint: str) -> list[list[str]]:
 def saved_fingerprint(path: str) -> list[list[str]]:
     """The same of a checkpoint of Lightning: one file, or a folder to which every process wrote a part."""
     place = Path(path)
-    found = sorted(file for file in place.rglob("*") if file.is_file()) if place.is_dir() else [place]
-    return [[str(file.relative_to(place)), *sampled(file)] for file in found if file.is_file()]
+    files = sorted(file for file in place.rglob("*") if file.is_file()) if place.is_dir() else [place]
+    return [[str(file.relative_to(place)), *sampled(file)] for file in files if file.is_file()]
 
 
 def sampled(path: Path) -> tuple[str, str]:

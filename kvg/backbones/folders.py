@@ -1,4 +1,4 @@
-"""Hugging Face folders of trained models: written so that plain transformers reads them, and what only ours tell."""
+"""Hugging Face folders of trained models: written so that plain transformers reads them, with one file of our own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kvg.backbones.processor import ChatProcessor
 from kvg.records import excerpt
 from kvg.text.prompts import PROMPTS
 
-ABOUT: Final = "kvg.json"  # what no other file of a folder tells
+ABOUT: Final = "kvg.json"  # what no other file of a folder holds
 
 
 def full_state(model: nn.Module, sharded: bool) -> dict[str, Tensor]:
@@ -29,7 +29,7 @@ def full_state(model: nn.Module, sharded: bool) -> dict[str, Tensor]:
 
 
 def trained_mode(checkpoint: str) -> str | None:
-    """The prompt mode that a folder's model was trained with; None where its ``kvg.json`` does not tell.
+    """The prompt mode that a folder's model was trained with; None where its ``kvg.json`` names none.
 
     Raises:
         ConfigError: that file is damaged, or names a mode that there is not.
@@ -50,7 +50,7 @@ def is_export(checkpoint: str) -> bool:
 def write_folder(
     folder: Path, model: Any, state: Mapping[str, Tensor], processor: ChatProcessor, mode: str | None = None
 ) -> None:
-    """Writes weights (safetensors), settings, tokenizer, picture settings, and how the model wants to be asked.
+    """Writes weights (safetensors), settings, tokenizer, picture settings, and the prompt mode.
 
     Args:
         folder: made where it is missing.

@@ -1,6 +1,6 @@
 """The state of sampling that keeps each prompt once for its group.
 
-A token asks its prompt and its own completion apart, and joins both answers by their normalisers (see
+A token attends to its prompt and to its own completion apart, and joins both results by their normalisers (see
 ``kvg.backbones.shared_prefix``); so nothing is repeated over the group, nothing is copied from step to step, and only
 prompts of different length need a mask.
 """
@@ -60,22 +60,22 @@ class GroupState:
         keys, values = self.own[layer]
         keys[:, :, self.length], values[:, :, self.length] = key, value
         now = self.length + 1
-        asked = query.view(len(query), key.shape[1], -1, query.shape[2])  # [N, groups, heads of a group, D]
-        own, own_norm = _answers(asked, keys[:, :, :now], values[:, :, :now], None, scale)
-        found, norm = self._from_prompts(layer, asked, scale)
-        out = own.lerp(found, torch.sigmoid(norm - own_norm)[..., None].to(own.dtype))
+        queries = query.view(len(query), key.shape[1], -1, query.shape[2])  # [N, groups, heads of a group, D]
+        own, own_norm = _attention(queries, keys[:, :, :now], values[:, :, :now], None, scale)
+        prompt, norm = self._from_prompts(layer, queries, scale)
+        out = own.lerp(prompt, torch.sigmoid(norm - own_norm)[..., None].to(own.dtype))
         return out.flatten(1, 2)
 
-    def _from_prompts(self, layer: int, asked: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    def _from_prompts(self, layer: int, queries: Tensor, scale: float) -> tuple[Tensor, Tensor]:
         keys, values = self.prompts[layer]
-        num, (groups, heads, width) = len(keys), asked.shape[1:]
-        seats = asked if self.seats is None else asked[self.seats]
-        # Rows of one prompt ask together: [B, groups, rows * heads of a group, D].
-        seats = seats.view(num, -1, groups, heads, width).transpose(1, 2).flatten(2, 3)
-        out, norm = _answers(seats, keys, values, self.hidden, scale)
+        num, (groups, heads, width) = len(keys), queries.shape[1:]
+        table = queries if self.table is None else queries[self.table]
+        # Queries of one prompt lie together: [B, groups, rows * heads of a group, D].
+        table = table.view(num, -1, groups, heads, width).transpose(1, 2).flatten(2, 3)
+        out, norm = _attention(table, keys, values, self.prompt_mask, scale)
         out = out.view(num, groups, -1, heads, width).transpose(1, 2).flatten(0, 1)
         norm = norm.view(num, groups, -1, heads).transpose(1, 2).flatten(0, 1)
-        return (out, norm) if self.seats is None else (out[self.seat], norm[self.seat])
+        return (out, norm) if self.table is None else (out[self.place], norm[self.place])
 
     def select(self, rows: Tensor) -> None:
         """Keeps only these rows, in this order, and the prompts that still have one."""
@@ -88,23 +88,23 @@ class GroupState:
         self._place()
 
     def _place(self) -> None:
-        """Seats each row at its prompt's table, all tables as large as the largest."""
+        """Gives each row a place in a table of prompts; each prompt has as many places as the largest group."""
         counts = torch.bincount(self.owner, minlength=len(self.mask))
         size = int(counts.max())
         first = counts.cumsum(0) - counts
-        self.seats: Tensor | None = None  # [B * size] which row sits there; None where all are in order
+        self.table: Tensor | None = None  # [B * size] the row at each place; None where all are in order
         if int(counts.min()) < size:
-            self.seat = self.owner * size + torch.arange(len(self.owner), device=self.mask.device) - first[self.owner]
-            self.seats = torch.zeros(len(counts) * size, dtype=torch.long, device=self.mask.device)
-            self.seats[self.seat] = torch.arange(len(self.owner), device=self.mask.device)
-        self.hidden = None if bool(self.mask.all()) else self.mask[:, None, None]
+            self.place = self.owner * size + torch.arange(len(self.owner), device=self.mask.device) - first[self.owner]
+            self.table = torch.zeros(len(counts) * size, dtype=torch.long, device=self.mask.device)
+            self.table[self.place] = torch.arange(len(self.owner), device=self.mask.device)
+        self.prompt_mask = None if bool(self.mask.all()) else self.mask[:, None, None]
 
 
 def _widened(values: Tensor) -> Tensor:
     return torch.cat([values, torch.empty_like(values)], 2)
 
 
-def _answers(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
+def _attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
     """Attention ``[B, H, L, D]`` and the log of the sum of its exponentials ``[B, H, L]``, float32."""
     if query.device.type == "cpu":
         if mask is not None:
@@ -112,10 +112,10 @@ def _answers(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, sca
         flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
         out: tuple[Tensor, Tensor] = flash(query, key, value, 0.0, False, attn_mask=mask, scale=scale)
         return out
-    return plain_answers(query, key, value, mask, scale)
+    return plain_attention(query, key, value, mask, scale)
 
 
-def plain_answers(
+def plain_attention(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor]:
     """The same written out, for any device; a mask is bool ``[B, 1, 1, S]``, True = seen."""

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 FILE: Final = "preprocessor_config.json"
 _SIZES: Final = (("min_pixels", "shortest_edge"), ("max_pixels", "longest_edge"))  # the field, and its newer name
 _BICUBIC: Final = 3
-# What the processor always does. A checkpoint that asks for something else would be shown other pictures.
+# What the processor always does. A checkpoint with other settings would get other pictures.
 _FIXED: Final = {
     "do_resize": True,
     "do_rescale": True,

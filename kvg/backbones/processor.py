@@ -146,7 +146,7 @@ class ChatProcessor:
         return self.encode_chat(sample.key, [picture], turns, completion, "entity, rationale")
 
     def encode_turns(self, sample: Sample, turns: Sequence[str]) -> Example:
-        """A prompt of any text about the picture of a sample, whose target need not be asked for.
+        """A prompt of any text about the picture of a sample, which need not name the target.
 
         Args:
             sample: brings the picture.
@@ -204,15 +204,15 @@ class ChatProcessor:
             raise DataError(key, field, f"may not hold {self.family.image_token}; remove it")
         return _example(head, answer, pictures)
 
-    def encode_text(self, asked: str | None, completion: str) -> Example:
+    def encode_text(self, question: str | None, completion: str) -> Example:
         """A text-only example: a question with its answer, or running text that is learnt from its start.
 
         Raises:
             DataError: a text holds a control token.
         """
-        for text in (asked or "", completion):
+        for text in (question or "", completion):
             self.control_tokens.check(text, "text", "prompt, completion")
-        head = self.ids(self.family.document_start if asked is None else self.chat(asked, num_images=0))
+        head = self.ids(self.family.document_start if question is None else self.chat(question, num_images=0))
         return _example(head, self.ids(completion + self.family.turn_end))
 
     def collate(self, examples: Sequence[Example], samples: Iterable[Sample], *, pad_left: bool = False) -> Batch:

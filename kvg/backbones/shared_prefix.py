@@ -25,7 +25,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMa
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 log = logging.getLogger(__name__)
-NAME = "shared_prefix"  # how transformers knows the attention below
+NAME = "shared_prefix"  # of the attention below, in transformers
 _UNMASKED: ContextVar[bool] = ContextVar("unmasked", default=False)
 
 
@@ -96,8 +96,8 @@ def install(language_model: Any) -> None:
     """Lets a text model take ``rows``, ``keep`` and ``state`` in its call; without them it does as before.
 
     A call with ``rows`` or ``state`` stands in a block of ``unmasked``: what sees what follows from them. ``keep`` and
-    ``state`` are a ``kvg.backbones.group_state.GroupState``, to be filled by a pass over prompts and to be asked and
-    lengthened by one over single tokens. The model must use the ``sdpa`` attention of transformers.
+    ``state`` are a ``kvg.backbones.group_state.GroupState``, which a pass over prompts fills, and a pass over single
+    tokens reads and lengthens. The model must use the ``sdpa`` attention of transformers.
     """
     AttentionInterface.register(NAME, _attend)
     AttentionMaskInterface.register(NAME, _mask)
@@ -212,9 +212,9 @@ class _JoinedAttention(torch.autograd.Function):
                 to[at], total[at] = flash(q[at], k[at], v[at], 0.0, True, scale=scale)
             if row.completions:
                 at, seen = (slice(None), slice(None), row.answers), (slice(None), slice(None), row.prompt)
-                found, norm = flash(q[at], k[seen], v[seen], 0.0, False, scale=scale)
+                from_prompt, norm = flash(q[at], k[seen], v[seen], 0.0, False, scale=scale)
                 share = torch.sigmoid(norm - total[at])  # of the prompt in the whole softmax
-                to[at] = to[at].lerp(found, share[..., None].to(found.dtype))
+                to[at] = to[at].lerp(from_prompt, share[..., None].to(from_prompt.dtype))
                 total[at] = torch.logaddexp(total[at], norm)
         ctx.save_for_backward(query, key, value, out, total)
         ctx.rows, ctx.scale = rows, scale
@@ -226,24 +226,24 @@ class _JoinedAttention(torch.autograd.Function):
         query, key, value, out, total = ctx.saved_tensors
         q, k, v = _heads(query, key, value)
         to = out.permute(1, 2, 0, 3)
-        wanted = grads[0].view(out.shape).permute(1, 2, 0, 3)
+        grad_out = grads[0].view(out.shape).permute(1, 2, 0, 3)
         grad_q, grad_k, grad_v = torch.empty_like(q), k.new_empty(key.shape[1:]), v.new_empty(key.shape[1:])
         for row in ctx.rows:
             for own in (row.prompt, *row.completions):
                 at = (slice(None), slice(None), own)
-                found = flash(wanted[at], q[at], k[at], v[at], to[at], total[at], 0.0, True, scale=ctx.scale)
-                grad_q[at], grad_k[:, own], grad_v[:, own] = found[0], found[1].sum(1), found[2].sum(1)
+                grads_in = flash(grad_out[at], q[at], k[at], v[at], to[at], total[at], 0.0, True, scale=ctx.scale)
+                grad_q[at], grad_k[:, own], grad_v[:, own] = grads_in[0], grads_in[1].sum(1), grads_in[2].sum(1)
             if row.completions:
                 at, seen = (slice(None), slice(None), row.answers), (slice(None), slice(None), row.prompt)
-                found = flash(wanted[at], q[at], k[seen], v[seen], to[at], total[at], 0.0, False, scale=ctx.scale)
-                grad_q[at] += found[0]
-                grad_k[:, row.prompt] += found[1].sum(1)
-                grad_v[:, row.prompt] += found[2].sum(1)
+                grads_in = flash(grad_out[at], q[at], k[seen], v[seen], to[at], total[at], 0.0, False, scale=ctx.scale)
+                grad_q[at] += grads_in[0]
+                grad_k[:, row.prompt] += grads_in[1].sum(1)
+                grad_v[:, row.prompt] += grads_in[2].sum(1)
         return grad_q.view(query.shape), grad_k[None], grad_v[None], None, None
 
 
 def _heads(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """All three as ``[groups, heads of a group, L, D]``; keys and values are shown to each head without a copy."""
+    """All three as ``[groups, heads of a group, L, D]``; keys and values are expanded to each head without a copy."""
     groups = key.shape[1]
     q = query[0].view(groups, query.shape[1] // groups, *query.shape[2:])
     return q, key[0][:, None].expand(-1, q.shape[1], -1, -1), value[0][:, None].expand(-1, q.shape[1], -1, -1)

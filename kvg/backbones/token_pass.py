@@ -2,8 +2,8 @@
 
 With few rows a step of sampling has little arithmetic: it reads every weight once for each token, and the layers of
 transformers spend the rest between kernels, in modules, keyword arguments, and many small operations to each norm and
-rotation. Here the same is said in fewer calls, on a CPU with copies of the weights that lie as such products read them
-best, adapters worked in (``tests/benchmarks/decoding.py``). The copies last as long as the completions are drawn.
+rotation. Here the same takes fewer calls, on a CPU with copies of the weights that lie as such products read them
+best, adapters worked in (``tests/benchmarks/decoding.py``). The copies last for one batch of completions.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class TokenPass:
         Args:
             embeds: ``[N, hidden]`` of the tokens.
             position: ``[N]`` of each, the same on all axes.
-            state: is asked by each layer, and takes the tokens' keys and values.
+            state: holds the context of each layer, and takes the tokens' keys and values.
 
         Returns:
             ``[N, V]``.

@@ -120,10 +120,10 @@ def check_shapes(checkpoint: str, stored: Shapes, expected: Shapes) -> None:
 
 
 def _indexed(checkpoint: str) -> list[str]:
-    found = read_object(checkpoint, INDEX).get("weight_map")
-    if not isinstance(found, dict) or not found:
+    weight_map = read_object(checkpoint, INDEX).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
         raise fault(checkpoint, f"its {INDEX} holds no weight_map; copy it anew")
-    names = list(dict.fromkeys(excerpt(name) if not isinstance(name, str) else name for name in found.values()))
+    names = list(dict.fromkeys(excerpt(name) if not isinstance(name, str) else name for name in weight_map.values()))
     for name in names:
         if Path(name).name != name or not name.endswith(".safetensors"):
             raise fault(

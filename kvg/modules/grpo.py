@@ -31,7 +31,7 @@ from kvg.ranges import check_number, check_whole
 from kvg.rewards.combine import WeightedReward
 from kvg.rewards.diagnosis import Start, nothing_learnt
 from kvg.rl.advantage import group_advantage
-from kvg.rl.experience import Experience, first_prompts, in_updates
+from kvg.rl.experience import Experience, first_prompts, in_minibatches
 from kvg.rl.rollout import Rollouts, SamplingSettings, rollout
 from kvg.types import Sample
 
@@ -247,7 +247,7 @@ class GRPOModule(StageModule):
         losses: list[Tensor] = []
         log: list[dict[str, Tensor]] = []
         for _ in range(self.passes):
-            for parts in in_updates(pieces, min(self.updates, size), part_prompts):
+            for parts in in_minibatches(pieces, min(self.updates, size), part_prompts):
                 loss = self._backward(parts, log)
                 norm = clip_gradients(self.backbone.parameters(), self.max_grad_norm)
                 with self.stopping():

@@ -1,4 +1,4 @@
-"""What stage 2 learns from: prompts, the answers to them, and what those were worth; to be cut by prompts."""
+"""What stage 2 learns from: prompts, their completions and their advantages, which can be cut by prompts."""
 
 from __future__ import annotations
 
@@ -106,32 +106,32 @@ def first_prompts(pieces: Sequence[Experience], num: int) -> list[Experience]:
     return kept
 
 
-def in_updates(pieces: Sequence[Experience], num_updates: int, part_prompts: int) -> list[list[Experience]]:
-    """Cuts experience into updates, and each into parts that are learnt one after another.
+def in_minibatches(pieces: Sequence[Experience], num_minibatches: int, microbatch_size: int) -> list[list[Experience]]:
+    """Cuts experience into minibatches, and each into parts that are learnt one after another.
 
     Args:
         pieces: what there is.
-        num_updates: optimizer steps; the prompts are spread evenly, the first ones may get one more.
-        part_prompts: prompts of a part at most; 0 for no limit but the borders of pieces and updates.
+        num_minibatches: optimizer steps; the prompts are spread evenly, the first ones may get one more.
+        microbatch_size: prompts of a part at most; 0 for no limit but the borders of pieces and minibatches.
 
     Returns:
-        The parts of each update.
+        The parts of each minibatch.
 
     Raises:
-        ValueError: there are fewer prompts than updates.
+        ValueError: there are fewer prompts than minibatches.
     """
     places = [(number, prompt) for number, piece in enumerate(pieces) for prompt in range(piece.num_prompts)]
-    if len(places) < num_updates:
-        raise ValueError(f"{len(places)} prompts cannot be spread over {num_updates} updates")
-    updates, start = [], 0
-    for update in range(num_updates):
-        stop = start + len(places) // num_updates + (update < len(places) % num_updates)
+    if len(places) < num_minibatches:
+        raise ValueError(f"{len(places)} prompts cannot be spread over {num_minibatches} minibatches")
+    minibatches, start = [], 0
+    for minibatch in range(num_minibatches):
+        stop = start + len(places) // num_minibatches + (minibatch < len(places) % num_minibatches)
         parts: list[tuple[int, list[int]]] = []
         for number, prompt in places[start:stop]:
-            full = part_prompts and parts and len(parts[-1][1]) == part_prompts
+            full = microbatch_size and parts and len(parts[-1][1]) == microbatch_size
             if not parts or parts[-1][0] != number or full:
                 parts.append((number, []))
             parts[-1][1].append(prompt)
-        updates.append([pieces[number].take(prompts) for number, prompts in parts])
+        minibatches.append([pieces[number].take(prompts) for number, prompts in parts])
         start = stop
-    return updates
+    return minibatches

@@ -57,11 +57,11 @@ class _Scores(torch.autograd.Function):
     def forward(
         ctx: Any, weight: Tensor, hidden: Tensor, targets: Tensor, temperature: float, words: int
     ) -> tuple[Tensor, Tensor]:
-        found, top, total, moment = (hidden.new_zeros(len(targets), dtype=torch.float32) for _ in range(4))
+        target_logits, top, total, moment = (hidden.new_zeros(len(targets), dtype=torch.float32) for _ in range(4))
         for part in _parts(len(weight), words):
             logits = _logits(weight[part], hidden, temperature)
             inside, place = _places(targets, part)
-            found = torch.where(inside, logits.gather(-1, place[:, None])[:, 0], found)
+            target_logits = torch.where(inside, logits.gather(-1, place[:, None])[:, 0], target_logits)
             high = logits.amax(-1)
             high, top = (torch.maximum(high, top), top) if part.start else (high, high)
             shrink = (top - high).exp()
@@ -76,7 +76,7 @@ class _Scores(torch.autograd.Function):
         ctx.save_for_backward(weight, hidden, targets, norm if words >= len(weight) else norm + top, entropies)
         ctx.temperature, ctx.words = temperature, words
         ctx.set_materialize_grads(False)
-        return found - top - norm, entropies
+        return target_logits - top - norm, entropies
 
     @staticmethod
     @once_differentiable

@@ -17,7 +17,7 @@ BLOCK = 256  # words whose probabilities are summed before one of them is looked
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """How tokens are drawn.
+    """How tokens are sampled.
 
     Attributes:
         max_new_tokens: longest completion.
@@ -72,13 +72,13 @@ def rollout(
     """Samples ``group_size`` completions of each prompt.
 
     Rows that have ended are dropped from the batch once they are a third of it, so a long straggler costs little. A row
-    whose logits are not finite ends all rows; it is seen by the log-probability of what was drawn, so that neither the
-    vocabulary is read nor a GPU waited for once more.
+    whose logits are not finite ends all rows; the log-probability of the sampled token shows it, so that neither
+    the vocabulary is read nor a GPU waited for once more.
 
     Args:
         policy: the model.
         batch: left-padded prompts with their pictures, see ``kvg.batches.Processor.collate``.
-        settings: how tokens are drawn.
+        settings: how tokens are sampled.
         group_size: G.
         generator: source of randomness; needed unless greedy.
 
@@ -94,20 +94,20 @@ def rollout(
     ends = torch.tensor(policy.end_token_ids, device=device)
     rows = torch.arange(num, device=device)  # which row of the result each row of the state writes to
     for step in range(settings.max_new_tokens):
-        drawn, scores = sample_tokens(logits, settings, generator)
+        sampled, scores = sample_tokens(logits, settings, generator)
         live = ~ended[rows]
-        tokens[rows[live], step], logprobs[rows[live], step] = drawn[live], scores[live]
+        tokens[rows[live], step], logprobs[rows[live], step] = sampled[live], scores[live]
         length[rows[live]] += 1
         unsound[rows] |= live & ~torch.isfinite(scores)
-        ended[rows] |= torch.isin(drawn, ends) | unsound.any()
+        ended[rows] |= torch.isin(sampled, ends) | unsound.any()
         active = ~ended[rows]
         if not policy.any_rank_active(bool(active.any())) or step + 1 == settings.max_new_tokens:
             break
         if active.any() and int(active.sum()) <= 2 * len(rows) // 3:
             kept = active.nonzero()[:, 0]
             policy.select(state, kept)
-            rows, drawn = rows[kept], drawn[kept]
-        logits = policy.decode(drawn, state)
+            rows, sampled = rows[kept], sampled[kept]
+        logits = policy.decode(sampled, state)
     if policy.any_rank_active(bool(unsound.any())):
         raise _not_finite(policy, unsound, length)
     longest = int(length.max())
@@ -127,7 +127,7 @@ def _not_finite(policy: Policy, unsound: Tensor, length: Tensor) -> TrainingErro
 def sample_tokens(
     logits: Tensor, settings: SamplingSettings, generator: torch.Generator | None
 ) -> tuple[Tensor, Tensor]:
-    """One token per row and its log-probability under the distribution it was drawn from.
+    """One token per row and its log-probability under the distribution that it was sampled from.
 
     Where a row holds NaN or positive infinity the token is arbitrary, and its log-probability is not finite.
 
@@ -149,8 +149,8 @@ def sample_tokens(
     probs = logits.softmax(-1)
     where = generator.device if generator else None
     uniforms = torch.rand(len(logits), 1, generator=generator, device=where, dtype=torch.float64).to(logits.device)
-    drawn = inverse_cdf(probs, uniforms).clamp(max=logits.shape[-1] - 1)
-    return drawn[:, 0], probs.gather(-1, drawn)[:, 0].log()
+    sampled = inverse_cdf(probs, uniforms).clamp(max=logits.shape[-1] - 1)
+    return sampled[:, 0], probs.gather(-1, sampled)[:, 0].log()
 
 
 def inverse_cdf(weights: Tensor, uniforms: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What the model is asked: the question, and the ways of asking it.
+"""Questions about a picture, and the prompt templates that they are put into.
 
 The wording is the published one (v2 and v3 train and evaluate with ``think``; the others are the baselines' prompts).
 ``think`` keeps the two spaces between question and request, since a different prompt is a different model input.
@@ -51,7 +51,7 @@ PROMPTS: Final[dict[str, str]] = {
     "cot": "{question}. Let's think step by step",
     "json": "{question}, output its bbox coordinates using JSON format.",
 }
-# Two turns that only an evaluation asks (v2's ``cot-kvg``): a description, and then the box.
+# Two turns of evaluations alone (v2's ``cot-kvg``): a description, and then the box.
 DESCRIBE: Final = "describe"
 DESCRIPTION: Final = (
     "Which object in this image is {name}? Give a detailed and discriminative description of the appearance of it"
@@ -78,7 +78,7 @@ def prompt(name: str, mode: str, form: PromptFormat = PUBLISHED) -> str:
     """The whole text of the user's turn, image aside.
 
     Args:
-        name: entity that is asked for.
+        name: of the entity.
         mode: a key of ``PROMPTS``.
         form: how names are marked.
 
@@ -98,7 +98,7 @@ def describe_prompts(name: str, form: PromptFormat = PUBLISHED) -> tuple[str, st
     """Both turns of the mode ``describe``; the model's description stands between them.
 
     Args:
-        name: entity that is asked for.
+        name: of the entity.
         form: how names are marked.
 
     >>> describe_prompts("Merlin")[1]

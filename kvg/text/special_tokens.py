@@ -116,7 +116,7 @@ def check_rationale(text: str, where: str, field: str) -> None:
 
 
 def check_prompt(text: str, where: str, field: str) -> None:
-    """Checks a text that is asked or learnt as it is, such as a line of replay; tags and ``<image>`` are words there.
+    """Checks a whole prompt or completion, such as a line of replay; tags and ``<image>`` are words there.
 
     Raises:
         DataError: it holds a control token other than the marks of names and boxes.

@@ -52,8 +52,8 @@ def test_attention_written_out_is_that_of_the_kernel():
     query, key, value = torch.randn(3, 2, 5, 24), torch.randn(3, 2, 40, 24), torch.randn(3, 2, 40, 24)
     mask = torch.arange(40)[None, None, None] >= torch.tensor([0, 7, 39])[:, None, None, None]
     for seen in (None, mask):
-        ours = group_state.plain_answers(query, key, value, seen, 0.2)
-        for one, other in zip(ours, group_state._answers(query, key, value, seen, 0.2), strict=True):
+        ours = group_state.plain_attention(query, key, value, seen, 0.2)
+        for one, other in zip(ours, group_state._attention(query, key, value, seen, 0.2), strict=True):
             torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
 

@@ -10,7 +10,7 @@ import torch
 
 from kvg.backbones.backbone import Backbone
 from kvg.batches import Batch
-from kvg.rl.experience import Experience, first_prompts, in_updates
+from kvg.rl.experience import Experience, first_prompts, in_minibatches
 
 SIZES = ((140, 140), (168, 84), (112, 196))
 
@@ -55,20 +55,21 @@ def test_completions_stay_with_their_prompts(found):
     assert found.take(range(4)) is found
 
 
-def test_updates_and_parts(found):
-    def sizes(num_updates, part_prompts):
+def test_minibatches_and_their_parts(found):
+    def sizes(num_minibatches, microbatch_size):
         return [
-            [p.num_prompts for p in parts] for parts in in_updates([found, found.take([0])], num_updates, part_prompts)
+            [p.num_prompts for p in parts]
+            for parts in in_minibatches([found, found.take([0])], num_minibatches, microbatch_size)
         ]
 
     assert sizes(1, 0) == [[4, 1]]  # a part never spans two pieces
     assert sizes(1, 3) == [[3, 1, 1]]
     assert sizes(2, 0) == [[3], [1, 1]]
     assert sizes(2, 1) == [[1, 1, 1], [1, 1]]
-    rows = [p.tokens[:, 0].tolist() for parts in in_updates([found], 2, 0) for p in parts]
+    rows = [p.tokens[:, 0].tolist() for parts in in_minibatches([found], 2, 0) for p in parts]
     assert rows == [[0, 1, 2, 3], [4, 5, 6, 7]]
     with pytest.raises(ValueError, match="4 prompts cannot be spread over 5"):
-        in_updates([found], 5, 0)
+        in_minibatches([found], 5, 0)
 
 
 def test_the_first_prompts_of_several_pieces(found):
