@@ -12,7 +12,7 @@ from PIL import Image
 
 from kvg.catalogue.entry import Entry, open_entry
 from kvg.catalogue.listing import PictureSource
-from kvg.work.pieces import writing
+from kvg.work.files import disk_errors
 
 NEUTRAL = (127, 127, 127)  # behind cut-outs: as far from black as from white
 _QUALITY = 95
@@ -45,7 +45,7 @@ class PreparedPictures:
         if path.is_file() and _is_whole(data := path.read_bytes()):
             return data
         data = self._made(entry)
-        with writing(self.folder):
+        with disk_errors(self.folder):
             path.parent.mkdir(parents=True, exist_ok=True)
             partial = path.with_suffix(f".{os.getpid()}.partial")
             partial.write_bytes(data)

@@ -18,7 +18,7 @@ from PIL import Image
 
 from kvg.catalogue.entry import Entry
 from kvg.errors import DataError
-from kvg.work.pieces import write_whole, writing
+from kvg.work.files import atomic_write, disk_errors
 from kvg.work.progress import progress_bar
 
 PAGE: Final = 200  # boxes
@@ -65,7 +65,7 @@ def write_pages(folder: Path, shown: Sequence[Shown], read: Callable[[Entry], Im
     marks = [""] if len(parts) == 1 else [f"-{number:03d}" for number in range(1, len(parts) + 1)]
     paths = [folder / f"review{mark}.html" for mark in marks]
     lost = 0
-    with writing(folder):
+    with disk_errors(folder):
         for path in folder.glob("review*.html"):
             if _OURS.fullmatch(path.name) and path not in paths:
                 path.unlink()
@@ -80,7 +80,7 @@ def write_pages(folder: Path, shown: Sequence[Shown], read: Callable[[Entry], Im
                         lost += not opened
                         tags.append(tag)
                         progress.advance(task)
-                    write_whole(path, _page(number, part, marks, tags, made_of))
+                    atomic_write(path, _page(number, part, marks, tags, made_of))
                 progress.update(task, completed=min(len(shown), (number + 1) * PAGE))
     return paths, lost
 

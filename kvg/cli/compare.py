@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     from kvg.evaluation.records.prediction import read_cases
     from kvg.report.comparison_tables import comparison_markdown, comparison_tables, findings
     from kvg.report.tables import terminal_table
-    from kvg.work.pieces import write_whole, writing
+    from kvg.work.files import atomic_write, disk_errors
 
     paths = named_runs(args.runs, args.names)
     runs = {name: [read_cases(path) for path in seeds] for name, seeds in paths.items()}
@@ -64,10 +64,10 @@ def run(args: argparse.Namespace) -> int:
     if args.out:
         out = Path(args.out)
         record = {**comparison.record(), "findings": findings(comparison), "paths": paths}
-        with writing(out):
+        with disk_errors(out):
             out.mkdir(parents=True, exist_ok=True)
-            write_whole(out / RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-            write_whole(out / TABLES, comparison_markdown(comparison))
+            atomic_write(out / RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+            atomic_write(out / TABLES, comparison_markdown(comparison))
         print(f"{out / RECORD}   {out / TABLES}")
     return 0
 

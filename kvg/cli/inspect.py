@@ -163,11 +163,11 @@ def _write_page(
     args: argparse.Namespace, source: Path, figures: SetFigures, facts: dict[str, str], samples: Sequence[Sample]
 ) -> Path:
     from kvg.report.contact_sheet import Sheet, contact_sheet
-    from kvg.work.pieces import write_whole, writing
+    from kvg.work.files import atomic_write, disk_errors
 
     out = Path(args.out) if args.out else (source if source.is_dir() else source.parent) / PAGE
     lead = f"{figures.num_samples} samples that ask for {figures.num_entities} entities; {len(samples)} of them below."
-    with writing(out.parent):
+    with disk_errors(out.parent):
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(out, contact_sheet(Sheet(str(source), lead, figures.rows(), facts, samples)))
+        atomic_write(out, contact_sheet(Sheet(str(source), lead, figures.rows(), facts, samples)))
     return out

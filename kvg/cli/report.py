@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     from kvg.report.pairs import pairs_of
     from kvg.report.report import chosen_gallery, make_report
     from kvg.report.results import with_knowledge
-    from kvg.work.pieces import write_whole, writing
+    from kvg.work.files import atomic_write, disk_errors
     from kvg.work.progress import shown
 
     pairs = pairs_of(args.pairs, list(runs))
@@ -72,12 +72,12 @@ def run(args: argparse.Namespace) -> int:
     report = make_report(cases, pairs, gallery, told, facts, args.seed, args.title, pairs_asked=bool(args.pairs))
     settings = {name: value for name, value in vars(args).items() if name != "command"}
     out = Path(args.out)
-    with writing(out):
+    with disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
-        write_whole(out / PAGE, report.html())
-        write_whole(out / TABLES, report.markdown())
+        atomic_write(out / PAGE, report.html())
+        atomic_write(out / TABLES, report.markdown())
         # The last one, so that it is there when all is.
-        write_whole(out / RESULTS, json.dumps(report.record(settings, versions), indent=1, ensure_ascii=False) + "\n")
+        atomic_write(out / RESULTS, json.dumps(report.record(settings, versions), indent=1, ensure_ascii=False) + "\n")
     print_tables(report)
     print("   ".join(str(out / name) for name in (PAGE, RESULTS, TABLES)))
     return 0

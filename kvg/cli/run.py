@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
-from kvg.work.pieces import follow_parent
+from kvg.work.pool import follow_parent
 
 # What each is told beside the project file. The optional ones run where the project file has a section of that name.
 STEPS: Mapping[str, tuple[str, ...]] = {

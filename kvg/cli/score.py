@@ -96,7 +96,7 @@ def judge_file(path: Path, out: Path, parser: str, unit: BoxUnit | None = None) 
     from kvg.evaluation.records.fields import on_grid
     from kvg.evaluation.records.prediction import read_lines
     from kvg.evaluation.records.scoring import score
-    from kvg.work.pieces import writing
+    from kvg.work.files import disk_errors
     from kvg.work.progress import shown
 
     partial = out.with_name(f"{out.name}.partial")
@@ -108,7 +108,7 @@ def judge_file(path: Path, out: Path, parser: str, unit: BoxUnit | None = None) 
     patterns: Counter[int] = Counter()
     lines: dict[str, int] = {}
     num_absolute = 0
-    with writing(out.parent):
+    with disk_errors(out.parent):
         out.parent.mkdir(parents=True, exist_ok=True)
         try:
             with partial.open("w", encoding="utf-8") as stream:

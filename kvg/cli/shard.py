@@ -1,35 +1,10 @@
-"""Makes the final training set of one or several sets: their samples mixed, in shards of equal size."""
+"""``kvg-data shard``: makes the final training set of one or several sets."""
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from kvg.errors import ConfigError
-
-if TYPE_CHECKING:
-    from kvg.pipeline.shard import Made, ShardSettings
-
-
-@dataclass(frozen=True)
-class ProjectShards:
-    """Section ``shard`` of a project file.
-
-    Attributes:
-        sets: of the project; None for all.
-        samples_per_shard: see ``ShardSettings``.
-        shuffle: see there; by the project's seed.
-        knowledge: see there.
-    """
-
-    sets: Sequence[str] | None = None
-    samples_per_shard: int = 500
-    shuffle: bool = True
-    knowledge: str | None = None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Makes the set.
+    """Makes the set, or the sets of a project.
 
     Raises:
         ConfigError: a setting cannot work, or a set is there.
@@ -64,47 +39,24 @@ def run(args: argparse.Namespace) -> int:
         return _run_project(args)
     if not args.out:
         raise ConfigError("--out", "is needed with --in")
-    from kvg.pipeline.shard import ShardSettings, make_set
+    from kvg.pipeline.shard import ShardSettings, shard
 
     settings = ShardSettings(args.seed, args.samples_per_shard, not args.no_shuffle, args.knowledge)
-    made = make_set([Path(entry) for entry in args.sets], Path(args.out), settings, args.workers, args.overwrite)
-    _report(made, Path(args.out), bool(args.knowledge))
+    print(shard(args.sets, args.out, settings, args.workers, args.overwrite).summary())
     return 0
 
 
 def _run_project(args: argparse.Namespace) -> int:
     from kvg.catalogue.project import load_project
     from kvg.pipeline.project_sets import SHARDS, latest, set_names
-    from kvg.pipeline.shard import ShardSettings, make_set
+    from kvg.pipeline.shard import ProjectShards, shard, shard_job
 
     project = load_project(args.project)
-    own = project.settings("shard", ProjectShards)
-    settings = ShardSettings(project.seed, own.samples_per_shard, own.shuffle, own.knowledge)
+    settings = project.settings("shard", ProjectShards).settings(project.seed)
     for name in set_names(project, args.names, "shard"):
         source, out = latest(project, name), project.out / SHARDS / name
-        if _is_finished(source, out, settings) and not args.overwrite:
+        if not args.overwrite and shard_job([source], out, settings).is_complete():
             print(f"{out} is there already")
         else:
-            _report(make_set([source], out, settings, args.workers, True), out, bool(own.knowledge))
+            print(shard([source], out, settings, args.workers, overwrite=True).summary())
     return 0
-
-
-def _is_finished(source: Path, out: Path, settings: ShardSettings) -> bool:
-    """Whether a set is there, made with these settings of the source as it is."""
-    from kvg.formats.stores import checksums_of
-    from kvg.shards.manifest import MANIFEST, load_manifest
-
-    if not (out / MANIFEST).is_file():
-        return False
-    wanted = {**dataclasses.asdict(settings), "made_of": [checksums_of(source)]}
-    config = load_manifest(out).config
-    return all(config.get(name) == value for name, value in wanted.items())
-
-
-def _report(made: Made, out: Path, stamped: bool) -> None:
-    bad = f"; {made.num_bad} bad ones passed over" if made.num_bad else ""
-    print(f"{made.num_samples} samples in {made.num_shards} shards in {out}{bad}")
-    if made.num_renamed:
-        print(f"{made.num_renamed} have a key that several sets have: their set's name stands before it now")
-    if stamped:
-        print(f"{made.num_stamped} are marked known or unknown")

@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     from kvg.formats.stores import open_store
     from kvg.report.shortcut_page import shortcut_page
     from kvg.shards.reader import Tally
-    from kvg.work.pieces import write_whole, writing
+    from kvg.work.files import atomic_write, disk_errors
 
     if args.num < 0:
         raise ConfigError("--num", f"{args.num} is below 0; give 0 to leave the pixels alone")
@@ -43,10 +43,10 @@ def run(args: argparse.Namespace) -> int:
     show(str(source), figures)
     out = Path(args.out) if args.out else source if source.is_dir() else source.parent
     record = figures.record()
-    with writing(out):
+    with disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
-        write_whole(out / RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-        write_whole(out / PAGE, shortcut_page(str(source), record))
+        atomic_write(out / RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+        atomic_write(out / PAGE, shortcut_page(str(source), record))
     bad = f"; {tally.num_bad} bad samples, {tally.num_cut} cut files" if tally.problems else ""
     print(f"{figures.num_samples} composites{bad}; {len(figures.warnings)} warnings; more in {out / PAGE}")
     return 0

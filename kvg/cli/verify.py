@@ -53,7 +53,7 @@ def problems(folder: Path, workers: int = 1) -> Iterator[str]:
         DataError: there is no usable manifest.
     """
     from kvg.shards.manifest import file_faults, read_manifest
-    from kvg.work.pieces import each
+    from kvg.work.pool import map_processes
     from kvg.work.progress import progress_bar
 
     manifest = read_manifest(folder)
@@ -68,7 +68,7 @@ def problems(folder: Path, workers: int = 1) -> Iterator[str]:
     with progress_bar() as progress:
         task = progress.add_task("checking samples", total=manifest.num_samples)
         numbers = range(len(pieces))
-        with contextlib.closing(each(check_shard, pieces, numbers, workers, "checking samples")) as coming:
+        with contextlib.closing(map_processes(check_shard, pieces, numbers, workers, "checking samples")) as coming:
             for number, result in coming:
                 found[number] = result
                 progress.advance(task, manifest.shards[number].num_samples)

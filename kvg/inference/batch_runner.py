@@ -17,9 +17,10 @@ from kvg.errors import DataError, TrainingError
 from kvg.inference.prepared import PreparedBatch
 from kvg.inference.request import Answers, Request, RequestBatches
 from kvg.inference.shared_fault import SharedFault
-from kvg.work.batch_files import BatchFiles, Record, share_of
+from kvg.work.job import Units, share_of
 
 log = logging.getLogger(__name__)
+Record = dict[str, Any]  # of one request, as JSON
 
 
 class Engine(Protocol):
@@ -36,12 +37,13 @@ class Engine(Protocol):
 
 
 @dataclass(frozen=True)
-class Job:
+class RequestJob:
     """What one run over requests is about.
 
     Attributes:
         batches: all requests, also those that have been answered.
-        files: that keep the records.
+        units: keep the records, a unit for each batch.
+        sizes: requests in each batch.
         record: makes the record of a request from its answers.
         seed: of this run; that of a batch is made of it and the batch's number.
         remedy: what a user can do about a request that cannot be asked, which then ends the run; None keeps it as a
@@ -51,7 +53,8 @@ class Job:
     """
 
     batches: RequestBatches
-    files: BatchFiles
+    units: Units
+    sizes: Sequence[int]
     record: Callable[[Request, Answers], Record]
     seed: str = ""
     remedy: str | None = None
@@ -70,13 +73,13 @@ class BatchRunner(Callback):
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self._job: Job | None = None
+        self._job: RequestJob | None = None
         self._todo: Sequence[int] = ()
         self._fault = SharedFault()
         self._trainer: L.Trainer | None = None
         self._sigterm: Any = None
 
-    def begin(self, job: Job, todo: Sequence[int]) -> Iterable[Any]:
+    def begin(self, job: RequestJob, todo: Sequence[int]) -> Iterable[Any]:
         """Takes on a job.
 
         Args:
@@ -107,7 +110,7 @@ class BatchRunner(Callback):
             records = self._answered(batch)
         world = self.trainer.world_size
         done = self._todo[batch_idx * world : (batch_idx + 1) * world]
-        self.job.advance(sum(self.job.files.sizes[number] for number in done))
+        self.job.advance(sum(self.job.sizes[number] for number in done))
         return records
 
     def finish(self) -> None:
@@ -120,7 +123,7 @@ class BatchRunner(Callback):
         self._fault.end(self.trainer.world_size)
 
     @property
-    def job(self) -> Job:
+    def job(self) -> RequestJob:
         """The job that is under way."""
         if self._job is None:
             raise RuntimeError("begin comes before step")
@@ -164,7 +167,7 @@ class BatchRunner(Callback):
         made = [job.record(request, said) for request, said in zip(batch["requests"], answers, strict=True)]
         seconds, good = (time.perf_counter() - start) / len(batch["faults"]), iter(made)
         records = [next(good) if fault is None else {"fault": str(fault)} for fault in batch["faults"]]
-        job.files.save(batch["number"], [{**record, "seconds": seconds} for record in records])
+        job.units.save(batch["number"], [{**record, "seconds": seconds} for record in records])
         return made
 
     def _refuse(self, fault: DataError, remedy: str) -> None:

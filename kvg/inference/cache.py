@@ -11,7 +11,7 @@ from pathlib import Path
 
 from kvg.errors import DataError
 from kvg.inference.http_call import Reply
-from kvg.work.pieces import writing
+from kvg.work.files import disk_errors
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ class AnswerCache:
             DataError: the disk is full or cannot be written to.
         """
         line = json.dumps({"key": key, **dataclasses.asdict(reply)}).encode("ascii") + b"\n"
-        with writing(self.folder):
+        with disk_errors(self.folder):
             if self._stream is None:
                 self._stream = self._begin()
             self._stream.write(line)
@@ -90,7 +90,7 @@ class AnswerCache:
         """
         stream, self._stream = self._stream, None
         if stream is not None:
-            with writing(self.folder), stream:
+            with disk_errors(self.folder), stream:
                 os.fsync(stream.fileno())
 
     def _begin(self) -> BufferedWriter:

@@ -9,7 +9,8 @@ import json
 import os
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -20,7 +21,7 @@ from kvg.inference.request import Client, Outcome, Request, Validator
 from kvg.inference.request_batches import Again, FixedBatches, in_batches, mark_of
 from kvg.ranges import check_number, check_whole
 from kvg.types import Completion
-from kvg.work.batch_files import BatchFiles
+from kvg.work.job import Units
 from kvg.work.processes import follow_launcher, is_first, lead_others
 from kvg.work.progress import progress_bar, quiet_lightning
 
@@ -105,7 +106,7 @@ class LocalModel(Client):
             ConfigError: the model cannot be loaded, does not fit the memory, or is asked again by many processes.
             DataError: the disk refuses, or the requests change while they are answered.
         """
-        rounds: list[tuple[Mapping[int, int] | None, BatchFiles]] = []
+        rounds: list[tuple[Mapping[int, int] | None, Units]] = []
         missing: dict[int, int] | None = None
         for turn in range(max(1, max_attempts)):
             again = requests if missing is None else Again(requests, missing)
@@ -147,11 +148,11 @@ class LocalModel(Client):
         self,
         requests: Iterable[Request],
         validator: Validator[T],
-        rounds: list[tuple[Mapping[int, int] | None, BatchFiles]],
+        rounds: list[tuple[Mapping[int, int] | None, Units]],
         count: bool = False,
     ) -> Iterator[tuple[Outcome[T], int]]:
         """Outcomes, each with the answers that may still be asked for: none where the picture cannot be read."""
-        streams = [(missing, files.records()) for missing, files in rounds]
+        streams = [(missing, chain.from_iterable(units.results())) for missing, units in rounds]
         for index, request in enumerate(requests):
             values: list[T] = []
             faults: list[str] = []
@@ -180,7 +181,7 @@ class LocalModel(Client):
         self._num_tokens += sum(record["tokens"])
         self._num_cut += sum(record["cut"])
 
-    def _answered(self, requests: Iterable[Request], work: Path, turn: int) -> BatchFiles:
+    def _answered(self, requests: Iterable[Request], work: Path, turn: int) -> Units:
         """Answers what has no answer yet."""
         follow_launcher()
         settings = f"{self.identity()}/{turn}"
@@ -193,27 +194,30 @@ class LocalModel(Client):
                 two_turns |= any(request.second_turn for request in batch)
                 progress.advance(reading, len(batch))
             progress.remove_task(reading)
-            files = BatchFiles(work / f"{turn}", marks, sizes)
-            if todo := files.missing():
+            units = Units(work / f"{turn}", marks)
+            if left := units.left():
                 batches = FixedBatches(requests, self.batch_size, settings, marks, two_turns)
-                self._predict(batches, files, turn, sum(sizes[number] for number in todo), progress)
-        return files
+                self._predict(batches, units, sizes, turn, sum(sizes[number] for number in left), progress)
+        return units
 
-    def _predict(self, batches: FixedBatches, files: BatchFiles, turn: int, due: int, progress: Progress) -> None:
+    def _predict(
+        self, batches: FixedBatches, units: Units, sizes: Sequence[int], turn: int, due: int, progress: Progress
+    ) -> None:
         if self._left_alone and self._trainer().world_size > 1:
             remedy = "are several, and only one can go on after it has asked; run this step by a command of its own"
             raise ConfigError("trainer.devices", remedy)
         module = self._loaded()
-        from kvg.inference.batch_runner import Job  # torch and Lightning are imported with the first request
+        from kvg.inference.batch_runner import RequestJob  # torch and Lightning are imported with the first request
         from kvg.inference.local_module import text_record
 
-        total = sum(files.sizes)
+        total = sum(sizes)
         title = "answering" if not turn else f"answering again ({turn})"
         task = progress.add_task(title, total=total, completed=total - due, began=total - due)
         start, trainer = time.perf_counter(), self._trainer()
-        module.job = Job(
+        module.job = RequestJob(
             batches,
-            files,
+            units,
+            sizes,
             text_record,
             f"{self.seed}/{turn}",
             num_workers=self.num_workers,

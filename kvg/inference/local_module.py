@@ -13,12 +13,11 @@ from kvg.backbones.backbone import Backbone
 from kvg.config.search_path import import_class
 from kvg.config.settings import instantiate
 from kvg.errors import ConfigError
-from kvg.inference.batch_runner import BatchRunner, Job
+from kvg.inference.batch_runner import BatchRunner, Record, RequestJob
 from kvg.inference.engine import BackboneEngine
 from kvg.inference.prepared import PreparedBatch
 from kvg.inference.request import Answers, Request
 from kvg.rl.rollout import SamplingSettings
-from kvg.work.batch_files import Record
 
 
 class LocalModule(L.LightningModule):
@@ -33,7 +32,7 @@ class LocalModule(L.LightningModule):
         super().__init__()
         self.backbone = backbone
         self.runner = BatchRunner(BackboneEngine(backbone, sampling))
-        self.job: Job | None = None
+        self.job: RequestJob | None = None
 
     def configure_callbacks(self) -> Sequence[Callback]:
         """The runner."""
@@ -49,7 +48,7 @@ class LocalModule(L.LightningModule):
         """This process's share of the batches of ``job``."""
         if self.job is None:
             raise RuntimeError("set a job before predict")
-        todo = self.trainer.strategy.broadcast(self.job.files.missing())  # the folder may look different on a node
+        todo = self.trainer.strategy.broadcast(self.job.units.left())  # the folder may look different on a node
         return self.runner.begin(self.job, todo)
 
     def predict_step(self, batch: PreparedBatch, batch_idx: int, dataloader_idx: int = 0) -> None:

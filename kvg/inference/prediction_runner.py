@@ -16,13 +16,12 @@ from kvg.evaluation.figures.summary import summary
 from kvg.evaluation.records.prediction import read_cases
 from kvg.evaluation.records.prediction_files import Predictions
 from kvg.evaluation.records.question_sets import QuestionBatches
-from kvg.inference.batch_runner import BatchRunner, Engine, Job
+from kvg.inference.batch_runner import BatchRunner, Engine, Record, RequestJob
 from kvg.inference.prepared import PreparedBatch
 from kvg.inference.questions import QuestionRequest, QuestionRequests
 from kvg.inference.request import Answers, Request
 from kvg.text.box_codec import BoxCodec, ImageSize
 from kvg.text.prompts import PromptFormat
-from kvg.work.batch_files import Record
 
 _REMEDY = "all other answers are kept; data.skip_bad: true leaves such questions out"
 
@@ -91,7 +90,9 @@ class PredictionRunner(BatchRunner):
         self._say_what_is_left(predictions, questions.sizes, finished, missing)
         requests = QuestionRequests(questions, mode, self.engine.prompt_format)
         remedy = None if skip_bad else _REMEDY
-        job = Job(requests, predictions.files, self._record, remedy=remedy, num_workers=num_workers)
+        job = RequestJob(
+            requests, predictions.job, questions.sizes, self._record, remedy=remedy, num_workers=num_workers
+        )
         return self.begin(job, missing)
 
     def lines(self, batch: PreparedBatch, batch_idx: int) -> list[dict[str, Any]]:
@@ -164,7 +165,7 @@ class PredictionRunner(BatchRunner):
         complete = not self.trainer.is_global_zero or not predictions.missing()
         if self.trainer.is_global_zero and questions is not None and complete:
             if predictions.finished:
-                predictions.clear()
+                predictions.job.discard()
             else:
                 bad = [problem for one in questions.sets for problem in one.problems]
                 record = predictions.write(sum(one.num_bad for one in questions.sets), bad)

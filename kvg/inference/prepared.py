@@ -45,7 +45,7 @@ class PreparedBatches(IterableDataset[PreparedBatch]):
     Args:
         batches: all requests.
         processor: tokenises them.
-        share: numbers of batches, rising, and whether their answers are due; see ``kvg.work.batch_files.share_of``.
+        share: numbers of batches, rising, and whether their answers are due; see ``kvg.work.job.share_of``.
     """
 
     def __init__(self, batches: RequestBatches, processor: AskingProcessor, share: Sequence[tuple[int, bool]]) -> None:

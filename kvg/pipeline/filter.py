@@ -1,94 +1,103 @@
-"""A set of samples, asked about several times each: those that are neither too easy nor too hard become a new set."""
+"""Lets a stage-1 model answer each sample several times, and keeps what it sometimes gets right (paper section 4.2).
+
+A sample that is always right teaches nothing, and one that is never right gives no reward to learn from: in both cases
+all advantages of a group are 0.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from kvg.errors import ConfigError, DataError
+import torch
+from rich.table import Table
 
-if TYPE_CHECKING:
-    from kvg.inference.request import Asker, Outcome, Request
-    from kvg.shards.reader import SampleStore, Tally
-    from kvg.text.box_codec import BoxCodec, ImageSize
-    from kvg.types import Box, Sample
+from kvg.boxes import MISSING_BOX, iou
+from kvg.errors import DataError
+from kvg.formats.stores import checksums_of, open_store
+from kvg.inference.request import Asker, Outcome, Request
+from kvg.pipeline.answer_boxes import BoxReader
+from kvg.pipeline.filter_settings import FilterSettings
+from kvg.shards.manifest import MANIFEST
+from kvg.shards.reader import SampleStore, ShardFolder, Tally
+from kvg.shards.writer import ShardWriter, check_set
+from kvg.text.prompts import prompt
+from kvg.types import Box, Sample
+from kvg.work.job import Job
 
 RECORD = "filter.json"  # beside the shards: the settings and the histogram
-WORK = "filter.pieces"  # answers, until all is done
 _REMEDY = "train stage 1 longer, give easier or harder samples, or widen --keep-min and --keep-max"
 
 
 @dataclass(frozen=True)
-class Difficulty:
-    """What is asked, and what is kept.
+class FilterResult:
+    """A filtered set.
 
     Attributes:
-        samples: answers to each sample.
-        iou: an answer with at least this IoU is right.
-        keep_min: right answers that a kept sample has at least.
-        keep_max: and at most; None for one less than ``samples``.
-        mode: prompt mode.
-        limit: only the first so many samples; None for all.
-        samples_per_shard: of every shard but the last.
+        out: its folder.
+        settings: of the filter.
+        counts: samples by the number of their right answers.
+        num_bad: samples that could not be read.
+        num_cut: files that end early.
+        usage: of the client, in words.
     """
 
-    samples: int = 4
-    iou: float = 0.5
-    keep_min: int = 1
-    keep_max: int | None = None
-    mode: str = "think"
-    limit: int | None = None
-    samples_per_shard: int = 500
-
-    def __post_init__(self) -> None:
-        """Checks the settings.
-
-        Raises:
-            ConfigError: one cannot work.
-        """
-        from kvg.text.prompts import PROMPTS
-
-        if self.samples < 1:
-            raise ConfigError("--samples", f"{self.samples} must be at least 1")
-        if not 0 <= self.keep_min <= self.most <= self.samples:
-            text = f"{self.keep_min} to {self.most} is no range within 0 to {self.samples} right answers"
-            raise ConfigError("--keep-min, --keep-max", text)
-        if not 0 <= self.iou <= 1:
-            raise ConfigError("--iou", f"{self.iou} is not within 0 to 1")
-        if self.mode not in PROMPTS:
-            raise ConfigError("--mode", f"'{self.mode}' is not one of {', '.join(PROMPTS)}")
+    out: Path
+    settings: FilterSettings
+    counts: Mapping[int, int]
+    num_bad: int
+    num_cut: int
+    usage: str
 
     @property
-    def most(self) -> int:
-        """Right answers that a kept sample has at most."""
-        return self.samples - 1 if self.keep_max is None else self.keep_max
+    def num_kept(self) -> int:
+        """Samples that are kept."""
+        return sum(self.counts.get(right, 0) for right in range(self.settings.keep_min, self.settings.most + 1))
+
+    @property
+    def num_samples(self) -> int:
+        """Samples that were answered."""
+        return sum(self.counts.values())
+
+    def histogram(self) -> Table:
+        """How many samples had 0, 1, ... right answers, as bars."""
+        table = Table(title=f"right answers of {self.settings.samples}", box=None)
+        for title, side in (("right", "right"), ("samples", "right"), ("", "left"), ("share", "right"), ("", "left")):
+            table.add_column(title, justify="right" if side == "right" else "left")
+        most = max(self.counts.values(), default=1)
+        for right in range(self.settings.samples + 1):
+            num, kept = self.counts.get(right, 0), self.settings.keep_min <= right <= self.settings.most
+            share, verdict = f"{num / max(1, self.num_samples):.0%}", "kept" if kept else "dropped"
+            bar = "█" * round(30 * num / most)
+            table.add_row(str(right), str(num), bar, share, verdict, style=None if kept else "dim")
+        return table
+
+    def summary(self) -> str:
+        """Numbers in words, a line or several."""
+        bad = f"; {self.num_bad} bad samples and {self.num_cut} cut files passed over"
+        counted = bad if self.num_bad or self.num_cut else ""
+        return f"kept {self.num_kept} of {self.num_samples} in {self.out}{counted}\n{self.usage}"
 
 
-@dataclass(frozen=True)
-class Trial:
-    """A sample and how many of the answers to it were right."""
+class SampleRequests:
+    """The requests of a set; they can be iterated again and again.
 
-    sample: Sample
-    num_right: int
+    Args:
+        store: the set.
+        settings: of the filter.
+    """
 
-
-@dataclass(frozen=True)
-class Asked:
-    """The requests of a store; they can be gone through again and again."""
-
-    store: SampleStore
-    difficulty: Difficulty
+    def __init__(self, store: SampleStore, settings: FilterSettings) -> None:
+        self.store, self.settings = store, settings
 
     def samples(self, tally: Tally) -> Iterator[Sample]:
-        """The good samples that are asked about."""
-        left = self.difficulty.limit
+        """The good samples."""
+        left = self.settings.limit
         for part in self.store.parts():
             for _, sample in part.read(tally):
                 if left == 0:
@@ -97,177 +106,91 @@ class Asked:
                 yield sample
 
     def __iter__(self) -> Iterator[Request]:
-        """A request a sample."""
-        from kvg.inference.request import Request
-        from kvg.shards.reader import Tally
-        from kvg.text.prompts import prompt
-
-        for sample in self.samples(Tally(log_problems=False)):  # told of when the outcomes are read
-            text = prompt(sample.entity, self.difficulty.mode)
-            yield Request(sample.key, text, sample.image, self.difficulty.samples)
+        """A request for each sample."""
+        for sample in self.samples(Tally(log_problems=False)):  # they are logged when the outcomes are read
+            text = prompt(sample.entity, self.settings.mode)
+            yield Request(sample.key, text, sample.image, self.settings.samples)
 
 
-class BoxReader:
-    """Reads the box of an answer, in pixels of the stored picture.
-
-    Args:
-        asker: who answers; a model that is loaded here has its own convention and its own sizes of pictures.
-        codec: ``relative``, ``json`` or ``absolute``; None for the model's own, or ``relative``.
-        min_pixels: area that a server's model enlarges pictures to, for absolute boxes.
-        max_pixels: area that it shrinks them to.
+def filter_job(source: str | Path, out: Path, settings: FilterSettings) -> Job:
+    """The work of one set.
 
     Raises:
-        ConfigError: boxes are absolute, and nobody knows in which size.
+        DataError: the input cannot be used.
     """
-
-    def __init__(
-        self, asker: Asker, codec: str | None = None, min_pixels: int = 56 * 56, max_pixels: int | None = None
-    ) -> None:
-        from kvg.inference.local import LocalModel
-
-        self.model = asker if isinstance(asker, LocalModel) else None
-        self.codec, self.min_pixels, self.max_pixels = codec, min_pixels, max_pixels
-        if codec == "absolute" and self.model is None and not max_pixels:
-            raise ConfigError("--max-pixels", "is needed for absolute boxes: name what the server's model is set to")
-
-    def __call__(self, text: str, sample: Sample) -> Box | None:
-        """The box; None where there is none."""
-        from kvg.text.completion import parse_completion
-
-        return self._codec().decode(parse_completion(text).answer, self._size(sample.width, sample.height))
-
-    def _codec(self) -> BoxCodec:
-        from kvg.text.box_codec import AbsoluteCodec, RelativeCodec
-
-        if self.codec is None:
-            return self.model.backbone.codec if self.model else RelativeCodec()
-        return AbsoluteCodec() if self.codec == "absolute" else RelativeCodec(as_json=self.codec == "json")
-
-    def _size(self, width: int, height: int) -> ImageSize:
-        from kvg.text.box_codec import ImageSize
-
-        if self.model:
-            return self.model.backbone.processor.image_size(width, height)
-        if self.codec != "absolute":
-            return ImageSize(width, height, width, height)
-        from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
-
-        resized_height, resized_width = smart_resize(height, width, 28, self.min_pixels, self.max_pixels)
-        return ImageSize(width, height, resized_width, resized_height)
+    parts = [settings.record(str(source)), settings.samples_per_shard, checksums_of(source)]
+    return Job(out, RECORD, json.dumps(parts, sort_keys=True))
 
 
 def filter_set(
     source: str | Path,
-    out: Path,
-    asker: Asker,
-    read: Callable[[str, Sample], Box | None],
-    difficulty: Difficulty,
-    noted: Mapping[str, Any],
+    out: str | Path,
+    settings: FilterSettings,
     overwrite: bool = False,
-) -> None:
-    """Asks about every sample of a set and writes those that are kept.
+    client: Asker | None = None,
+    read: Callable[[str, Sample], Box | None] | None = None,
+) -> FilterResult:
+    """Filters one set; an interrupted one is resumed.
 
     Args:
         source: folder of shards, or a published file.
         out: folder for the kept samples.
-        asker: who answers. Where it is many processes, only the first comes back from it, and alone writes.
-        read: see ``BoxReader``.
-        difficulty: see there.
-        noted: settings, for the record and the manifest.
+        settings: of the filter.
         overwrite: replace a set that is already there.
+        client: in place of the one that the settings name. Where it is many processes, only the first comes back.
+        read: box of an answer, see ``BoxReader``; by default as the settings say.
 
     Raises:
-        ConfigError: the set is there already.
+        ConfigError: the set is there already, or a setting cannot work.
         DataError: the input cannot be used, or no sample is kept.
     """
-    from kvg.formats.stores import checksums_of, open_store
-    from kvg.shards.reader import ShardFolder, Tally
-    from kvg.shards.writer import ShardWriter, check_set
-    from kvg.work.pieces import write_whole, writing
-
-    num, least, most = difficulty.samples, difficulty.keep_min, difficulty.most
-    check_set(out, difficulty.samples_per_shard, overwrite)
-    asked, tally, counts = Asked(open_store(source), difficulty), Tally(), Counter[int]()
-    before = asked.store.manifest if isinstance(asked.store, ShardFolder) else None
-    outcomes = asker.ask(asked, lambda _, text: text, out / WORK)
-    first = next(outcomes, None)  # nothing may be written before
-    trials = _trials(asked, chain([first] if first else [], outcomes), read, difficulty.iou, tally)
-    config = {**(before.config if before else {}), "filter": dict(noted)}
-    seed, size = before.seed if before else None, difficulty.samples_per_shard
-    with ShardWriter(out, size, seed=seed, config=config, overwrite=overwrite) as writer:
-        for trial in trials:
-            counts[trial.num_right] += 1
-            if least <= trial.num_right <= most:
-                provenance = {**trial.sample.provenance, "num_right": trial.num_right, "num_tries": num}
-                writer.write(dataclasses.replace(trial.sample, provenance=provenance))
-        num_kept = sum(counts[right] for right in range(least, most + 1))
-        if not num_kept:
+    out, num = Path(out), settings.samples
+    client = client or settings.build_client()
+    read = read or BoxReader(client, settings.codec, settings.min_pixels, settings.max_pixels)
+    check_set(out, overwrite)
+    store = open_store(source)
+    job = filter_job(source, out, settings)
+    requests, tally, counts = SampleRequests(store, settings), Tally(), Counter[int]()
+    before = store.manifest if isinstance(store, ShardFolder) else None
+    outcomes = client.ask(requests, lambda _, text: text, job.units)
+    first = next(outcomes, None)  # nothing may be written before: other processes end here
+    record = settings.record(str(source))
+    config, seed = {**(before.config if before else {}), "filter": record}, before.seed if before else None
+    job.reopen()
+    with ShardWriter(out, settings.samples_per_shard, seed=seed, config=config, overwrite=overwrite) as writer:
+        for sample, num_right in _judged(requests, chain([first] if first else [], outcomes), read, tally):
+            counts[num_right] += 1
+            if settings.keep_min <= num_right <= settings.most:
+                provenance = {**sample.provenance, "num_right": num_right, "num_tries": num}
+                writer.write(dataclasses.replace(sample, provenance=provenance))
+        result = FilterResult(out, settings, counts, tally.num_bad, tally.num_cut, client.summary())
+        if not result.num_kept:
             bad = [f"{tally.num_bad} bad samples"] if tally.num_bad else []
             listed = [f"{counts[right]} with {right}/{num} right" for right in range(num + 1) if counts[right]]
             raise DataError(str(source), "filter", f"keeps nothing: {', '.join(listed + bad)}; {_REMEDY}")
-        right = {str(right): counts[right] for right in range(num + 1)}
-        record = {
-            **noted,
-            "made_of": checksums_of(source),
-            "right": right,
-            "num_tried": counts.total(),
-            "num_kept": num_kept,
-        }
-        record |= {"num_bad": tally.num_bad, "num_cut": tally.num_cut}
-        with writing(out):
-            write_whole(out / RECORD, json.dumps(record, indent=1) + "\n")
-    shutil.rmtree(out / WORK, ignore_errors=True)
-    print_histogram(counts, num, least, most)
-    bad_text = f"; {tally.num_bad} bad samples and {tally.num_cut} cut files passed over" if tally.problems else ""
-    print(f"kept {num_kept} of {counts.total()} in {out}{bad_text}")
-    print(asker.summary())
+    numbers = {"num_tried": result.num_samples, "num_kept": result.num_kept}
+    numbers |= {"num_bad": tally.num_bad, "num_cut": tally.num_cut}
+    right = {str(right): counts[right] for right in range(num + 1)}
+    job.complete({**record, "made_of": checksums_of(source), "right": right, **numbers})
+    return result
 
 
-def is_finished(source: str | Path, out: Path, noted: Mapping[str, Any]) -> bool:
+def is_complete(source: str | Path, out: Path, settings: FilterSettings) -> bool:
     """Whether a set is there, filtered with these settings from the source as it is."""
-    from kvg.formats.stores import checksums_of
-    from kvg.records import own_record
-    from kvg.shards.manifest import MANIFEST
-
-    record = own_record(out / RECORD)
-    wanted = {**noted, "made_of": checksums_of(source)}
-    return (out / MANIFEST).is_file() and all(record.get(name) == value for name, value in wanted.items())
+    return filter_job(source, out, settings).is_complete(out / MANIFEST)
 
 
-def _trials(
-    asked: Asked,
+def _judged(
+    requests: SampleRequests,
     outcomes: Iterator[Outcome[str]],
     read: Callable[[str, Sample], Box | None],
-    iou_gate: float,
     tally: Tally,
-) -> Iterator[Trial]:
-    """Each sample that was answered at all; an answer that is missing, cut off or no box is wrong."""
-    import torch
-
-    from kvg.boxes import MISSING_BOX, iou
-
-    for sample, outcome in zip(asked.samples(tally), outcomes, strict=True):
+) -> Iterator[tuple[Sample, int]]:
+    """Each sample that has an answer, and how many of its answers are right; an unparsed answer is wrong."""
+    for sample, outcome in zip(requests.samples(tally), outcomes, strict=True):
         if not outcome.values:
             tally.note(DataError(sample.key, "answer", "; ".join(outcome.faults) or "there is none"))
             continue
-        boxes = torch.tensor([read(text, sample) or MISSING_BOX for text in outcome.values])
-        hits = iou(boxes, torch.tensor([sample.box_px] * len(boxes))) >= iou_gate
-        yield Trial(sample, int(hits.sum()))
-
-
-def print_histogram(counts: Counter[int], num_tries: int, keep_min: int, keep_max: int) -> None:
-    """Prints how many samples had 0, 1, ... right answers, as bars."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=f"right answers of {num_tries}", box=None)
-    for title, side in (("right", "right"), ("samples", "right"), ("", "left"), ("share", "right"), ("", "left")):
-        table.add_column(title, justify="right" if side == "right" else "left")
-    most = max(counts.values(), default=1)
-    for right in range(num_tries + 1):
-        kept = keep_min <= right <= keep_max
-        bar = "█" * round(30 * counts[right] / most)
-        share = f"{counts[right] / max(1, counts.total()):.0%}"
-        verdict = "kept" if kept else "dropped"
-        table.add_row(str(right), str(counts[right]), bar, share, verdict, style=None if kept else "dim")
-    Console().print(table)
+        preds = torch.tensor([read(text, sample) or MISSING_BOX for text in outcome.values])
+        target = torch.tensor([sample.box_px] * len(preds))
+        yield sample, int((iou(preds, target) >= requests.settings.iou).sum())

@@ -77,7 +77,7 @@ def _row(category: str, split: str, entries: Sequence[Entry]) -> list[str]:
 
 def facts_of(folder: Path, entries: Sequence[Entry]) -> dict[str, dict[str, int]]:
     """Counts by source and by licence, and of what was left out, by its reason's field."""
-    from kvg.cli.scan import REJECTED
+    from kvg.pipeline.scan import REJECTED
     from kvg.records import json_lines, object_of, parse_json, text_of
 
     rejected: Counter[str] = Counter()

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from kvg.catalogue.box_rules import BoxSettings
 from kvg.catalogue.project import Project
-from kvg.cli.compose import TILE_METHODS, compositor_settings
-from kvg.cli.filter import project_options, settle_section
-from kvg.cli.probe import ProbeSettings
-from kvg.cli.rationalize import RationaleSettings
-from kvg.cli.shard import ProjectShards
-from kvg.config.settings import in_file, named_class, settings_of
-from kvg.errors import ConfigError
+from kvg.config.settings import in_file, named_class
+from kvg.pipeline.checks import CLIENT_METHODS, check_codec
+from kvg.pipeline.compose import TILE_METHODS, compositor_settings
+from kvg.pipeline.filter_settings import FilterSettings
+from kvg.pipeline.probe import ProbeSettings
 from kvg.pipeline.project_sets import ComposeSettings, compose_config, set_names
-from kvg.pipeline.shard import ShardSettings
-from kvg.rationales.teacher import LessonSettings
-from kvg.text.box_codec import BoxCodec
-
-ASKER_METHODS = ("ask", "summary")  # of a ``kvg.inference.request.Asker``
+from kvg.pipeline.rationalize import RationaleSettings
+from kvg.pipeline.shard import ProjectShards
 
 
 def check_sections(project: Project) -> None:
@@ -29,17 +24,16 @@ def check_sections(project: Project) -> None:
         for name, setting in project.sources.items():
             named_class(setting, f"sources.{name}", ("listings", "read"))
         _check_compose(project)
-        check_rationalize(project.settings("rationalize", RationaleSettings))
-        shards = project.settings("shard", ProjectShards)
-        ShardSettings(project.seed, shards.samples_per_shard, shards.shuffle, shards.knowledge)
+        project.settings("rationalize", RationaleSettings).check_classes()
+        project.settings("shard", ProjectShards).settings(project.seed)
         for section in ("rationalize", "filter", "shard"):
             set_names(project, None, section)
         if "box" in project.later:
             _check_box(project.settings("box", BoxSettings))
         if "probe" in project.later:
-            named_class(project.settings("probe", ProbeSettings).asker, "probe.asker", ASKER_METHODS)
+            named_class(project.settings("probe", ProbeSettings).asker, "probe.asker", CLIENT_METHODS)
         if "filter" in project.later:
-            settle_section(project_options(project.later["filter"], project.seed), project.path)
+            project.settings("filter", FilterSettings)
 
 
 def _check_compose(project: Project) -> None:
@@ -50,18 +44,6 @@ def _check_compose(project: Project) -> None:
         compositor_settings(config)
 
 
-def check_rationalize(settings: RationaleSettings) -> None:
-    """Checks what the settings of ``rationalize`` name.
-
-    Raises:
-        ConfigError: a class or setting does not exist or does not fit.
-    """
-    settings_of(LessonSettings, settings.lesson, "rationalize.lesson")
-    check_codec(settings.codec, "rationalize.codec")
-    if settings.teacher is not None:
-        named_class(settings.teacher, "rationalize.teacher", ASKER_METHODS)
-
-
 def _check_box(settings: BoxSettings) -> None:
     for name in ("asker", "second"):
         if (asker := getattr(settings, name)) is not None:
@@ -69,14 +51,3 @@ def _check_box(settings: BoxSettings) -> None:
     for name in ("codec", "second_codec"):
         if (codec := getattr(settings, name)) is not None:
             check_codec(codec, f"box.{name}")
-
-
-def check_codec(setting: object, field: str) -> None:
-    """Checks that a setting names a box convention.
-
-    Raises:
-        ConfigError: it does not.
-    """
-    kind, _ = named_class(setting, field)
-    if not (isinstance(kind, type) and issubclass(kind, BoxCodec)):
-        raise ConfigError(f"{field}.class_path", "is no box convention; take one of kvg.text.box_codec")

@@ -13,6 +13,8 @@ from kvg.catalogue.project import Project, load_project
 from kvg.config.settings import in_file
 from kvg.config.value_types import checked
 from kvg.errors import ConfigError, DataError
+from kvg.pipeline.compose import compose_job, with_seed
+from kvg.shards.manifest import MANIFEST
 
 COMPOSITES, RATIONALES, FILTERED, SHARDS = "composites", "rationales", "filtered", "shards"  # folders of a project
 TILES = "kvg.composites.catalogue_tiles.CatalogueTiles"
@@ -76,7 +78,7 @@ class ComposedSet:
         num: composites.
         seed: decides all of them.
         samples_per_shard: of every shard but the last.
-        config: see ``kvg.cli.compose.make_set``.
+        config: see ``kvg.pipeline.compose.compose``.
     """
 
     name: str
@@ -86,14 +88,10 @@ class ComposedSet:
     samples_per_shard: int
     config: dict[str, Any]
 
-    def is_finished(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether the set is there, made with these settings of these pictures."""
-        from kvg.shards.manifest import MANIFEST, load_manifest
-
-        if not (self.out / MANIFEST).is_file():
-            return False
-        wanted = {**self.config, "compositor": {**self.config["compositor"], "seed": self.seed}, "num": self.num}
-        return bool(plain(load_manifest(self.out).config) == plain(wanted))
+        job = compose_job(with_seed(self.config, self.seed), self.out, self.num, self.samples_per_shard)
+        return job.is_complete()
 
 
 def composed_sets(path: str | Path, names: Sequence[str] | None = None) -> list[ComposedSet]:
@@ -167,8 +165,6 @@ def latest(project: Project, name: str) -> Path:
     Raises:
         DataError: it has not been composed.
     """
-    from kvg.shards.manifest import MANIFEST
-
     for step in (RATIONALES, COMPOSITES):
         if (project.out / step / name / MANIFEST).is_file():
             return project.out / step / name
@@ -191,10 +187,3 @@ def checksums(project: Project, facts: str | None) -> dict[str, str]:
     files = [project.out / name for name in (CATALOGUE, "boxes.jsonl", "knowledge.json")]
     files += [*sorted(project.out.glob("bad_boxes*.jsonl")), *([Path(facts)] if facts else [])]
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files if path.is_file()}
-
-
-def plain(value: Any) -> Any:
-    """A value as JSON gives it back, so that what was written can be compared with what is wanted."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(held) for key, held in value.items()}
-    return [plain(held) for held in value] if isinstance(value, list | tuple) else value

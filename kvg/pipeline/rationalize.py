@@ -1,188 +1,201 @@
-"""Shards that receive rationales: one for each part of the set that they are written for, by cards or by a teacher."""
+"""Writes rationales for composites: shards in, shards with rationales out, shard by shard."""
 
 from __future__ import annotations
 
-import dataclasses
+import json
+import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kvg.errors import DataError
-from kvg.inference.request import Asker, Request
-from kvg.rationales.rationale import RationaleWriter
-from kvg.rationales.teacher import LessonSettings, lesson, template_of
-from kvg.shards.manifest import ShardEntry
-from kvg.shards.reader import SamplePart, Tally
-from kvg.shards.writer import ShardFile
-from kvg.text.box_codec import BoxCodec, ImageSize
-from kvg.types import Sample
-from kvg.work.pieces import Pieces, writing
-from kvg.work.progress import shown
+from kvg.config.settings import instantiate, named_class, settings_of
+from kvg.errors import ConfigError, DataError
+from kvg.formats.stores import checksums_of, open_store
+from kvg.pipeline.checks import CLIENT_METHODS, check_codec
+from kvg.pipeline.rationale_shards import Teacher, WriteFromCards
+from kvg.rationales.facts import named
+from kvg.rationales.teacher import LessonSettings
+from kvg.shards.job import ShardJob
+from kvg.shards.reader import ShardFolder
+from kvg.work.files import atomic_write, disk_errors
+
+log = logging.getLogger(__name__)
+WRITERS = ("cards", "teacher")
+SET_ASIDE = "set_aside.jsonl"  # beside the shards: samples without a usable rationale, each with the reasons
+ANSWERS = "asked"  # folder of the teacher's answers, beside the shards
+_CODEC = {"class_path": "kvg.text.box_codec.RelativeCodec"}
 
 
-class RationaleShard:
-    """A shard that is being written, and what is left out of it. A context manager: an exception leaves no file.
-
-    Args:
-        out: folder of the set.
-        number: of the shard.
-        tally: of the part that is read for it.
-    """
-
-    def __init__(self, out: Path, number: int, tally: Tally | None = None) -> None:
-        self.number, self.tally = number, tally or Tally()
-        self._file, self._entry = ShardFile(out, number), None
-        self._writing, self._lost = writing(out), list[dict[str, Any]]()
-        self._num_undescribed, self._undescribed = 0, Counter[str]()
-
-    def write(self, sample: Sample) -> None:
-        """Adds a sample.
-
-        Raises:
-            DataError: the disk is full.
-        """
-        with self._writing:
-            self._file.write(sample)
-        without = {thing.entity for thing in sample.objects if not thing.note}
-        self._num_undescribed += bool(without)
-        self._undescribed.update(without)
-
-    def set_aside(self, sample: Sample, reasons: Sequence[str]) -> None:
-        """Notes a sample that has no usable rationale."""
-        told = [reason.removeprefix(f"sample {sample.key}: ") for reason in reasons]
-        self._lost.append({"key": sample.key, "entity": sample.entity, "reasons": told})
-
-    def close(self) -> dict[str, Any]:
-        """Finishes the shard.
-
-        Returns:
-            What is kept of a piece: ``entry`` (None where nothing was written), ``counts``, ``lost``, ``num_bad``,
-            ``num_undescribed`` (samples with an object that has no note), ``undescribed`` (of these, by entity).
-        """
-        with self._writing:
-            entry: ShardEntry | None = self._file.close()
-        made = None if entry is None else dataclasses.asdict(entry)
-        num_bad = self.tally.num_bad + self.tally.num_cut
-        return {
-            "entry": made,
-            "counts": self._file.counts,
-            "lost": self._lost,
-            "num_bad": num_bad,
-            "num_undescribed": self._num_undescribed,
-            "undescribed": dict(self._undescribed),
-        }
-
-    def discard(self) -> None:
-        """Throws away what there is of it."""
-        with suppress(OSError):  # what stopped the work is told, not what its leavings do
-            self._file.discard()
-
-
-def write_shard(out: Path, number: int, part: SamplePart, writer: RationaleWriter) -> dict[str, Any]:
-    """Writes the rationales of one part without asking anybody; returns what ``RationaleShard.close`` does."""
-    shard = RationaleShard(out, number)
-    try:
-        for _, sample in part.read(shard.tally):
-            try:
-                shard.write(dataclasses.replace(sample, rationale=writer.write(sample)))
-            except DataError as error:
-                if error.where == str(out):
-                    raise
-                shard.set_aside(sample, [f"{error.field}: {error.remedy}"])
-        return shard.close()
-    except BaseException:
-        shard.discard()
-        raise
-
-
-class Lessons:
-    """A teacher who is asked for the rationales of many samples.
-
-    Args:
-        asker: the teacher.
-        codec: how it writes boxes.
-        settings: what its rationales have to be.
-        tries: how often it is asked for one.
-    """
-
-    def __init__(self, asker: Asker, codec: BoxCodec, settings: LessonSettings, tries: int) -> None:
-        self.asker, self._codec, self._settings, self._tries = asker, codec, settings, tries
-
-    def write(self, parts: Sequence[SamplePart], out: Path, done: Pieces, work: Path) -> None:
-        """Writes a shard for each part that is not done; the teacher is asked ahead of the one that is written.
-
-        Args:
-            parts: of the set.
-            out: folder of the new set.
-            done: its pieces.
-            work: keeps the answers.
-
-        Raises:
-            DataError: the teacher has gone, or the disk is full; what has been answered is kept.
-        """
-        missing = sorted(set(range(len(parts))) - set(done.finished()))
-        asked = _Questions([(number, parts[number]) for number in missing], self)
-        outcomes = self.asker.ask(asked, self._judge(asked), work, self._tries)
-        total = sum(parts[number].num_samples for number in missing)
-        shard: RationaleShard | None = None
-        try:
-            for outcome in shown(outcomes, f"asking for {out}", total):
-                number, sample = asked.waiting.pop(outcome.request.key)
-                while missing[0] != number:  # the part before has come to its end
-                    self._finish(missing.pop(0), shard, asked, out, done)
-                    shard = None
-                shard = shard or RationaleShard(out, number, asked.tallies[number])
-                if outcome.values:
-                    whole = dataclasses.replace(sample, image=outcome.request.image, rationale=outcome.values[0])
-                    shard.write(whole)
-                else:
-                    shard.set_aside(sample, outcome.faults or ["no answer"])
-            while missing:
-                self._finish(missing.pop(0), shard, asked, out, done)
-                shard = None
-        except BaseException:
-            if shard is not None:
-                shard.discard()
-            raise
-
-    def _finish(self, number: int, shard: RationaleShard | None, asked: _Questions, out: Path, done: Pieces) -> None:
-        done.save(number, (shard or RationaleShard(out, number, asked.tallies.get(number))).close())
-
-    def question(self, sample: Sample) -> str:
-        """What the teacher is asked about a sample."""
-        return lesson(sample, self._codec, _size(sample))
-
-    def _judge(self, asked: _Questions) -> Any:
-        def judge(request: Request, text: str) -> str:
-            _, sample = asked.waiting[request.key]
-            return template_of(text, sample, self._codec, _size(sample), self._settings)
-
-        return judge
-
-
-class _Questions:
-    """The requests of several parts, read anew each time they are gone through.
+@dataclass(frozen=True)
+class RationaleSettings:
+    """Section ``rationalize`` of a project file, and the file that ``--teacher`` names.
 
     Attributes:
-        waiting: part and sample (without its picture) of each request that has been given out, by key.
-        tallies: what was met in each part.
+        sets: of the project; None for all.
+        writer: ``cards`` (from the traits of the objects) or ``teacher`` (by a big model).
+        teacher: a client, ``{class_path, init_args}``, such as ``kvg.inference.server.Server``.
+        codec: how the teacher writes boxes.
+        lesson: what its rationales have to be, see ``kvg.rationales.teacher.LessonSettings``.
+        tries: an answer that cannot be used is asked for again until it has been asked for so often.
+        min_facts: traits that every object of a sample has at least; other samples are set aside. With 0 the card
+            writer only names the objects where one of them has no traits. Of the card writer alone.
     """
 
-    def __init__(self, parts: Sequence[tuple[int, SamplePart]], lessons: Lessons) -> None:
-        self._parts, self._lessons = parts, lessons
-        self.waiting: dict[str, tuple[int, Sample]] = {}
-        self.tallies: dict[int, Tally] = {}
+    sets: Sequence[str] | None = None
+    writer: str = "cards"
+    teacher: Mapping[str, Any] | None = None
+    codec: Mapping[str, Any] = field(default_factory=lambda: dict(_CODEC))
+    lesson: Mapping[str, Any] = field(default_factory=dict)
+    tries: int = 3
+    min_facts: int = 0
 
-    def __iter__(self) -> Iterator[Request]:
-        for number, part in self._parts:
-            tally = self.tallies[number] = Tally()
-            for position, sample in part.read(tally):
-                key = f"{number}/{position}/{sample.key}"
-                self.waiting[key] = number, dataclasses.replace(sample, image=b"")
-                yield Request(key, self._lessons.question(sample), sample.image)
+    def __post_init__(self) -> None:
+        """Checks the settings.
+
+        Raises:
+            ConfigError: one cannot work.
+        """
+        if self.writer not in WRITERS:
+            raise ConfigError("rationalize.writer", f"'{self.writer}' is none of {', '.join(WRITERS)}")
+        if self.writer == "teacher" and self.teacher is None:
+            remedy = (
+                "is missing; add `teacher: "
+                "{class_path: kvg.inference.server.Server, init_args: {url: ..., model: ...}}`"
+            )
+            raise ConfigError("rationalize.teacher", remedy)
+        if not isinstance(self.tries, int) or self.tries < 1:
+            raise ConfigError("rationalize.tries", f"{self.tries!r} must be at least 1")
+        if self.min_facts < 0:
+            raise ConfigError("rationalize.min_facts", f"{self.min_facts} must be at least 0")
+        if self.min_facts and self.writer != "cards":
+            raise ConfigError("rationalize.min_facts", "is a setting of the writer cards; a teacher is not told facts")
+
+    def check_classes(self) -> None:
+        """Checks the classes that are named, and their arguments.
+
+        Raises:
+            ConfigError: a class or setting does not exist or does not fit.
+        """
+        settings_of(LessonSettings, self.lesson, "rationalize.lesson")
+        check_codec(self.codec, "rationalize.codec")
+        if self.teacher is not None:
+            named_class(self.teacher, "rationalize.teacher", CLIENT_METHODS)
+
+    def record(self, source: Path) -> dict[str, Any]:
+        """What the result depends on: these settings, and the checksums of the input."""
+        names = ["writer"] if self.writer == "cards" else ["writer", "teacher", "codec", "lesson", "tries"]
+        if self.min_facts:
+            names.append("min_facts")
+        return {**{name: getattr(self, name) for name in names}, "made_of": checksums_of(source)}
 
 
-def _size(sample: Sample) -> ImageSize:
-    return ImageSize(sample.width, sample.height, sample.width, sample.height)
+@dataclass(frozen=True)
+class RationaleResult:
+    """A set with rationales.
+
+    Attributes:
+        out: its folder.
+        num_samples: samples in it.
+        lost: samples that were set aside, each ``{key, entity, reasons}``.
+        num_bad: samples and ends of files of the input that could not be read.
+        usage: of the teacher, in words; '' without one.
+    """
+
+    out: Path
+    num_samples: int
+    lost: Sequence[Mapping[str, Any]]
+    num_bad: int
+    usage: str = ""
+
+    def summary(self) -> str:
+        """Numbers in words, a line or several."""
+        bad = f"; {self.num_bad} bad samples or cut files passed over" if self.num_bad else ""
+        lines = [f"{self.num_samples} rationales in {self.out}{bad}"]
+        if self.lost:
+            kinds = Counter(str(entry["reasons"][-1]).partition(":")[0] for entry in self.lost)
+            counted = ", ".join(f"{kind} {num}" for kind, num in kinds.most_common())
+            lines.append(f"{len(self.lost)} set aside ({counted}), each with its reasons in {self.out / SET_ASIDE}")
+        return "\n".join([*lines, self.usage] if self.usage else lines)
+
+
+def rationalize(
+    source: str | Path, out: str | Path, settings: RationaleSettings, workers: int = 1, overwrite: bool = False
+) -> RationaleResult:
+    """Writes the rationales of one set; an interrupted one is resumed.
+
+    Args:
+        source: folder of shards, or a published file.
+        out: folder for the new shards, one for each of the source.
+        settings: who writes, and by which rules.
+        workers: processes of the card writer; a teacher is asked by this one.
+        overwrite: whether a complete set is replaced.
+
+    Raises:
+        ConfigError: a setting cannot work, or a set is there.
+        DataError: the input cannot be used, no rationale could be written, or the teacher has gone.
+    """
+    source, out = Path(source), Path(out)
+    # Settings first: a wrong one must not cost the opening of a large file.
+    teacher = build_teacher(settings) if settings.writer == "teacher" else None
+    job = rationalize_job(source, out, settings)
+    job.open(overwrite)
+    store = open_store(source)
+    parts = store.parts()
+    if teacher is None:
+        write = WriteFromCards(out, settings.min_facts)
+        job.run(write, list(enumerate(parts)), workers, f"writing {out}")
+    else:
+        teacher.write(parts, job, out / ANSWERS)
+    results = list(job.results(len(parts)))
+    lost = [entry for result in results for entry in result["lost"]]
+    with disk_errors(out):
+        if lost:
+            atomic_write(out / SET_ASIDE, "".join(json.dumps(entry) + "\n" for entry in lost))
+        else:
+            (out / SET_ASIDE).unlink(missing_ok=True)
+    before = store.manifest if isinstance(store, ShardFolder) else None
+    config = {**(before.config if before else {}), "rationale": settings.record(source)}
+    num_samples = job.finish(len(parts), before.seed if before else None, config)
+    if not num_samples:
+        first = f" ({lost[0]['reasons'][-1]})" if lost else ""
+        raise DataError(str(source), "rationale", f"none could be written{first}; see the messages above")
+    if teacher is None:
+        _warn_of_names_alone(out, num_samples, results)
+    usage = "" if teacher is None else teacher.client.summary()
+    return RationaleResult(out, num_samples, lost, sum(result["num_bad"] for result in results), usage)
+
+
+def rationalize_job(source: Path, out: Path, settings: RationaleSettings) -> ShardJob:
+    """The work of one set.
+
+    Raises:
+        DataError: the input cannot be used.
+    """
+    return ShardJob(out, "rationalize", json.dumps(settings.record(source), sort_keys=True))
+
+
+def build_teacher(settings: RationaleSettings) -> Teacher:
+    """Builds the client that the settings name.
+
+    Raises:
+        ConfigError: a class or setting does not exist or does not fit.
+    """
+    rules = settings_of(LessonSettings, settings.lesson, "rationalize.lesson")
+    codec = instantiate(settings.codec, "rationalize.codec")
+    client = instantiate(settings.teacher, "rationalize.teacher", CLIENT_METHODS)
+    return Teacher(client, codec, rules, settings.tries)
+
+
+def _warn_of_names_alone(out: Path, num: int, results: Sequence[Mapping[str, Any]]) -> None:
+    """Warns of rationales of objects without traits, and names the entities whose facts are missing."""
+    without = sum(result["num_undescribed"] for result in results)
+    if without:
+        entities = sum((Counter[str](result["undescribed"]) for result in results), Counter[str]())
+        most = named([f"{name} {times}" for name, times in entities.most_common()])
+        log.warning(
+            "%s: %d of %d rationales only name the objects, since %d entities have no facts (%s); add them to "
+            "compose.facts and compose again, or leave such samples out by min_facts: 1",
+            *(out, without, num, len(entities), most),
+        )

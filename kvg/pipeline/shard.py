@@ -1,4 +1,4 @@
-"""One set made of several: their samples mixed, in shards of equal size, each of them a piece of work."""
+"""Makes one set of several: their samples mixed, in shards of equal size. Each shard is a unit of work."""
 
 from __future__ import annotations
 
@@ -6,25 +6,53 @@ import dataclasses
 import json
 import logging
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from kvg.composites.catalogue_tiles import KNOWN
 from kvg.errors import ConfigError, DataError
+from kvg.formats.published import safe_key
+from kvg.formats.stores import checksums_of, open_store
+from kvg.rewards.knowledge import KnowledgeReward
+from kvg.shards.job import ShardJob, shard_result
+from kvg.shards.mixing import Found, Mixture, look, put_together, spread, stamps, told_of
+from kvg.shards.reader import SamplePart
+from kvg.shards.revision import revision
+from kvg.shards.writer import ShardFile, check_set
 from kvg.text.names import clean_name
-
-if TYPE_CHECKING:
-    from kvg.shards.mixing import Found, Mixture
-    from kvg.shards.reader import SamplePart, SampleStore
-    from kvg.types import Sample
-    from kvg.work.pieces import Pieces
+from kvg.types import Sample
+from kvg.work.files import disk_errors
+from kvg.work.job import Job
 
 log = logging.getLogger(__name__)
-_SHOWN = 20  # bad samples that are named
+_MAX_WARNINGS = 20  # bad samples that are named
 
-_folder: Path | None = None  # these two are set once in each process
-_given: tuple[Mixture, Path, dict[str, float]] | None = None
+
+@dataclass(frozen=True)
+class ProjectShards:
+    """Section ``shard`` of a project file.
+
+    Attributes:
+        sets: of the project; None for all.
+        samples_per_shard: see ``ShardSettings``.
+        shuffle: see there; by the project's seed.
+        knowledge: see there.
+    """
+
+    sets: Sequence[str] | None = None
+    samples_per_shard: int = 500
+    shuffle: bool = True
+    knowledge: str | None = None
+
+    def settings(self, seed: int) -> ShardSettings:
+        """The settings of each set.
+
+        Raises:
+            ConfigError: one cannot work.
+        """
+        return ShardSettings(seed, self.samples_per_shard, self.shuffle, self.knowledge)
 
 
 @dataclass(frozen=True)
@@ -60,75 +88,120 @@ class ShardSettings:
 
 
 @dataclass(frozen=True)
-class Made:
-    """What became of it.
+class ShardResult:
+    """A mixed set.
 
     Attributes:
-        num_samples: in the new set.
-        num_shards: of it.
+        out: its folder.
+        num_samples: in the set.
+        num_shards: of the set.
         num_bad: samples and ends of files that were passed over.
         num_renamed: samples whose key several sets have.
-        num_stamped: samples marked known or unknown.
+        num_marked: samples marked known or unknown; None without a file of knowledge.
     """
 
+    out: Path
     num_samples: int
     num_shards: int
     num_bad: int
     num_renamed: int
-    num_stamped: int
+    num_marked: int | None
+
+    def summary(self) -> str:
+        """Numbers in words, a line or several."""
+        bad = f"; {self.num_bad} bad ones passed over" if self.num_bad else ""
+        lines = [f"{self.num_samples} samples in {self.num_shards} shards in {self.out}{bad}"]
+        if self.num_renamed:
+            lines.append(f"{self.num_renamed} have a key that several sets have: their set's name stands before it now")
+        if self.num_marked is not None:
+            lines.append(f"{self.num_marked} are marked known or unknown")
+        return "\n".join(lines)
 
 
-def make_set(inputs: Sequence[Path], out: Path, settings: ShardSettings, workers: int, overwrite: bool) -> Made:
-    """Makes one set of several.
+class Inputs:
+    """The sets that are mixed.
 
     Args:
-        inputs: folders of shards, or published files.
+        paths: folders of shards, or published files.
+
+    Raises:
+        ConfigError: a set is given twice.
+        DataError: one cannot be used.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.names = names_of(paths)
+        self.stores = [open_store(path) for path in paths]
+        self.checksums = [checksums_of(path) for path in paths]
+        self.descriptions = [told_of(path, store) for path, store in zip(paths, self.stores, strict=True)]
+        self.stamps = [stamps(path, store) for path, store in zip(paths, self.stores, strict=True)]
+
+    def parts(self) -> Iterator[tuple[int, SamplePart]]:
+        """Number of the set, and part of it."""
+        return ((number, part) for number, store in enumerate(self.stores) for part in store.parts())
+
+
+def shard(
+    paths: Sequence[str | Path], out: str | Path, settings: ShardSettings, workers: int = 1, overwrite: bool = False
+) -> ShardResult:
+    """Makes one set of several; an interrupted one is resumed.
+
+    Args:
+        paths: folders of shards, or published files.
         out: folder for the new shards.
         settings: of the new set.
         workers: processes; each holds the samples of one new shard.
-        overwrite: whether a finished set is replaced.
+        overwrite: whether a complete set is replaced.
 
     Raises:
         ConfigError: a setting cannot work, or a set is there.
         DataError: an input cannot be used, holds no good sample, or has gone; or the disk is full.
     """
-    from kvg.formats.stores import checksums_of, open_store
-    from kvg.shards.mixing import Mixture, spread, stamps, told_of
-    from kvg.shards.revision import revision
-    from kvg.shards.writer import PATTERN, check_set, clear_set, write_manifest
-    from kvg.work.pieces import Pieces, writing
-
-    accuracies, names = _accuracies(settings.knowledge), names_of(inputs)
-    check_set(out, settings.samples_per_shard, overwrite)
-    if any(path.resolve() == out.resolve() for path in inputs):
+    sets, out = [Path(path) for path in paths], Path(out)
+    accuracies = _accuracies(settings.knowledge)
+    if any(path.resolve() == out.resolve() for path in sets):
         raise ConfigError("out", f"{out} is one of the sets that are read; choose another folder")
-    stores = [open_store(path) for path in inputs]
-    told = [told_of(path, store) for path, store in zip(inputs, stores, strict=True)]
-    identity = json.dumps([told, [stamps(path, store) for path, store in zip(inputs, stores, strict=True)]])
-    places = Pieces(out / "look.pieces", identity)
-    found = _look(stores, names, places, workers)
-    orders = list(spread(found.num_samples, settings.samples_per_shard))
-    wanted = json.dumps([identity, revision(), settings.seed, settings.samples_per_shard, settings.shuffle, accuracies])
-    done = Pieces(out / "shard.pieces", wanted)
-    with writing(out):
-        clear_set(out, keep=[PATTERN.format(number) for number in done.finished()])
-        found.save(index := places.folder / "index.npy")
-    numbers = list(range(found.num_samples))
-    if settings.shuffle:
-        random.Random(f"{settings.seed}/shard").shuffle(numbers)
-    pieces = [(number, [numbers[i] for i in order]) for number, order in enumerate(orders)]
-    mixture = Mixture(index, found.paths, [names[own] for own in found.sets])
-    done.run(_write_shard, pieces, workers, f"writing {out}", _start_writing, (mixture, out, accuracies))
-    results = list(done.results(len(pieces)))
-    made = _tell(found, results)
-    made_of = [checksums_of(path) for path in inputs]
-    config = {"sets": told, "made_of": made_of, **dataclasses.asdict(settings)}
-    entries = _entries(results, out)
-    with writing(out):
-        write_manifest(out, entries, [result["counts"] for result in results], settings.seed, config)
-    done.clear()
-    places.clear()
-    return made
+    inputs = Inputs(sets)
+    job = _job(inputs, out, settings, accuracies)
+    check_set(out, overwrite)
+    # Where each sample lies, and what is wrong with the others, is the first half of the work.
+    search = Job(out, "search.json", json.dumps([inputs.descriptions, inputs.stamps]))
+    samples = _search(inputs, search, workers)
+    index = search.units / "index.npy"
+    job.open(overwrite)
+    with disk_errors(out):
+        samples.save(index)
+    units = list(enumerate(_orders(samples.num_samples, settings)))
+    mixture = Mixture(index, samples.paths, [inputs.names[number] for number in samples.sets])
+    job.run(WriteMixed(mixture, out, accuracies), units, workers, f"writing {out}")
+    results = list(job.results(len(units)))
+    lost = [reason for result in results for reason in result["lost"]]
+    for reason in lost[:_MAX_WARNINGS]:
+        log.warning("passed over: %s", reason)
+    config = {"sets": inputs.descriptions, "made_of": inputs.checksums, **dataclasses.asdict(settings)}
+    num_samples = job.finish(len(units), settings.seed, config)
+    if not num_samples:
+        raise DataError(str(out), "samples", f"none could be written ({lost[0]}); run it again")
+    search.discard()
+    num_shards = sum(result["entry"] is not None for result in results)
+    num_marked = sum(result["num_marked"] for result in results) if settings.knowledge else None
+    return ShardResult(out, num_samples, num_shards, samples.num_bad + len(lost), samples.num_renamed, num_marked)
+
+
+def shard_job(paths: Sequence[Path], out: Path, settings: ShardSettings) -> ShardJob:
+    """The work of one set.
+
+    Raises:
+        ConfigError: a setting cannot work.
+        DataError: an input cannot be used.
+    """
+    return _job(Inputs(paths), out, settings, _accuracies(settings.knowledge))
+
+
+def _job(inputs: Inputs, out: Path, settings: ShardSettings, accuracies: Mapping[str, float]) -> ShardJob:
+    parts = [inputs.checksums, dataclasses.asdict(settings), accuracies]
+    marks = [*parts, inputs.descriptions, inputs.stamps, revision()]
+    return ShardJob(out, "shard", json.dumps(parts, sort_keys=True), json.dumps(marks, sort_keys=True))
 
 
 def names_of(paths: Sequence[Path]) -> list[str]:
@@ -140,8 +213,6 @@ def names_of(paths: Sequence[Path]) -> list[str]:
     >>> names_of([Path("a/train"), Path("b/train"), Path("lab.parquet")])
     ['train', 'train2', 'lab']
     """
-    from kvg.formats.published import safe_key
-
     if len({path.resolve() for path in paths}) < len(paths):
         raise ConfigError("in", "names a set twice; name each once")
     names: list[str] = []
@@ -156,107 +227,94 @@ def names_of(paths: Sequence[Path]) -> list[str]:
 
 
 def _accuracies(path: str | None) -> dict[str, float]:
-    if path is None:
-        return {}
-    from kvg.rewards.knowledge import KnowledgeReward  # it imports torch, which takes two seconds
-
     try:
-        return KnowledgeReward(path).accuracies or {}
+        return {} if path is None else KnowledgeReward(path).accuracies or {}
     except ConfigError as error:
         raise ConfigError("shard.knowledge", error.remedy) from error
 
 
-def _look(stores: Sequence[SampleStore], names: Sequence[str], places: Pieces, workers: int) -> Found:
-    from kvg.shards.mixing import put_together
+def _search(inputs: Inputs, job: Job, workers: int) -> Found:
+    """Where the good samples of all inputs lie.
 
-    parts = [(own, part) for own, store in enumerate(stores) for part in store.parts()]
-    pieces = [(number, part) for number, (_, part) in enumerate(parts)]
-    places.run(_look_at, pieces, workers, "looking through the sets", _start_looking, (places.folder,))
-    found = put_together(places.results(len(pieces)), [own for own, _ in parts], names)
-    for problem in found.problems[:_SHOWN]:
+    Raises:
+        DataError: there are none.
+    """
+    parts = list(inputs.parts())
+    job.run(
+        SearchPart(job.units), [(n, part) for n, (_, part) in enumerate(parts)], workers, "looking through the sets"
+    )
+    samples = put_together(job.results(len(parts)), [number for number, _ in parts], inputs.names)
+    for problem in samples.problems[:_MAX_WARNINGS]:
         log.warning("passed over: %s", problem)
-    if not found.num_samples:
-        said = f" ({found.problems[0]})" if found.problems else ""
-        places.clear()
-        raise DataError(", ".join(names), "samples", f"none can be read{said}")
-    return found
+    if not samples.num_samples:
+        first = f" ({samples.problems[0]})" if samples.problems else ""
+        job.discard()
+        raise DataError(", ".join(inputs.names), "samples", f"none can be read{first}")
+    return samples
 
 
-def _start_looking(folder: Path) -> None:
-    global _folder
-    _folder = folder
+def _orders(num_samples: int, settings: ShardSettings) -> list[list[int]]:
+    """Numbers of the samples in each new shard."""
+    numbers = list(range(num_samples))
+    if settings.shuffle:
+        random.Random(f"{settings.seed}/shard").shuffle(numbers)
+    return [[numbers[i] for i in order] for order in spread(num_samples, settings.samples_per_shard)]
 
 
-def _look_at(piece: tuple[int, SamplePart]) -> dict[str, Any]:
-    from kvg.shards.mixing import look
-    from kvg.work.pieces import writing
+@dataclass(frozen=True)
+class SearchPart:
+    """Finds the good samples of a part.
 
-    if _folder is None:
-        raise RuntimeError("the process was not started")
-    with writing(_folder):
-        return look(*piece, _folder)
+    Attributes:
+        folder: for tars that are made of published files.
+    """
+
+    folder: Path
+
+    def __call__(self, unit: tuple[int, SamplePart]) -> dict[str, Any]:
+        """See ``kvg.shards.mixing.look``."""
+        with disk_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            return look(*unit, self.folder)
 
 
-def _start_writing(mixture: Mixture, out: Path, accuracies: dict[str, float]) -> None:
-    global _given
-    _given = mixture, out, accuracies
+@dataclass(frozen=True)
+class WriteMixed:
+    """Writes samples of the inputs as one shard.
 
+    Attributes:
+        mixture: reads samples by number.
+        out: folder of the new set.
+        accuracies: of the probe, by entity.
+    """
 
-def _write_shard(piece: tuple[int, list[int]]) -> dict[str, Any]:
-    """Writes the samples of these numbers as the shard of this number; returns what it holds."""
-    from kvg.shards.writer import ShardFile
-    from kvg.work.pieces import writing
+    mixture: Mixture
+    out: Path
+    accuracies: Mapping[str, float]
 
-    if _given is None:
-        raise RuntimeError("the process was not started")
-    mixture, out, accuracies = _given
-    number, numbers = piece
-    shard, lost, num_stamped = ShardFile(out, number), list[str](), 0
-    fetched = mixture.samples(numbers)
-    try:
-        with writing(out):
-            for sample in fetched:
+    def __call__(self, unit: tuple[int, list[int]]) -> dict[str, Any]:
+        """Writes a shard.
+
+        Args:
+            unit: number of the shard, and numbers of its samples.
+        """
+        number, numbers = unit
+        lost, num_marked = list[str](), 0
+        samples = self.mixture.samples(numbers)
+        with ShardFile(self.out, number) as file, disk_errors(self.out):
+            for sample in samples:
                 if isinstance(sample, DataError):
                     lost.append(str(sample))
                     continue
-                stamped = _stamp(sample, accuracies)
-                num_stamped += clean_name(sample.entity) in accuracies
+                num_marked += clean_name(sample.entity) in self.accuracies
                 try:
-                    shard.write(stamped)
-                except DataError as error:  # its key is too long with the set's name
+                    file.write(self._marked(sample))
+                except DataError as error:  # its key is too long with the name of its set
                     lost.append(str(error))
-            entry = shard.close()
-    except BaseException:
-        shard.discard()
-        raise
-    made = entry and dataclasses.asdict(entry)
-    return {"entry": made, "counts": shard.counts, "lost": lost, "num_stamped": num_stamped}
+            return shard_result(file, lost=lost, num_marked=num_marked)
 
-
-def _stamp(sample: Sample, accuracies: Mapping[str, float]) -> Sample:
-    from kvg.composites.catalogue_tiles import KNOWN
-
-    name = clean_name(sample.entity)
-    if name not in accuracies:  # the probe has not asked for it
-        return sample
-    known = accuracies[name] >= KNOWN
-    return dataclasses.replace(sample, knowledge="known" if known else "unknown")
-
-
-def _entries(results: Sequence[Mapping[str, Any]], out: Path) -> list[Any]:
-    from kvg.shards.manifest import ShardEntry
-
-    entries = [ShardEntry(**result["entry"]) for result in results if result["entry"]]
-    if not entries:
-        raise DataError(str(out), "samples", f"none could be written ({results[0]['lost'][0]}); run it again")
-    return entries
-
-
-def _tell(found: Found, results: Sequence[Mapping[str, Any]]) -> Made:
-    lost = [reason for result in results for reason in result["lost"]]
-    for reason in lost[:_SHOWN]:
-        log.warning("passed over: %s", reason)
-    entries = [result["entry"] for result in results if result["entry"]]
-    num_samples = sum(entry["num_samples"] for entry in entries)
-    stamped = sum(result["num_stamped"] for result in results)
-    return Made(num_samples, len(entries), found.num_bad + len(lost), found.num_renamed, stamped)
+    def _marked(self, sample: Sample) -> Sample:
+        accuracy = self.accuracies.get(clean_name(sample.entity))
+        if accuracy is None:  # the probe has no question about it
+            return sample
+        return dataclasses.replace(sample, knowledge="known" if accuracy >= KNOWN else "unknown")

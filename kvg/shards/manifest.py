@@ -13,7 +13,7 @@ from typing import Any, Final
 from kvg.errors import DataError
 from kvg.records import excerpt, list_of, object_of, optional_text, read_json, text_of
 from kvg.shards.schema import SCHEMA_VERSION
-from kvg.work.pieces import write_whole
+from kvg.work.files import atomic_write
 
 MANIFEST: Final = "manifest.json"
 
@@ -48,6 +48,7 @@ class Manifest:
         config: how the set was made; free.
         schema_version: of its records.
         revision: of the code that made the set; '' in sets from before it was noted.
+        identity: of the job that made the set, see ``kvg.work.job.Job``; '' where it was none.
     """
 
     shards: tuple[ShardEntry, ...]
@@ -56,16 +57,20 @@ class Manifest:
     config: Mapping[str, Any] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
     revision: str = ""
+    identity: str = ""
 
     @property
     def num_samples(self) -> int:
         """Samples in the set."""
         return sum(shard.num_samples for shard in self.shards)
 
+    def record(self) -> dict[str, Any]:
+        """The contents of ``manifest.json``."""
+        return {"num_samples": self.num_samples, **asdict(self)}
+
     def save(self, folder: Path) -> None:
         """Writes the manifest so that a reader sees all of it or nothing."""
-        record = {"num_samples": self.num_samples, **asdict(self)}
-        write_whole(folder / MANIFEST, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+        atomic_write(folder / MANIFEST, json.dumps(self.record(), indent=1, ensure_ascii=False) + "\n")
 
 
 def load_manifest(folder: str | Path) -> Manifest:
@@ -118,6 +123,7 @@ def _manifest(where: str, record: Mapping[str, Any]) -> Manifest:
         object_of(where, "config", record.get("config")),
         version,
         optional_text(where, record, "revision"),
+        optional_text(where, record, "identity"),
     )
 
 

@@ -48,17 +48,13 @@ def look(number: int, part: SamplePart, folder: Path) -> dict[str, Any]:
 
 
 def _as_tar(number: int, part: SamplePart, folder: Path, tally: Tally) -> Shard | None:
-    file = ShardFile(folder, number)
-    try:
+    with ShardFile(folder, number) as file:
         for _, sample in part.read(tally):
             try:
                 file.write(sample)
             except DataError as error:
                 tally.note(error)
         return Shard(file.path) if file.close() else None
-    except BaseException:
-        file.discard()
-        raise
 
 
 @dataclass

@@ -17,7 +17,7 @@ from kvg.shards.manifest import MANIFEST, Manifest, ShardEntry, sha256_of
 from kvg.shards.revision import revision
 from kvg.shards.schema import encode_record
 from kvg.types import Sample
-from kvg.work.pieces import writing
+from kvg.work.files import disk_errors
 from kvg.work.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ PATTERN: Final = "shard-{:06d}.tar"
 
 class ShardFile:
     """One tar of a set, which appears under its name only when it is whole.
+
+    A context manager that removes the unfinished tar where an exception passes through.
 
     Args:
         folder: of the set; exists.
@@ -43,6 +45,15 @@ class ShardFile:
         self.first_key = ""
         self.counts: Counts = no_counts()
         self._tar: TarWriter | None = None
+
+    def __enter__(self) -> Self:
+        """The shard itself."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        """Removes what has been written, unless ``close`` has finished it."""
+        if kind is not None:
+            self.discard()
 
     def write(self, sample: Sample) -> None:
         """Adds a sample.
@@ -74,7 +85,7 @@ class ShardFile:
         return entry
 
     def discard(self) -> None:
-        """Removes what has been written."""
+        """Removes what has been written; whatever stopped the work is the error to show, not this one."""
         if self._tar is not None:
             with contextlib.suppress(OSError):  # a full disk refuses the end mark, too
                 self._tar.close()
@@ -114,7 +125,8 @@ class ShardWriter:
         overwrite: bool = False,
     ) -> None:
         self.folder = Path(folder)
-        check_set(self.folder, samples_per_shard, overwrite)
+        check_shard_size(samples_per_shard)
+        check_set(self.folder, overwrite)
         self.samples_per_shard, self.seed, self.config = samples_per_shard, seed, dict(config or {})
         self._entries: list[ShardEntry] = []
         self._counts: list[Counts] = []
@@ -125,7 +137,7 @@ class ShardWriter:
 
     def __enter__(self) -> Self:
         """Makes the folder; an old set loses its manifest first, since it is no longer whole."""
-        with writing(self.folder):
+        with disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             clear_set(self.folder)
         self._progress.start()
@@ -141,7 +153,7 @@ class ShardWriter:
             raise DataError(str(self.folder), "key", f"'{sample.key}' occurs twice; make keys unique")
         if self._shard is None:
             self._shard = ShardFile(self.folder, len(self._entries))
-        with writing(self.folder):
+        with disk_errors(self.folder):
             self._shard.write(sample)
             self._keys.add(sample.key)
             self._progress.advance(self._task)
@@ -158,9 +170,10 @@ class ShardWriter:
                 self._shard.discard()
             return
         try:
-            with writing(self.folder):
+            with disk_errors(self.folder):
                 self._close_shard()
-                write_manifest(self.folder, self._entries, self._counts, self.seed, self.config)
+                counts = added(self._counts)
+                Manifest(tuple(self._entries), counts, self.seed, self.config, revision=revision()).save(self.folder)
         except DataError:
             if self._shard is not None:
                 self._shard.discard()
@@ -176,14 +189,22 @@ class ShardWriter:
         self._shard = None
 
 
-def check_set(folder: Path, samples_per_shard: int, overwrite: bool) -> None:
-    """Whether a set may be written here.
+def check_shard_size(samples_per_shard: int) -> None:
+    """Checks a setting.
 
     Raises:
-        ConfigError: the folder holds a finished set and ``overwrite`` is off, or ``samples_per_shard`` is below 1.
+        ConfigError: it is below 1.
     """
     if samples_per_shard < 1:
         raise ConfigError("samples_per_shard", f"{samples_per_shard} must be at least 1")
+
+
+def check_set(folder: Path, overwrite: bool) -> None:
+    """Checks that a set may be written.
+
+    Raises:
+        ConfigError: the folder holds a complete set and ``overwrite`` is off.
+    """
     if (folder / MANIFEST).exists() and not overwrite:
         raise ConfigError("out", f"{folder} already holds a set; choose another folder or allow overwriting")
 
@@ -200,22 +221,3 @@ def clear_set(folder: Path, keep: Iterable[str] = ()) -> None:
     for old in (*folder.glob("shard-*.tar"), *folder.glob("*.partial")):
         if old.name not in kept:
             old.unlink()
-
-
-def write_manifest(
-    folder: Path,
-    entries: Iterable[ShardEntry],
-    counts: Iterable[Mapping[str, Mapping[str, int]]],
-    seed: int | None,
-    config: Mapping[str, Any],
-) -> None:
-    """Finishes a set.
-
-    Args:
-        folder: of the set.
-        entries: its shards, in order.
-        counts: of each shard.
-        seed: see ``Manifest``.
-        config: see ``Manifest``.
-    """
-    Manifest(tuple(entries), added(counts), seed, config, revision=revision()).save(folder)

@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar
 from kvg.config.overlay_files import check_overlays, names_class, read_overlay, shipped_configs
 from kvg.errors import ConfigError
 from kvg.inference.local_settings import BACKBONE_CLASS, TRAINER
-from kvg.work.pieces import follow_parent
+from kvg.work.pool import follow_parent
 from kvg.work.progress import quiet_lightning
 
 T = TypeVar("T")

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from kvg.work.pieces import follow_parent
+from kvg.work.pool import follow_parent
 
 _LAUNCHER = "KVG_LAUNCHER"  # process that starts the others
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
 import os
 import re
 import shlex
@@ -25,8 +24,8 @@ from rich.spinner import Spinner
 from rich.text import Text
 
 from kvg.errors import KVGError
-from kvg.records import own_record
-from kvg.work.pieces import follow_parent, write_whole
+from kvg.work.job import Job
+from kvg.work.pool import follow_parent
 from kvg.workflow.signals import ends_interrupt, signal_group, signals_wait
 
 MODULES = {"kvg": "kvg", "kvg-data": "kvg.cli.kvg_data"}
@@ -132,18 +131,15 @@ class StepRunner:
 
     def is_complete(self, step: Step, identity: str) -> bool:
         """Whether the step has been run to its end with this identity, and its result is there."""
-        return own_record(self._stamp(step)).get("identity") == identity and step.proof.exists()
+        return self._job(step, identity).is_complete(step.proof)
 
     def log(self, step: Step) -> Path:
         """Where the step's output goes."""
         return self.folder / "logs" / f"{step.name}.log"
 
-    def _stamp(self, step: Step) -> Path:
-        return self.folder / "stamps" / f"{step.name}.json"
-
-    def _begun(self, step: Step) -> Path:
-        """Holds the identity of a step under way, or of one that was interrupted."""
-        return self.folder / "stamps" / f"{step.name}.begun"
+    def _job(self, step: Step, identity: str) -> Job:
+        """The step as a job. Its only unit is saved when it begins, and so tells an interrupted step from a new one."""
+        return Job(self.folder / "stamps", f"{step.name}.json", identity)
 
     @staticmethod
     def _identities(steps: Iterable[Step]) -> Mapping[str, str]:
@@ -191,7 +187,7 @@ class StepRunner:
 
     def _locked(self, step: Step) -> IO[bytes]:
         """A file that no other program has while this one does: two of them would clear away each other's work."""
-        path = self._stamp(step).with_suffix(".lock")
+        path = self.folder / "stamps" / f"{step.name}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = path.open("wb")
         try:
@@ -203,18 +199,16 @@ class StepRunner:
 
     def _prepare(self, step: Step, identity: str) -> tuple[str, ...]:
         """Makes room for a step, or has it go on with what is there; returns the words that do so."""
-        begun = self._begun(step)
-        interrupted = step.resume is not None and begun.is_file() and begun.read_text("utf-8") == identity
-        more = step.resume() if step.resume and interrupted else None
-        self._stamp(step).unlink(missing_ok=True)
+        job = self._job(step, identity)
+        more = step.resume() if step.resume and job.done() else None
+        job.reopen()
         if more is None:
-            begun.unlink(missing_ok=True)
+            job.discard()
             if step.out.is_dir():
                 shutil.rmtree(step.out)
             step.out.unlink(missing_ok=True)
         if step.resume:
-            begun.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(begun, identity)
+            job.save(0, "begun")
         return more or ()
 
     def _finish(self, ended: Running, identity: str) -> None:
@@ -226,10 +220,8 @@ class StepRunner:
             fault = f"ended with exit code {code}" if code else f"ended without {step.proof}"
             tail = "\n".join(f"  {line}" for line in last_lines(ended.log, _TAIL))
             raise StepError(f"{step.name} {fault}. The end of {ended.log}:\n{tail}")
-        stamp = {"identity": identity, "command": shlex.join(step.command), "seconds": round(seconds, 1)}
-        self._stamp(step).parent.mkdir(parents=True, exist_ok=True)
-        self._stamp(step).write_text(json.dumps(stamp, indent=1) + "\n", "utf-8")
-        self._begun(step).unlink(missing_ok=True)
+        job = self._job(step, identity)
+        job.complete({"command": shlex.join(step.command), "seconds": round(seconds, 1)})
         self.console.print(f"[green]✓[/green] {step.name}  {clock(seconds)}")
 
     def _view(self) -> Group:

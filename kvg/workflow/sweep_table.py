@@ -12,7 +12,7 @@ from kvg.evaluation.records.prediction import read_cases
 from kvg.report.comparison_tables import comparison_markdown, findings
 from kvg.report.curves import Curve, read_curves
 from kvg.report.tables import NONE, Cell, Row, Table, markdown_table
-from kvg.work.pieces import write_whole, writing
+from kvg.work.files import atomic_write, disk_errors
 from kvg.workflow.sweep_config import Experiment
 from kvg.workflow.sweep_plan import Run
 
@@ -117,7 +117,7 @@ def write_sweep(
     text = comparison_markdown(comparison, title)
     text += "".join(f"\n{markdown_table(curve_table(tag, own), 2)}" for tag, own in curves.items())
     paths = experiment.out / RECORD, experiment.out / TABLES
-    with writing(experiment.out):
-        write_whole(paths[0], json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-        write_whole(paths[1], text)
+    with disk_errors(experiment.out):
+        atomic_write(paths[0], json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+        atomic_write(paths[1], text)
     return paths

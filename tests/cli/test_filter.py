@@ -265,7 +265,7 @@ def test_a_killed_filter_goes_on_and_leaves_nobody_behind(whole, checkpoint, tmp
     rng, struck = random.Random(0), 0
     for goal in (0, 3, 9, 20):  # answered batches that are waited for; at first a kill while it starts
         process = subprocess.Popen(run, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while process.poll() is None and len(list(out.glob("filter.pieces/0/*.json"))) < goal:
+        while process.poll() is None and len(list(out.glob("filter.units/0/*.json"))) < goal:
             time.sleep(0.01)
         time.sleep(rng.uniform(0, 0.1) if goal else 5.0)
         left = children(process)
@@ -277,11 +277,11 @@ def test_a_killed_filter_goes_on_and_leaves_nobody_behind(whole, checkpoint, tmp
             time.sleep(0.05)
         assert not any(running(pid) for pid in left)
     assert struck >= 3
-    assert len(list(out.glob("filter.pieces/0/*.json"))) >= 20
+    assert len(list(out.glob("filter.units/0/*.json"))) >= 20
     process = subprocess.Popen(run, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     assert process.wait() == 0, process.stderr.read()
     assert outputs(out) == expected
-    assert not (out / "filter.pieces").exists()
+    assert not (out / "filter.units").exists()
 
 
 def children(process):

@@ -108,7 +108,7 @@ def test_levels_are_those_worked_out_by_hand(tmp_path, capsys):
     assert "3 of 8 entities are above guessing (95%)" in said
     assert "46.79%" in said
     assert "96 of 160 answers named no option and count as wrong" in said  # 160 - 2 * 32
-    assert not (tmp_path / "made/probe.pieces").exists()
+    assert not (tmp_path / "made/probe.units").exists()
     assert main(["probe", str(path)]) == 0
     assert "nothing to do" in capsys.readouterr().out
 
@@ -268,7 +268,7 @@ def test_a_killed_probe_goes_on_with_two_processes_too(learnt):
     subprocess.run(commands[0], check=True, capture_output=True, env=env)
     for goal in (5, 25):
         process = subprocess.Popen(commands[1], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env)
-        while process.poll() is None and len(list(learnt.glob("killed/probe.pieces/answers/0/*.json"))) < goal:
+        while process.poll() is None and len(list(learnt.glob("killed/probe.units/answers/0/*.json"))) < goal:
             time.sleep(0.01)
         assert process.poll() is None
         process.kill()

@@ -131,7 +131,7 @@ def test_published_files_can_be_among_them(tmp_path):
     found = samples(tmp_path / "out")
     assert Counter(s.image for s in found) == Counter({s.image: 3 for s in samples(tmp_path / "a")})
     assert len({s.key for s in found}) == 36
-    assert not list((tmp_path / "out").glob("*.pieces"))
+    assert not list((tmp_path / "out").glob("*.units"))
     assert main(["verify", str(tmp_path / "out")]) == 0
 
 
@@ -185,7 +185,7 @@ def test_a_set_that_was_mended_is_looked_at_again(tmp_path):
     path.write_bytes(whole.replace(b'"target": 1', b'"target": 9'))
     (tmp_path / "out/shard-000000.tar.partial/in the way").mkdir(parents=True)
     assert shard([tmp_path / "a"], tmp_path / "out") == 2
-    assert (tmp_path / "out/look.pieces/000000.json").is_file()
+    assert (tmp_path / "out/search.units/000000.json").is_file()
     path.write_bytes(whole)
     shutil.rmtree(tmp_path / "out/shard-000000.tar.partial")
     assert shard([tmp_path / "a"], tmp_path / "out") == 0

@@ -71,7 +71,7 @@ def test_two_processes_go_on_where_one_stopped(strategy, alone, sets, two_proces
     """Two batches are there from before, so that three are left for two processes."""
     one_process(tmp_path, sets, "direct", **{"trainer.limit_predict_batches": 2})
     assert not (tmp_path / "predictions.jsonl").exists()
-    piece = tmp_path / "predictions.pieces/000001.json"
+    piece = tmp_path / "predictions.units/000001.json"
     known = json.loads(piece.read_text())
     known["records"][0]["line"]["answer"] = "as it was"
     piece.write_text(json.dumps(known))

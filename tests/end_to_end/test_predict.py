@@ -82,7 +82,7 @@ def test_killed_at_any_moment_and_in_any_number_of_processes_it_ends_the_same(tm
     whole = start(*command(bench, tmp_path / "whole", *settings))
     said = whole.communicate()[0]
     assert whole.returncode == 0, said
-    pieces, rng, kills = tmp_path / "killed/predictions.pieces", random.Random(5), 0
+    pieces, rng, kills = tmp_path / "killed/predictions.units", random.Random(5), 0
 
     def answered():
         return sorted(pieces.glob("*.json")) if pieces.is_dir() else []
@@ -122,7 +122,7 @@ def test_a_picture_that_one_of_two_processes_cannot_decode(strategy, tmp_path, s
     said = process.communicate()[0]
     assert process.returncode == 2, said
     assert said.strip().splitlines()[-1].startswith(f"kvg: {tmp_path}/b.parquet row 3 (")
-    assert len(list((tmp_path / "run/predictions.pieces").glob("*.json"))) == 2
+    assert len(list((tmp_path / "run/predictions.units").glob("*.json"))) == 2
     again = start(*command(tmp_path / "b.parquet", tmp_path / "run", *settings, "--data.skip_bad", "true"))
     said = again.communicate()[0]
     assert again.returncode == 0, said
@@ -135,7 +135,7 @@ def test_asked_to_end_it_ends_and_keeps_its_answers(tmp_path, scenes):
     bench = tmp_path / "bench.parquet"
     write_kvg_bench(scenes(60, sizes=[(84, 84)], snap_px=None), bench)
     process = start(*command(bench, tmp_path / "run", "--model.max_new_tokens", 256, "--data.batch_size", 1))
-    pieces = tmp_path / "run/predictions.pieces"
+    pieces = tmp_path / "run/predictions.units"
     while process.poll() is None and not (pieces.is_dir() and len(list(pieces.glob("*.json"))) > 1):
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)

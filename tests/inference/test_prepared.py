@@ -13,7 +13,7 @@ from kvg.inference.prepared import PreparedBatches
 from kvg.inference.questions import QuestionRequests
 from kvg.shards.writer import ShardWriter
 from kvg.text.prompts import PUBLISHED
-from kvg.work.batch_files import share_of
+from kvg.work.job import share_of
 from tests.data_modules.conftest import LetterProcessor, build
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create .* worker processes")  # on a single core

@@ -196,7 +196,7 @@ def test_what_has_been_answered_is_kept(tiny, ask, write, rollouts, tmp_path):
     assert ask(tiny(), data)[0] == whole
     assert rollouts == [2, 2, 1]
     assert (tmp_path / "run/predictions.jsonl").read_bytes() == (tmp_path / "whole/predictions.jsonl").read_bytes()
-    assert not (tmp_path / "run/predictions.pieces").exists()
+    assert not (tmp_path / "run/predictions.units").exists()
 
 
 def broken(number, sample):

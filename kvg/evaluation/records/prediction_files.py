@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -12,11 +10,10 @@ from typing import Any, Final
 from kvg.evaluation.records.prediction import PREDICTIONS
 from kvg.records import own_record
 from kvg.shards.revision import revision
-from kvg.work.batch_files import BatchFiles
-from kvg.work.pieces import write_whole, writing
+from kvg.work.files import atomic_write, disk_errors
+from kvg.work.job import Job, digest
 
 RECORD: Final = "predictions.json"
-_PIECES: Final = "predictions.pieces"
 _VERSION: Final = 1  # raised where the same settings give other lines
 _MAX_REASONS: Final = 20
 
@@ -39,8 +36,7 @@ class Predictions:
     ) -> None:
         self.folder, self.settings, self.origin = folder, settings, origin
         text = json.dumps([_VERSION, settings], sort_keys=True)
-        self.identity = _digest(text)
-        self.files = BatchFiles(folder / _PIECES, [_digest(f"{self.identity}/{n}") for n in range(len(sizes))], sizes)
+        self.job = Job(folder, RECORD, text, [f"{digest(text)}/{number}" for number in range(len(sizes))])
 
     @property
     def path(self) -> Path:
@@ -50,7 +46,7 @@ class Predictions:
     @property
     def finished(self) -> bool:
         """Whether all has been answered with these very settings."""
-        return self._record().get("identity") == self.identity and self.path.is_file()
+        return self.job.is_complete(self.path)
 
     @property
     def num_bad(self) -> int:
@@ -60,7 +56,7 @@ class Predictions:
 
     def missing(self) -> list[int]:
         """Numbers of the batches that are not answered yet."""
-        return [] if self.finished else self.files.missing()
+        return [] if self.finished else self.job.left()
 
     def write(self, num_bad: int, problems: Iterable[str]) -> dict[str, Any]:
         """Writes both files from all batches, and removes those.
@@ -76,15 +72,14 @@ class Predictions:
             DataError: the disk refuses.
         """
         lines, reasons, seconds = [], list(problems), 0.0
-        for record in self.files.records():
+        for record in (record for batch in self.job.results() for record in batch):
             seconds += record["seconds"]
             if "fault" in record:
                 num_bad += 1
                 reasons.append(record["fault"])
             else:
                 lines.append(json.dumps(record["line"], ensure_ascii=False) + "\n")
-        told = {
-            "identity": self.identity,
+        content = {
             "num_cases": len(lines),
             "num_bad": num_bad,
             "bad": reasons[:_MAX_REASONS],
@@ -93,19 +88,9 @@ class Predictions:
             **self.origin,
             "settings": self.settings,
         }
-        with writing(self.folder):
-            write_whole(self.path, "".join(lines))
-            write_whole(self.folder / RECORD, json.dumps(told, indent=1, ensure_ascii=False) + "\n")
-        self.clear()
-        return told
+        with disk_errors(self.folder):
+            atomic_write(self.path, "".join(lines))
+        return self.job.complete(content)
 
     def _record(self) -> dict[str, Any]:
-        return own_record(self.folder / RECORD)
-
-    def clear(self) -> None:
-        """Removes the files of single batches."""
-        shutil.rmtree(self.files.folder, ignore_errors=True)
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+        return own_record(self.job.record)

@@ -18,14 +18,14 @@ def run(tmp_path):
 
 
 def answer(run, number, *keys):
-    run.files.save(number, [{"line": {"key": key, "answer": "ä"}, "seconds": 0.5} for key in keys])
+    run.job.save(number, [{"line": {"key": key, "answer": "ä"}, "seconds": 0.5} for key in keys])
 
 
 def test_answers_are_put_together_in_order_and_then_nothing_is_missing(run, tmp_path):
     assert run().missing() == [0, 1]
     answer(run(), 1, "c")
     assert run().missing() == [0]
-    run().files.save(0, [{"fault": "row 0: image: broken", "seconds": 0.5}, {"line": {"key": "b"}, "seconds": 0.25}])
+    run().job.save(0, [{"fault": "row 0: image: broken", "seconds": 0.5}, {"line": {"key": "b"}, "seconds": 0.25}])
     told = run().write(2, ["row 7: answer: none"])
     lines = (tmp_path / "predictions.jsonl").read_text("utf-8").splitlines()
     assert lines == ['{"key": "b"}', '{"key": "c", "answer": "ä"}']
@@ -63,6 +63,6 @@ def test_killed_between_both_files_it_is_not_finished(run, tmp_path):
 
 def test_a_damaged_piece_is_asked_again(run, tmp_path):
     answer(run(), 0, "a", "b")
-    piece = tmp_path / "predictions.pieces/000000.json"
+    piece = tmp_path / "predictions.units/000000.json"
     piece.write_text(piece.read_text()[:-9])
     assert run().missing() == [0, 1]

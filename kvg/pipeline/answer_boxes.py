@@ -1,0 +1,52 @@
+"""Boxes of answers, in pixels of the stored picture, for a client of any kind."""
+
+from __future__ import annotations
+
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+
+from kvg.errors import ConfigError
+from kvg.inference.local import LocalModel
+from kvg.inference.request import Asker
+from kvg.text.box_codec import AbsoluteCodec, BoxCodec, ImageSize, RelativeCodec
+from kvg.text.completion import parse_completion
+from kvg.types import Box, Sample
+
+
+class BoxReader:
+    """Reads the box of an answer, in pixels of the stored picture.
+
+    Args:
+        client: who answers; a model that is loaded here has its own codec and its own sizes of pictures.
+        codec: ``relative``, ``json`` or ``absolute``; None for the model's own, or ``relative``.
+        min_pixels: area that a server's model enlarges pictures to, for absolute boxes.
+        max_pixels: area that it shrinks them to.
+
+    Raises:
+        ConfigError: boxes are absolute, and their picture's size is not known.
+    """
+
+    def __init__(
+        self, client: Asker, codec: str | None = None, min_pixels: int = 56 * 56, max_pixels: int | None = None
+    ) -> None:
+        self.model = client if isinstance(client, LocalModel) else None
+        self.codec, self.min_pixels, self.max_pixels = codec, min_pixels, max_pixels
+        if codec == "absolute" and self.model is None and not max_pixels:
+            remedy = "is needed for absolute boxes: name what the server's model is set to"
+            raise ConfigError("filter.max_pixels", remedy)
+
+    def __call__(self, text: str, sample: Sample) -> Box | None:
+        """The box; None where there is none."""
+        return self._codec().decode(parse_completion(text).answer, self._size(sample.width, sample.height))
+
+    def _codec(self) -> BoxCodec:
+        if self.codec is None:
+            return self.model.backbone.codec if self.model else RelativeCodec()
+        return AbsoluteCodec() if self.codec == "absolute" else RelativeCodec(as_json=self.codec == "json")
+
+    def _size(self, width: int, height: int) -> ImageSize:
+        if self.model:
+            return self.model.backbone.processor.image_size(width, height)
+        if self.codec != "absolute":
+            return ImageSize(width, height, width, height)
+        resized_height, resized_width = smart_resize(height, width, 28, self.min_pixels, self.max_pixels)
+        return ImageSize(width, height, resized_width, resized_height)

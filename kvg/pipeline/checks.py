@@ -1,0 +1,20 @@
+"""Checks of the classes that a project file names."""
+
+from __future__ import annotations
+
+from kvg.config.settings import named_class
+from kvg.errors import ConfigError
+from kvg.text.box_codec import BoxCodec
+
+CLIENT_METHODS = ("ask", "summary")  # of a ``kvg.inference.request.Asker``
+
+
+def check_codec(setting: object, field: str) -> None:
+    """Checks that a setting names a box codec.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    kind, _ = named_class(setting, field)
+    if not (isinstance(kind, type) and issubclass(kind, BoxCodec)):
+        raise ConfigError(f"{field}.class_path", "is no box convention; take one of kvg.text.box_codec")

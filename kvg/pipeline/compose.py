@@ -1,0 +1,173 @@
+"""Makes composites from a source of tiles and writes them as shards."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kvg.composites.compositor import Compositor
+from kvg.composites.settings import CompositorConfig
+from kvg.config.settings import in_file, instantiate, named_class, read_yaml, settings_of
+from kvg.errors import ConfigError, DataError
+from kvg.shards.job import ShardJob, shard_result
+from kvg.shards.revision import revision
+from kvg.shards.writer import ShardFile, check_shard_size
+from kvg.work.files import disk_errors
+
+log = logging.getLogger(__name__)
+TILE_METHODS = ("categories", "entities", "neighbours", "info", "tile")  # of a ``kvg.composites.sources.TileSource``
+_MAX_WARNINGS = 20  # composites that were left out and are logged one by one
+_MAX_NAMED = 3  # pictures of each kind of fault that are named in the summary
+
+
+@dataclass(frozen=True)
+class ComposeResult:
+    """A set of composites.
+
+    Attributes:
+        out: its folder.
+        num_samples: composites in it.
+        lost: of each composite that was left out: index, picture, field and remedy.
+    """
+
+    out: Path
+    num_samples: int
+    lost: Sequence[tuple[int, str, str, str]]
+
+    def summary(self) -> str:
+        """Numbers in words: how many, and which pictures cost the most."""
+        kinds = Counter(str(field) for _, _, field, _ in self.lost)
+        parts = []
+        for kind, num in kinds.most_common():
+            places = Counter(str(where) for _, where, field, _ in self.lost if field == kind)
+            most = places.most_common(_MAX_NAMED + 1)
+            named = [f"{where} {times}" for where, times in most[:_MAX_NAMED]] + ["..."] * (len(most) > _MAX_NAMED)
+            parts.append(f"{num} for {kind} ({', '.join(named)})")
+        lost = f"; {len(self.lost)} left out: {'; '.join(parts)}" if self.lost else ""
+        return f"{self.num_samples} composites in {self.out}{lost}"
+
+
+def compose(
+    config: Mapping[str, Any],
+    out: str | Path,
+    num: int,
+    seed: int = 0,
+    samples_per_shard: int = 500,
+    workers: int = 1,
+    overwrite: bool = False,
+) -> ComposeResult:
+    """Makes one set; an interrupted one is resumed.
+
+    Args:
+        config: ``source`` and ``compositor``, see ``load_config``; other keys are noted, and another value of them
+            makes another set.
+        out: folder for the shards.
+        num: composites.
+        seed: decides all of them.
+        samples_per_shard: of every shard but the last.
+        workers: processes; the result is the same.
+        overwrite: whether a complete set is replaced.
+
+    Raises:
+        ConfigError: the config is wrong, or a set is there.
+        DataError: no composite could be made.
+    """
+    config, out = with_seed(config, seed), Path(out)
+    compositor = build_compositor(config)
+    check_shard_size(samples_per_shard)
+    job = compose_job(config, out, num, samples_per_shard)
+    job.open(overwrite)
+    starts = range(0, num, samples_per_shard)
+    units = [(number, start, min(num, start + samples_per_shard)) for number, start in enumerate(starts)]
+    job.run(WriteComposites(compositor, out), units, workers, f"writing {out}")
+    lost = [tuple(reason) for result in job.results(len(units)) for reason in result["lost"]]
+    for reason in lost[:_MAX_WARNINGS]:
+        log.warning("composite %s left out: %s: %s: %s", *reason)
+    if len(lost) > _MAX_WARNINGS:
+        log.warning("%d more composites left out", len(lost) - _MAX_WARNINGS)
+    if not job.finish(len(units), seed, {**config, "num": num}):
+        raise DataError(str(out), "source", "no composite could be made; see the messages above")
+    return ComposeResult(out, num - len(lost), lost)
+
+
+def with_seed(config: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """The config of a set, in which the compositor has its seed."""
+    return {**config, "compositor": {**(config.get("compositor") or {}), "seed": seed}}
+
+
+def compose_job(config: Mapping[str, Any], out: Path, num: int, samples_per_shard: int) -> ShardJob:
+    """The work of one set. A shard depends on nothing but the code, the config with its seed, and its number."""
+    settings = [config, num, samples_per_shard]
+    identity = json.dumps(settings, sort_keys=True)
+    return ShardJob(out, "compose", identity, json.dumps([*settings, revision()], sort_keys=True))
+
+
+@dataclass(frozen=True)
+class WriteComposites:
+    """Writes the composites of a unit as one shard.
+
+    Attributes:
+        compositor: makes them.
+        folder: of the set.
+    """
+
+    compositor: Compositor
+    folder: Path
+
+    def __call__(self, unit: tuple[int, int, int]) -> dict[str, Any]:
+        """Writes a shard.
+
+        Args:
+            unit: its number, and the first and the last index + 1 of its composites.
+        """
+        number, start, stop = unit
+        lost: list[tuple[int, str, str, str]] = []
+        with ShardFile(self.folder, number) as shard, disk_errors(self.folder):
+            for index in range(start, stop):
+                try:
+                    shard.write(self.compositor.sample(index))
+                except DataError as error:
+                    lost.append((index, error.where, error.field, error.remedy))
+            return shard_result(shard, lost=lost)
+
+
+def load_config(path: str | Path) -> dict[str, Any]:
+    """Reads a YAML with ``source`` and ``compositor``.
+
+    Raises:
+        ConfigError: it cannot be read, has keys other than ``source`` and ``compositor``, or a setting cannot work.
+    """
+    config = read_yaml(path)
+    if "source" not in config:
+        raise ConfigError("source", f"is missing in {path}; add `source: {{class_path: ..., init_args: ...}}`")
+    for key in config:
+        if key not in ("source", "compositor"):
+            raise ConfigError(str(key), f"is unknown in {path}; use source and compositor")
+    with in_file(path):
+        named_class(config["source"], "source", TILE_METHODS)
+        compositor_settings(config)
+    return config
+
+
+def build_compositor(config: Mapping[str, Any]) -> Compositor:
+    """Builds the compositor that a config describes.
+
+    Raises:
+        ConfigError: a class or setting does not exist or does not fit.
+    """
+    settings = compositor_settings(config)
+    return Compositor(instantiate(config["source"], "source", TILE_METHODS), settings)
+
+
+def compositor_settings(config: Mapping[str, Any]) -> CompositorConfig:
+    """The settings of the compositor that a config describes.
+
+    Raises:
+        ConfigError: one is unknown, or cannot work.
+    """
+    return settings_of(CompositorConfig, config.get("compositor"), "compositor")

@@ -1,0 +1,146 @@
+"""Settings of the difficulty filter (paper section 4.2), and the client that they name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from kvg.config.settings import in_file, instantiate, read_yaml
+from kvg.errors import ConfigError
+from kvg.inference.local import LocalModel
+from kvg.inference.request import Asker
+from kvg.pipeline.checks import CLIENT_METHODS
+from kvg.text.prompts import PROMPTS
+from kvg.training.resolved import answering_settings
+
+CODECS = ("relative", "json", "absolute")
+_LOCAL = {"temperature": 1.0, "max_new_tokens": 256, "batch_size": 64}  # defaults of a model that is loaded here
+_NOTED = (
+    "checkpoint", "asker", "codec", "samples", "temperature", "iou", "keep_min", "mode", "max_new_tokens", "limit",
+    "seed",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class FilterSettings:
+    """Section ``filter`` of a project file; the options of ``kvg-data filter`` by the same names.
+
+    Attributes:
+        sets: of the project; None for all.
+        checkpoint: the stage-1 model: a Hugging Face folder, or lab.
+        config: overlays with a stage, a backbone or a strategy, merged as by ``kvg -c``.
+        asker: YAML with ``{class_path, init_args}`` of a client that answers instead, such as a server.
+        codec: how answers write boxes; None for the model's own.
+        min_pixels: area that the client's model enlarges pictures to, for absolute boxes.
+        max_pixels: area that it shrinks them to.
+        samples: answers to each sample.
+        temperature: of the answers of a model that is loaded here; None for 1.
+        iou: an answer with at least this IoU is right.
+        keep_min: right answers that a kept sample has at least.
+        keep_max: and at most; None for one less than ``samples``.
+        batch_size: prompts at once of a model that is loaded here; None for 64.
+        mode: prompt template.
+        max_new_tokens: longest answer of a model that is loaded here; None for 256.
+        limit: only the first so many samples; None for all.
+        seed: of the answers of a model that is loaded here; None for that of the project, or 0.
+        samples_per_shard: of every shard but the last.
+    """
+
+    sets: Sequence[str] | None = None
+    checkpoint: str | None = None
+    config: str | Sequence[str] = field(default_factory=list)
+    asker: str | None = None
+    codec: str | None = None
+    min_pixels: int = 56 * 56
+    max_pixels: int | None = None
+    samples: int = 4
+    temperature: float | None = None
+    iou: float = 0.5
+    keep_min: int = 1
+    keep_max: int | None = None
+    batch_size: int | None = None
+    mode: str = "think"
+    max_new_tokens: int | None = None
+    limit: int | None = None
+    seed: int | None = None
+    samples_per_shard: int = 500
+
+    def __post_init__(self) -> None:
+        """Checks the settings.
+
+        Raises:
+            ConfigError: one cannot work.
+        """
+        if self.samples < 1:
+            raise ConfigError("filter.samples", f"{self.samples} must be at least 1")
+        if not 0 <= self.keep_min <= self.most <= self.samples:
+            text = f"{self.keep_min} to {self.most} is no range within 0 to {self.samples} right answers"
+            raise ConfigError("filter.keep_min, filter.keep_max", text)
+        if not 0 <= self.iou <= 1:
+            raise ConfigError("filter.iou", f"{self.iou} is not within 0 to 1")
+        if self.mode not in PROMPTS:
+            raise ConfigError("filter.mode", f"'{self.mode}' is not one of {', '.join(PROMPTS)}")
+        if self.codec not in (None, *CODECS):
+            raise ConfigError("filter.codec", f"'{self.codec}' is not one of {', '.join(CODECS)}")
+        if self.asker:
+            for name in (*_LOCAL, "seed", "checkpoint", "config"):
+                if getattr(self, name) not in (None, [], ""):
+                    raise ConfigError(f"filter.{name}", "does not go with filter.asker; set it in that file")
+            return
+        for name in ("batch_size", "max_new_tokens"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ConfigError(f"filter.{name}", f"{getattr(self, name)} must be at least 1")
+        if self.samples > 1 and self.temperature is not None and self.temperature <= 0:
+            raise ConfigError("filter.temperature", "must be above 0: greedy answers are all alike")
+
+    def with_seed(self, seed: int) -> FilterSettings:
+        """These settings with the project's seed, where a model is loaded here and has none of its own."""
+        return self if self.asker or self.seed is not None else replace(self, seed=seed)
+
+    @property
+    def most(self) -> int:
+        """Right answers that a kept sample has at most."""
+        return self.samples - 1 if self.keep_max is None else self.keep_max
+
+    @property
+    def overlays(self) -> list[str]:
+        """Paths of the overlays."""
+        return [self.config] if isinstance(self.config, str) else list(self.config)
+
+    def of_model(self, name: str) -> Any:
+        """A setting of the model that is loaded here, with its default; None where a client answers."""
+        value = getattr(self, name)
+        return value if value is not None or self.asker else {**_LOCAL, "seed": 0}[name]
+
+    def record(self, source: str) -> dict[str, Any]:
+        """The settings that the result depends on, for the record and the manifest."""
+        values = {**asdict(self), **{name: self.of_model(name) for name in (*_LOCAL, "seed")}}
+        return {"source": source, "keep_max": self.most, **{name: values[name] for name in _NOTED}}
+
+    def build_client(self) -> Asker:
+        """The client: a model that is loaded here, or the one that ``asker`` names. Nothing is loaded yet.
+
+        Raises:
+            ConfigError: a file or setting cannot work.
+        """
+        if self.asker:
+            values = read_yaml(self.asker)
+            with in_file(self.asker):
+                client: Asker = instantiate(values.get("asker", values), "asker", CLIENT_METHODS)
+            return client
+        backbone: Mapping[str, Any] | str
+        if self.overlays:
+            backbone, trainer = answering_settings(self.overlays, checkpoint=self.checkpoint)
+        elif self.checkpoint:
+            backbone, trainer = self.checkpoint, {}
+        else:
+            raise ConfigError("filter.checkpoint", "is missing; name the stage-1 model, or give filter.asker")
+        return LocalModel(
+            backbone,
+            temperature=self.of_model("temperature"),
+            max_tokens=self.of_model("max_new_tokens"),
+            seed=self.of_model("seed"),
+            batch_size=self.of_model("batch_size"),
+            trainer=trainer,
+        )

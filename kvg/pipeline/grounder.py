@@ -1,0 +1,174 @@
+"""A grounding model that is asked where an entity is: its requests, its codec, and its answer for each picture."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any, TypeVar
+
+from PIL import Image
+
+from kvg.catalogue.box_rules import BoxSettings, named_fault, read_box, sent_size, wording
+from kvg.catalogue.boxing import PICTURE, open_on_white
+from kvg.catalogue.entry import Entry
+from kvg.catalogue.listing import PictureSource
+from kvg.config.settings import instantiate
+from kvg.errors import ConfigError, DataError
+from kvg.inference.request import Asker, Request
+from kvg.text.box_codec import BoxCodec
+from kvg.types import Box
+from kvg.work.progress import shown
+
+T = TypeVar("T")
+QUALITY = 95  # of the JPEG that is sent
+
+
+@dataclass(frozen=True)
+class BoxAnswer:
+    """The answer of a model about a picture: boxes, or the rule and the reason why there are none."""
+
+    boxes: tuple[Box, ...] = ()
+    rule: str = ""
+    reason: str = ""
+
+
+@dataclass
+class Pictures:
+    """Pictures of a project, as they are sent.
+
+    Attributes:
+        sources: read the pictures.
+        settings: of section ``box``.
+        max_opened: pixels of the largest picture that is opened.
+    """
+
+    sources: Mapping[str, PictureSource]
+    settings: BoxSettings
+    max_opened: int
+
+
+@dataclass(frozen=True)
+class Grounder:
+    """A model with its box codec and the question that it is asked."""
+
+    client: Asker
+    codec: BoxCodec
+    text: str
+    num_answers: int
+
+    @classmethod
+    def of(cls, settings: BoxSettings) -> Grounder:
+        """The first model that the settings name.
+
+        Raises:
+            ConfigError: a class or setting does not exist or does not fit.
+        """
+        client, codec = _build(settings.asker, settings.codec, "asker", "codec")
+        return cls(client, codec, settings.question, settings.samples)
+
+    @classmethod
+    def second_of(cls, settings: BoxSettings) -> Grounder | None:
+        """The second model, where there is one.
+
+        Raises:
+            ConfigError: a class or setting does not exist or does not fit.
+        """
+        if settings.second is None:
+            return None
+        client, codec = _build(settings.second, settings.second_codec or settings.codec, "second", "second_codec")
+        return cls(client, codec, settings.second_question or settings.question, 1)
+
+    def answers(self, entries: Sequence[Entry], pictures: Pictures, work: Path) -> list[BoxAnswer]:
+        """One answer for each picture, in order.
+
+        Args:
+            entries: the pictures.
+            pictures: how they are read and sent.
+            work: folder that keeps the raw answers.
+
+        Raises:
+            DataError: the model answers no more.
+        """
+        settings = pictures.settings
+        requests = BoxRequests(entries, pictures, self.text, self.num_answers)
+        sizes = {key_of(e): sent_size(e.width, e.height, settings.max_pixels) for e in entries}
+
+        def validate(request: Request, answer: str) -> Box:
+            return read_box(answer, sizes[request.key], self.codec, settings)
+
+        answers: dict[str, BoxAnswer] = {}
+        for outcome in _with_bar(self.client.ask(requests, validate, work, settings.tries), len(entries)):
+            fault = ("", "") if outcome.complete else named_fault(outcome.faults)
+            answers[outcome.request.key] = BoxAnswer(outcome.values, *fault)
+        for key, reason in requests.unreadable.items():
+            answers[key] = BoxAnswer((), PICTURE, reason)
+        return [answers[key_of(entry)] for entry in entries]
+
+
+@dataclass
+class BoxRequests:
+    """Requests about pictures, made anew in each iteration, so that few are in memory.
+
+    Attributes:
+        entries: the pictures.
+        pictures: how they are read and sent.
+        text: of the question, with blanks.
+        num_answers: wanted for each.
+        unreadable: why pictures cannot be read, by key; filled during iteration.
+    """
+
+    entries: Sequence[Entry]
+    pictures: Pictures
+    text: str
+    num_answers: int
+    unreadable: dict[str, str] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[Request]:
+        """In the order of the pictures, without those that cannot be read."""
+        for entry in self.entries:
+            try:
+                image = open_on_white(self.pictures.sources, entry, self.pictures.max_opened)
+            except DataError as error:
+                self.unreadable[key_of(entry)] = str(error)
+                continue
+            text, data = _sendable(wording(self.text, entry)), encoded(image, self.pictures.settings.max_pixels)
+            yield Request(key_of(entry), text, data, self.num_answers)
+
+
+def encoded(image: Image.Image, max_pixels: int) -> bytes:
+    """A picture as it is sent: a JPEG in a size that the model leaves as it is."""
+    size = sent_size(*image.size, max_pixels)
+    resized = image.resize((size.resized_width, size.resized_height), Image.Resampling.BICUBIC, reducing_gap=3.0)
+    file = io.BytesIO()
+    resized.save(file, "JPEG", quality=QUALITY)
+    return file.getvalue()
+
+
+def key_of(entry: Entry) -> str:
+    """Names a picture in messages; the checksum keeps "a/b" of source "c" apart from "b" of source "c/a"."""
+    return _sendable(f"{entry.source}/{entry.ref} {entry.sha256[:12]}")
+
+
+def _sendable(text: str) -> str:
+    """Text that can be sent: names of files may hold bytes that are not valid text."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _with_bar(outcomes: Iterator[T], total: int) -> Iterator[T]:
+    """The same, with a bar from the first one on: a model that is loaded here shows its own before."""
+    for first in outcomes:
+        yield from shown(chain([first], outcomes), "boxes", total)
+
+
+def _build(client: Any, codec: Any, name: str, codec_name: str) -> tuple[Asker, BoxCodec]:
+    """Builds the codec first, which costs nothing, so that a mistake there costs no loading."""
+    built_codec = instantiate(codec, f"box.{codec_name}")
+    if not isinstance(built_codec, BoxCodec):
+        raise ConfigError(f"box.{codec_name}", "is no box convention; take one of kvg.text.box_codec")
+    built = instantiate(client, f"box.{name}")
+    if not callable(getattr(built, "ask", None)):
+        raise ConfigError(f"box.{name}", "is nothing that can be asked; take kvg.inference.server.Server, for instance")
+    return built, built_codec

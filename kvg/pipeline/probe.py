@@ -1,0 +1,236 @@
+"""Asks a model what is on single-entity pictures, four names to choose from: how well it knows each entity.
+
+This is the probe behind the knowledge-aware reward (v3, section 4.3 and appendix B.2): ``knowledge.json`` is what
+``kvg.rewards.knowledge.KnowledgeReward`` reads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from kvg.catalogue.entry import CATALOGUE, read_catalogue
+from kvg.catalogue.prepared import PreparedPictures
+from kvg.catalogue.project import Project
+from kvg.catalogue.questions import Question, choice_questions, names_by_category, parse_choice
+from kvg.config.settings import instantiate
+from kvg.errors import ConfigError, DataError
+from kvg.inference.local import LocalModel
+from kvg.inference.request import Asker, Request
+from kvg.pipeline.checks import CLIENT_METHODS
+from kvg.report.mastery import CONFIDENCE, EntityScore, guessing, level_rows, mastery_page
+from kvg.work.files import atomic_write, disk_errors
+from kvg.work.job import Job
+
+KNOWLEDGE, RECORD, PAGE = "knowledge.json", "probe.json", "probe.html"
+
+
+@dataclass(frozen=True)
+class ProbeSettings:
+    """How the model is asked.
+
+    Attributes:
+        asker: who answers, ``{class_path, init_args}``.
+        uses: pictures that it is asked about: ``train``, ``val``, ``test``.
+        pictures: of an entity at most.
+        questions: about an entity; where there are fewer pictures they are gone round.
+        max_side: in pixels; larger pictures are shrunk.
+    """
+
+    asker: Mapping[str, Any] = field(default_factory=dict)
+    uses: Sequence[str] = ("train",)
+    pictures: int = 50
+    questions: int = 50
+    max_side: int = 640
+
+    def __post_init__(self) -> None:
+        """Checks the settings.
+
+        Raises:
+            ConfigError: one cannot work.
+        """
+        if not isinstance(self.asker, Mapping) or not self.asker.get("class_path"):
+            raise ConfigError("probe.asker", "is missing; add `asker: {class_path: ..., init_args: ...}`")
+        if isinstance(self.uses, str) or not self.uses or set(self.uses) - {"train", "val", "test"}:
+            raise ConfigError("probe.uses", f"{self.uses} are not some of train, val, test")
+        for name, low in (("pictures", 1), ("questions", 1), ("max_side", 28)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < low:
+                raise ConfigError(f"probe.{name}", f"{value!r} must be a whole number of at least {low}")
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """How well a model knows the entities of a project.
+
+    Attributes:
+        out: folder of the project.
+        scores: of each entity.
+        alone: entities without another one in their category, which cannot be asked about.
+        lost: why questions were not put.
+        usage: of the client, in words.
+    """
+
+    out: Path
+    scores: Sequence[EntityScore]
+    alone: Sequence[str]
+    lost: Sequence[str]
+    usage: str
+
+    def accuracies(self) -> dict[str, float]:
+        """Share of right answers by name; a name may stand in several categories."""
+        pooled: dict[str, list[int]] = {}
+        for score in self.scores:
+            own = pooled.setdefault(score.entity, [0, 0])
+            own[0], own[1] = own[0] + score.right, own[1] + score.num
+        return {name: right / num for name, (right, num) in sorted(pooled.items())}
+
+    def record(self) -> dict[str, Any]:
+        """Contents of ``probe.json``, beside the settings."""
+        scores = self.scores
+        return {
+            "entities": len(scores),
+            "questions": sum(score.num for score in scores),
+            "right": sum(score.right for score in scores),
+            "unparsed": sum(score.unparsed for score in scores),
+            "unanswered": sum(score.unanswered for score in scores),
+            "guessing": [dict(zip(("share", "entities", "level"), row, strict=True)) for row in guessing(scores)],
+            "above_guessing": sum(score.chance <= 1 - CONFIDENCE for score in scores),
+            "levels": level_rows(scores),
+            "scores": [score.record() for score in scores],
+        }
+
+
+class ChoiceRequests:
+    """Questions as requests, which can be iterated again and again.
+
+    Args:
+        questions: all.
+        pictures: that they are about.
+
+    Attributes:
+        lost: reasons of those whose picture cannot be read, by their places; they are not asked.
+    """
+
+    def __init__(self, questions: Sequence[Question], pictures: PreparedPictures) -> None:
+        self.questions, self.pictures = questions, pictures
+        self.lost: dict[int, str] = {}
+
+    def __iter__(self) -> Iterator[Request]:
+        """A request for each question."""
+        for number, question in enumerate(self.questions):
+            if number in self.lost:
+                continue
+            try:
+                image = self.pictures.read(question.entry)
+            except DataError as error:
+                if error.field == "out":  # the disk, not the picture
+                    raise
+                self.lost[number] = str(error)
+                continue
+            yield Request(f"{number:06d} {question.entry.source}/{question.entry.ref}", question.text, image)
+
+    def sent(self) -> Iterator[Question]:
+        """The questions that were put, once the requests have been iterated."""
+        return (question for number, question in enumerate(self.questions) if number not in self.lost)
+
+
+def probe(project: Project) -> ProbeResult | None:
+    """Asks, and writes ``knowledge.json``, ``probe.html`` and ``probe.json``; an interrupted probe is resumed.
+
+    Returns:
+        The result; None where it is there already.
+
+    Raises:
+        ConfigError: the project file is wrong.
+        DataError: the project has not been scanned, nothing can be asked, or the model answers no more.
+    """
+    settings, out = project.settings("probe", ProbeSettings), project.out
+    client: Asker = instantiate(settings.asker, "probe.asker", CLIENT_METHODS)
+    job = _job(project, settings, client)
+    if job.is_complete(out / KNOWLEDGE, out / PAGE):
+        return None
+    questions, alone = _questions(project, settings)
+    sources, max_pixels = project.build_sources(), project.scan.max_pixels
+    pictures = PreparedPictures(job.units / "pictures", sources, settings.max_side, max_pixels)
+    requests = ChoiceRequests(questions, pictures)
+    outcomes = client.ask(requests, lambda _, text: text, job.units / "answers")
+    first = next(outcomes, None)  # now it is known which pictures are lost
+    if first is None:
+        reason = next(iter(requests.lost.values()), "")
+        raise DataError(str(out), "probe", f"no picture can be read; the first: {reason}")
+    scores = _scores(requests.sent(), chain([first], outcomes))
+    result = ProbeResult(out, scores, alone, list(requests.lost.values()), client.summary())
+    job.reopen()
+    with disk_errors(out):
+        atomic_write(out / KNOWLEDGE, json.dumps(result.accuracies(), indent=1, ensure_ascii=False) + "\n")
+        atomic_write(out / PAGE, mastery_page(scores, "What the model knows"))
+    job.complete({"settings": asdict(settings), **result.record()})
+    return result
+
+
+def _job(project: Project, settings: ProbeSettings, client: Asker) -> Job:
+    """The work. Of a server's model nothing can be known but its settings."""
+    catalogue = project.out / CATALOGUE
+    if not catalogue.is_file():
+        raise DataError(str(catalogue), "catalogue", "is missing; run `kvg-data scan` first")
+    checksum = hashlib.sha256(catalogue.read_bytes()).hexdigest()
+    model = client.identity() if isinstance(client, LocalModel) else ""
+    parts = [checksum, project.seed, asdict(settings), model]
+    return Job(project.out, RECORD, json.dumps(parts, sort_keys=True, default=str))
+
+
+def _questions(project: Project, settings: ProbeSettings) -> tuple[list[Question], list[str]]:
+    """The questions, and the entities that cannot be asked about."""
+    entries = list(read_catalogue(project.out / CATALOGUE))
+    names, uses = names_by_category(entries), set(settings.uses)
+    own = [entry for entry in entries if entry.use in uses]
+    questions = list(choice_questions(own, names, project.seed, settings.pictures, settings.questions))
+    if not questions:
+        reason = f"no category has two entities with pictures for {', '.join(settings.uses)}"
+        raise DataError(str(project.out / CATALOGUE), "probe", f"{reason}; add pictures, or choose other uses")
+    return questions, sorted({entry.entity for entry in own if len(names[entry.category]) < 2})
+
+
+def _scores(questions: Iterator[Question], outcomes: Iterator[Any]) -> list[EntityScore]:
+    """The score of each entity."""
+    scores: dict[tuple[str, str], EntityScore] = {}
+    pictures: set[tuple[str, str]] = set()
+    for outcome in outcomes:
+        question = next(questions)
+        entry = question.entry
+        guess = 1 / len(question.options)
+        score = scores.setdefault((entry.category, entry.entity), EntityScore(entry.category, entry.entity, guess))
+        choices = [parse_choice(text, question.options) for text in outcome.values]
+        score.num += 1
+        score.pictures += (entry.source, entry.ref) not in pictures
+        pictures.add((entry.source, entry.ref))
+        score.right += choices == [question.answer]
+        score.unparsed += choices == [None]
+        score.unanswered += not choices
+    return list(scores.values())
+
+
+def print_levels(scores: Sequence[EntityScore]) -> None:
+    """Prints the levels beside the published shares, and what guessing would look like."""
+    table = Table(box=None)
+    for title in ("level", "accuracy from", "entities", "share", "published"):
+        table.add_column(title, justify="left" if title == "level" else "right")
+    for row in level_rows(scores):
+        shares = (f"{row['share']:.1%}", f"{row['published']:.2%}")
+        table.add_row(row["level"], f"{row['from']:.2f}", str(row["entities"]), *shares)
+    console = Console()
+    console.print(table)
+    for guess, num, level in guessing(scores):
+        of = "" if num == len(scores) else f", for {num} of the entities"
+        console.print(f"guessing gets {guess:.0%} right{of}: {level}", highlight=False)
+    above = sum(score.chance <= 1 - CONFIDENCE for score in scores)
+    console.print(f"{above} of {len(scores)} entities are above guessing ({CONFIDENCE:.0%})", highlight=False)
