@@ -66,7 +66,7 @@ def test_the_seed_decides(requests, answers, tmp_path):
 def forge(path, text):
     """Changes what has been answered, as no model would."""
     found = json.loads(path.read_text())
-    for record in found["records"]:
+    for record in found["result"]:
         record["texts"] = [text for _ in record.get("texts", ())]
     path.write_text(json.dumps(found))
 
@@ -114,7 +114,7 @@ def test_a_refused_answer_is_asked_for_again_as_often_as_told(model, requests, t
     assert (outcomes["q6"].values, outcomes["q6"].faults) == ((), ("q6: answer: never",) * 3)
     assert len(outcomes["q3"].faults) == 1  # what cannot be read is not tried again
     numbers = [
-        [len(r["texts"]) for r in json.loads((tmp_path / f"{n}/000000.json").read_text())["records"]] for n in (1, 2)
+        [len(r["texts"]) for r in json.loads((tmp_path / f"{n}/000000.json").read_text())["result"]] for n in (1, 2)
     ]
     assert numbers == [[2, 1], [1, 1]]
 
