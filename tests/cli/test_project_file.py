@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from kvg.catalogue.project import load_project
-from kvg.cli.compose import load_config
 from kvg.cli.kvg_data import main
 from kvg.errors import ConfigError, KVGError
+from kvg.pipeline.compose import load_config
 from kvg.pipeline.project_check import check_sections
 
 CONFIGS = Path(__file__).parents[2] / "configs"

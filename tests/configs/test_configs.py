@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from kvg.cli.compose import load_config
 from kvg.composites.settings import CompositorConfig
 from kvg.config.overlay_files import check_overlays
+from kvg.pipeline.compose import load_config
 from kvg.training.lightning_cli import KVGCLI
 
 CONFIGS = Path(__file__).parents[2] / "configs"
