@@ -10,6 +10,7 @@ from typing import Any
 
 from PIL import Image
 
+from kvg.benchmark import knowledge_of_accuracy
 from kvg.catalogue.boxing import boxed_entries
 from kvg.catalogue.entry import CATALOGUE, Entry, open_entry
 from kvg.catalogue.project import load_project
@@ -23,7 +24,6 @@ from kvg.rewards.accuracies import read_accuracies
 from kvg.types import Box
 
 KNOWLEDGE = "knowledge.json"  # in a project's folder: {entity: share of the questions about it answered rightly}
-KNOWN = 0.30  # as published, the lower end of the third of five levels; a guess among four is right in 0.25
 
 
 class CatalogueTiles:
@@ -176,4 +176,4 @@ def _read_knowledge(path: Path) -> dict[str, str]:
     """``known`` or ``unknown`` by entity; empty where nothing has been measured."""
     if not path.is_file():
         return {}
-    return {name: "known" if accuracy >= KNOWN else "unknown" for name, accuracy in read_accuracies(path).items()}
+    return {name: knowledge_of_accuracy(accuracy) for name, accuracy in read_accuracies(path).items()}

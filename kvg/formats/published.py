@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from kvg.benchmark import split_of
 from kvg.box_forms import pixel_frame
 from kvg.errors import DataError
 from kvg.formats.written_boxes import BoxReader, Reading
-from kvg.lab.traits import UNSEEN_CATEGORIES
 from kvg.pictures import standard_picture
 from kvg.records import excerpt
 from kvg.shards.reader import Tally
@@ -36,11 +36,6 @@ _NOT_IN_KEYS = re.compile(r"[^A-Za-z0-9_-]+")
 def image_size(width: int, height: int) -> ImageSize:
     """The size of an image that nobody resizes."""
     return ImageSize(width, height, width, height)
-
-
-def split_of(category: str) -> str:
-    """``unseen`` for the categories that the paper keeps out of training, else ``seen``."""
-    return "unseen" if category in UNSEEN_CATEGORIES else "seen"
 
 
 def safe_key(text: str) -> str:

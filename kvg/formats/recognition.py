@@ -18,10 +18,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+from kvg.benchmark import split_of
 from kvg.catalogue.questions import drawn_options
 from kvg.errors import DataError
 from kvg.formats.listed_pictures import find_picture, folder_of
-from kvg.formats.published import good_samples, safe_key, split_of
+from kvg.formats.published import good_samples, safe_key
 from kvg.pictures import standard_picture
 from kvg.records import Row, excerpt, load_list, numbered, object_of, optional_text, text_of
 from kvg.shards.reader import Tally

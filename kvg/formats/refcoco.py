@@ -26,10 +26,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from kvg.benchmark import split_of
 from kvg.box_forms import BoxForm, PixelFrame, pixel_frame
 from kvg.errors import DataError
 from kvg.formats.listed_pictures import find_picture, folder_of
-from kvg.formats.published import good_samples, safe_key, split_of
+from kvg.formats.published import good_samples, safe_key
 from kvg.formats.written_boxes import Reading
 from kvg.pictures import standard_picture
 from kvg.records import Row, excerpt, load_list, number_of, numbered, object_of, text_of

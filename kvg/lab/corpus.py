@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
+from kvg.benchmark import CATEGORIES
 from kvg.lab.skills import SKILLS, TURN, card_text
-from kvg.lab.traits import BUILDS, CATEGORIES, COLOURS, PARTS, load_cards
+from kvg.lab.traits import BUILDS, COLOURS, PARTS, load_cards
 from kvg.lab.world import change_one, random_traits
 from kvg.rationales.rationale import CardWriter
 from kvg.text.completion import write_completion

@@ -7,7 +7,8 @@ import re
 import torch
 from torch import Tensor
 
-from kvg.lab.traits import BUILDS, CATEGORIES, COLOURS, PARTS, PATTERNS
+from kvg.benchmark import CATEGORIES
+from kvg.lab.traits import BUILDS, COLOURS, PARTS, PATTERNS
 from kvg.text.prompts import REF_END, REF_START
 from kvg.types import Sample
 

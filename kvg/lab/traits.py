@@ -9,11 +9,8 @@ from importlib import resources
 
 import yaml
 
+from kvg.benchmark import CATEGORIES, split_of
 from kvg.errors import DataError
-
-SEEN_CATEGORIES = ("aircraft", "car", "reptilia", "bird", "food")
-UNSEEN_CATEGORIES = ("dog", "mollusca", "mammal", "flower", "landmark")
-CATEGORIES = SEEN_CATEGORIES + UNSEEN_CATEGORIES
 
 COLOURS: dict[str, tuple[int, int, int]] = {
     "white": (246, 246, 242),
@@ -89,7 +86,7 @@ class Card:
     @property
     def split(self) -> str:
         """``seen`` or ``unseen``: whether stage 1 and 2 train on this category."""
-        return "seen" if self.category in SEEN_CATEGORIES else "unseen"
+        return split_of(self.category)
 
     @property
     def knowledge(self) -> str:

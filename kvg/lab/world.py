@@ -9,10 +9,11 @@ from functools import lru_cache
 
 from PIL import Image
 
+from kvg.benchmark import CATEGORIES, split_of
 from kvg.composites.settings import CompositorConfig
 from kvg.composites.sources import EntityInfo
 from kvg.lab.tiles import draw_tile
-from kvg.lab.traits import BUILDS, CATEGORIES, COLOURS, PARTS, PATTERNS, SEEN_CATEGORIES, Traits, load_cards
+from kvg.lab.traits import BUILDS, COLOURS, PARTS, PATTERNS, Traits, load_cards
 from kvg.lab.traits import neighbours as card_neighbours
 
 TILE_PX = 72  # drawn a little larger than any tile of the lab's canvas, then reduced by the compositor
@@ -113,7 +114,7 @@ class TraitSource:
     def info(self, entity: str) -> EntityInfo:
         """The traits in words; no knowledge is attached to them."""
         category, text = entity.split(": ")
-        return EntityInfo(category, "seen" if category in SEEN_CATEGORIES else "unseen", "", text)
+        return EntityInfo(category, split_of(category), "", text)
 
     def tile(self, entity: str, rng: random.Random) -> Image.Image:
         """One of the drawings of this combination, RGBA."""

@@ -9,15 +9,15 @@ import lightning as L
 from kvg.backbones.answers import answered_box, completions
 from kvg.backbones.backbone import Backbone
 from kvg.batches import Batch
+from kvg.benchmark import CATEGORIES, KNOWLEDGE, SPLITS
 from kvg.errors import ConfigError
 from kvg.evaluation.records.question import Question
 from kvg.inference.shared_fault import SharedFault
-from kvg.lab.traits import CATEGORIES
 from kvg.metrics.iou_accuracy import IoUAccuracy
 from kvg.rl.rollout import SamplingSettings, rollout
 from kvg.types import Completion, Sample
 
-GROUPS = {"split": ("seen", "unseen"), "knowledge": ("known", "unknown"), "category": CATEGORIES}
+GROUPS = {"split": SPLITS, "knowledge": KNOWLEDGE, "category": CATEGORIES}
 
 
 class Validation:

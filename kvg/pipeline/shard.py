@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kvg.composites.catalogue_tiles import KNOWN
+from kvg.benchmark import knowledge_of_accuracy
 from kvg.errors import ConfigError, DataError
 from kvg.formats.published import safe_key
 from kvg.formats.stores import checksums_of, open_store
@@ -317,4 +317,4 @@ class WriteMixed:
         accuracy = self.accuracies.get(clean_name(sample.entity))
         if accuracy is None:  # the probe has no question about it
             return sample
-        return dataclasses.replace(sample, knowledge="known" if accuracy >= KNOWN else "unknown")
+        return dataclasses.replace(sample, knowledge=knowledge_of_accuracy(accuracy))

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
+from kvg.benchmark import LEVEL_BOUNDS, level_of
 from kvg.catalogue.questions import chance_of
-from kvg.rewards.knowledge import PUBLISHED, Level, level_of
 
 PUBLISHED_SHARES = (0.0118, 0.1140, 0.2136, 0.4679, 0.1927)  # of the paper's entities by level (v3), best known first
 CONFIDENCE = 0.95
@@ -47,7 +47,7 @@ class EntityScore:
         return self.right / self.num
 
     @property
-    def level(self) -> Level:
+    def level(self) -> str:
         """Level by the published cut-offs."""
         return level_of(self.accuracy)
 
@@ -68,7 +68,7 @@ class EntityScore:
             "unanswered": self.unanswered,
             "guessing": self.guess,
             "accuracy": self.accuracy,
-            "level": self.level.name,
+            "level": self.level,
             "chance": self.chance,
             "above_guessing": self.chance <= 1 - CONFIDENCE,
         }
@@ -76,23 +76,23 @@ class EntityScore:
 
 def level_rows(scores: Sequence[EntityScore]) -> list[dict[str, Any]]:
     """Entities by level, best known first, beside the published shares."""
-    counts = Counter(score.level.name for score in scores)
+    counts = Counter(score.level for score in scores)
     return [
         {
-            "level": level.name,
-            "from": level.min_accuracy,
-            "entities": counts[level.name],
-            "share": counts[level.name] / max(1, len(scores)),
+            "level": level,
+            "from": bound,
+            "entities": counts[level],
+            "share": counts[level] / max(1, len(scores)),
             "published": share,
         }
-        for level, share in zip(PUBLISHED, PUBLISHED_SHARES, strict=True)
+        for (level, bound), share in zip(LEVEL_BOUNDS.items(), PUBLISHED_SHARES, strict=True)
     ]
 
 
 def guessing(scores: Sequence[EntityScore]) -> list[tuple[float, int, str]]:
     """What guessing gets right: share, entities with so many options, and the level it lands on; commonest first."""
     counts = Counter(score.guess for score in scores)
-    return [(guess, num, level_of(guess).name) for guess, num in counts.most_common()]
+    return [(guess, num, level_of(guess)) for guess, num in counts.most_common()]
 
 
 def mastery_page(scores: Sequence[EntityScore], title: str) -> str:
@@ -152,11 +152,11 @@ def histogram(scores: Sequence[EntityScore]) -> str:
     for tenth in range(0, 11, 2):
         parts.append(f'<text x="{x(tenth / 10):.1f}" y="{y(0) + 15:.1f}" class="mid tiny">{tenth * 10}%</text>')
     highest = 1.0
-    for number, level in enumerate(PUBLISHED):
-        middle, under = (level.min_accuracy + highest) / 2, y(0) + 40 + 14 * (number % 2)
-        parts.append(f'<path class="grid" d="M{x(level.min_accuracy):.1f} {y(0) + 20:.1f}V{y(0) + 27:.1f}"/>')
-        parts.append(f'<text x="{x(middle):.1f}" y="{under:.1f}" class="mid tiny">{level.name}</text>')
-        highest = level.min_accuracy
+    for number, (level, bound) in enumerate(LEVEL_BOUNDS.items()):
+        middle, under = (bound + highest) / 2, y(0) + 40 + 14 * (number % 2)
+        parts.append(f'<path class="grid" d="M{x(bound):.1f} {y(0) + 20:.1f}V{y(0) + 27:.1f}"/>')
+        parts.append(f'<text x="{x(middle):.1f}" y="{under:.1f}" class="mid tiny">{level}</text>')
+        highest = bound
     for number, (guess, num, _) in enumerate(guessing(scores)):
         place = x(guess)
         said = f"{guess:.0%} ({num})" if number else f"guessing {guess:.0%}"  # the commonest in full
@@ -194,7 +194,7 @@ def _entities(scores: Sequence[EntityScore]) -> str:
     rows = [
         [
             *(score.entity, score.category, score.pictures, score.num, score.right),
-            *(score.unparsed + score.unanswered or "", f"{score.accuracy:.0%}", score.level.name),
+            *(score.unparsed + score.unanswered or "", f"{score.accuracy:.0%}", score.level),
             "yes" if score.chance <= 1 - CONFIDENCE else "",
         ]
         for score in ordered

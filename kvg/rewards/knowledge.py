@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kvg.benchmark import KNOWLEDGE, LEVEL_BOUNDS
 from kvg.errors import ConfigError, DataError
 from kvg.rewards.accuracies import read_accuracies
 from kvg.rewards.iou import IoUReward
@@ -39,23 +40,9 @@ class Level:
     penalty: float
 
 
-# As published (v3, table 6, the last search), best known first. Guessing one of four gives 0.25.
-PUBLISHED = (
-    Level("completely correct", 0.70, 0.65, -0.6),
-    Level("mostly correct", 0.45, 0.85, -0.5),
-    Level("partially correct", 0.30, 1.0, -0.4),
-    Level("mostly incorrect", 0.10, 1.2, -0.2),
-    Level("completely incorrect", 0.0, 1.4, 0.0),
-)
-
-
-def level_of(accuracy: float, levels: Sequence[Level] = PUBLISHED) -> Level:
-    """The level of an accuracy; by the published cut-offs, unless others are given.
-
-    >>> level_of(0.25).name, level_of(0.7).name
-    ('mostly incorrect', 'completely correct')
-    """
-    return next(level for level in levels if accuracy >= level.min_accuracy)
+_PAYMENTS = ((0.65, -0.6), (0.85, -0.5), (1.0, -0.4), (1.2, -0.2), (1.4, 0.0))  # scale and penalty
+# As published (v3, table 6, the last search), best known first.
+PUBLISHED = tuple(Level(*level, *pay) for level, pay in zip(LEVEL_BOUNDS.items(), _PAYMENTS, strict=True))
 
 
 class KnowledgeReward(IoUReward):
@@ -92,8 +79,9 @@ class KnowledgeReward(IoUReward):
     def level(self, sample: Sample) -> Level:
         """The mastery level of the entity asked for."""
         if self.accuracies is None:
-            return self.levels[0] if sample.knowledge == "known" else self.levels[-1]
-        return level_of(self.accuracies.get(clean_name(sample.entity), 0.0), self.levels)
+            return self.levels[0] if sample.knowledge == KNOWLEDGE[0] else self.levels[-1]
+        accuracy = self.accuracies.get(clean_name(sample.entity), 0.0)
+        return next(level for level in self.levels if accuracy >= level.min_accuracy)
 
     def __call__(
         self, texts: Sequence[str], samples: Sequence[Sample], codec: BoxCodec, sizes: Sequence[ImageSize]

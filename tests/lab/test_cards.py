@@ -10,16 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kvg.lab.traits import (
-    CATEGORIES,
-    COLOURS,
-    PARTS,
-    SEEN_CATEGORIES,
-    UNSEEN_CATEGORIES,
-    Traits,
-    load_cards,
-    neighbours,
-)
+from kvg.benchmark import CATEGORIES, SEEN_CATEGORIES, UNSEEN_CATEGORIES
+from kvg.lab.traits import COLOURS, PARTS, Traits, load_cards, neighbours
 from kvg.lab.world import LabSource, TraitSource, change_one, random_traits
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs/lab"

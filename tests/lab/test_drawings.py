@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kvg.benchmark import CATEGORIES
 from kvg.lab.sketch import Sketch
 from kvg.lab.tiles import draw_tile
-from kvg.lab.traits import BUILDS, CATEGORIES, COLOURS, PARTS, PATTERNS, Traits
+from kvg.lab.traits import BUILDS, COLOURS, PARTS, PATTERNS, Traits
 from kvg.lab.world import LabSource, TraitSource
 
 

@@ -11,11 +11,12 @@ import torch
 
 from kvg.backbones.backbone import Backbone
 from kvg.backbones.builtin import lab_tokenizer
+from kvg.benchmark import CATEGORIES
 from kvg.lab.corpus import corpus
 from kvg.lab.labels import EDGE_CLASSES, TRAIT_CLASSES, mentions, token_labels, token_owners, wanted_looks
 from kvg.lab.pretraining import Phase, PretrainRows
 from kvg.lab.skills import SKILLS, card_text
-from kvg.lab.traits import CATEGORIES, load_cards
+from kvg.lab.traits import load_cards
 from kvg.shards.reader import ShardFolder
 from kvg.text.prompts import fill_boxes
 

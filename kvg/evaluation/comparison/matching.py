@@ -9,15 +9,15 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from kvg.benchmark import CATEGORIES, KNOWLEDGE, SPLITS
 from kvg.errors import ConfigError, DataError
 from kvg.evaluation.records.prediction import Case
-from kvg.lab.traits import CATEGORIES
 
 BOTH: Final = "split and knowledge"
 GROUPINGS: Final = ("split", "category", "knowledge", BOTH)
 ALL: Final = "all"  # every case of a set
 MEAN: Final = "category mean"  # of the accuracies of its categories
-_ORDER: Final = ("seen", "unseen", "known", "unknown", *CATEGORIES)
+_ORDER: Final = (*SPLITS, *KNOWLEDGE, *CATEGORIES)
 _TOLERANCE: Final = 0.01  # of a true box on the 0-1000 grid: what rounding does
 
 

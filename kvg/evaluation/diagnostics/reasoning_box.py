@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, TypedDict
 
+from kvg.benchmark import SPLITS
 from kvg.evaluation.diagnostics.reasoning import Reasoning, reasoning
 from kvg.evaluation.diagnostics.recall import recall
-from kvg.evaluation.figures.accuracy import SPLITS
 from kvg.evaluation.figures.estimate import FEWEST, Estimate, difference, mean_if_any, points, said
 from kvg.evaluation.records.prediction import Case
 

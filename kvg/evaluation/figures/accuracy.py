@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, TypedDict
 
+from kvg.benchmark import KNOWLEDGE, LEVELS, SPLITS, category_order
 from kvg.evaluation.figures.estimate import Estimate, mean_if_any, mean_of_means, mean_over, pictures_of
 from kvg.evaluation.figures.exposure import EXPOSURES
-from kvg.evaluation.figures.levels import LEVELS, Levels, knowledge_of
+from kvg.evaluation.figures.levels import Levels, knowledge_of
 from kvg.evaluation.records.prediction import Case
-from kvg.lab.traits import CATEGORIES
 from kvg.text.names import clean_name
 
-SPLITS: Final = ("seen", "unseen")
-KNOWLEDGE: Final = ("known", "unknown")
 DIFFERENCE: Final = (-1.0, 1.0)  # least and greatest difference of two verdicts
 
 
@@ -164,7 +162,7 @@ def _groups(
     yield "all", "all", list(cases)
     for split in SPLITS:
         yield "split", split, [case for case in cases if case.split == split]
-    for category in sorted({case.category for case in cases if case.category}, key=_place):
+    for category in sorted({case.category for case in cases if case.category}, key=category_order):
         yield "category", category, [case for case in cases if case.category == category]
     for known in KNOWLEDGE:
         yield "knowledge", known, [case for case in cases if knowledge[case.id] == known]
@@ -179,11 +177,6 @@ def _groups(
         yield "set", name, [case for case in cases if case.set == name]
     for exposure in EXPOSURES:
         yield "exposure", exposure, [case for case in cases if exposures.get(case.id) == exposure]
-
-
-def _place(category: str) -> tuple[int, str]:
-    """The paper's categories in the paper's order, then all others by name."""
-    return (CATEGORIES.index(category) if category in CATEGORIES else len(CATEGORIES), category)
 
 
 def _figure(by: str, name: str, members: Sequence[Case], seed: int) -> Figure:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypedDict
 
-from kvg.evaluation.figures.accuracy import KNOWLEDGE, SPLITS
+from kvg.benchmark import KNOWLEDGE, SPLITS
 from kvg.evaluation.figures.estimate import Estimate, difference, mean_if_any, points
 from kvg.evaluation.figures.levels import Levels, knowledge_of
 from kvg.evaluation.records.prediction import Case

@@ -8,17 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
+from kvg.benchmark import LEVELS, knowledge_of_level, level_of
 from kvg.errors import DataError
 from kvg.evaluation.records.prediction import Case
 from kvg.records import excerpt
 from kvg.rewards.accuracies import accuracy_of, read_by_entity
-from kvg.rewards.knowledge import PUBLISHED, level_of
 from kvg.text.names import clean_name
-
-LEVELS: Final = tuple(level.name for level in PUBLISHED)  # best known first
-KNOWN: Final = LEVELS[:3]  # the paper's "high" knowledge (v3, figure 4); the other two levels are "low"
 
 Levels = Mapping[str, str]  # entity -> a name of LEVELS
 
@@ -55,7 +52,7 @@ def knowledge_of(case: Case, levels: Levels) -> str:
     entity = clean_name(case.entity)
     if case.knowledge or entity not in levels:
         return case.knowledge
-    return "known" if levels[entity] in KNOWN else "unknown"
+    return knowledge_of_level(levels[entity])
 
 
 def without_level(cases: Sequence[Case], levels: Levels) -> list[str]:
@@ -70,4 +67,4 @@ def _level(value: Any, where: str, entity: str) -> str:
             remedy = f"knowledge_category {excerpt(level)} is none of {', '.join(LEVELS)}"
             raise DataError(where, entity, remedy)
         return str(level)
-    return level_of(accuracy_of(value, where, entity)).name
+    return level_of(accuracy_of(value, where, entity))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from kvg.benchmark import CATEGORIES
 from kvg.evaluation.records.prediction import Case
-from kvg.lab.traits import CATEGORIES
 
 
 def summary(cases: Sequence[Case]) -> dict[str, float]:

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
+from kvg.benchmark import KNOWN_LEVELS, LEVELS
 from kvg.errors import ConfigError, DataError
-from kvg.evaluation.figures.levels import KNOWN, LEVELS, knowledge_of, read_levels, without_level
+from kvg.evaluation.figures.levels import knowledge_of, read_levels, without_level
 from kvg.evaluation.records.prediction import case_of
 from kvg.rewards.knowledge import KnowledgeReward
 from kvg.types import Sample, SceneObject
@@ -42,7 +43,7 @@ def test_published_files_and_our_own_are_joined(write):
 
 
 def test_known_are_the_three_highest_levels_as_in_the_paper():
-    assert KNOWN == ("completely correct", "mostly correct", "partially correct")
+    assert KNOWN_LEVELS == ("completely correct", "mostly correct", "partially correct")
     assert LEVELS[3:] == ("mostly incorrect", "completely incorrect")
 
 
