@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     logging.getLogger("kvg.backbones.shared_prefix").setLevel(logging.INFO)
     logging.getLogger("kvg.backbones.shared_prefix").addFilter(lambda record: kernels.append(record.getMessage()))
     backbone = Backbone(
-        str(args.checkpoint), args.dtype, freeze_vision=args.freeze_vision, freeze_projector=args.freeze_vision,
+        str(args.checkpoint), dtype=args.dtype, freeze_vision=args.freeze_vision, freeze_projector=args.freeze_vision,
         max_pixels=12_845_056, share_prefix=not args.plain,
     )  # fmt: skip
     backbone.end_token_ids = (-1,)
