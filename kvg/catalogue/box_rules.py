@@ -14,8 +14,7 @@ from kvg.text.box_codec import BoxCodec, ImageSize
 from kvg.text.prompts import question
 from kvg.types import Box
 
-SIDE: Final = 28  # pixels of Qwen-VL's visual token
-MIN_PIXELS: Final = 4 * SIDE * SIDE
+MIN_TOKENS: Final = 4  # visual tokens of a sent picture
 BORDER: Final = 0.01  # share of a side within which a box touches it
 # What faults begin with, so that they can be counted however an asker words what it passes on.
 RULES: Final = {
@@ -46,8 +45,10 @@ class BoxSettings:
         samples: answers of the first model; more than one says something only where it draws them.
         agreement: least IoU of the first answer's box with every other one.
         tries: an answer that breaks a rule is asked for again until it has been asked for so often.
-        max_pixels: pictures are sent no larger than this, in sides of multiples of 28; the model must not shrink them
-            further, or boxes in absolute pixels are wrong.
+        max_pixels: pictures are sent no larger than this; the model must not shrink them further, or boxes in absolute
+            pixels are wrong.
+        size_multiple: sides of sent pictures are multiples of this, the side of the model's visual token in pixels: 28
+            for Qwen2-VL and Qwen2.5-VL, 32 for Qwen3-VL. Then the model leaves them as they are.
         min_area: smallest share of the picture that a box covers.
         max_area: largest.
         max_aspect: longer side over shorter side at most.
@@ -64,6 +65,7 @@ class BoxSettings:
     agreement: float = 0.7
     tries: int = 2
     max_pixels: int = 401_408
+    size_multiple: int = 28
     min_area: float = 0.01
     max_area: float = 0.98
     max_aspect: float = 8.0
@@ -75,8 +77,8 @@ class BoxSettings:
         Raises:
             ConfigError: one cannot work.
         """
-        for name in ("samples", "tries", "max_pixels"):
-            least = MIN_PIXELS if name == "max_pixels" else 1
+        for name in ("samples", "tries", "size_multiple", "max_pixels"):
+            least = MIN_TOKENS * self.size_multiple**2 if name == "max_pixels" else 1
             if type(getattr(self, name)) is not int or getattr(self, name) < least:
                 raise ConfigError(f"box.{name}", f"{getattr(self, name)!r} is not a whole number of at least {least}")
         if not 0 <= self.agreement <= 1:
@@ -118,19 +120,25 @@ def wording(text: str, entry: Entry) -> str:
     return _BLANK.sub(lambda blank: str(getattr(entry, blank[1])), text)
 
 
-def sent_size(width: int, height: int, max_pixels: int) -> ImageSize:
-    """Both sizes of a picture: as it is, and as it is sent, in sides that Qwen-VL's models leave as they are.
+def sent_size(width: int, height: int, max_pixels: int, multiple: int = 28) -> ImageSize:
+    """Both sizes of a picture: as it is, and as it is sent, in sides that the model leaves as they are.
+
+    Args:
+        width: in pixels.
+        height: in pixels.
+        max_pixels: see ``BoxSettings``.
+        multiple: see ``BoxSettings.size_multiple``.
 
     >>> sent_size(1000, 500, 401_408)  # 35.7 and 17.9 tokens are 36 and 18: 508,032 pixels; shrunk by 1.116
     ImageSize(width=1000, height=500, resized_width=896, resized_height=448)
     """
-    across, down = (max(1, round(side / SIDE)) * SIDE for side in (width, height))
+    across, down = (max(1, round(side / multiple)) * multiple for side in (width, height))
     if across * down > max_pixels:
         by = math.sqrt(width * height / max_pixels)
-        across, down = (max(1, math.floor(side / by / SIDE)) * SIDE for side in (width, height))
-    elif across * down < MIN_PIXELS:
-        by = math.sqrt(MIN_PIXELS / (width * height))
-        across, down = (math.ceil(side * by / SIDE) * SIDE for side in (width, height))
+        across, down = (max(1, math.floor(side / by / multiple)) * multiple for side in (width, height))
+    elif across * down < MIN_TOKENS * multiple**2:
+        by = math.sqrt(MIN_TOKENS * multiple**2 / (width * height))
+        across, down = (math.ceil(side * by / multiple) * multiple for side in (width, height))
     return ImageSize(width, height, across, down)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
-
+from kvg.backbones.picture_processor import PatchProcessor
+from kvg.backbones.picture_settings import PictureSettings
 from kvg.errors import ConfigError
 from kvg.inference.local import LocalModel
 from kvg.inference.request import Asker
@@ -48,5 +48,6 @@ class BoxReader:
             return self.model.backbone.processor.image_size(width, height)
         if self.codec != "absolute":
             return ImageSize(width, height, width, height)
-        resized_height, resized_width = smart_resize(height, width, 28, self.min_pixels, self.max_pixels)
-        return ImageSize(width, height, resized_width, resized_height)
+        # Absolute boxes are a habit of Qwen2.5-VL, whose patches are the defaults.
+        settings = PictureSettings(self.min_pixels, self.max_pixels or PictureSettings.max_pixels)
+        return PatchProcessor(settings).image_size(width, height)

@@ -94,7 +94,8 @@ class Grounder:
         """
         settings = pictures.settings
         requests = BoxRequests(entries, pictures, self.text, self.num_answers)
-        sizes = {key_of(e): sent_size(e.width, e.height, settings.max_pixels) for e in entries}
+        limits = settings.max_pixels, settings.size_multiple
+        sizes = {key_of(e): sent_size(e.width, e.height, *limits) for e in entries}
 
         def validate(request: Request, answer: str) -> Box:
             return read_box(answer, sizes[request.key], self.codec, settings)
@@ -134,13 +135,13 @@ class BoxRequests:
             except DataError as error:
                 self.unreadable[key_of(entry)] = str(error)
                 continue
-            text, data = _sendable(wording(self.text, entry)), encoded(image, self.pictures.settings.max_pixels)
+            text, data = _sendable(wording(self.text, entry)), encoded(image, self.pictures.settings)
             yield Request(key_of(entry), text, data, self.num_answers)
 
 
-def encoded(image: Image.Image, max_pixels: int) -> bytes:
+def encoded(image: Image.Image, settings: BoxSettings) -> bytes:
     """A picture as it is sent: a JPEG in a size that the model leaves as it is."""
-    size = sent_size(*image.size, max_pixels)
+    size = sent_size(*image.size, settings.max_pixels, settings.size_multiple)
     resized = image.resize((size.resized_width, size.resized_height), Image.Resampling.BICUBIC, reducing_gap=3.0)
     file = io.BytesIO()
     resized.save(file, "JPEG", quality=QUALITY)

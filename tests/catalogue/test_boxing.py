@@ -88,10 +88,11 @@ def test_a_qwen_vl_processor_leaves_these_sizes_alone():
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
     rng = random.Random(0)
-    for _ in range(2000):
-        size = sent_size(rng.randrange(20, 4000), rng.randrange(20, 4000), 401_408)
+    for number in range(2000):
+        multiple = (28, 32)[number % 2]
+        size = sent_size(rng.randrange(20, 4000), rng.randrange(20, 4000), 401_408, multiple)
         sent = size.resized_height, size.resized_width
-        assert smart_resize(*sent, 28, 56 * 56, 401_408) == sent
+        assert smart_resize(*sent, multiple, 4 * multiple**2, 401_408) == sent
 
 
 @pytest.mark.parametrize(
@@ -182,6 +183,8 @@ def test_names_stay_names():
         ({"samples": 0}, "box.samples: 0 is not a whole number of at least 1"),
         ({"tries": 1.5}, "box.tries: 1.5"),
         ({"max_pixels": 3000}, "box.max_pixels: 3000 is not a whole number of at least 3136"),
+        ({"max_pixels": 4000, "size_multiple": 32}, "box.max_pixels: 4000 is not a whole number of at least 4096"),
+        ({"size_multiple": 0}, "box.size_multiple: 0"),
         ({"agreement": 70}, "box.agreement: 70 is not an IoU"),
         ({"min_area": 0.99}, "0.99 and 0.98 are not 0 < min_area < max_area <= 1"),
         ({"min_area": "small"}, "box.min_area: 'small' should be a number"),
