@@ -14,7 +14,7 @@ import yaml
 
 from kvg.cli.kvg_data import main
 from tests.catalogue.conftest import drawing, encoded
-from tests.cli.test_kills import outputs
+from tests.cli.conftest import outputs
 
 Arguments = Callable[[Path, Path], list[str]]
 

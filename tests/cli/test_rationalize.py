@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import re
-import shutil
-import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -157,36 +152,6 @@ def test_a_teacher_who_goes_ends_it_with_one_message(composites, tmp_path, capsy
         assert len(school.bodies) == NUM - kept
     whole, cut = (ShardFolder(tmp_path / name).manifest for name in ("whole", "cut"))
     assert whole.shards == cut.shards
-
-
-@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
-def test_a_killed_run_goes_on_and_asks_nothing_twice(composites, tmp_path, kills):
-    with School(slow=0.02) as school:
-        settings = teacher(tmp_path, school.url)
-        command = [sys.executable, "-m", "kvg.cli.kvg_data"]
-        began = time.monotonic()
-        subprocess.run(
-            [*command, *arguments(composites, tmp_path / "whole", settings)], check=True, capture_output=True
-        )
-        longest = time.monotonic() - began
-        assert len(school.bodies) == NUM
-        school.bodies.clear()
-        rng, struck = random.Random(0), 0
-        killed = arguments(composites, tmp_path / "killed", settings)
-        while struck < kills:
-            process = subprocess.Popen([*command, *killed], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            time.sleep(rng.uniform(0.3, 1.0) * longest)
-            if process.poll() is None:
-                os.kill(process.pid, signal.SIGKILL)
-                struck += 1
-            process.wait()
-            if (tmp_path / "killed/manifest.json").exists():
-                assert files(tmp_path / "killed") == files(tmp_path / "whole")
-                shutil.rmtree(tmp_path / "killed")
-                school.bodies.clear()
-        assert len(school.bodies) <= NUM + 4 * kills  # what was under way at each kill
-        assert subprocess.run([*command, *killed], check=False).returncode == 0
-    assert files(tmp_path / "killed") == files(tmp_path / "whole")
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,7 @@
-"""`kvg-data run`: all steps of a project, each a process of its own; killed anywhere, it goes on."""
+"""`kvg-data run`: all steps of a project, each a process of its own."""
 
 from __future__ import annotations
 
-import random
-import shutil
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,10 +9,7 @@ import yaml
 
 from kvg.cli.kvg_data import main
 from kvg.shards.reader import ShardFolder
-from tests.cli.test_kills import strike
 from tests.cli.test_project import change, files, project  # noqa: F401 - a fixture
-
-COMMAND = [sys.executable, "-m", "kvg.cli.kvg_data", "run"]
 
 
 def test_one_command_makes_everything(project, tmp_path, capfd):  # noqa: F811
@@ -65,25 +57,6 @@ def test_a_step_that_fails_ends_it(project, tmp_path, capfd):  # noqa: F811
     error = capfd.readouterr().err
     assert "facts.yaml cannot be opened" in error
     assert "kvg-data compose has failed" in error
-
-
-@pytest.mark.parametrize("kills", [1, pytest.param(20, marks=pytest.mark.slow)])
-def test_a_killed_run_goes_on(project, tmp_path, kills):  # noqa: F811
-    began = time.monotonic()
-    subprocess.run([*COMMAND, str(project)], check=True, capture_output=True)
-    longest = time.monotonic() - began
-    whole = files(tmp_path / "out")
-    shutil.rmtree(tmp_path / "out")
-    rng, struck = random.Random(0), 0
-    while struck < kills:
-        process = subprocess.Popen([*COMMAND, str(project)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(rng.uniform(0.2, 0.9) * longest)
-        struck += strike(process)  # no step outlives it
-        if (tmp_path / "out/shards/unseen/manifest.json").exists():
-            assert files(tmp_path / "out") == whole
-            shutil.rmtree(tmp_path / "out")
-    assert subprocess.run([*COMMAND, str(project)], check=False, capture_output=True).returncode == 0
-    assert files(tmp_path / "out") == whole
 
 
 def test_the_documented_project_file_is_one():

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import random
 import shutil
-import time
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +15,7 @@ from kvg.formats.stores import open_store
 from kvg.shards.manifest import load_manifest
 from kvg.shards.mixing import Found, put_together
 from kvg.shards.writer import ShardWriter
-from tests.cli.test_kills import outputs, start, strike
+from tests.cli.conftest import outputs
 from tests.shards.conftest import build
 
 
@@ -190,33 +187,3 @@ def test_a_set_that_was_mended_is_looked_at_again(tmp_path):
     shutil.rmtree(tmp_path / "out/shard-000000.tar.partial")
     assert shard([tmp_path / "a"], tmp_path / "out") == 0
     assert len(samples(tmp_path / "out")) == 8
-
-
-@pytest.mark.parametrize(("kills", "size"), [(2, 400), pytest.param(20, 3000, marks=pytest.mark.slow)])
-def test_a_killed_run_goes_on(tmp_path, kills, size):
-    image = build(0).image
-    with ShardWriter(tmp_path / "a", 50) as writer:
-        for number in range(size):
-            writer.write(replace(build(1), key=f"k{number:05d}", image=image))
-    write(tmp_path / "b", range(60))
-    converted = ["--in", str(tmp_path / "b"), "--out", str(tmp_path / "b.parquet"), "--to", "grpo"]
-    assert main(["convert", *converted]) == 0
-
-    def arguments(name: str) -> list[str]:
-        given = ["--in", str(tmp_path / "a"), str(tmp_path / "b.parquet"), "--out", str(tmp_path / name)]
-        return ["shard", *given, "--samples-per-shard", "20", "--workers", "2"]
-
-    began = time.monotonic()
-    whole = start(arguments("whole"))
-    assert whole.wait() == 0, whole.stderr.read()
-    longest, rng, struck = time.monotonic() - began, random.Random(0), 0
-    while struck < kills:
-        process = start(arguments("killed"))
-        time.sleep(rng.uniform(0.4, 0.95) * longest)
-        struck += strike(process)
-        if (tmp_path / "killed/manifest.json").exists():  # it came to its end: once more from nothing
-            assert outputs(tmp_path / "killed") == outputs(tmp_path / "whole")
-            shutil.rmtree(tmp_path / "killed")
-    last = start(arguments("killed"))
-    assert last.wait() == 0, last.stderr.read()
-    assert outputs(tmp_path / "killed") == outputs(tmp_path / "whole")
