@@ -1,4 +1,4 @@
-"""Box arithmetic on xyxy tensors: overlap, clipping, scaling.
+"""Box arithmetic on xyxy tensors: area and overlap.
 
 A box is ``(x1, y1, x2, y2)``; any unit will do as long as both sides share it. A box with ``x2 <= x1`` or ``y2 <= y1``
 has area 0 and an IoU of 0 with everything, itself included, so that a degenerate answer can never earn anything.
@@ -6,10 +6,14 @@ has area 0 and an IoU of 0 with everything, itself included, so that a degenerat
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Final
 
 import torch
 from torch import Tensor
+
+from kvg.types import Box
 
 MISSING_BOX: Final = (0.0, 0.0, 0.0, 0.0)  # stands for "no box could be read"; degenerate, so its IoU is always 0
 
@@ -30,9 +34,26 @@ def area(boxes: Tensor) -> Tensor:
     return sides[..., 0] * sides[..., 1]
 
 
-def _overlap(preds: Tensor, target: Tensor) -> Tensor:
-    if preds.shape[-1] != 4 or target.shape[-1] != 4:
-        raise ValueError(f"boxes must end in 4 coordinates, got {tuple(preds.shape)} and {tuple(target.shape)}")
+def iou(preds: Tensor, target: Tensor) -> Tensor:
+    """Intersection over union of box ``i`` of one list with box ``i`` of the other.
+
+    Args:
+        preds: ``[N, 4]`` boxes of the model.
+        target: ``[N, 4]`` true boxes in the same unit.
+
+    Returns:
+        ``[N]`` in 0-1; 0 where either box is degenerate or NaN.
+
+    Raises:
+        ValueError: the shapes differ or do not end in 4.
+
+    >>> iou(torch.tensor([[0.0, 0.0, 2.0, 2.0]]), torch.tensor([[1.0, 0.0, 3.0, 2.0]]))  # 2 / (4 + 4 - 2)
+    tensor([0.3333])
+    """
+    if preds.shape != target.shape:
+        raise ValueError(f"one target per prediction, got {tuple(preds.shape)} and {tuple(target.shape)}")
+    if preds.shape[-1] != 4:
+        raise ValueError(f"boxes must end in 4 coordinates, got {tuple(preds.shape)}")
     if not preds.is_floating_point():
         preds = preds.float()
     target = target.to(preds)
@@ -45,72 +66,18 @@ def _overlap(preds: Tensor, target: Tensor) -> Tensor:
     return torch.where(valid, shared / torch.where(valid, union, torch.ones_like(union)), torch.zeros_like(union))
 
 
-def iou(preds: Tensor, target: Tensor) -> Tensor:
-    """Intersection over union of box ``i`` of one list with box ``i`` of the other.
+def box_rows(boxes: Sequence[Box | None]) -> Tensor:
+    """Boxes as one tensor, with a row of NaN for each None: a box that could not be read.
 
     Args:
-        preds: ``[N, 4]`` boxes of the model.
-        target: ``[N, 4]`` true boxes in the same unit.
+        boxes: N boxes or None.
 
     Returns:
-        ``[N]`` in 0-1; 0 where either box is degenerate.
+        ``[N, 4]`` float64 on the CPU.
 
-    Raises:
-        ValueError: the shapes differ or do not end in 4.
-
-    >>> iou(torch.tensor([[0.0, 0.0, 2.0, 2.0]]), torch.tensor([[1.0, 0.0, 3.0, 2.0]]))  # 2 / (4 + 4 - 2)
-    tensor([0.3333])
+    >>> box_rows([(0, 0, 2, 2), None])
+    tensor([[0., 0., 2., 2.],
+            [nan, nan, nan, nan]], dtype=torch.float64)
     """
-    if preds.shape != target.shape:
-        raise ValueError(f"one target per prediction, got {tuple(preds.shape)} and {tuple(target.shape)}")
-    return _overlap(preds, target)
-
-
-def pairwise_iou(preds: Tensor, target: Tensor) -> Tensor:
-    """Intersection over union of every box of one list with every box of the other.
-
-    Args:
-        preds: ``[N, 4]``.
-        target: ``[M, 4]`` in the same unit.
-
-    Returns:
-        ``[N, M]`` in 0-1.
-
-    >>> pairwise_iou(torch.tensor([[0.0, 0.0, 2.0, 2.0]]), torch.tensor([[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 1.0, 2.0]]))
-    tensor([[1.0000, 0.5000]])
-    """
-    return _overlap(preds[:, None], target[None])
-
-
-def clip(boxes: Tensor, width: float, height: float) -> Tensor:
-    """Boxes cut off at the borders of an image.
-
-    Args:
-        boxes: ``[..., 4]`` in the unit of ``width`` and ``height``.
-        width: right border.
-        height: lower border.
-
-    Returns:
-        ``[..., 4]``.
-
-    >>> clip(torch.tensor([-5.0, 2.0, 30.0, 9.0]), width=20, height=8)
-    tensor([ 0.,  2., 20.,  8.])
-    """
-    return boxes.clamp(min=0).minimum(boxes.new_tensor([width, height, width, height]))
-
-
-def scale(boxes: Tensor, factor_x: float, factor_y: float) -> Tensor:
-    """Boxes after the image was stretched by ``factor_x`` and ``factor_y``.
-
-    Args:
-        boxes: ``[..., 4]``.
-        factor_x: new width / old width.
-        factor_y: new height / old height.
-
-    Returns:
-        ``[..., 4]``.
-
-    >>> scale(torch.tensor([1.0, 2.0, 3.0, 4.0]), 2.0, 0.5)
-    tensor([2., 1., 6., 2.])
-    """
-    return boxes * boxes.new_tensor([factor_x, factor_y, factor_x, factor_y])
+    nothing = (math.nan,) * 4
+    return torch.tensor([nothing if box is None else box for box in boxes], dtype=torch.float64).reshape(-1, 4)

@@ -182,16 +182,3 @@ def named_fault(faults: Sequence[str]) -> tuple[str, str]:
     # What an answer says is quoted behind the rule, so the first one found is meant.
     found = min(((text.find(start), rule) for rule, start in RULES.items() if start in text), default=None)
     return (UNANSWERED, text) if found is None else (found[1], text[found[0] :])
-
-
-def overlap(one: Box, other: Box) -> float:
-    """IoU of two boxes; 0 where either has no area.
-
-    >>> overlap((0, 0, 2, 2), (1, 0, 3, 2))  # 2 / (4 + 4 - 2)
-    0.3333333333333333
-    """
-    areas = [max(0.0, x2 - x1) * max(0.0, y2 - y1) for x1, y1, x2, y2 in (one, other)]
-    across = min(one[2], other[2]) - max(one[0], other[0])
-    down = min(one[3], other[3]) - max(one[1], other[1])
-    shared = max(0.0, across) * max(0.0, down)
-    return shared / (areas[0] + areas[1] - shared) if min(areas) > 0 else 0.0

@@ -12,7 +12,8 @@ from typing import Any, Final, TypeVar
 
 from PIL import Image
 
-from kvg.catalogue.box_rules import BoxSettings, overlap
+from kvg.catalogue.box_rules import BoxSettings
+from kvg.catalogue.cutting import overlap
 from kvg.catalogue.entry import CATALOGUE, Entry, open_entry, read_catalogue
 from kvg.catalogue.listing import PictureSource
 from kvg.catalogue.project import Project

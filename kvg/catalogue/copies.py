@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from kvg.catalogue.cutting import area_of, shared_area
+from kvg.catalogue.cutting import overlap
 from kvg.catalogue.entry import Entry
 from kvg.catalogue.hashing import Groups, groups_of_copies
 from kvg.catalogue.looks import Looks
@@ -108,7 +108,7 @@ def same_object(one: Entry, other: Entry) -> bool:
     first, second = _shares(one), _shares(other)
     if one.look and other.look and one.look != other.look and Looks([one.look, other.look]).is_mirrored(0, 1):
         second = 1 - second[2], second[1], 1 - second[0], second[3]
-    return _overlap(first, second) >= SAME_OBJECT
+    return overlap(first, second) >= SAME_OBJECT
 
 
 def _classes(numbers: Iterable[int], keys: Iterable[object], least: int = 2) -> Iterator[list[int]]:
@@ -171,8 +171,3 @@ def _shares(entry: Entry) -> Box:
     """A box in shares of its picture."""
     x1, y1, x2, y2 = entry.box_px or (0.0, 0.0, float(entry.width), float(entry.height))
     return x1 / entry.width, y1 / entry.height, x2 / entry.width, y2 / entry.height
-
-
-def _overlap(one: Box, other: Box) -> float:
-    shared = shared_area(one, other)
-    return shared / (area_of(one) + area_of(other) - shared)

@@ -71,3 +71,13 @@ def moved_into(box: Box, region: Box) -> Box:
     x, y = region[:2]
     right, bottom = region[2] - x, region[3] - y
     return max(0.0, box[0] - x), max(0.0, box[1] - y), min(right, box[2] - x), min(bottom, box[3] - y)
+
+
+def overlap(one: Box, other: Box) -> float:
+    """IoU of two boxes, as ``kvg.boxes.iou`` without tensors; 0 where either has no area.
+
+    >>> overlap((0, 0, 2, 2), (1, 0, 3, 2))  # 2 / (4 + 4 - 2)
+    0.3333333333333333
+    """
+    areas, shared = (area_of(one), area_of(other)), shared_area(one, other)
+    return shared / (sum(areas) - shared) if min(areas) > 0 else 0.0

@@ -14,25 +14,11 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from kvg.boxes import MISSING_BOX, iou
-from kvg.types import Box
+from kvg.metrics.functional import check_threshold, overlap_and_unparsed
 
 
-class IoUAccuracy(Metric):
-    """Share of boxes that overlap their truth enough, and the mean overlap.
-
-    Args:
-        groups: which values each grouping can take, for example ``{"split": ("seen", "unseen")}``. Fixed beforehand, so
-            that every process has states of the same shape whatever samples it met.
-        threshold: smallest IoU that counts as right (``>=``).
-
-    >>> metric = IoUAccuracy({"split": ("seen", "unseen")})
-    >>> box = (0.0, 0.0, 2.0, 2.0)
-    >>> metric.update([box, None], [box, box], [{"split": "seen"}, {"split": "unseen"}])
-    >>> result = metric.compute()
-    >>> result["acc"].item(), result["unparsed"].item(), result["acc/split=unseen"].item()
-    (0.5, 0.5, 0.0)
-    """
+class _BoxCounts(Metric):
+    """Sums over cases, a row for each group; row 0 counts every case."""
 
     full_state_update = False
     higher_is_better = True
@@ -43,46 +29,18 @@ class IoUAccuracy(Metric):
     unparsed: Tensor
     count: Tensor
 
-    def __init__(self, groups: Mapping[str, Sequence[str]] | None = None, threshold: float = 0.5) -> None:
-        super().__init__()
+    def __init__(self, num_groups: int, threshold: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        check_threshold(threshold)
         self.threshold = threshold
-        names = [f"{group}={value}" for group, values in (groups or {}).items() for value in values]
-        self._rows = {name: row for row, name in enumerate(names, start=1)}  # row 0 counts everything
-        self._grouping_names = frozenset(groups or {})
         for state in ("hits", "iou_sum", "unparsed", "count"):
-            self.add_state(state, default=torch.zeros(len(names) + 1), dist_reduce_fx="sum")
+            self.add_state(state, default=torch.zeros(num_groups + 1), dist_reduce_fx="sum")
 
-    def update(
-        self,
-        preds: Sequence[Box | None],
-        target: Sequence[Box],
-        groups: Sequence[Mapping[str, str]] | None = None,
-    ) -> None:
-        """Counts N cases.
-
-        Args:
-            preds: N boxes in pixels, None where no box could be read.
-            target: N true boxes in pixels of the same images.
-            groups: for each case its value by grouping; groupings that the metric does not know are ignored, and a
-                value of '' belongs to no group.
-
-        Raises:
-            ValueError: the lists differ in length, or a value is missing from the vocabulary.
-        """
-        if len(preds) != len(target) or (groups is not None and len(groups) != len(preds)):
-            raise ValueError("one target and one group mapping per prediction")
-        if not preds:
-            return
-        overlap = iou(
-            torch.tensor([MISSING_BOX if box is None else box for box in preds], dtype=torch.float64),
-            torch.tensor(target, dtype=torch.float64),
-        )
-        absent = torch.tensor([box is None for box in preds])
-        member = torch.zeros(len(preds), self.count.numel())  # [N, rows]
-        member[:, 0] = 1
-        for case, mapping in enumerate(groups or ()):
-            member[case, self._rows_of(mapping)] = 1
-        # Sums are made where the boxes are (the host), and only then moved to the device of the states.
+    def _add(self, preds: Tensor, target: Tensor, member: Tensor) -> None:
+        """Counts N cases in the rows of which ``member`` ``[N, rows]`` float32 is 1."""
+        overlap, absent = overlap_and_unparsed(preds, target)
+        member = member.to(overlap.device)
+        # Sums are made where the boxes are (often the host), and only then moved to the device of the states.
         self.hits = self.hits + ((overlap >= self.threshold).to(member) @ member).to(self.hits)
         self.iou_sum = self.iou_sum + (overlap.to(member) @ member).to(self.iou_sum)
         self.unparsed = self.unparsed + (absent.to(member) @ member).to(self.unparsed)
@@ -95,6 +53,105 @@ class IoUAccuracy(Metric):
             setattr(self, name, getattr(self, name).float())
             self._defaults[name] = cast(Tensor, default).float()
         return moved
+
+
+class IoUAccuracy(_BoxCounts):
+    """Share of boxes whose IoU with their target reaches a threshold; the metric of KVG-Bench.
+
+    Args:
+        threshold: smallest IoU that counts as right (``>=``).
+        kwargs: of ``torchmetrics.Metric``.
+
+    Raises:
+        ValueError: the threshold is not within (0, 1].
+
+    >>> metric = IoUAccuracy()
+    >>> target = torch.tensor([[0.0, 0.0, 2.0, 2.0], [4.0, 4.0, 5.0, 5.0]])
+    >>> metric.update(target.clamp(max=4.0), target)
+    >>> metric.compute()
+    tensor(0.5000)
+    """
+
+    plot_lower_bound: float = 0.0
+    plot_upper_bound: float = 1.0
+
+    def __init__(self, threshold: float = 0.5, **kwargs: Any) -> None:
+        super().__init__(0, threshold, **kwargs)
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Counts N cases.
+
+        Args:
+            preds: ``[N, 4]`` xyxy; a row with NaN where no box could be read.
+            target: ``[N, 4]`` true boxes in the same unit.
+
+        Raises:
+            ValueError: the shapes differ or are not ``[N, 4]``.
+        """
+        self._add(preds, target, torch.ones(len(preds), 1))
+
+    def compute(self) -> Tensor:
+        """The share, a scalar in 0-1; NaN without a case."""
+        return self.hits[0] / self.count[0]
+
+    def plot(self, val: Tensor | Sequence[Tensor] | None = None, ax: Any = None) -> Any:
+        """Draws one value or several over time, as metrics of torchmetrics do; needs matplotlib.
+
+        Args:
+            val: what ``compute`` or ``forward`` returned; None for the value now.
+            ax: axes of matplotlib to draw into.
+
+        Returns:
+            Figure and axes.
+        """
+        return self._plot(val, ax)
+
+
+class GroupedIoUAccuracy(_BoxCounts):
+    """``IoUAccuracy`` of all cases and of each group, with mean IoU, share of unparsed answers and number of cases.
+
+    Args:
+        groups: which values each grouping can take, for example ``{"split": ("seen", "unseen")}``. Fixed beforehand, so
+            that every process has states of the same shape whatever samples it met.
+        threshold: smallest IoU that counts as right (``>=``).
+        kwargs: of ``torchmetrics.Metric``.
+
+    Raises:
+        ValueError: the threshold is not within (0, 1].
+
+    >>> metric = GroupedIoUAccuracy({"split": ("seen", "unseen")})
+    >>> boxes = torch.tensor([[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 2.0, 2.0]])
+    >>> metric.update(boxes.where(torch.tensor([[True], [False]]), float("nan")), boxes, [{"split": "seen"}, {}])
+    >>> result = metric.compute()
+    >>> result["acc"].item(), result["unparsed"].item(), result["acc/split=seen"].item()
+    (0.5, 0.5, 1.0)
+    """
+
+    def __init__(self, groups: Mapping[str, Sequence[str]], threshold: float = 0.5, **kwargs: Any) -> None:
+        names = [f"{group}={value}" for group, values in groups.items() for value in values]
+        super().__init__(len(names), threshold, **kwargs)
+        self._rows = {name: row for row, name in enumerate(names, start=1)}
+        self._grouping_names = frozenset(groups)
+
+    def update(self, preds: Tensor, target: Tensor, groups: Sequence[Mapping[str, str]]) -> None:
+        """Counts N cases.
+
+        Args:
+            preds: ``[N, 4]`` xyxy; a row with NaN where no box could be read.
+            target: ``[N, 4]`` true boxes in the same unit.
+            groups: for each case its value by grouping; groupings that the metric does not know are ignored, and a
+                value of '' belongs to no group.
+
+        Raises:
+            ValueError: the lengths differ, the shapes are not ``[N, 4]``, or a value is missing from the vocabulary.
+        """
+        if len(groups) != len(preds):
+            raise ValueError(f"one group mapping per prediction, got {len(groups)} for {len(preds)}")
+        member = torch.zeros(len(preds), self.count.numel())
+        member[:, 0] = 1
+        for case, mapping in enumerate(groups):
+            member[case, self._rows_of(mapping)] = 1
+        self._add(preds, target, member)
 
     def _rows_of(self, mapping: Mapping[str, str]) -> list[int]:
         rows = []

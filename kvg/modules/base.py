@@ -24,7 +24,7 @@ from kvg.errors import ConfigError, TrainingError
 from kvg.inference.engine import BackboneEngine
 from kvg.inference.prediction_runner import PredictionRunner
 from kvg.inference.prepared import PreparedBatch
-from kvg.metrics.iou_accuracy import IoUAccuracy
+from kvg.metrics.iou_accuracy import GroupedIoUAccuracy
 from kvg.modules.gradients import check_limit
 from kvg.modules.precision import check_precision, warn_of_lost_steps, with_float32_numbers
 from kvg.modules.run_summary import RunHistory
@@ -66,7 +66,7 @@ class StageModule(L.LightningModule):
         except (TypeError, ValueError) as error:
             raise ConfigError("model.optimizer", f"{error}; correct its init_args") from error
         greedy = SamplingSettings(max_new_tokens=max_new_tokens, temperature=0.0)
-        self.backbone, self.metric = backbone, IoUAccuracy(GROUPS)
+        self.backbone, self.metric = backbone, GroupedIoUAccuracy(GROUPS)
         self.validation = Validation(backbone, greedy, self.metric)
         self.runner = PredictionRunner(BackboneEngine(backbone, greedy))
         self._optimizer, self.warmup, self.schedule, self.export = optimizer, warmup, schedule, export

@@ -10,10 +10,11 @@ from kvg.backbones.answers import answered_box, completions
 from kvg.backbones.backbone import Backbone
 from kvg.batches import Batch
 from kvg.benchmark import CATEGORIES, KNOWLEDGE, SPLITS
+from kvg.boxes import box_rows
 from kvg.errors import ConfigError
 from kvg.evaluation.records.question import Question
 from kvg.inference.shared_fault import SharedFault
-from kvg.metrics.iou_accuracy import IoUAccuracy
+from kvg.metrics.iou_accuracy import GroupedIoUAccuracy
 from kvg.rl.rollout import SamplingSettings, rollout
 from kvg.types import Completion, Sample
 
@@ -29,7 +30,7 @@ class Validation:
         metric: counts; a part of the module, so that it moves to the module's device.
     """
 
-    def __init__(self, backbone: Backbone, sampling: SamplingSettings, metric: IoUAccuracy) -> None:
+    def __init__(self, backbone: Backbone, sampling: SamplingSettings, metric: GroupedIoUAccuracy) -> None:
         self.backbone, self.sampling, self.metric = backbone, sampling, metric
         self._fault = SharedFault()
 
@@ -65,7 +66,7 @@ class Validation:
             if sample.category in CATEGORIES:
                 group["category"] = sample.category
         boxes = [answered_box(self.backbone, one.text, s) for one, s in zip(answers, samples, strict=True)]
-        self.metric.update(boxes, [s.box_px for s in samples], groups)
+        self.metric.update(box_rows(boxes), box_rows([s.box_px for s in samples]), groups)
         return [self._line(sample, one, mode) for sample, one in zip(samples, answers, strict=True)]
 
     def log(self, module: L.LightningModule) -> None:

@@ -14,7 +14,6 @@ from kvg.catalogue.box_rules import (
     broken_rule,
     model_name,
     named_fault,
-    overlap,
     read_box,
     sent_size,
     wording,
@@ -29,6 +28,7 @@ from kvg.catalogue.boxing import (
     room,
     with_boxes,
 )
+from kvg.catalogue.cutting import overlap
 from kvg.catalogue.entry import Entry, to_line
 from kvg.catalogue.project import Project, ScanSettings
 from kvg.catalogue.sharing import SplitSettings

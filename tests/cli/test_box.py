@@ -20,8 +20,8 @@ import yaml
 from aiohttp import web
 from PIL import Image
 
-from kvg.catalogue.box_rules import overlap
 from kvg.catalogue.boxing import boxed_entries
+from kvg.catalogue.cutting import overlap
 from kvg.catalogue.entry import Entry
 from kvg.catalogue.project import load_project
 from kvg.catalogue.review_page import PAGE, Shown, write_pages
