@@ -125,7 +125,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
         trainer.fit(module, data)
     sample = scene(0, args.image_size)
-    prompt = len(backbone.processor.encode(sample, mode="think", target=None)["input_ids"])
+    prompt = len(backbone.processor.encode(sample, mode="think", target=None).input_ids)
     found = {**clock.report(args.warmup), "before_mib": before, "prompt_tokens": prompt, "kernels": kernels}
     found["tokens_per_s"] = args.prompts * args.group * args.completion / found["step_s"]
     if gpu:
