@@ -13,6 +13,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from peft import LoraConfig, PeftModel, set_peft_model_state_dict
+from peft.tuners.tuners_utils import check_target_module_exists
+from peft.utils.other import get_pattern_key
+from safetensors.torch import load_file
 from torch import nn
 
 from kvg.backbones.adapter_files import SETTINGS, WEIGHTS
@@ -36,9 +40,6 @@ def with_adapter(model: Any, checkpoint: str) -> Any:
     Raises:
         ConfigError: settings or weights are missing, damaged, no safetensors, or of another model.
     """
-    from peft import LoraConfig, PeftModel, set_peft_model_state_dict
-    from safetensors.torch import load_file
-
     ranks = _ranks(tensor_shapes(checkpoint, WEIGHTS))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # settings of a newer PEFT; what does not fit is reported below
@@ -88,9 +89,6 @@ def _aim(checkpoint: str, config: Any, model: nn.Module, ranks: Mapping[str, int
     Raises:
         ConfigError: the layers are not those of the model, or their ranks not those of the config.
     """
-    from peft.tuners.tuners_utils import check_target_module_exists
-    from peft.utils.other import get_pattern_key
-
     layers = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Embedding)}
     current = {name: _current(f"{name}.")[:-1] for name in ranks}
     if strangers := [name for name in ranks if current[name] not in layers]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
 from kvg.backbones import picture_settings
 from kvg.backbones.checkpoint_files import fault, read_object
@@ -22,8 +23,6 @@ def full_state(model: nn.Module, sharded: bool) -> dict[str, Tensor]:
     """All weights as plain tensors; where they are sharded, every process must ask, and the first one gets them."""
     if not sharded:
         return dict(model.state_dict())
-    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
-
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
     return cast(dict[str, Tensor], get_model_state_dict(model, options=options))
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from torch import nn
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
 # Entry points that run the model.
 RUN_METHODS: Final = ("prefill", "decode", "completion_logprobs", "label_loss", "with_visual_tokens")
@@ -19,8 +20,6 @@ def shard(backbone: nn.Module, units: Sequence[nn.Module], mesh: Any) -> None:
         units: see ``kvg.backbones.family.Family.fsdp_units``.
         mesh: of devices.
     """
-    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
-
     for unit in units:
         fully_shard(unit, mesh=mesh)
     fully_shard(backbone, mesh=mesh)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from kvg.backbones.backbone import Backbone
+from kvg.backbones.families.qwen3_vl import Qwen3VL
 
 LOSS_TOLERANCE = 1e-4  # sums of gradients in another order
 GRPO = {
@@ -16,6 +17,7 @@ GRPO = {
     "model.init_args.max_new_tokens": 28,
 }
 SETTINGS = {"cot_sft": {"model.init_args.max_new_tokens": 6}, "grpo": GRPO}
+DEEP = "model.model.visual.deepstack_merger_list.0.linear_fc1.weight"
 RATE = "model.init_args.optimizer.init_args.lr"
 
 
@@ -108,6 +110,22 @@ def test_adapters_under_fsdp2_are_their_own_reference_and_are_merged(fitted, cur
     moved = {name for name, value in merged.items() if not torch.equal(value, start[name])}
     assert len(moved) == 14
     assert all("language_model.layers" in name for name in moved)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", list(SETTINGS))
+def test_a_tower_that_learns_through_deep_visual_tokens(stage, fitted, curves, tmp_path):
+    """Qwen3-VL with nothing frozen: the losses of DDP, and the same weights, those of the tower among them."""
+    toy, freeze = tmp_path / "toy", "model.init_args.backbone.init_args.freeze"
+    Backbone("tiny", Qwen3VL()).export(toy)
+    settings = {"model.init_args.backbone.init_args.checkpoint": toy, RATE: 1e-3}
+    settings |= {f"{freeze}_vision": "false", f"{freeze}_projector": "false"}
+    ddp, fsdp2 = (fitted(stage, strategy, **settings) for strategy in ("ddp", "fsdp2"))
+    assert curves(fsdp2)["train/loss"] == pytest.approx(curves(ddp)["train/loss"], abs=LOSS_TOLERANCE)
+    one, other, start = (Backbone(str(path)).state_dict() for path in (ddp / "export", fsdp2 / "export", toy))
+    for name, value in one.items():
+        torch.testing.assert_close(other[name], value, atol=2e-4, rtol=1e-3)
+    assert stage == "grpo" or not torch.equal(one[DEEP], start[DEEP])
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
