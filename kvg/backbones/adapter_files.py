@@ -1,4 +1,4 @@
-"""The folder of LoRA adapters as PEFT saves it, looked at before anything heavy is imported or loaded."""
+"""Checks a folder of LoRA adapters, as PEFT saves it, before anything heavy is imported or loaded."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from kvg.records import excerpt
 
 SETTINGS: Final = "adapter_config.json"
 WEIGHTS: Final = "adapter_model.safetensors"
-# What cannot be worked into the weights so that nothing but the weights is left, or would import code by its name.
-_BEYOND: Final = (
+# Settings of adapters that cannot be merged into the weights, or that import code by its name.
+_UNSUPPORTED: Final = (
     "alora_invocation_tokens", "arrow_config", "kasa_config", "layer_replication", "megatron_config",
     "monteclora_config", "target_parameters", "use_bdlora", "use_qalora",
 )  # fmt: skip
@@ -25,7 +25,7 @@ def adapter_base(checkpoint: str) -> str | None:
     """The model that a folder's adapters belong to; None where the folder holds a model itself, or is none.
 
     Raises:
-        ConfigError: it does not tell, or its adapters are no LoRA.
+        ConfigError: its settings name no model, or its adapters are no LoRA.
     """
     if not (Path(checkpoint) / SETTINGS).is_file():
         return None
@@ -43,8 +43,8 @@ def adapter_base(checkpoint: str) -> str | None:
 
 def _check(checkpoint: str, settings: Mapping[str, Any]) -> None:
     """Refuses settings that cannot work, and heads of weights that cannot be read, before the model is loaded."""
-    if beyond := [name for name in _BEYOND if settings.get(name)]:
-        remedy = f"sets {beyond[0]}, which cannot be merged here; merge it where it was trained"
+    if unsupported := [name for name in _UNSUPPORTED if settings.get(name)]:
+        remedy = f"sets {unsupported[0]}, which cannot be merged here; merge it where it was trained"
         raise fault(checkpoint, f"its {SETTINGS} {remedy}")
     try:
         check_whole("r", settings.get("r", 8), 1)

@@ -1,8 +1,7 @@
-"""LoRA adapters as PEFT saves them: a folder of their own, worked into the weights of the model they belong to.
+"""Merges LoRA adapters, as PEFT saves them in a folder of their own, into the weights of their model.
 
-Which layers get an adapter is read from the names of the weights. What ``adapter_config.json`` says of it is a pattern
-over the names that parts of the model had in the transformers of its time, and training frameworks patch PEFT to read
-such patterns in their own way.
+Which layers get an adapter is read from the names of the weights. ``adapter_config.json`` holds a pattern instead, over
+the names that parts of the model had when it was written, and training frameworks read such patterns in their own way.
 """
 
 from __future__ import annotations
@@ -28,10 +27,10 @@ _DOWN: Final = re.compile(r"(.+)\.lora_(?:A\.weight|embedding_A)")
 
 
 def with_adapter(model: Any, checkpoint: str) -> Any:
-    """A model with adapters worked into its weights; from then on there is nothing left of them.
+    """Merges adapters into the weights of a model, and removes them.
 
-    It computes what PEFT computes with the adapters beside the weights. Where embeddings and output layer share their
-    weights and the adapters change one of them, they are parted.
+    It computes what PEFT computes with the adapters beside the weights. Embeddings and output layer that share their
+    weights are untied where the adapters change one of them.
 
     Args:
         model: that ``adapter_base`` names.
@@ -45,21 +44,21 @@ def with_adapter(model: Any, checkpoint: str) -> Any:
         warnings.simplefilter("ignore")  # settings of a newer PEFT; what does not fit is reported below
         with reading(checkpoint, f"its {SETTINGS} cannot be used"):
             config = LoraConfig.from_pretrained(checkpoint)
-            _aim(checkpoint, config, model, ranks)
+            _target_stored_layers(checkpoint, config, model, ranks)
         with reading(checkpoint, "cannot be put on its model"):
             saved = load_file(Path(checkpoint) / WEIGHTS)
             weights = {_PREFIX + _current(name): value for name, value in saved.items()}
             adapted = PeftModel(model, config)
             report = set_peft_model_state_dict(adapted, weights)
-            missing, strange = _missing(adapted, report.missing_keys), list(report.unexpected_keys)
-            if missing or strange:
-                first = (missing + strange)[0]
-                remedy = f"{len(missing)} weights are missing and {len(strange)} fit no layer ({first}, ...)"
+            missing, unexpected = _missing(adapted, report.missing_keys), list(report.unexpected_keys)
+            if missing or unexpected:
+                first = (missing + unexpected)[0]
+                remedy = f"{len(missing)} weights are missing and {len(unexpected)} fit no layer ({first}, ...)"
                 raise fault(checkpoint, f"{remedy}; give the model that the adapters were trained on")
-            parted = _part(model)
+            untied = _untie(model)
             merged = adapted.merge_and_unload().requires_grad_(True)  # adapters had frozen all else
-    if parted:
-        _join_or_stay(merged)
+    if untied:
+        _tie_where_equal(merged)
     return merged
 
 
@@ -77,7 +76,7 @@ def _ranks(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
     return {match[1]: shape[0] for match, shape in matches if match and shape}
 
 
-def _aim(checkpoint: str, config: Any, model: nn.Module, ranks: Mapping[str, int]) -> None:
+def _target_stored_layers(checkpoint: str, config: Any, model: nn.Module, ranks: Mapping[str, int]) -> None:
     """Makes a config name the layers that have weights, each with its rank and scale.
 
     Args:
@@ -91,8 +90,8 @@ def _aim(checkpoint: str, config: Any, model: nn.Module, ranks: Mapping[str, int
     """
     layers = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Embedding)}
     current = {name: _current(f"{name}.")[:-1] for name in ranks}
-    if strangers := [name for name in ranks if current[name] not in layers]:
-        remedy = f"has weights for {len(strangers)} layers that its model lacks ({strangers[0]}, ...)"
+    if unknown := [name for name in ranks if current[name] not in layers]:
+        remedy = f"has weights for {len(unknown)} layers that its model lacks ({unknown[0]}, ...)"
         raise fault(checkpoint, f"{remedy}; give the model that the adapters were trained on")
     old = any(current[name] != name for name in ranks)
     missing = [
@@ -125,18 +124,18 @@ def _current(name: str) -> str:
     return current_name(name.removeprefix(_PREFIX))
 
 
-def _ends(model: Any) -> list[Any]:
+def _embeddings_and_head(model: Any) -> list[Any]:
     """Embeddings and output layer without what PEFT has put around them."""
-    ends = [model.get_input_embeddings(), model.get_output_embeddings()]
-    for place, module in enumerate(ends):
+    pair = [model.get_input_embeddings(), model.get_output_embeddings()]
+    for place, module in enumerate(pair):
         while inner := getattr(module, "base_layer", getattr(module, "original_module", None)):
-            module = ends[place] = inner
-    return ends
+            module = pair[place] = inner
+    return pair
 
 
-def _part(model: Any) -> bool:
+def _untie(model: Any) -> bool:
     """Gives the output layer weights of its own where it shares those of the embeddings and one of them is adapted."""
-    embeddings, head = _ends(model)
+    embeddings, head = _embeddings_and_head(model)
     untouched = embeddings is model.get_input_embeddings() and head is model.get_output_embeddings()
     if untouched or head.weight is not embeddings.weight:
         return False
@@ -144,9 +143,9 @@ def _part(model: Any) -> bool:
     return True
 
 
-def _join_or_stay(model: Any) -> None:
+def _tie_where_equal(model: Any) -> None:
     """Shares the weights again where both have been changed alike; says of a model whether it shares them."""
-    embeddings, head = _ends(model)
+    embeddings, head = _embeddings_and_head(model)
     model.config.tie_word_embeddings = head.weight.equal(embeddings.weight)
     if model.config.tie_word_embeddings:
         head.weight = embeddings.weight

@@ -20,7 +20,7 @@ from kvg.backbones import picture_settings
 from kvg.backbones.chat_template import check_chat_template
 from kvg.backbones.checkpoint_files import fault, read_object, reading
 from kvg.backbones.family import Family
-from kvg.backbones.picture_settings import PictureSettings, parse_picture_settings
+from kvg.backbones.picture_settings import PictureSettings
 from kvg.backbones.weight_files import check_layers, check_shapes, weight_files
 from kvg.errors import ConfigError
 from kvg.ranges import check_whole
@@ -63,7 +63,7 @@ def describe_checkpoint(family: Family, checkpoint: str, adapter: str | None = N
     own = place is not None and (place / TOKENIZER[1]).is_file()
     tokenizer = _tokenizer(adapter if adapter and own else checkpoint, config, family)
     own = place is not None and (place / picture_settings.FILE).is_file()
-    picture = _picture_settings(adapter if adapter and own else checkpoint)
+    picture = _picture_settings(adapter if adapter and own else checkpoint, family)
     if misfit := family.check_pictures(picture, config):
         remedy = f"does not fit its model: {misfit}; correct one of them"
         raise fault(checkpoint, f"its {picture_settings.FILE} {remedy}")
@@ -165,7 +165,7 @@ def _tokenizer(checkpoint: str, config: Any, family: Family) -> PreTrainedTokeni
     return tokenizer
 
 
-def _picture_settings(checkpoint: str) -> PictureSettings:
+def _picture_settings(checkpoint: str, family: Family) -> PictureSettings:
     name = picture_settings.FILE
     if (Path(checkpoint) / name).is_file():
         content = read_object(checkpoint, name)
@@ -173,6 +173,6 @@ def _picture_settings(checkpoint: str) -> PictureSettings:
         with reading(checkpoint, f"its {name} cannot be read"):
             content = ImageProcessingMixin.get_image_processor_dict(checkpoint)[0]
     try:
-        return parse_picture_settings(content)
+        return family.picture_settings(content)
     except ConfigError as error:
         raise fault(checkpoint, f"its {name}: {error.field}: {error.remedy}; correct the file") from error

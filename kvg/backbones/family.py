@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from kvg.backbones.inputs import LanguageInputs
 from kvg.backbones.picture_processor import PictureProcessor
-from kvg.backbones.picture_settings import PictureSettings
+from kvg.backbones.picture_settings import PictureSettings, parse_picture_settings
 from kvg.batches import Pictures, VisualTokens
 from kvg.text.box_codec import BoxCodec
 from kvg.text.prompts import PUBLISHED, PromptFormat
@@ -72,6 +72,14 @@ class Family(ABC):
         """Changes the model in place for speed, without changing its numbers."""
 
     # -- pictures --------------------------------------------------------------------------------------------------
+    def picture_settings(self, content: Mapping[str, Any]) -> PictureSettings:
+        """The settings in a checkpoint's ``preprocessor_config.json``.
+
+        Raises:
+            ConfigError: a value cannot work.
+        """
+        return parse_picture_settings(content)
+
     @abstractmethod
     def picture_processor(self, settings: PictureSettings) -> PictureProcessor:
         """Makes tensors of pictures, with the settings of a checkpoint and a config."""

@@ -1,4 +1,4 @@
-"""What is known of a model by its files, within a second however large they are."""
+"""Identifies a model by its files, within a second however large they are."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _KINDS = (".json", ".jinja", ".txt", ".model", ".safetensors")
 
 
 def fingerprint(checkpoint: str) -> list[list[str]]:
-    """What a model's folder holds: its small files whole, of its weights their sizes and samples from end to end.
+    """Identity of a model's folder: its small files whole; of its weights, the sizes and samples from start to end.
 
     Training changes nearly all weights, so samples tell models apart, and a folder of 15 GB is known in a second. A
     name on the hub stands for itself.

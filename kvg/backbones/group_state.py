@@ -42,7 +42,7 @@ class GroupState:
         self.own.append((key.new_empty(shape), value.new_empty(shape)))
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        """Takes one more token of each row, and lets it see its prompt and its completion.
+        """Adds one token to each row; it attends to its prompt and to its completion.
 
         Args:
             layer: which.

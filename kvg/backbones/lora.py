@@ -1,4 +1,4 @@
-"""LoRA inside a model: put in, switched off for the reference, and merged into a copy of the weights for export."""
+"""LoRA inside a model: added, switched off for the reference, and merged into a copy of the weights for export."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def lora_disabled(model: nn.Module) -> Iterator[None]:
 
 
 def merged_state(state: Mapping[str, Tensor], settings: LoRASettings | None) -> dict[str, Tensor]:
-    """Weights with the adapters worked in, under the names that the model has without them.
+    """Weights with the adapters merged, under the names that the model has without them.
 
     Works on a copy of the weights: merging inside the model and back again would leave rounding errors in it.
 

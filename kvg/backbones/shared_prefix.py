@@ -1,10 +1,11 @@
 """Attention over rows of [prompt | completion 1 | ... | completion G] in which each token is computed once.
 
-All rows of a batch lie behind each other in one sequence without padding; linear layers need to know nothing of them.
-A prompt's tokens see the prompt up to themselves; a completion's tokens see their prompt and their own completion up to
-themselves, never a sibling. The attention is split as in Prefix Grouper (arXiv 2506.05433), so no N x N mask is built;
-on a CPU the two halves of a completion's attention, over the prompt and over itself, are joined by their normalisers
-(log of the sum of exponentials), as blocks are in ring attention (arXiv 2310.01889).
+All rows of a batch lie behind each other in one sequence without padding, which makes no difference to linear layers.
+A prompt's tokens attend to the prompt up to themselves. A completion's tokens attend to their prompt and to their own
+completion up to themselves, never to another completion. The attention is split as in Prefix Grouper (arXiv
+2506.05433), so no N x N mask is built. On a CPU the two halves of a completion's attention, over the prompt and over
+itself, are joined by their normalisers (log of the sum of exponentials), as blocks are in ring attention (arXiv
+2310.01889).
 """
 
 from __future__ import annotations

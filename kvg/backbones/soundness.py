@@ -1,4 +1,4 @@
-"""Whether a model's weights are numbers that can be computed with."""
+"""Checks that a model's weights are finite and of a usable size."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def describe_unsound(weights: Mapping[str, int]) -> str:
 
 
 def check_weights(backbone: Weighted, where: str, consequence: str) -> None:
-    """Refuses a model that cannot be computed with; every process has to call it where the model is sharded.
+    """Refuses a model whose weights are not usable; every process has to call it where the model is sharded.
 
     Args:
         backbone: the model.

@@ -3,7 +3,7 @@
 With few rows a step of sampling has little arithmetic: it reads every weight once for each token, and the layers of
 transformers spend the rest between kernels, in modules, keyword arguments, and many small operations to each norm and
 rotation. Here the same takes fewer calls, on a CPU with copies of the weights that lie as such products read them
-best, adapters worked in (``tests/benchmarks/decoding.py``). The copies last for one batch of completions.
+best, adapters merged (``tests/benchmarks/decoding.py``). The copies last for one batch of completions.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ def _copied(*modules: Any) -> Map:
 
 
 def _merged(module: Any) -> Tensor:
-    """A linear layer's weight with its adapters worked in."""
+    """A linear layer's weight with its adapters merged."""
     if not isinstance(module, LoraLayer):
         weight: Tensor = module.weight
         return weight

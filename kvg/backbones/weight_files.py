@@ -1,4 +1,4 @@
-"""Files of weights, looked at before they are loaded: which there are, and whether their tensors fit the model."""
+"""Checks files of weights before they are loaded: whether all are there, and whether their tensors fit the model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kvg.records import excerpt
 
 WEIGHTS: Final = "model.safetensors"
 INDEX: Final = "model.safetensors.index.json"
-# What parts of the model were called before transformers 4.52; hub checkpoints and many adapters still are.
+# Names of parts before transformers 4.52, which hub checkpoints and many adapters still use, and current names.
 RENAMED: Final = (
     ("model.layers.", "model.language_model.layers."),
     ("model.embed_tokens.", "model.language_model.embed_tokens."),
@@ -27,7 +27,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def current_name(name: str) -> str:
-    """What a weight is called today.
+    """The name of a weight in current transformers.
 
     >>> current_name("visual.merger.ln_q.weight"), current_name("lm_head.weight")
     ('model.visual.merger.ln_q.weight', 'lm_head.weight')
@@ -39,7 +39,7 @@ def current_name(name: str) -> str:
 
 
 def former_name(name: str) -> str:
-    """What a part of the model was called before.
+    """The name of a part of the model before transformers 4.52.
 
     >>> former_name("model.language_model.layers.0.mlp"), former_name("lm_head")
     ('model.layers.0.mlp', 'lm_head')
