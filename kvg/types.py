@@ -52,11 +52,12 @@ class Sample:
 
 @dataclass(frozen=True)
 class Completion:
-    """What a policy generated after one prompt."""
+    """What a model generated after one prompt."""
 
     text: str
     num_tokens: int | None  # None where a server does not tell
     finish_reason: str  # stop | length
+    max_tokens: int | None = None  # the longest that could be sampled, where that is known
 
 
 class Records(Generic[Item]):

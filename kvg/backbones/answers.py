@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 from torch import Tensor
 
 from kvg.backbones.backbone import Backbone
 from kvg.rl.rollout import Rollouts
-from kvg.text.completion import parse_completion
-from kvg.types import Box, Completion, Sample
+from kvg.text.answer import Answer, read_answer
+from kvg.types import Completion, Sample
 
 
 def completion_texts(backbone: Backbone, tokens: Tensor, completion_mask: Tensor) -> list[str]:
@@ -24,11 +26,18 @@ def completion_texts(backbone: Backbone, tokens: Tensor, completion_mask: Tensor
     return list(backbone.processor.tokenizer.batch_decode(kept))
 
 
-def completions(backbone: Backbone, out: Rollouts) -> list[Completion]:
-    """What was sampled, a record a row: text, number of tokens, and whether it came to its end."""
+def completions(backbone: Backbone, out: Rollouts, max_tokens: int | None = None) -> list[Completion]:
+    """What was sampled, a record a row.
+
+    Args:
+        backbone: that sampled it.
+        out: N rows.
+        max_tokens: the longest completion that could be sampled.
+    """
     texts = completion_texts(backbone, out.tokens, out.completion_mask)
     lengths, cut = out.completion_mask.sum(1).tolist(), out.truncated.tolist()
-    return [Completion(*row) for row in zip(texts, lengths, ("length" if c else "stop" for c in cut), strict=True)]
+    reasons = ["length" if c else "stop" for c in cut]
+    return [Completion(*row, max_tokens) for row in zip(texts, lengths, reasons, strict=True)]
 
 
 def plain_texts(backbone: Backbone, out: Rollouts) -> list[str]:
@@ -41,7 +50,13 @@ def plain_texts(backbone: Backbone, out: Rollouts) -> list[str]:
     return [backbone.processor.control_tokens.removed(text).strip() for text in texts]
 
 
-def answered_box(backbone: Backbone, text: str, sample: Sample) -> Box | None:
-    """The answered box in pixels of the stored picture; None where there is none."""
-    size = backbone.processor.image_size(sample.width, sample.height)
-    return backbone.codec.decode(parse_completion(text).answer, size)
+def read_answers(backbone: Backbone, generated: Sequence[Completion], samples: Iterable[Sample]) -> list[Answer]:
+    """Completions with their parts and boxes, in pixels of the stored images.
+
+    Args:
+        backbone: whose box convention they use.
+        generated: N completions.
+        samples: the N samples that they answer.
+    """
+    sizes = [backbone.processor.image_size(sample.width, sample.height) for sample in samples]
+    return [read_answer(one, backbone.codec, size) for one, size in zip(generated, sizes, strict=True)]

@@ -16,7 +16,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from kvg.backbones.answers import answered_box, completion_texts
+from kvg.backbones.answers import completions, read_answers
 from kvg.backbones.backbone import Backbone
 from kvg.batches import Batch
 from kvg.inference.shared_fault import SharedFault
@@ -33,6 +33,7 @@ from kvg.rewards.diagnosis import Start, nothing_learnt
 from kvg.rl.advantage import group_advantage
 from kvg.rl.experience import Experience, first_prompts, in_minibatches
 from kvg.rl.rollout import Rollouts, SamplingSettings, rollout
+from kvg.text.answer import Answer
 from kvg.types import Sample
 
 ALIKE = 0.95  # share of groups with equal rewards above which nothing was learnt
@@ -63,7 +64,6 @@ class GRPOModule(StageModule):
         refills: batches that may be sampled on top of one, to put other prompts in the place of those whose rewards are
             all equal (dynamic sampling, DAPO, arXiv 2503.14476, section 3.2); 0 learns from what comes.
         learn_truncated: whether completions that were stopped by length are learnt from.
-        overlong: tokens before ``max_new_tokens`` from which on length costs, linearly down to -1 (DAPO, equation 13).
         max_grad_norm: gradients are scaled down to this norm; None for no limit.
         seed: of the rollouts.
         export: see ``StageModule``.
@@ -88,7 +88,6 @@ class GRPOModule(StageModule):
         part_prompts: int = 0,
         refills: int = 0,
         learn_truncated: bool = True,
-        overlong: int = 0,
         max_grad_norm: float | None = 1.0,
         seed: int = 0,
         export: bool = True,
@@ -103,12 +102,12 @@ class GRPOModule(StageModule):
             check_whole(f"model.{field}", value, low)
         if max_grad_norm is not None:
             check_number("model.max_grad_norm", max_grad_norm, 0)
-        check_whole("model.overlong", overlong, 0, max_new_tokens - 1)  # of the longest completion
+        reward.check_limit(max_new_tokens)
         self.automatic_optimization = False
         self.reward, self.loss, self.group_size = reward, loss, group_size
         self.advantage: Literal["group_std", "batch_std", "none"] = advantage
         self.passes, self.updates, self.part_prompts, self.refills = passes, updates, part_prompts, refills
-        self.learn_truncated, self.overlong = learn_truncated, overlong
+        self.learn_truncated = learn_truncated
         self.max_grad_norm, self.seed = max_grad_norm, seed
         self.rollout_sampling = SamplingSettings(max_new_tokens, temperature, top_p, top_k)
         self._reference: list[Backbone] = []  # in a list, so that it is no part of the module's state
@@ -191,13 +190,13 @@ class GRPOModule(StageModule):
         fault = SharedFault()
         with fault.kept(alone=False):
             out = rollout(self.backbone, batch, self.rollout_sampling, self.group_size, generator)
-            rewards, breakdown, texts = self._rewards(batch, out)
+            rewards, breakdown, answers = self._rewards(batch, out)
         with self.stopping():
             fault.end(self.trainer.world_size)
         self.backbone.train()
         self.log("train/sample_s", time.perf_counter() - start, batch_size=size)
         advantages = group_advantage(rewards, self.group_size, self.advantage)
-        self._log_rollouts(batch, out, rewards, breakdown, texts)
+        self._log_rollouts(batch, out, rewards, breakdown, answers)
         self.log("train/advantage_std", advantages.std(), batch_size=size)
         mask = out.completion_mask if self.learn_truncated else out.completion_mask & ~out.truncated[:, None]
         found = Experience(
@@ -287,24 +286,17 @@ class GRPOModule(StageModule):
         return model.no_sync() if wanted and isinstance(model, DistributedDataParallel) else nullcontext()
 
     # -- rewards and logs ------------------------------------------------------------------------------------------
-    def _rewards(self, batch: Batch, out: Rollouts) -> tuple[Tensor, dict[str, Tensor], list[str]]:
-        texts = completion_texts(self.backbone, out.tokens, out.completion_mask)
+    def _rewards(self, batch: Batch, out: Rollouts) -> tuple[Tensor, dict[str, Tensor], list[Answer]]:
         samples: list[Sample] = [s for s in batch.samples for _ in range(self.group_size)]
-        sizes = [self.backbone.processor.image_size(s.width, s.height) for s in samples]
-        total, breakdown = self.reward(texts, samples, self.backbone.codec, sizes)
-        if self.overlong:
-            over = out.completion_mask.sum(1).cpu() - (self.rollout_sampling.max_new_tokens - self.overlong)
-            breakdown = {**breakdown, "overlong": -(over / self.overlong).clamp(0, 1)}
-            total = total + breakdown["overlong"]
-        return total, breakdown, texts
+        generated = completions(self.backbone, out, self.rollout_sampling.max_new_tokens)
+        answers = read_answers(self.backbone, generated, samples)
+        return *self.reward(answers, samples), answers
 
     def _log_rollouts(
-        self, batch: Batch, out: Rollouts, rewards: Tensor, breakdown: dict[str, Tensor], texts: list[str]
+        self, batch: Batch, out: Rollouts, rewards: Tensor, breakdown: dict[str, Tensor], answers: list[Answer]
     ) -> None:
         size = len(batch.samples)
         groups = rewards.view(-1, self.group_size)
-        samples = [s for s in batch.samples for _ in range(self.group_size)]
-        boxes = [answered_box(self.backbone, text, sample) for text, sample in zip(texts, samples, strict=True)]
         values: dict[str, Any] = {
             "train/reward/total": rewards.mean(),
             **{f"train/reward/{name}": part.mean() for name, part in breakdown.items()},
@@ -312,7 +304,7 @@ class GRPOModule(StageModule):
             "train/equal_groups": (groups == groups[:, :1]).all(dim=1).float().mean(),
             "train/completion_length": out.completion_mask.sum(1).float().mean(),
             "train/truncated": out.truncated.float().mean(),
-            "train/unparsed": boxes.count(None) / len(texts),
+            "train/unparsed": sum(answer.box_px is None for answer in answers) / len(answers),
         }
         history = {name.removeprefix("train/"): value for name, value in values.items()}
         self.history.add({**history, "tokens": out.completion_mask.sum()})

@@ -6,7 +6,7 @@ from typing import Any
 
 import lightning as L
 
-from kvg.backbones.answers import answered_box, completions
+from kvg.backbones.answers import completions, read_answers
 from kvg.backbones.backbone import Backbone
 from kvg.batches import Batch
 from kvg.benchmark import CATEGORIES, KNOWLEDGE, SPLITS
@@ -65,7 +65,7 @@ class Validation:
         for group, sample in zip(groups, samples, strict=True):
             if sample.category in CATEGORIES:
                 group["category"] = sample.category
-        boxes = [answered_box(self.backbone, one.text, s) for one, s in zip(answers, samples, strict=True)]
+        boxes = [answer.box_px for answer in read_answers(self.backbone, answers, samples)]
         self.metric.update(box_rows(boxes), box_rows([s.box_px for s in samples]), groups)
         return [self._line(sample, one, mode) for sample, one in zip(samples, answers, strict=True)]
 

@@ -1,4 +1,4 @@
-"""What a reward is: a number for each completion, from its text, its sample and the backbone's box convention."""
+"""What a reward is: a number for each completion, from what was generated and the sample that it answers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from kvg.text.box_codec import BoxCodec, ImageSize
+from kvg.text.answer import Answer
 from kvg.types import Sample
 
 
@@ -18,30 +18,33 @@ class Reward(ABC):
     """
 
     @abstractmethod
-    def __call__(
-        self, texts: Sequence[str], samples: Sequence[Sample], codec: BoxCodec, sizes: Sequence[ImageSize]
-    ) -> Tensor:
+    def __call__(self, answers: Sequence[Answer], samples: Sequence[Sample]) -> Tensor:
         """Scores completions.
 
         Args:
-            texts: N completions, with or without special tokens.
+            answers: N completions as they were read, each with its text, length, parts and box.
             samples: the N samples they answer; the rows of one group repeat their sample.
-            codec: box convention of the policy's backbone.
-            sizes: sizes of the N images.
 
         Returns:
             ``[N]`` float32 on the CPU.
 
         Raises:
-            ValueError: the three lists differ in length.
+            ValueError: the lists differ in length.
+        """
+
+    def check_limit(self, max_new_tokens: int) -> None:  # noqa: B027  # empty on purpose
+        """Refuses settings that do not fit the longest completion; most rewards have none.
+
+        Raises:
+            ConfigError: they do not.
         """
 
 
-def check_lengths(texts: Sequence[str], samples: Sequence[Sample], sizes: Sequence[ImageSize]) -> None:
+def check_lengths(answers: Sequence[Answer], samples: Sequence[Sample]) -> None:
     """Refuses lists of different length, which would pair completions with foreign samples.
 
     Raises:
         ValueError: they differ.
     """
-    if not len(texts) == len(samples) == len(sizes):
-        raise ValueError(f"one sample and one size per text, got {len(texts)}, {len(samples)} and {len(sizes)}")
+    if len(answers) != len(samples):
+        raise ValueError(f"one sample per answer, got {len(samples)} for {len(answers)}")

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from kvg.rewards.base import Reward, check_lengths
-from kvg.text.box_codec import BoxCodec, ImageSize
-from kvg.text.completion import parse_completion
+from kvg.text.answer import Answer
 from kvg.types import Sample
 
 HALF = 0.5
@@ -39,16 +38,14 @@ class FormatReward(Reward):
         self.published_prefix_match = published_prefix_match
         self.published_v2_bug = published_v2_bug
 
-    def __call__(
-        self, texts: Sequence[str], samples: Sequence[Sample], codec: BoxCodec, sizes: Sequence[ImageSize]
-    ) -> Tensor:
+    def __call__(self, answers: Sequence[Answer], samples: Sequence[Sample]) -> Tensor:
         """See ``Reward.__call__``; each of ``[N]`` is 0, 0.5 or 1."""
-        check_lengths(texts, samples, sizes)
-        return torch.tensor([self._score(text, codec) for text in texts], dtype=torch.float32)
+        check_lengths(answers, samples)
+        return torch.tensor([self._score(answer) for answer in answers], dtype=torch.float32)
 
-    def _score(self, text: str, codec: BoxCodec) -> float:
-        parsed = parse_completion(text)
-        tags = _PREFIX.match(text) is not None if self.published_prefix_match else parsed.well_formed
-        pays_box = self.box_half and not self.published_v2_bug
-        box = pays_box and parsed.tagged and codec.is_canonical(parsed.answer)
+    def _score(self, answer: Answer) -> float:
+        tags = answer.well_formed
+        if self.published_prefix_match:
+            tags = _PREFIX.match(answer.completion.text) is not None
+        box = self.box_half and not self.published_v2_bug and answer.canonical
         return HALF * tags + HALF * box

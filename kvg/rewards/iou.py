@@ -11,11 +11,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kvg.boxes import MISSING_BOX, iou
+from kvg.boxes import box_rows, iou
 from kvg.errors import ConfigError
 from kvg.rewards.base import Reward, check_lengths
-from kvg.text.box_codec import BoxCodec, ImageSize
-from kvg.text.completion import parse_completion
+from kvg.text.answer import Answer
 from kvg.types import Sample
 
 
@@ -40,21 +39,10 @@ class IoUReward(Reward):
             raise ConfigError("iou_gate", f"{iou_gate} would pay everything or nothing; choose a value in [0, 1)")
         self.iou_gate, self.binary, self.require_tags = iou_gate, binary, require_tags
 
-    def __call__(
-        self, texts: Sequence[str], samples: Sequence[Sample], codec: BoxCodec, sizes: Sequence[ImageSize]
-    ) -> Tensor:
+    def __call__(self, answers: Sequence[Answer], samples: Sequence[Sample]) -> Tensor:
         """See ``Reward.__call__``; ``[N]`` in 0-1."""
-        check_lengths(texts, samples, sizes)
-        preds = [self._read(text, codec, size) for text, size in zip(texts, sizes, strict=True)]
-        overlap = iou(
-            torch.tensor(preds, dtype=torch.float64).reshape(-1, 4),
-            torch.tensor([sample.box_px for sample in samples], dtype=torch.float64).reshape(-1, 4),
-        )
+        check_lengths(answers, samples)
+        preds = [answer.box_px if answer.tagged or not self.require_tags else None for answer in answers]
+        overlap = iou(box_rows(preds), box_rows([sample.box_px for sample in samples]))
         paid = torch.ones_like(overlap) if self.binary else overlap
         return torch.where(overlap > self.iou_gate, paid, torch.zeros_like(overlap)).float()
-
-    def _read(self, text: str, codec: BoxCodec, size: ImageSize) -> tuple[float, float, float, float]:
-        parsed = parse_completion(text)
-        if self.require_tags and not parsed.tagged:
-            return MISSING_BOX
-        return codec.decode(parsed.answer, size) or MISSING_BOX

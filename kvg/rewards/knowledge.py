@@ -17,8 +17,7 @@ from kvg.benchmark import KNOWLEDGE, LEVEL_BOUNDS
 from kvg.errors import ConfigError, DataError
 from kvg.rewards.accuracies import read_accuracies
 from kvg.rewards.iou import IoUReward
-from kvg.text.box_codec import BoxCodec, ImageSize
-from kvg.text.completion import parse_completion
+from kvg.text.answer import Answer
 from kvg.text.names import clean_name
 from kvg.types import Sample
 
@@ -83,15 +82,13 @@ class KnowledgeReward(IoUReward):
         accuracy = self.accuracies.get(clean_name(sample.entity), 0.0)
         return next(level for level in self.levels if accuracy >= level.min_accuracy)
 
-    def __call__(
-        self, texts: Sequence[str], samples: Sequence[Sample], codec: BoxCodec, sizes: Sequence[ImageSize]
-    ) -> Tensor:
+    def __call__(self, answers: Sequence[Answer], samples: Sequence[Sample]) -> Tensor:
         """See ``Reward.__call__``; ``[N]`` from the largest penalty to 1."""
-        paid = super().__call__(texts, samples, codec, sizes)
+        paid = super().__call__(answers, samples)
         levels = [self.level(sample) for sample in samples]
         scaled = (paid * torch.tensor([level.scale for level in levels])).clamp(max=1.0)
         missed = torch.tensor([level.penalty for level in levels])
-        answered = torch.tensor([not self.require_tags or parse_completion(text).tagged for text in texts])
+        answered = torch.tensor([not self.require_tags or answer.tagged for answer in answers])
         return torch.where(paid > 0, scaled, torch.where(answered, missed, torch.zeros_like(missed)))
 
 

@@ -73,8 +73,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     class Letters(Reward):
         """A number from the text alone, different for almost all texts."""
 
-        def __call__(self, texts: Any, samples: Any, codec: Any, sizes: Any) -> torch.Tensor:
-            return torch.tensor([zlib.crc32(text.encode()) % 1000 / 1000 for text in texts])
+        def __call__(self, answers: Any, samples: Any) -> torch.Tensor:
+            return torch.tensor([zlib.crc32(answer.completion.text.encode()) % 1000 / 1000 for answer in answers])
 
     gpu = args.device == "cuda"
     clock = PhaseClock(torch.cuda.synchronize) if gpu else PhaseClock()

@@ -27,7 +27,7 @@ def main() -> int:
 
     import torch
 
-    from kvg.backbones.answers import completion_texts
+    from kvg.backbones.answers import completions, read_answers
     from kvg.backbones.backbone import Backbone
     from kvg.formats.stores import open_store
     from kvg.rewards.iou import IoUReward
@@ -35,30 +35,31 @@ def main() -> int:
     from kvg.rl.advantage import group_advantage
     from kvg.rl.rollout import SamplingSettings, rollout
     from kvg.shards.reader import Tally
+    from kvg.types import Completion
     from kvg.work.cpu import prepare_cpu
 
     prepare_cpu()
     backbone = Backbone(str(args.checkpoint)).eval()
     samples = [sample for part in open_store(str(args.shards)).parts() for _, sample in part.read(Tally())]
     samples = samples[: args.prompts]
-    texts: list[str] = []
+    generated: list[Completion] = []
     for start in range(0, len(samples), 32):
         chosen = samples[start : start + 32]
         examples = [backbone.processor.encode(sample, mode="think", target=None) for sample in chosen]
         batch = backbone.processor.collate(examples, chosen, pad_left=True)
         generator = torch.Generator().manual_seed(start)
         out = rollout(backbone, batch, SamplingSettings(256, args.temperature), args.group, generator)
-        texts += completion_texts(backbone, out.tokens, out.completion_mask)
+        generated += completions(backbone, out)
         print(f"{start + len(chosen)} of {len(samples)} prompts", file=sys.stderr)
     asked = [sample for sample in samples for _ in range(args.group)]
-    sizes = [backbone.processor.image_size(sample.width, sample.height) for sample in asked]
+    answers = read_answers(backbone, generated, asked)
     known = torch.tensor([sample.knowledge == "known" for sample in asked])
     rewards = {"IoU": IoUReward(0.5), "knowledge-aware": KnowledgeReward(None, iou_gate=0.5)}
     print(f"{len(samples)} prompts, {args.group} answers each; known {int(known.sum()) // args.group}")
     print("| advantage | reward | known | unknown | unknown / known |\n|--|--|--|--|--|")
     for normalisation in NORMALISATIONS:
         for name, reward in rewards.items():
-            values = reward(texts, asked, backbone.codec, sizes)
+            values = reward(answers, asked)
             found = group_advantage(values, args.group, normalisation).abs()
             one, other = float(found[known].mean()), float(found[~known].mean())
             print(f"| `{normalisation}` | {name} | {one:.3f} | {other:.3f} | {other / one:.2f} |")

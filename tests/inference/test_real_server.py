@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from kvg.backbones.answers import answered_box, completion_texts
+from kvg.backbones.answers import completion_texts, read_answers
 from kvg.backbones.backbone import Backbone
 from kvg.boxes import iou
 from kvg.composites.compositor import Compositor
@@ -22,7 +22,7 @@ from kvg.inference.server import Server
 from kvg.lab.world import TraitSource, lab_canvas
 from kvg.rl.rollout import SamplingSettings, rollout
 from kvg.text.prompts import prompt
-from kvg.types import Box, Sample
+from kvg.types import Box, Completion, Sample
 from tests.inference.real_server import VARIABLE, RealServer, served_folder
 
 pytestmark = [
@@ -80,6 +80,11 @@ def our_answers(backbone: Backbone, samples: list[Sample], mode: str) -> tuple[l
     result = rollout(backbone, batch, SamplingSettings(LONGEST, 0.0))
     texts = completion_texts(backbone, result.tokens, result.completion_mask)
     return texts, [len(row["input_ids"]) for row in rows]
+
+
+def answered_box(backbone: Backbone, text: str, sample: Sample) -> Box | None:
+    (answer,) = read_answers(backbone, [Completion(text, None, "stop")], [sample])
+    return answer.box_px
 
 
 def hits(backbone: Backbone, samples: list[Sample], texts: list[str]) -> list[bool]:

@@ -6,16 +6,16 @@ import hashlib
 from dataclasses import replace
 
 import pytest
-import torch
 
-from kvg.backbones.answers import answered_box, completion_texts
+from kvg.backbones.answers import completion_texts, completions, read_answers
 from kvg.backbones.backbone import Backbone
 from kvg.backbones.builtin import lab_folder
 from kvg.batches import Example
-from kvg.boxes import iou
+from kvg.boxes import box_rows
 from kvg.composites.compositor import Compositor
 from kvg.lab.traits import load_cards
 from kvg.lab.world import TraitSource, lab_canvas
+from kvg.metrics.functional import iou_accuracy
 from kvg.rl.rollout import SamplingSettings, rollout
 
 pytestmark = pytest.mark.skipif(not (lab_folder() / "model.safetensors").is_file(), reason="the base is not built")
@@ -59,7 +59,5 @@ def test_objects_are_boxed_by_their_traits(base, k, least):
     examples = [base.processor.encode(sample, mode="direct", target=None) for sample in samples]
     batch = base.processor.collate(examples, samples, pad_left=True)
     out = rollout(base, batch, SamplingSettings(32, temperature=0.0))
-    texts = completion_texts(base, out.tokens, out.completion_mask)
-    boxes = [answered_box(base, text, sample) or (0, 0, 0, 0) for text, sample in zip(texts, samples, strict=True)]
-    overlaps = iou(torch.tensor(boxes, dtype=torch.float), torch.tensor([s.box_px for s in samples]))
-    assert (overlaps >= 0.5).float().mean() >= least
+    boxes = box_rows([answer.box_px for answer in read_answers(base, completions(base, out), samples)])
+    assert iou_accuracy(boxes, box_rows([s.box_px for s in samples])) >= least

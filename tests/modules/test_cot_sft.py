@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from data_modules import CoTSFTDataModule
-from kvg.backbones.answers import answered_box
+from kvg.backbones.answers import read_answers
 from kvg.backbones.backbone import Backbone
 from kvg.backbones.lora import LoRASettings
 from kvg.boxes import iou
@@ -43,10 +43,10 @@ def test_what_was_learnt_is_answered_exported_and_measured(fit, tiny, adamw, two
     assert again.backbone.trained_mode == "direct"
     data.connect(again.backbone)
     batch = next(iter(data.val_dataloader()[0]))
-    texts = [said.text for said in again.validation.answer(batch)]
+    generated = again.validation.answer(batch)
     processor = again.backbone.processor
-    assert texts == [processor.completion(s, "answer") for s in batch.samples]
-    boxes = [answered_box(again.backbone, text, sample) for text, sample in zip(texts, batch.samples, strict=True)]
+    assert [one.text for one in generated] == [processor.completion(s, "answer") for s in batch.samples]
+    boxes = [answer.box_px for answer in read_answers(again.backbone, generated, batch.samples)]
     truth = torch.tensor([s.box_px for s in batch.samples])
     assert (iou(torch.tensor(boxes), truth) > 0.95).all()  # a hundredth is lost to the 0-1000 grid
 

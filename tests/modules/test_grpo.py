@@ -20,22 +20,27 @@ from kvg.rewards.base import Reward
 from kvg.rewards.combine import WeightedReward
 from kvg.rewards.format import FormatReward
 from kvg.rewards.iou import IoUReward
+from kvg.rewards.overlong import OverlongReward
 from kvg.rl.experience import Experience
 from kvg.shards.writer import ShardWriter
+
+
+def texts_of(answers):
+    return [answer.completion.text for answer in answers]
 
 
 class SpaceReward(Reward):
     """Share of spaces in the text: something that random weights can be taught in a few steps."""
 
-    def __call__(self, texts, samples, codec, sizes) -> Tensor:
-        return torch.tensor([text.count(" ") / max(1, len(text)) for text in texts])
+    def __call__(self, answers, samples) -> Tensor:
+        return torch.tensor([text.count(" ") / max(1, len(text)) for text in texts_of(answers)])
 
 
 class EqualReward(Reward):
     """The same for everybody."""
 
-    def __call__(self, texts, samples, codec, sizes) -> Tensor:
-        return torch.full((len(texts),), 0.7)
+    def __call__(self, answers, samples) -> Tensor:
+        return torch.full((len(answers),), 0.7)
 
 
 SPACES, EQUAL = WeightedReward({"spaces": SpaceReward()}), WeightedReward({"equal": EqualReward()})
@@ -226,10 +231,13 @@ class HalfReward(Reward):
     def __init__(self):
         self.first = None
 
-    def __call__(self, texts, samples, codec, sizes) -> Tensor:
+    def __call__(self, answers, samples) -> Tensor:
         self.first = self.first or samples[0].key
         return torch.tensor(
-            [0.0 if s.key == self.first else len(t) + t.count(" ") for s, t in zip(samples, texts, strict=True)]
+            [
+                0.0 if s.key == self.first else len(t) + t.count(" ")
+                for s, t in zip(samples, texts_of(answers), strict=True)
+            ]
         )
 
 
@@ -262,7 +270,8 @@ def test_truncated_completions_may_be_left_out(train, tiny, adamw):
 
 
 def test_length_costs_near_its_limit(train, tiny, adamw):
-    module = grpo(tiny(), EQUAL, adamw(1e-3), group_size=4, overlong=4, **SMALL)
+    reward = WeightedReward({"equal": EqualReward()}, penalties={"overlong": OverlongReward(4)})
+    module = grpo(tiny(), reward, adamw(1e-3), group_size=4, **SMALL)
     log = train(module, 1)
     assert log["train/reward/overlong"] == [-1.0]  # all are eight tokens long, four over the limit of four
     assert log["train/reward/total"] == [pytest.approx(0.7 - 1.0)]
@@ -271,8 +280,8 @@ def test_length_costs_near_its_limit(train, tiny, adamw):
 class SpoiltReward(Reward):
     """An advantage that no float32 gradient survives."""
 
-    def __call__(self, texts, samples, codec, sizes) -> Tensor:
-        return torch.tensor([3e38 * (number % 2) for number in range(len(texts))])
+    def __call__(self, answers, samples) -> Tensor:
+        return torch.tensor([3e38 * (number % 2) for number in range(len(answers))])
 
 
 def test_a_gradient_that_is_none_stops_the_run_and_keeps_the_batch(train, tiny, adamw, tmp_path):
@@ -307,5 +316,5 @@ def test_impossible_settings(tiny):
         grpo(tiny(), EQUAL, temperature=0.0)
     with pytest.raises(ConfigError, match=r"model\.updates: 0"):
         grpo(tiny(), EQUAL, updates=0)
-    with pytest.raises(ConfigError, match=r"model\.overlong"):
-        grpo(tiny(), EQUAL, overlong=512)
+    with pytest.raises(ConfigError, match=r"reward\.overlong\.buffer: 512 must be"):
+        grpo(tiny(), WeightedReward({"overlong": OverlongReward(512)}))

@@ -169,8 +169,8 @@ class NoReward(Reward):
     def __init__(self, value):
         self.value = value
 
-    def __call__(self, texts, samples, codec, sizes):
-        return torch.tensor([0.5, self.value, *[0.5] * (len(texts) - 2)])
+    def __call__(self, answers, samples):
+        return torch.tensor([0.5, self.value, *[0.5] * (len(answers) - 2)])
 
 
 @pytest.mark.parametrize("value", NOT_FINITE)

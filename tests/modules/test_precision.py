@@ -50,8 +50,8 @@ class LengthReward(Reward):
     def __init__(self):
         self.types = set()
 
-    def __call__(self, texts, samples, codec, sizes) -> Tensor:
-        scores = torch.tensor([len(text) / 1000.0 for text in texts])
+    def __call__(self, answers, samples) -> Tensor:
+        scores = torch.tensor([len(answer.completion.text) / 1000.0 for answer in answers])
         self.types.add(scores.dtype)
         return scores
 

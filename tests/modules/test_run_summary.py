@@ -98,7 +98,8 @@ def test_a_healthy_run_has_no_likely_cause():
 class SpaceReward(Reward):
     """Share of spaces, which differs from answer to answer."""
 
-    def __call__(self, texts, samples, codec, sizes):
+    def __call__(self, answers, samples):
+        texts = [answer.completion.text for answer in answers]
         return torch.tensor([text.count(" ") / max(1, len(text)) for text in texts])
 
 

@@ -16,8 +16,9 @@ from kvg.rewards.format import FormatReward
 from kvg.rewards.iou import IoUReward
 from kvg.rewards.knowledge import KnowledgeReward, Level
 from kvg.rl.advantage import group_advantage
-from kvg.text.box_codec import AbsoluteCodec, ImageSize, RelativeCodec
-from kvg.types import Sample, SceneObject
+from kvg.text.answer import Answer, read_answer
+from kvg.text.box_codec import AbsoluteCodec, BoxCodec, ImageSize, RelativeCodec
+from kvg.types import Completion, Sample, SceneObject
 
 # A 200 x 100 image; the truth is its left half: 100 x 100 px, on the grid (0,0),(500,1000).
 SIZE = ImageSize(200, 100, 224, 112)
@@ -35,8 +36,12 @@ def tagged(answer: str, rationale: str = "a") -> str:
     return f"<think>{rationale}</think><answer>{answer}</answer>"
 
 
+def answers(texts: list[str], codec: BoxCodec = CODEC) -> list[Answer]:
+    return [read_answer(Completion(text, None, "stop"), codec, SIZE) for text in texts]
+
+
 def score(reward: IoUReward | FormatReward, text: str) -> float:
-    return reward([text], [SAMPLE], CODEC, [SIZE]).item()
+    return reward(answers([text]), [SAMPLE]).item()
 
 
 @pytest.mark.parametrize(
@@ -78,8 +83,8 @@ def test_iou_reward_for_policies_without_tags() -> None:
 
 def test_iou_reward_speaks_the_codec() -> None:
     text = tagged('{"bbox_2d": [0, 0, 112, 112]}')  # left half of the 224 x 112 px that the model sees
-    assert IoUReward()([text], [SAMPLE], AbsoluteCodec(), [SIZE]).item() == 1.0
-    assert IoUReward()([text], [SAMPLE], RelativeCodec(), [SIZE]).item() == 0.0
+    assert IoUReward()(answers([text], AbsoluteCodec()), [SAMPLE]).item() == 1.0
+    assert IoUReward()(answers([text]), [SAMPLE]).item() == 0.0
 
 
 @pytest.mark.parametrize("gate", [-0.1, 1.0, 80])
@@ -125,7 +130,7 @@ def test_format_reward(text: str, ours: float, prefix: float, v2: float) -> None
 )
 def test_format_reward_pays_each_backbone_for_its_own_form(answer: str, relative: float, absolute: float) -> None:
     for codec, expected in ((RelativeCodec(), relative), (Qwen25VL().codec, absolute)):
-        assert FormatReward()([tagged(answer)], [SAMPLE], codec, [SIZE]).item() == expected
+        assert FormatReward()(answers([tagged(answer)], codec), [SAMPLE]).item() == expected
 
 
 def test_format_reward_without_the_box_half() -> None:
@@ -136,7 +141,7 @@ def test_format_reward_without_the_box_half() -> None:
 def test_weighted_sum_and_breakdown() -> None:
     reward = WeightedReward({"iou": IoUReward(0.8), "format": FormatReward()}, {"format": 0.5})
     texts = [tagged(GOOD), tagged(MISS), GOOD]
-    total, breakdown = reward(texts, [SAMPLE] * 3, CODEC, [SIZE] * 3)
+    total, breakdown = reward(answers(texts), [SAMPLE] * 3)
     torch.testing.assert_close(total, torch.tensor([1.4, 0.5, 0.0]))  # 0.9 + 0.5 * 1, 0 + 0.5 * 1, 0
     assert list(breakdown) == ["iou", "format"]
     torch.testing.assert_close(breakdown["iou"], torch.tensor([0.9, 0.0, 0.0]))
@@ -144,12 +149,12 @@ def test_weighted_sum_and_breakdown() -> None:
 
 
 def test_weights_default_to_one() -> None:
-    total, _ = WeightedReward({"iou": IoUReward(), "format": FormatReward()})([tagged(EXACT)], [SAMPLE], CODEC, [SIZE])
+    total, _ = WeightedReward({"iou": IoUReward(), "format": FormatReward()})(answers([tagged(EXACT)]), [SAMPLE])
     assert total.tolist() == [2.0]
 
 
 def test_no_completions() -> None:
-    total, breakdown = WeightedReward({"iou": IoUReward(), "format": FormatReward()})([], [], CODEC, [])
+    total, breakdown = WeightedReward({"iou": IoUReward(), "format": FormatReward()})([], [])
     assert total.shape == breakdown["iou"].shape == breakdown["format"].shape == (0,)
 
 
@@ -161,8 +166,8 @@ def test_misnamed_weight_is_refused() -> None:
 
 
 def test_unequal_lists_are_refused() -> None:
-    with pytest.raises(ValueError, match="got 2, 1 and 1"):
-        IoUReward()([EXACT, EXACT], [SAMPLE], CODEC, [SIZE])
+    with pytest.raises(ValueError, match="got 1 for 2"):
+        IoUReward()(answers([EXACT, EXACT]), [SAMPLE])
 
 
 OTHER = Sample("o", b"", 200, 100, "bird", "seen", (OBJECTS[1], OBJECTS[0]), target=0)  # asks for the Hobby
@@ -201,7 +206,7 @@ def test_knowledge_reward_by_level(tmp_path: Path, accuracy: float, found: float
 
 def test_an_entity_that_was_not_probed_is_on_the_lowest_level(table: str) -> None:
     reward = KnowledgeReward(table)
-    found = reward([tagged(MISS), tagged(GOOD)], [SAMPLE, OTHER], CODEC, [SIZE, SIZE])
+    found = reward(answers([tagged(MISS), tagged(GOOD)]), [SAMPLE, OTHER])
     assert found.tolist() == pytest.approx([-0.5, 0.0])
     assert reward.level(OTHER).name == "completely incorrect"
 
@@ -209,7 +214,7 @@ def test_an_entity_that_was_not_probed_is_on_the_lowest_level(table: str) -> Non
 def test_samples_may_tell_their_own_knowledge() -> None:
     reward = KnowledgeReward(None)
     known, unknown = (replace(SAMPLE, knowledge=name) for name in ("known", "unknown"))
-    found = reward([tagged(GOOD)] * 2 + [tagged(MISS)] * 2, [known, unknown] * 2, CODEC, [SIZE] * 4)
+    found = reward(answers([tagged(GOOD)] * 2 + [tagged(MISS)] * 2), [known, unknown] * 2)
     assert found.tolist() == pytest.approx([0.585, 1.0, -0.6, 0.0])
 
 

@@ -21,11 +21,12 @@ from kvg.errors import DataError
 from kvg.evaluation.records.fields import box_numbers, boxes_of, sides_field, text_field, whole_number
 from kvg.evaluation.records.prediction import IOU_GATE
 from kvg.records import excerpt
+from kvg.text.answer import read_answer
 from kvg.text.box_codec import GRID, AbsoluteCodec, BoxCodec, ImageSize, RelativeCodec, to_norm
 from kvg.text.completion import parse_completion
 from kvg.text.prompts import LETTERS
 from kvg.text.published_parsers import Version, read_published
-from kvg.types import Box
+from kvg.types import Box, Completion
 
 STRICT: Final = "strict"
 CODECS: Final[dict[str, BoxCodec]] = {"relative": RelativeCodec(), "absolute": AbsoluteCodec()}
@@ -102,8 +103,8 @@ def _strict(answer: str, record: Mapping[str, Any], where: str) -> tuple[Box | N
     if codec == "absolute":
         width, height, resized_width, resized_height = sides_field(record, where, 4, "codec is absolute")
         size = ImageSize(width, height, resized_width, resized_height)
-    found = CODECS[codec].find(parse_completion(answer).answer, size)
-    return (None, 0) if found is None else (to_norm(found[0], size), found[1])
+    found = read_answer(Completion(answer, None, ""), CODECS[codec], size)
+    return (None if found.box_px is None else to_norm(found.box_px, size)), found.box_form
 
 
 def _published(version: Version, answer: str, record: Mapping[str, Any], where: str) -> tuple[Box | None, int]:
