@@ -48,7 +48,7 @@ class ChatProcessor:
         self.pictures = family.picture_processor(settings or PictureSettings(max_pixels=401_408))
         self.image_token_id = int(tokenizer.convert_tokens_to_ids(family.image_token))
         self.pad_token_id = int(tokenizer.pad_token_id or 0)
-        self.control_tokens = ControlTokens.of_tokenizer(tokenizer)
+        self.control_tokens = ControlTokens.of_tokenizer(tokenizer, family.prompt_format.marks)
 
     # -- pictures --------------------------------------------------------------------------------------------------
     @property

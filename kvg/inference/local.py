@@ -57,7 +57,7 @@ class LocalModel(Client):
     before the first outcome comes, and can ask once only.
 
     Args:
-        backbone: ``{class_path, init_args}``, or the checkpoint of a Qwen2-VL. LoRA adapters have to be merged.
+        backbone: ``{class_path, init_args}``, or a checkpoint. LoRA adapters have to be merged.
         temperature: 0 = greedy.
         top_p: smallest set of tokens whose probabilities reach this; 1 = all.
         max_tokens: longest answer.

@@ -30,6 +30,11 @@ class PromptFormat:
     name_start: str = ""
     name_end: str = ""
 
+    @property
+    def marks(self) -> tuple[str, str]:
+        """Both marks."""
+        return self.name_start, self.name_end
+
     def mark(self, name: str) -> str:
         """The name between its marks.
 

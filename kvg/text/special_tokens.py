@@ -30,18 +30,24 @@ class ControlTokens:
 
     Args:
         tokens: special tokens of a tokenizer; ``REFERENCE_TOKENS`` among them stay legal.
+        marks: of names in the questions of a family, which stay legal, too.
     """
 
-    def __init__(self, tokens: Iterable[str]) -> None:
-        names = sorted({token for token in tokens if token} - REFERENCE_TOKENS, key=len, reverse=True)
+    def __init__(self, tokens: Iterable[str], marks: Iterable[str] = ()) -> None:
+        names = sorted({token for token in tokens if token} - REFERENCE_TOKENS - set(marks), key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, names))) if names else None
 
     @classmethod
-    def of_tokenizer(cls, tokenizer: Any) -> ControlTokens:
-        """Those of a tokenizer of transformers: its special tokens, and added ones of the form ``<|...|>``."""
+    def of_tokenizer(cls, tokenizer: Any, marks: Iterable[str] = ()) -> ControlTokens:
+        """Those of a tokenizer of transformers: its special tokens, and added ones of the form ``<|...|>``.
+
+        Args:
+            tokenizer: of the model.
+            marks: see the class.
+        """
         added = {str(token): bool(token.special) for token in tokenizer.added_tokens_decoder.values()}
         names = {name for name, special in added.items() if special or control_token_in(name)}
-        return cls(names | {str(name) for name in tokenizer.all_special_tokens})
+        return cls(names | {str(name) for name in tokenizer.all_special_tokens}, marks)
 
     def first_in(self, text: str) -> str | None:
         """The first of them in a text; None where there is none.
