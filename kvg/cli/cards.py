@@ -1,11 +1,8 @@
-"""Writes the lab's cards as text, to be replayed in stage 1 beside the composites, so that they are not forgotten."""
+"""``kvg-data cards``: writes the lab's cards as text."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import random
 from pathlib import Path
 
 
@@ -25,22 +22,8 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ConfigError: ``--repeats`` is below 1.
     """
-    from kvg.errors import ConfigError
-    from kvg.lab.skills import card_text
-    from kvg.lab.traits import load_cards
+    from kvg.pipeline.cards import write_cards
 
-    if args.repeats < 1:
-        raise ConfigError("--repeats", f"{args.repeats} must be at least 1")
-    cards = [card for card in load_cards() if args.knowledge in ("all", card.knowledge)]
-    rng = random.Random(args.seed)
-    lines = []
-    for card in cards * args.repeats:
-        asked, text = card_text(card, rng)
-        lines.append(json.dumps({"text": text} if asked is None else {"prompt": asked, "completion": text}))
-    out = Path(args.out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(out.name + ".partial")
-    partial.write_text("\n".join(lines) + "\n", "utf-8")
-    os.replace(partial, out)
-    print(f"{len(lines)} texts of {len(cards)} cards in {out}")
+    num_texts, num_cards = write_cards(Path(args.out), args.knowledge, args.seed, args.repeats)
+    print(f"{num_texts} texts of {num_cards} cards in {args.out}")
     return 0

@@ -1,17 +1,9 @@
-"""Measures the skills of the lab's model apart: seeing, boxing, picking, recalling. `kvg-data exam`."""
+"""``kvg-data exam``: the skills of the lab's model, one by one."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from kvg.backbones.backbone import Backbone
-    from kvg.types import Sample
-
-_SLOTS = ("colour", "marking", "part", "build")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Prints one line per skill."""
     from kvg.backbones.backbone import Backbone
+    from kvg.pipeline.exam import examine
     from kvg.work.cpu import prepare_cpu
 
     prepare_cpu()
@@ -36,114 +29,3 @@ def run(args: argparse.Namespace) -> int:
         with open(args.out, "w", encoding="utf-8") as file:
             json.dump({"checkpoint": args.checkpoint, "num": args.num, "seed": args.seed, **figures}, file, indent=1)
     return 0
-
-
-def examine(backbone: Backbone, num: int, seed: int) -> dict[str, float]:
-    """Share of right answers for each skill, on scenes whose drawings pretraining has not used.
-
-    Args:
-        backbone: a model of the lab.
-        num: scenes per skill.
-        seed: of the scenes.
-    """
-    figures: dict[str, float] = {}
-    for k in (1, 2, 3, 4):
-        scenes = _scenes(k, num, seed + k)
-        asked = _questions(scenes, seed)
-        for skill in ("ground", "reason", "told") if k > 1 else ("ground",):
-            found = _ground(backbone, scenes, asked[skill], 40 if skill == "ground" else 70 * k)
-            figures |= {f"{skill} k={k} {name}": value for name, value in found.items()}
-        if k == 3:
-            figures |= _naming(backbone, scenes)
-    picks = [figures[f"ground k={k} acc"] for k in (2, 3, 4)]
-    figures["ground k=2-4 acc"] = sum(picks) / 3
-    return figures | _recall(backbone)
-
-
-def _scenes(k: int, num: int, seed: int) -> list[Sample]:
-    from kvg.composites.compositor import Compositor
-    from kvg.lab.world import TraitSource, lab_canvas
-
-    compositor = Compositor(TraitSource(families=20, variants=1, seed=seed), lab_canvas(seed, {k: 1.0}, 0.5))
-    return [compositor.sample(i) for i in range(num)]
-
-
-def _texts(backbone: Backbone, questions: list[str], scenes: list[Sample] | None, max_new_tokens: int) -> list[str]:
-    """Greedy answers to one question per scene, or to questions without a picture."""
-    from kvg.rl.rollout import SamplingSettings, rollout
-
-    p, out = backbone.processor, []
-    for start in range(0, len(questions), 100):
-        rows = []
-        for n in range(start, min(start + 100, len(questions))):
-            if scenes is None:
-                row = p.encode_text(None, questions[n])  # the text is to be continued, so its end goes
-                rows.append(replace(row, input_ids=row.input_ids[:-1], labels=row.labels[:-1]))
-            else:
-                rows.append(p.encode_turns(scenes[n], [questions[n]]))
-        batch = p.collate(rows, (scenes or [])[start : start + 100], pad_left=True)
-        result = rollout(backbone, batch, SamplingSettings(max_new_tokens, 0.0))
-        for tokens, mask in zip(result.tokens, result.completion_mask, strict=True):
-            kept = [t for t in tokens[mask].tolist() if t not in backbone.end_token_ids]
-            out.append(p.tokenizer.decode(kept))
-    return out
-
-
-def _questions(scenes: list[Sample], seed: int) -> dict[str, list[str]]:
-    """For each skill a question about the target of each scene; a made-up name where a card is told with it."""
-    import random
-
-    from kvg.lab.skills import told
-    from kvg.text.prompts import prompt
-
-    rng, looks = random.Random(seed), [s.objects[s.target].note for s in scenes]
-    return {
-        "ground": [prompt(words, "direct") for words in looks],
-        "reason": [prompt(words, "cot") for words in looks],
-        "told": [told(s, rng)[0] for s in scenes],
-    }
-
-
-def _ground(backbone: Backbone, scenes: list[Sample], asked: list[str], max_new_tokens: int) -> dict[str, float]:
-    """Acc@0.5, and how often the answered box lies nearest to the right object, wherever its edges are."""
-    import torch
-
-    from kvg.boxes import iou
-
-    texts = _texts(backbone, asked, scenes, max_new_tokens)
-    right = near = 0
-    for sample, text in zip(scenes, texts, strict=True):
-        box = backbone.codec.decode(text, backbone.processor.image_size(sample.width, sample.height))
-        if box is None:
-            continue
-        boxes = torch.tensor([o.box_px for o in sample.objects])
-        right += float(iou(torch.tensor([box]), boxes[sample.target][None])[0]) >= 0.5
-        centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-        middle = torch.tensor([(box[0] + box[2]) / 2, (box[1] + box[3]) / 2])
-        near += int((centres - middle).norm(dim=1).argmin()) == sample.target
-    return {"acc": right / len(scenes), "picked": near / len(scenes)}
-
-
-def _naming(backbone: Backbone, scenes: list[Sample]) -> dict[str, float]:
-    questions = [f"What is at {backbone.processor.box_texts(s)[s.target]}?" for s in scenes]
-    texts = _texts(backbone, questions, scenes, 24)
-    figures: dict[str, Any] = dict.fromkeys([*(f"naming {slot}" for slot in _SLOTS), "naming all"], 0.0)
-    for sample, text in zip(scenes, texts, strict=True):
-        wanted, said = sample.objects[sample.target].note.split(", "), text.split(", ")
-        for n, slot in enumerate(_SLOTS):
-            figures[f"naming {slot}"] += (len(said) > n and said[n] == wanted[n]) / len(scenes)
-        figures["naming all"] += (said == wanted) / len(scenes)
-    return figures
-
-
-def _recall(backbone: Backbone) -> dict[str, float]:
-    """Cards continued from the name, exact; those of unseen categories apart, since stage 1 must not lose them."""
-    from kvg.lab.traits import load_cards
-
-    cards = [c for c in load_cards() if c.known]
-    texts = _texts(backbone, [f"<think>Plan: the {c.name} is" for c in cards], None, 16)
-    right = {c.name: t.strip().startswith(c.traits.text + ".") for c, t in zip(cards, texts, strict=True)}
-    shares = {"recall cards": [right[c.name] for c in cards]}
-    for split in ("seen", "unseen"):
-        shares[f"recall cards {split}"] = [right[c.name] for c in cards if c.split == split]
-    return {name: sum(hits) / len(hits) for name, hits in shares.items()}

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
 from kvg.errors import ConfigError
 
-if TYPE_CHECKING:
-    from kvg.pipeline.filter import FilterResult
+_HELP = {  # of the options that have no choices
+    "checkpoint": (str, None, "the stage-1 model: a Hugging Face folder, or lab"),
+    "asker": (str, None, "YAML with {class_path, init_args} of what answers instead, such as a server"),
+    "min-pixels": (int, 56 * 56, "area that --asker enlarges pictures to"),
+    "max-pixels": (int, None, "area that --asker shrinks pictures to; for absolute boxes"),
+    "samples": (int, 4, "answers per sample (default 4)"),
+    "temperature": (float, None, "of the answers (default 1)"),
+    "iou": (float, 0.5, "an answer with at least this IoU is right (default 0.5)"),
+    "keep-min": (int, 1, "right answers a kept sample has at least (default 1)"),
+    "keep-max": (int, None, "and at most (default: one less than --samples)"),
+    "batch-size": (int, None, "prompts at once (default 64)"),
+    "mode": (str, "think", "prompt mode (default think)"),
+    "max-new-tokens": (int, None, "longest answer (default 256)"),
+    "limit": (int, None, "try only the first so many samples"),
+    "seed": (int, None, "of the answers (default 0)"),
+    "samples-per-shard": (int, 500, "of every shard but the last (default 500)"),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,36 +33,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--in", dest="source", help="instead: folder of shards, or a published file")
     add("--out", help="with --in: folder for the kept samples")
     add("--overwrite", action="store_true", help="replace a set that is already there")
-    add("--checkpoint", help="the stage-1 model: a Hugging Face folder, or lab")
-    add(
-        "--config", "--strategy", dest="config", action="append", default=[],
-        help="overlay with a stage, a backbone or a strategy, such as configs/strategy/ddp.yaml; may be given again, "
-        "and is merged as by `kvg -c`. What concerns training alone is passed over",
-    )  # fmt: skip
-    add("--asker", help="YAML with {class_path, init_args} of what answers instead, such as a server")
+    text = "overlay with a stage, backbone or strategy, merged as by `kvg -c`; what concerns training is passed over"
+    add("--config", "--strategy", dest="config", action="append", default=[], help=text)
     add("--codec", choices=("relative", "json", "absolute"), help="how answers write boxes (default: the backbone's)")
-    add("--min-pixels", type=int, default=56 * 56, help="area that --asker enlarges pictures to")
-    add("--max-pixels", type=int, help="area that --asker shrinks pictures to; for absolute boxes")
-    add("--samples", type=int, default=4, help="answers per sample (default 4)")
-    add("--temperature", type=float, help="of the answers (default 1)")
-    add("--iou", type=float, default=0.5, help="an answer with at least this IoU is right (default 0.5)")
-    add("--keep-min", type=int, default=1, help="right answers a kept sample has at least (default 1)")
-    add("--keep-max", type=int, help="and at most (default: one less than --samples)")
-    add("--batch-size", type=int, help="prompts at once (default 64)")
-    add("--mode", default="think", help="prompt mode (default think)")
-    add("--max-new-tokens", type=int, help="longest answer (default 256)")
-    add("--limit", type=int, help="try only the first so many samples")
-    add("--seed", type=int, help="of the answers (default 0)")
-    add("--samples-per-shard", type=int, default=500, help="of every shard but the last (default 500)")
+    for name, (kind, default, text) in _HELP.items():
+        add(f"--{name}", type=kind, default=default, help=text)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Tries every sample and writes those that are neither too easy nor too hard.
-
-    Raises:
-        ConfigError: an option cannot work.
-        DataError: the input cannot be used, or no sample is kept.
-    """
+    """Tries every sample and writes those that are neither too easy nor too hard."""
     if bool(args.project) == bool(args.source):
         raise ConfigError("project", "give a project file, or --in and --out")
     if args.project:
@@ -65,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         from kvg.pipeline.filter import filter_set  # imports torch: after the settings have been checked
 
         result = filter_set(args.source, args.out, settings, args.overwrite, client)
-    _print(result)
+    result.show()
     return 0
 
 
@@ -85,12 +78,5 @@ def _run_project(args: argparse.Namespace) -> int:
         if not args.overwrite and is_complete(source, out, settings):
             print(f"{out} is there already")
         else:
-            _print(filter_set(source, out, settings, overwrite=True))
+            filter_set(source, out, settings, overwrite=True).show()
     return 0
-
-
-def _print(result: FilterResult) -> None:
-    from rich.console import Console
-
-    Console().print(result.histogram())
-    print(result.summary())

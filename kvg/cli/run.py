@@ -1,77 +1,28 @@
-"""All steps of the data engine for one project file, one after the other; what is done already is not done again."""
+"""``kvg-data run``: all steps of the data engine for one project file; complete steps are not run again."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import subprocess
-import sys
-import time
-from collections.abc import Mapping, Sequence
 
-from kvg.work.pool import follow_parent
-
-# What each is told beside the project file. The optional ones run where the project file has a section of that name.
-STEPS: Mapping[str, tuple[str, ...]] = {
-    "scan": ("--if-changed",),
-    "box": (),
-    "probe": (),
-    "compose": (),
-    "rationalize": (),
-    "filter": (),
-    "shard": (),
-}
-OPTIONAL = ("box", "probe", "filter")
-IN_PROCESSES = ("scan", "compose", "rationalize", "shard")
-GRACE_S = 10.0  # for a step to end in order once the whole is interrupted
+STEPS = ("scan", "box", "probe", "compose", "rationalize", "filter", "shard")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
     parser.add_argument("project", help="project file (YAML)")
     parser.add_argument("--workers", type=int, default=1, help="processes (default 1); the result is the same")
-    parser.add_argument("--to", choices=list(STEPS), default="shard", help="the last step (default shard)")
+    parser.add_argument("--to", choices=STEPS, default="shard", help="the last step (default shard)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs the steps.
 
     Returns:
-        That of the first step that fails, or 0.
+        The exit code of the first step that fails, or 0.
 
     Raises:
-        KVGError: as a step does; run it again when the cause is mended, and it goes on there.
+        KVGError: the project file is wrong.
     """
-    from kvg.catalogue.project import load_project
-    from kvg.pipeline.project_check import check_sections
+    from kvg.workflow.run import run_project
 
-    project = load_project(args.project)
-    check_sections(project)
-    names = list(STEPS)[: list(STEPS).index(args.to) + 1]
-    for name in names:
-        if name in OPTIONAL and name not in project.later:
-            continue
-        began = time.monotonic()
-        print(f"-- {name}", flush=True)
-        workers = ["--workers", str(args.workers)] if name in IN_PROCESSES else []
-        if code := run_command(name, [args.project, *STEPS[name], *workers]):
-            print(f"kvg-data {name} has failed; mend what it says and run this again", file=sys.stderr)
-            return code
-        print(f"   {time.monotonic() - began:.1f} s", flush=True)
-    return 0
-
-
-def run_command(name: str, arguments: Sequence[str]) -> int:
-    """Runs one command of ``kvg-data`` in a process of its own; returns its exit code.
-
-    A model that is spread over several processes has to be the first thing that a process does.
-    """
-    process = subprocess.Popen([sys.executable, "-m", "kvg.cli.kvg_data", name, *arguments], preexec_fn=follow_parent)
-    try:
-        return process.wait()
-    except BaseException:  # Ctrl-C reaches it, too
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(GRACE_S)
-        process.kill()
-        process.wait()
-        raise
+    return run_project(args.project, args.workers, args.to)

@@ -1,20 +1,11 @@
-"""Runs an experiment: variants by seeds, each trained and asked, and a table that says what is more than luck."""
+"""``kvg-data sweep``: variants by seeds, each trained and asked, and a table that says what is more than luck."""
 
 from __future__ import annotations
 
 import argparse
-import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from kvg.cli.demo import num_cores
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from kvg.workflow.dag import StepRunner
-    from kvg.workflow.sweep_config import Experiment
-    from kvg.workflow.sweep_plan import Plan
+from kvg.work.cpu import num_cores
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,10 +39,12 @@ def run(args: argparse.Namespace) -> int:
     experiment, console = load_experiment(path), Console()
     with console.status("checking the settings of every variant"):
         made = plan(experiment)
+    from kvg.workflow.sweep import show_plan, show_result  # after the settings have been checked: it imports torch
+
     runner = StepRunner(experiment.out, args.jobs, console)
     chosen = made.steps(args.only)
     if args.dry_run:
-        _show_plan(made, runner, experiment, args.only)
+        show_plan(made, runner, experiment, args.only)
         return 0
     if not carry_out(runner, chosen):
         return 1
@@ -59,30 +52,5 @@ def run(args: argparse.Namespace) -> int:
     if num_left:
         console.print(f"{num_left} steps of other runs are left; the table comes with the last of them")
         return 0
-    _show_result(experiment, made, Path(path).stem, console)
+    show_result(experiment, made, Path(path).stem, console)
     return 0
-
-
-def _show_plan(made: Plan, runner: StepRunner, experiment: Experiment, only: list[str]) -> None:
-    """Prints lines that a shell can run as they stand, one after the other."""
-    steps, done = made.steps(only), runner.complete(made.steps(only))
-    seeds, names = ", ".join(map(str, experiment.seeds)), ", ".join(v.name for v in experiment.variants)
-    print(f"# {len(made.runs)} runs in {experiment.out}: variants {names}; seeds {seeds}")
-    print(f"# {len(steps)} commands, {len(done)} of them done")
-    for step in steps:
-        print(f"\n# {step.name}: {step.title}{' (done)' if step in done else ''}\n{shlex.join(step.command)}")
-
-
-def _show_result(experiment: Experiment, made: Plan, title: str, console: Console) -> None:
-    from kvg.report.comparison_tables import comparison_tables, findings
-    from kvg.report.tables import terminal_table
-    from kvg.workflow.sweep_table import compare_sweep, curve_table, sweep_curves, write_sweep
-
-    comparison, curves = compare_sweep(experiment, made.runs), sweep_curves(experiment, made.runs)
-    tables = [*comparison_tables(comparison), *(curve_table(tag, own) for tag, own in curves.items())]
-    for table in tables:
-        console.print(terminal_table(table))
-    for line in [*findings(comparison), *(f"note: {note}" for note in comparison.notes)]:
-        console.print(line, markup=False, highlight=False)
-    paths = write_sweep(experiment, made.runs, comparison, curves, title)
-    print(*paths, sep="   ")

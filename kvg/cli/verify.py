@@ -1,22 +1,9 @@
-"""Checks a folder of shards to the last pixel: checksums, schema, images, keys, and what the manifest counts."""
+"""``kvg-data verify``: checks a folder of shards to the last pixel."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import re
-from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from kvg.errors import DataError
-from kvg.text.box_refs import PLACEHOLDER
-
-if TYPE_CHECKING:
-    from kvg.shards.manifest import Manifest, ShardEntry
-    from kvg.types import Sample
-
-_LIKE_ONE = re.compile(r"<\s*[/|]?\s*box(?![a-z])[^<>]{0,9}>?", re.I)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,117 +21,11 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         DataError: there is no usable manifest.
     """
+    from kvg.pipeline.verify import set_problems
+
     num_problems = 0
-    for problem in problems(Path(args.folder), args.workers):
+    for problem in set_problems(Path(args.folder), args.workers):
         print(problem)
         num_problems += 1
     print(f"{args.folder}: {num_problems} problems" if num_problems else f"{args.folder}: all right")
     return 1 if num_problems else 0
-
-
-def problems(folder: Path, workers: int = 1) -> Iterator[str]:
-    """Every problem of a set, shard by shard.
-
-    Args:
-        folder: of the set.
-        workers: processes.
-
-    Raises:
-        DataError: there is no usable manifest.
-    """
-    from kvg.shards.manifest import file_faults, read_manifest
-    from kvg.work.pool import map_processes
-    from kvg.work.progress import progress_bar
-
-    manifest = read_manifest(folder)
-    num_problems = 0
-    for fault in file_faults(folder, manifest):
-        yield str(fault)
-        num_problems += 1
-    pieces = [(folder, entry) for entry in manifest.shards]
-    found: dict[int, dict[str, Any]] = {}
-    seen: set[str] = set()
-    counts, num_told = [], 0
-    with progress_bar() as progress:
-        task = progress.add_task("checking samples", total=manifest.num_samples)
-        numbers = range(len(pieces))
-        with contextlib.closing(map_processes(check_shard, pieces, numbers, workers, "checking samples")) as coming:
-            for number, result in coming:
-                found[number] = result
-                progress.advance(task, manifest.shards[number].num_samples)
-                while num_told in found:  # in the order of the shards, whichever is done first
-                    told = found.pop(num_told)
-                    told["problems"] += repeated(folder / manifest.shards[num_told].file, told["keys"], seen)
-                    yield from told["problems"]
-                    num_problems += len(told["problems"])
-                    counts.append(told["counts"])
-                    num_told += 1
-    if not num_problems:  # what is bad cannot be counted
-        yield from miscounts(folder, manifest, counts)
-
-
-def repeated(path: Path, keys: Iterable[str], seen: set[str]) -> Iterator[str]:
-    """Keys that have come before; ``seen`` takes in the others."""
-    for key in keys:
-        if key in seen:
-            yield f"{path} sample {key}: key: occurs twice; make keys unique"
-        seen.add(key)
-
-
-def check_shard(piece: tuple[Path, ShardEntry]) -> dict[str, Any]:
-    """Reads all of one shard.
-
-    Args:
-        piece: folder of the set, and the shard as the manifest has it.
-
-    Returns:
-        ``problems``, ``keys`` of the good samples, and their ``counts``.
-    """
-    from kvg.shards.counting import count_sample, no_counts
-    from kvg.shards.manifest import sha256_of
-    from kvg.shards.reader import Shard, Tally
-    from kvg.shards.schema import check_image
-
-    folder, entry = piece
-    path, found, counts = folder / entry.file, list[str](), no_counts()
-    if not path.is_file():  # which has been told
-        return {"problems": [], "keys": [], "counts": counts}
-    if sha256_of(path) != entry.sha256:
-        found.append(f"{path}: sha256: differs from the manifest; copy or make the shard again")
-    tally = Tally(max_problems=1_000_000, log_problems=False)
-    keys = []
-    for _, sample in Shard(path, entry.num_samples).read(tally):
-        where = f"{path} sample {sample.key}"
-        try:
-            check_image(sample, where, decode=True)
-        except DataError as error:
-            found.append(str(error))
-        found.extend(f"{where}: {fault}" for fault in faults(sample))
-        count_sample(counts, sample)
-        keys.append(sample.key)
-    if len(keys) > entry.num_samples:
-        found.append(
-            f"{path}: num_samples: the manifest says {entry.num_samples}, there are {len(keys)}; make it again"
-        )
-    return {"problems": found + tally.problems, "keys": keys, "counts": counts}
-
-
-def faults(sample: Sample) -> Iterator[str]:
-    """What the schema lets pass, and training should not see."""
-    for match in _LIKE_ONE.finditer(PLACEHOLDER.sub("", sample.rationale)):
-        yield f"rationale: {match[0]!r} is no placeholder; write <box:N> for object N"
-    licences = sample.provenance.get("licences", [])
-    if not isinstance(licences, list) or not all(isinstance(name, str) and name for name in licences):
-        yield f"provenance.licences: {licences!r} is no list of names; write the set again"
-
-
-def miscounts(folder: Path, manifest: Manifest, counts: list[Mapping[str, Mapping[str, int]]]) -> Iterator[str]:
-    """Where the manifest counts other samples than there are."""
-    from kvg.shards.counting import added
-    from kvg.shards.manifest import MANIFEST
-
-    for name, true in added(counts).items():
-        said = manifest.counts.get(name)
-        if said is not None and dict(said) != true:  # older sets do not count everything
-            remedy = f"says {dict(sorted(said.items()))}, the samples give {true}; write the set again"
-            yield f"{folder / MANIFEST}: counts.{name}: {remedy}"

@@ -15,6 +15,7 @@ from itertools import chain
 from pathlib import Path
 
 import torch
+from rich.console import Console
 from rich.table import Table
 
 from kvg.boxes import MISSING_BOX, iou
@@ -63,6 +64,11 @@ class FilterResult:
     def num_samples(self) -> int:
         """Samples that were answered."""
         return sum(self.counts.values())
+
+    def show(self) -> None:
+        """Prints the histogram and the summary."""
+        Console().print(self.histogram())
+        print(self.summary())
 
     def histogram(self) -> Table:
         """How many samples had 0, 1, ... right answers, as bars."""

@@ -6,10 +6,14 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from kvg.catalogue.entry import Entry
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from kvg.catalogue.entry import CATALOGUE, Entry, read_catalogue
+from kvg.pipeline.scan import REJECTED
+from kvg.records import json_lines, object_of, parse_json, text_of
 
 _USES = ("train", "val", "test")
 
@@ -29,12 +33,6 @@ def show_catalogue(
     Raises:
         DataError: the catalogue is damaged.
     """
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    from kvg.catalogue.entry import CATALOGUE, read_catalogue
-
     console, found = Console(), list(read_catalogue(folder / CATALOGUE))
     names = ("category", "split", "pictures", "entities", *_USES, "with box")
     table = Table(title=Text(str(folder)))
@@ -77,9 +75,6 @@ def _row(category: str, split: str, entries: Sequence[Entry]) -> list[str]:
 
 def facts_of(folder: Path, entries: Sequence[Entry]) -> dict[str, dict[str, int]]:
     """Counts by source and by licence, and of what was left out, by its reason's field."""
-    from kvg.pipeline.scan import REJECTED
-    from kvg.records import json_lines, object_of, parse_json, text_of
-
     rejected: Counter[str] = Counter()
     if (folder / REJECTED).is_file():
         for number, line in json_lines(folder / REJECTED):

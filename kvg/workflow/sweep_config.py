@@ -11,11 +11,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
-from kvg.cli.demo import config_path
 from kvg.config.settings import read_yaml
 from kvg.errors import ConfigError
 from kvg.evaluation.comparison.matching import GROUPINGS
 from kvg.workflow.dag import MODULES
+from kvg.workflow.demo import config_path
 
 SECTIONS: Final = ("out", "seeds", "prepare", "fit", "axes", "predict", "compare")
 CURVES: Final = ("val/iou_acc",)

@@ -10,13 +10,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from kvg.cli.demo import CHECKPOINT
+from kvg.backbones.fingerprint import fingerprint, sampled
 from kvg.config.overlay_files import shipped_configs
 from kvg.errors import ConfigError
 from kvg.evaluation.records.prediction import PREDICTIONS
 from kvg.runs.folder import newest_checkpoint
 from kvg.training.resolved import merged_settings, num_processes
 from kvg.workflow.dag import Step
+from kvg.workflow.demo import CHECKPOINT
 from kvg.workflow.sweep_config import Experiment, Overlays, Variant
 
 ROOT: Final = "trainer.default_root_dir"
@@ -200,8 +201,6 @@ def _files(texts: Iterable[str], made: Sequence[Path]) -> str:
 
     Of weights and published files it is a sample from end to end, of shards their manifest, which tells all checksums.
     """
-    from kvg.backbones.fingerprint import fingerprint, sampled
-
     found: dict[str, Any] = {}
     for text in sorted(set(texts)):
         path = Path(text)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kvg.cli.demo import FAST, DemoSizes, config_path, processes_of_stages, steps
+from kvg.workflow.demo import FAST, DemoSizes, config_path, processes_of_stages, steps
 
 
 def plan(**changes):

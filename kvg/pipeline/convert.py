@@ -1,0 +1,130 @@
+"""Writes samples in another form: shards, ShareGPT JSON, or the published GRPO and KVG-Bench parquet files.
+
+Read are these, and lists of pictures: referring expressions (RefCOCO) and labels to choose from (FOCI, or one's own).
+Boxes whose unit nothing tells, such as lists of four numbers in texts, are refused unless ``--box-unit`` states it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from kvg.errors import ConfigError, DataError
+from kvg.formats.grpo_parquet import write_grpo_parquet
+from kvg.formats.kvg_bench import write_kvg_bench
+from kvg.formats.sharegpt import write_sharegpt
+from kvg.formats.stores import open_store
+from kvg.formats.written_boxes import Reading
+from kvg.shards.reader import SampleStore, Tally
+from kvg.shards.writer import ShardWriter
+from kvg.text.prompts import PROMPTS
+from kvg.types import Sample
+from kvg.work.progress import shown
+
+# What a form has no place for. Boxes of all but shards stand on the 0-1000 grid.
+LEFT_OUT = {
+    "shards": "",
+    "sharegpt": "objects that the rationale does not name, splits and knowledge",
+    "grpo": "rationales, other objects, keys, splits and knowledge",
+    "verl": "rationales, other objects, splits and knowledge",
+    "kvg-bench": "rationales, other objects, splits and knowledge",
+}
+
+
+@dataclass(frozen=True)
+class ConvertResult:
+    """A converted set.
+
+    Attributes:
+        num_samples: that were written.
+        num_bad: samples that were passed over.
+        num_cut: files that end early.
+        num_clipped: boxes that stuck out of their picture by less than a pixel.
+    """
+
+    num_samples: int
+    num_bad: int
+    num_cut: int
+    num_clipped: int
+
+
+def convert(
+    source: str | Path,
+    out: Path,
+    form: str,
+    *,
+    images: str | None = None,
+    category: str = "",
+    seed: int = 0,
+    reading: Reading | None = None,
+    mode: str = "think",
+    samples_per_shard: int = 500,
+    overwrite: bool = False,
+) -> ConvertResult:
+    """Writes samples in another form.
+
+    Args:
+        source: folder of shards, ``.parquet``, ``.json``, ``.jsonl`` or ``.csv``.
+        out: folder for shards, else a ``.json`` or ``.parquet`` file.
+        form: of the result, one of ``LEFT_OUT``.
+        images: folder of the pictures that a list names; None for that of the list.
+        category: of a list that does not name it.
+        seed: of the choices of labels and their order.
+        reading: the unit of the boxes, where the form does not say it.
+        mode: prompt of the question where a form holds it.
+        samples_per_shard: where shards are written.
+        overwrite: replace a file or set that is already there.
+
+    Raises:
+        ConfigError: the result's name does not fit its form, or is taken.
+        DataError: nothing could be read.
+    """
+    suffix, reading = {"shards": "", "sharegpt": ".json"}.get(form, ".parquet"), reading or Reading()
+    if mode not in PROMPTS:
+        raise ConfigError("mode", f"'{mode}' is not one of {', '.join(PROMPTS)}")
+    if out.suffix != suffix:
+        raise ConfigError("out", f"{out} should {f'end in {suffix}' if suffix else 'be a folder'} for {form}")
+    if out.is_file() and not overwrite:
+        raise ConfigError("out", f"{out} is already there; choose another name or allow overwriting")
+    tally, clipped = Tally(), Counter[str]()
+    samples = _samples(open_store(source, images, category, seed, reading), tally, str(source), form, clipped)
+    writers: dict[str, Callable[[Iterable[Sample], Path], int]] = {
+        "sharegpt": lambda samples, out: write_sharegpt(samples, out, mode),
+        "grpo": lambda samples, out: write_grpo_parquet(samples, out, mode=mode),
+        "verl": lambda samples, out: write_grpo_parquet(samples, out, verl=True, mode=mode),
+        "kvg-bench": write_kvg_bench,
+    }
+    if form == "shards":
+        config = {"converted_from": str(source), **reading.settings}
+        with ShardWriter(out, samples_per_shard, config=config, overwrite=overwrite) as writer:
+            num = 0
+            for sample in samples:
+                writer.write(sample)
+                num += 1
+            _check_num(num, source)
+    else:
+        num = writers[form](samples, out)
+        _check_num(num, source)
+    return ConvertResult(num, tally.num_bad, tally.num_cut, clipped["boxes"])
+
+
+def _check_num(num: int, source: str | Path) -> None:
+    if not num:
+        raise DataError(str(source), "samples", "none could be read; see the messages above")
+
+
+def _samples(store: SampleStore, tally: Tally, source: str, form: str, clipped: Counter[str]) -> Iterator[Sample]:
+    parts, keys = store.parts(), set[str]()
+    read = (sample for part in parts for _, sample in part.read(tally))
+    for sample in shown(read, "convert", sum(part.num_samples for part in parts)):
+        if form != "shards" and "options" in sample.provenance:
+            raise ConfigError("to", f"{form} has no place for questions of several choices, as these are; take shards")
+        if sample.key in keys:  # its picture would take the place of the other's
+            tally.note(DataError(source, "key", f"'{sample.key}' stands there already; give each a name of its own"))
+            continue
+        keys.add(sample.key)
+        if "clipped" in sample.provenance:
+            clipped["boxes"] += 1
+        yield sample

@@ -1,0 +1,162 @@
+"""Shows what a set holds: tables, and one HTML page with pictures, boxes and rationales."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from kvg.errors import DataError
+from kvg.formats.stores import open_store
+from kvg.formats.written_boxes import Reading
+from kvg.report.contact_sheet import Sheet, contact_sheet
+from kvg.report.set_figures import COLUMNS, SetFigures
+from kvg.shards.reader import SampleStore, ShardFolder, Tally
+from kvg.types import Sample
+from kvg.work.files import atomic_write, disk_errors
+from kvg.work.progress import progress_bar
+
+PAGE = "contact_sheet.html"
+_MIN_RATIONALE = 24  # characters of a rationale that a terminal's table shows at least
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a set holds.
+
+    Attributes:
+        source: of the set.
+        figures: counts of all samples.
+        facts: sentences about the set by title.
+        samples: drawn at random from those that fit.
+        tally: what could not be read.
+    """
+
+    source: Path
+    figures: SetFigures
+    facts: dict[str, str]
+    samples: Sequence[Sample]
+    tally: Tally
+
+    def write_page(self, out: Path, num: int) -> None:
+        """Writes one HTML page with ``num`` samples.
+
+        Raises:
+            DataError: the disk refuses.
+        """
+        figures, samples = self.figures, self.samples[:num]
+        lead = (
+            f"{figures.num_samples} samples that ask for {figures.num_entities} entities; {len(samples)} of them below."
+        )
+        with disk_errors(out.parent):
+            out.parent.mkdir(parents=True, exist_ok=True)
+            atomic_write(out, contact_sheet(Sheet(str(self.source), lead, figures.rows(), self.facts, samples)))
+
+
+def inspect_set(
+    source: Path,
+    num: int = 24,
+    seed: int = 0,
+    only: Mapping[str, Sequence[str] | None] | None = None,
+    reading: Reading | None = None,
+) -> Inspection:
+    """Reads a whole set.
+
+    Args:
+        source: folder of shards, or a published file.
+        num: samples that are drawn.
+        seed: which ones.
+        only: values of ``category``, ``entity`` and ``key`` that the drawn samples have; None for all.
+        reading: the unit of the boxes, where the form does not say it.
+
+    Raises:
+        DataError: the set cannot be opened, or no sample has these values.
+    """
+    store, tally, figures = open_store(source, reading=reading), Tally(), SetFigures()
+    samples = _pass(store, tally, figures, _Choice(num, seed, only or {}))
+    if not figures.num_samples:
+        first = f" ({tally.problems[0]})" if tally.problems else ""
+        raise DataError(str(source), "samples", f"none can be read{first}")
+    if not samples and num:
+        raise DataError(str(source), "samples", "none has that category, entity or key; look at --table 20")
+    return Inspection(source, figures, figures.facts(_sizes(source, store)), samples, tally)
+
+
+class _Choice:
+    """Draws samples as they pass, each of those that fit with the same chance."""
+
+    def __init__(self, most: int, seed: int, only: Mapping[str, Sequence[str] | None]) -> None:
+        self.only, self.most, self.num_fitting = only, most, 0
+        self.rng = random.Random(f"{seed}/inspect")
+        self.picked: list[Sample] = []
+
+    def offer(self, sample: Sample) -> None:
+        """Takes the sample, or lets it pass (reservoir sampling)."""
+        if any(values and getattr(sample, name) not in values for name, values in self.only.items()):
+            return
+        self.num_fitting += 1
+        if len(self.picked) < self.most:
+            self.picked.append(sample)
+        elif self.most and (slot := self.rng.randrange(self.num_fitting)) < self.most:
+            self.picked[slot] = sample
+
+
+def _pass(store: SampleStore, tally: Tally, figures: SetFigures, choice: _Choice) -> list[Sample]:
+    parts = store.parts()
+    with progress_bar() as progress:
+        task = progress.add_task("reading samples", total=sum(part.num_samples for part in parts))
+        for part in parts:
+            for _, sample in part.read(tally):
+                figures.add(sample)
+                choice.offer(sample)
+                progress.advance(task)
+    return choice.picked
+
+
+def _sizes(source: Path, store: SampleStore) -> list[int]:
+    if isinstance(store, ShardFolder):
+        return [entry.num_bytes for entry in store.manifest.shards]
+    return [source.stat().st_size]
+
+
+def print_figures(source: Path, figures: SetFigures, facts: dict[str, str]) -> None:
+    """Prints counts by category and split, and the facts."""
+    table = _table(str(source), COLUMNS, right=COLUMNS[3:])
+    for row in figures.rows():
+        table.add_row(*(Text(cell) for cell in row), style="bold" if row[0] == "all" and not row[1] else "")
+    console = Console()
+    console.print(table)
+    for name, text in facts.items():
+        console.print(Text(f"{name}: {text}"), soft_wrap=True)
+
+
+def print_samples(samples: Sequence[Sample]) -> None:
+    """Prints one line for each sample."""
+    if not samples:
+        return
+    names, rows, console = ("key", "category", "entity", "k", "box asked for"), list[list[str]](), Console()
+    for sample in samples:
+        box = ",".join(f"{value:g}" for value in sample.box_px)
+        rows.append([sample.key, sample.category, sample.entity, str(len(sample.objects)), box])
+    # What is left of a line, so that each sample has one where the terminal is wide enough.
+    taken = sum(max(len(cell) for cell in column) + 3 for column in zip(names, *rows, strict=True))
+    room = max(_MIN_RATIONALE, console.width - taken - 4)
+    table = _table("", (*names, "rationale"), right=("k",))
+    for row, sample in zip(rows, samples, strict=True):
+        said = " ".join(sample.rationale.split())
+        said = said if len(said) <= room else f"{said[: room - 1]}…"
+        table.add_row(*map(Text, (*row, said or "-")))  # as text: a name may hold what would be markup
+    console.print(table)
+
+
+def _table(title: str, columns: Sequence[str], right: Sequence[str]) -> Any:
+    table = Table(title=Text(title) if title else None)
+    for name in columns:
+        table.add_column(name, justify="right" if name in right else "left", overflow="fold")
+    return table

@@ -1,0 +1,178 @@
+"""Makes the report of one run or a comparison: index.html, results.json, results.md, and tables in the terminal."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+
+from kvg.errors import ConfigError
+from kvg.evaluation.figures.exposure import exposure_of
+from kvg.evaluation.figures.levels import read_levels
+from kvg.evaluation.records.prediction import Case, read_cases
+from kvg.formats.written_boxes import Reading
+from kvg.report.curves import read_curves
+from kvg.report.pairs import pairs_of
+from kvg.report.report import Report, chosen_gallery, make_report
+from kvg.report.results import Told, read_record, with_knowledge
+from kvg.report.sections import BY_CATEGORY
+from kvg.report.tables import terminal_table
+from kvg.work.files import atomic_write, disk_errors
+from kvg.work.progress import shown
+
+PACKAGES: Final = ("kvg", "torch", "lightning", "transformers")
+PAGE, RESULTS, TABLES = "index.html", "results.json", "results.md"
+CASES: Final = 120
+IN_TERMINAL: Final = ("differences", "accuracy", "choice", "artifacts")  # anchors of sections
+
+
+@dataclass(frozen=True)
+class ReportSettings:
+    """What a report is made of.
+
+    Attributes:
+        runs: folders with ``predictions.jsonl``, or such files, by name.
+        pairs: ``BEFORE:AFTER``; none for the method's stages where runs have their names, else each with the first.
+        sets: sets with the pictures, as ``PATH`` or ``NAME=PATH``.
+        curves: folders with the logs of these runs.
+        knowledge: files that say how well each entity is known.
+        trained: training sets: which entities they have shown.
+        texts: further texts that were learnt.
+        lab: whether the models come from the lab's base, which has read the known cards.
+        reading: the unit of the boxes in sets, where the form does not say it.
+        cases: that are shown at most.
+        title: headline; '' for one made of the runs' names.
+        seed: of the intervals and of the cases shown.
+    """
+
+    runs: Mapping[str, str]
+    pairs: Sequence[str] = ()
+    sets: Sequence[str] = ()
+    curves: Mapping[str, str] = field(default_factory=dict)
+    knowledge: Sequence[str] = ()
+    trained: Sequence[str] = ()
+    texts: Sequence[str] = ()
+    lab: bool = False
+    reading: Reading = field(default_factory=Reading)
+    cases: int = CASES
+    title: str = ""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Checks the settings.
+
+        Raises:
+            ConfigError: one cannot work.
+        """
+        if self.cases < 0:
+            raise ConfigError("--cases", f"{self.cases} must be at least 0")
+        if (self.texts or self.lab) and not self.trained:
+            raise ConfigError("--trained", "name the training sets, too: what a text tells says nothing of pictures")
+
+
+def build_report(settings: ReportSettings) -> Report:
+    """Reads the predictions and makes the report; writes nothing.
+
+    Raises:
+        ConfigError: a setting is wrong.
+        DataError: predictions, sets, logs or files cannot be used.
+    """
+    runs = settings.runs
+    pairs = pairs_of(list(settings.pairs), list(runs))
+    levels = read_levels(settings.knowledge)
+    cases = {name: with_knowledge(read_cases(path), levels) for name, path in shown(runs.items(), "runs", len(runs))}
+    context = _context(settings, cases, levels)
+    sets = [_named_or_not(text, cases) for text in settings.sets]
+    gallery = chosen_gallery(cases, sets, settings.cases, settings.seed, settings.reading)
+    given = {name: getattr(settings, name) for name in ("sets", "knowledge", "trained")}
+    facts = {name: " ".join(values) for name, values in given.items() if values}
+    facts |= {"seed": str(settings.seed), **installed()}
+    asked = bool(settings.pairs)
+    return make_report(cases, pairs, gallery, context, facts, settings.seed, settings.title, pairs_asked=asked)
+
+
+def write_report(report: Report, out: Path, options: Mapping[str, Any]) -> list[Path]:
+    """Writes ``index.html``, ``results.md`` and ``results.json``; the last one says that all is there.
+
+    Args:
+        report: see ``build_report``.
+        out: folder.
+        options: for the record.
+
+    Raises:
+        DataError: the disk refuses.
+    """
+    record = report.record(dict(options), installed())
+    with disk_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+        atomic_write(out / PAGE, report.html())
+        atomic_write(out / TABLES, report.markdown())
+        atomic_write(out / RESULTS, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    return [out / PAGE, out / RESULTS, out / TABLES]
+
+
+def named(pairs: Sequence[str], option: str) -> dict[str, str]:
+    """``NAME=PATH`` pairs, in their order.
+
+    Raises:
+        ConfigError: one is no such pair, or its name comes twice.
+    """
+    found: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, path = pair.partition("=")
+        if not equals or not path or not name.strip():
+            raise ConfigError(option, f"'{pair}' is not NAME=PATH")
+        if name in found:
+            raise ConfigError(option, f"{name} is named twice; give each a name of its own")
+        found[name] = path
+    return found
+
+
+def installed() -> dict[str, str]:
+    """Versions of what the figures depend on."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def print_tables(report: Report) -> None:
+    """Prints differences and accuracies with their intervals."""
+    console = Console()
+    for section in report.sections:
+        if section.anchor in IN_TERMINAL:
+            console.print(f"\n[bold]{section.title}[/bold]")
+            for table in section.tables:
+                if not table.folded:
+                    console.print(terminal_table(table, without=BY_CATEGORY))
+
+
+def _context(settings: ReportSettings, cases: Mapping[str, Sequence[Case]], levels: Mapping[str, str]) -> Told:
+    """What is known besides the answers."""
+    exposure = None
+    if settings.trained:
+        names = sorted({case.entity for some in cases.values() for case in some if case.entity})
+        exposure = exposure_of(names, settings.trained, settings.texts, settings.lab, settings.reading)
+    records = {name: record for name, path in settings.runs.items() if (record := read_record(path))}
+    return Told(levels, exposure, {name: read_curves(folder) for name, folder in settings.curves.items()}, records)
+
+
+def _named_or_not(text: str, cases: Mapping[str, Sequence[Case]]) -> tuple[str, str]:
+    """Name and path of a set; what stands before "=" is a name where some line knows it, else part of the path."""
+    name, equals, path = text.partition("=")
+    known = {case.set for some in cases.values() for case in some}
+    if equals and name in known and path:
+        return name, path
+    if equals and not Path(text).exists():
+        names = ", ".join(sorted(known - {""})) or "none"
+        raise ConfigError("--set", f"'{name}' is no set of these runs; theirs: {names}")
+    return "", text

@@ -1,0 +1,160 @@
+"""Judges a file of answers without a model: which box a parser reads in each, and whether it is right.
+
+The file may be that of `kvg predict` or anybody's; a line needs ``answer`` and ``gt_bbox``
+(``kvg.evaluation.records.prediction``).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from kvg.box_forms import BoxUnit
+from kvg.errors import ConfigError, DataError
+from kvg.evaluation.figures.accuracy import Figure, artifact_curves, choice_table, figures
+from kvg.evaluation.records.fields import name_field, on_grid, text_field, whole_number
+from kvg.evaluation.records.prediction import Case, read_lines
+from kvg.evaluation.records.scoring import score
+from kvg.report.tables import Cell, Row, Table, percent, share
+from kvg.work.files import disk_errors
+from kvg.work.progress import shown
+
+_GROUPS = {"split": "by split", "set": "by set", "category": "by category"}
+
+
+def score_file(path: Path, out: Path, parser: str, unit: BoxUnit | None = None) -> tuple[list[Case], Counter[int], int]:
+    """Judges every line of a file and writes it with its verdict, all of them or none.
+
+    Args:
+        path: of the lines.
+        out: file to write.
+        parser: a key of ``PARSERS``.
+        unit: of the true boxes; they are written on the 0-1000 grid.
+
+    Returns:
+        The cases without their texts, how often each pattern hit (0 = none), and how many answers hold pixels.
+
+    Raises:
+        ConfigError: both files are one.
+        DataError: a line is wrong, a question comes twice, or the disk refuses.
+    """
+    partial = out.with_name(f"{out.name}.partial")
+    if path.resolve() in (out.resolve(), partial.resolve()) or (out.exists() and path.exists() and out.samefile(path)):
+        raise ConfigError("--out", f"'{out}' is the file that is read; name another one")
+    if out.is_dir():
+        raise ConfigError("--out", f"'{out}' is a folder; name a file")
+    cases: list[Case] = []
+    patterns: Counter[int] = Counter()
+    lines: dict[str, int] = {}
+    num_absolute = 0
+    with disk_errors(out.parent):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with partial.open("w", encoding="utf-8") as stream:
+                for number, line in shown(read_lines(path), "judging answers", None):
+                    where = f"{path} line {number}"
+                    record = on_grid(line, unit, where)
+                    found = score(record, where, parser)
+                    told: dict[str, Any] = {"correct": found.correct, "parser": parser}
+                    if "options" in record:
+                        told["chosen"] = found.chosen
+                    else:
+                        box = None if found.box is None else list(found.box)
+                        told |= {"box": box, "pattern": found.pattern, "iou": found.iou}
+                        patterns[found.pattern] += 1
+                        num_absolute += record.get("codec") == "absolute"
+                    judged = {**record, **told}
+                    cases.append(_case(judged, where, number, lines))
+                    _write(judged, stream)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(partial, out)
+        finally:
+            partial.unlink(missing_ok=True)
+    return cases, patterns, num_absolute
+
+
+def _write(line: Mapping[str, Any], stream: TextIO) -> None:
+    text = json.dumps(line, ensure_ascii=False)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:  # half a surrogate pair, which JSON can hold and UTF-8 cannot
+        text = json.dumps(line)
+    stream.write(text + "\n")
+
+
+def _case(judged: Mapping[str, Any], where: str, number: int, lines: dict[str, int]) -> Case:
+    """What the figures need of a line; fields that they do not need may hold anything.
+
+    ``lines`` takes in where each question stands.
+    """
+    strength = whole_number(judged, "strength", where)
+    name, field = name_field(judged, where)
+    image = judged.get("image")
+    facts = {name: judged[name] for name in ("parser", "pattern", "options", "chosen") if name in judged}
+    case = Case(
+        key=name or f"line {number}",
+        answer="",
+        truth=(),
+        box=judged.get("box"),
+        iou=judged.get("iou", 0.0),
+        correct=judged["correct"],
+        set=text_field(judged, "set", where),
+        category=text_field(judged, "category", where),
+        split=text_field(judged, "split", where),
+        image=image if isinstance(image, str) else "",
+        facts={**facts, "artifact": text_field(judged, "artifact", where), "strength": strength},
+    )
+    if name and lines.setdefault(case.id, number) != number:
+        raise DataError(where, field, f"'{case.key}' stands in line {lines[case.id]} already; give each question once")
+    return case
+
+
+def tables_of(cases: Sequence[Case], parser: str, seed: int) -> Iterator[Table]:
+    """Figures of judged cases: of boxes on pictures as they are, on disturbed ones, and of questions with choices.
+
+    Args:
+        cases: judged by one parser.
+        parser: which.
+        seed: of the intervals.
+    """
+    found = figures(cases, seed)
+    heads: list[Cell | str] = ["", "cases", Cell("Acc@0.5", "%"), Cell("mean IoU", "%"), Cell("unread", "%")]
+    if found:
+        title = f"Boxes as {parser} reads them, with 95% bootstrap intervals; an answer without a box is wrong"
+        yield Table(heads, list(_rows(found)), title)
+    disturbed: list[Row] = [
+        [f"{curve['artifact']} {point['strength']}", str(point["accuracy"]["n"]), share(point["accuracy"])]
+        for curve in artifact_curves(cases, seed)
+        for point in curve["points"]
+    ]
+    if disturbed:
+        yield Table(heads[:3], disturbed, "On disturbed pictures, by strength (0: as they are)")
+    if chosen := choice_table(cases, seed):
+        rows: list[Row] = [
+            [one["name"] or "all", str(one["n"]), share(one["accuracy"]), percent(one["chance"]), share(one["unread"])]
+            for one in chosen["sets"]
+        ]
+        yield Table(["", "cases", "right", "by guessing", "unread"], rows, "Questions of several choices")
+
+
+def _rows(found: Sequence[Figure]) -> Iterator[Row]:
+    part = "all"
+    for figure in found:
+        by = figure["by"]
+        if by not in (part, *_GROUPS):
+            continue
+        if by != part:
+            yield [_GROUPS[by]]
+            part = by
+        yield [
+            figure["name"],
+            str(figure["n"]),
+            *map(share, (figure["accuracy"], figure["mean_iou"], figure["unread"])),
+        ]
+        if by == "all" and figure["category_mean"]:
+            yield ["mean of categories", "", share(figure["category_mean"]), "", ""]

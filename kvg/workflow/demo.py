@@ -1,0 +1,234 @@
+"""The paper's whole method in the lab: data, stage 1, filter, stage 2, evaluation and report, each by its own command.
+
+The models' settings stand in ``configs/experiment/demo_*.yaml``, the sizes of the data sets in ``DemoSizes``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from kvg.config.overlay_files import SHIPPED, shipped
+from kvg.errors import ConfigError
+from kvg.training.resolved import merged_settings, num_processes
+from kvg.workflow.dag import Step
+
+STAGES = ("base", "direct_sft", "cot_sft", "cot_sft_grpo")
+TRAINED = ("direct_sft", "cot_sft", "grpo")
+CHECKPOINT = "--model.init_args.backbone.init_args.checkpoint"
+
+
+@dataclass(frozen=True)
+class DemoSizes:
+    """Numbers of composites, and what else is not in a config.
+
+    Attributes:
+        num_train: for both kinds of stage 1.
+        num_hard: fresh ones, of which the filter chooses those for stage 2.
+        num_val: of all categories, for curves.
+        num_test: of all categories, half of them seen.
+        card_repeats: replayed texts of each known card.
+        num_tries: answers to each sample in the filter.
+        temperature: of those answers, the same as in stage 2: then what is kept is what stage 2 is uncertain of.
+        keep_min: right answers that a kept sample has at least.
+        keep_max: and at most.
+        max_steps: of every training, in place of the configs' own; None leaves those.
+        max_val_batches: of every validation; None for all.
+    """
+
+    num_train: int = 650
+    num_hard: int = 1300
+    num_val: int = 200
+    num_test: int = 2000
+    card_repeats: int = 8
+    num_tries: int = 4
+    temperature: float = 0.7
+    keep_min: int = 1
+    keep_max: int = 3
+    max_steps: int | None = None
+    max_val_batches: int | None = None
+
+
+# To see that everything runs; the figures mean nothing. A model of a few steps gets nothing right, so all is kept.
+FAST = DemoSizes(
+    num_train=48, num_hard=16, num_val=16, num_test=40, card_repeats=1,
+    num_tries=2, keep_min=0, keep_max=2, max_steps=3, max_val_batches=1,
+)  # fmt: skip
+
+
+def demo_steps(fast: bool, out: Path, seed: int, base: str) -> list[Step]:
+    """All steps of the demo.
+
+    Args:
+        fast: a few steps on a few composites, to see that it runs.
+        out: folder for everything.
+        seed: of data and training.
+        base: the model to begin with.
+
+    Raises:
+        ConfigError: a config is missing, or cannot be used.
+    """
+    return steps(FAST if fast else DemoSizes(), out, seed, base, processes_of_stages())
+
+
+def steps(sizes: DemoSizes, out: Path, seed: int, base: str, processes: Mapping[str, int]) -> list[Step]:
+    """All steps, most urgent first among those that can run at the same time.
+
+    Args:
+        sizes: of the sets and trainings.
+        out: folder for everything.
+        seed: of data and training.
+        base: the model to begin with.
+        processes: of each training, by its stage.
+    """
+    made = {step.name: step for step in _data_steps(sizes, out, seed)}
+    trained = {step.name: step for step in _training_steps(sizes, out, seed, base, processes)}
+    first = ("plain", "val", "cards", "train")
+    found = [made.pop(name) for name in first]
+    found.append(trained.pop("cot_sft"))  # the longest way leads over it
+    return [*found, *made.values(), *trained.values(), _report_step(out, seed, base)]
+
+
+def _data_steps(sizes: DemoSizes, out: Path, seed: int) -> list[Step]:
+
+    def compose(name: str, config: str, num: int, offset: int, title: str) -> Step:
+        folder, path = out / "data" / name, config_path(f"configs/lab/{config}.yaml")
+        command = ("compose", "--config", path, "--out", folder, "--num", num, "--seed", 10 * seed + offset)
+        return Step(name, title, _words("kvg-data", *command), folder, folder / "manifest.json", reads=(Path(path),))
+
+    plain, train, cards = out / "data/plain", out / "data/train", out / "data/cards.jsonl"
+    rationalize = _words("kvg-data", "rationalize", "--in", plain, "--out", train)
+    replay = _words("kvg-data", "cards", "--out", cards, "--repeats", sizes.card_repeats, "--seed", seed)
+    return [
+        compose("plain", "train", sizes.num_train, 0, "composites of the five seen categories, for stage 1"),
+        compose("val", "val", sizes.num_val, 2, "composites of all ten categories, to watch training by"),
+        Step("cards", "what the base model has read of the known entities, to be replayed", replay, cards, cards),
+        Step("train", "a rationale for each of them", rationalize, train, train / "manifest.json", ("plain",)),
+        compose("hard", "train", sizes.num_hard, 1, "fresh composites of the seen categories, for stage 2"),
+        compose("test", "test", sizes.num_test, 3, "held-out composites of all ten categories"),
+    ]
+
+
+def _training_steps(sizes: DemoSizes, out: Path, seed: int, base: str, processes: Mapping[str, int]) -> list[Step]:
+
+    replay, hard = ("--data.replay", out / "data/cards.jsonl"), out / "data/filtered"
+    direct = _fit(sizes, out, seed, "direct_sft", processes["direct_sft"], base, out / "data/train", *replay)
+    cot = _fit(sizes, out, seed, "cot_sft", processes["cot_sft"], base, out / "data/train", *replay)
+    grpo = _fit(sizes, out, seed, "grpo", processes["grpo"], str(cot.proof.parent), hard, "--model.seed", seed)
+    answers = ("--samples", sizes.num_tries, "--temperature", sizes.temperature)
+    kept = ("--keep-min", sizes.keep_min, "--keep-max", sizes.keep_max)
+    command = ("filter", "--in", out / "data/hard", "--out", hard, "--checkpoint", cot.proof.parent, *answers, *kept)
+    return [
+        cot,
+        direct,
+        Step(
+            "filter",
+            f"the composites that stage 1 gets right {sizes.keep_min} to {sizes.keep_max} times of {sizes.num_tries}",
+            _words("kvg-data", *command, "--seed", seed),
+            hard,
+            hard / "manifest.json",
+            ("hard", "cot_sft"),
+        ),
+        grpo,
+        _test(out, "cot_sft_grpo", grpo, devices=2),  # the last of all, so it has every core to itself
+        _test(out, "cot_sft", cot),
+        _test(out, "direct_sft", direct),
+        _test(out, "base", None, base),
+    ]
+
+
+def _fit(
+    sizes: DemoSizes, out: Path, seed: int, stage: str, processes: int, start: str, train: Path, *more: object
+) -> Step:
+
+    titles = {
+        "direct_sft": "supervised on the boxes alone, for comparison",
+        "cot_sft": "stage 1: supervised on rationales and boxes",
+        "grpo": "stage 2: rewarded for overlap and form",
+    }
+    needs = {"grpo": ("filter", "val")}.get(stage, ("train", "cards", "val"))
+    overlays = _overlays(stage)
+    folder = out / stage
+    words: list[object] = ["kvg", "fit", *overlays, CHECKPOINT, start]
+    words += ["--data.train", train, "--data.val", out / "data/val", "--trainer.default_root_dir", folder]
+    words += ["--seed_everything", seed, "--data.seed", seed, *more]
+    if sizes.max_steps is not None:
+        words += ["--trainer.max_steps", sizes.max_steps]
+    if sizes.max_val_batches is not None:
+        words += ["--trainer.limit_val_batches", sizes.max_val_batches]
+    reads = (
+        *map(Path, overlays[1::2]),
+        *(() if stage == "grpo" else _weights(start)),
+    )  # what a step made is told by needs
+    proof = folder / "export/config.json"
+    return Step(stage, titles[stage], _words(*words), folder, proof, needs, reads, processes)
+
+
+def _test(out: Path, name: str, trained: Step | None, base: str = "", devices: int = 1) -> Step:
+    """Evaluation of one model; those that have not learnt to think are asked plainly, as in the paper."""
+    thinks = name.startswith("cot_sft")
+    configs = [
+        config_path(f"configs/{n}.yaml")
+        for n in (f"stage/{'cot_sft' if thinks else 'direct_sft'}", "backbone/lab", "data/lab_test")
+    ]
+    folder, start = out / "test" / name, str(trained.proof.parent) if trained else base
+    words: list[object] = ["kvg", "test", *(w for path in configs for w in ("-c", path)), CHECKPOINT, start]
+    words += ["--data.test", out / "data/test", "--data.mode", "think" if thinks else "direct", "--data.batch_size", 64]
+    words += ["--trainer.default_root_dir", folder]
+    if devices > 1:
+        words += ["--trainer.devices", devices, "--trainer.strategy", "ddp"]
+    needs = ("test", trained.name) if trained else ("test",)
+    reads = (*map(Path, configs), *(() if trained else _weights(start)))
+    title = f"the test composites, answered by {name}"
+    return Step(f"test_{name}", title, _words(*words), folder, folder / "predictions.jsonl", needs, reads, devices)
+
+
+def _report_step(out: Path, seed: int, base: str) -> Step:
+
+    runs = [f"{name}={out / 'test' / name}" for name in STAGES]
+    curves = [f"direct_sft={out / 'direct_sft'}", f"cot_sft={out / 'cot_sft'}", f"cot_sft_grpo={out / 'grpo'}"]
+    shown = ("--set", out / "data/test", "--trained", out / "data/train", out / "data/filtered")
+    shown += ("--texts", out / "data/cards.jsonl", *(("--lab",) if base != "tiny" else ()))  # which has read nothing
+    command = ("report", "--runs", *runs, "--curves", *curves, *shown, "--out", out, "--seed", seed)
+    needs = tuple(f"test_{name}" for name in STAGES)
+    # Its own folder is everybody's, so only the file that it writes last is removed before it runs again.
+    result = out / "results.json"
+    return Step("report", "table and page", _words("kvg-data", *command), result, result, needs)
+
+
+def config_path(name: str) -> str:
+    """A shipped config: as named where it lies here, else by its full path.
+
+    Raises:
+        ConfigError: it is nowhere.
+    """
+    path = shipped(name)
+    if Path(path).is_file():
+        return path
+    raise ConfigError(name, "is not in this installation; install the package again")
+
+
+def processes_of_stages() -> dict[str, int]:
+    """Processes of each training, as its configs ask for when they are merged.
+
+    Raises:
+        ConfigError: a config is missing, or cannot be used.
+    """
+    commands = {stage: ["kvg", "fit", *_overlays(stage)] for stage in TRAINED}
+    return {stage: num_processes(settings) for stage, settings in merged_settings(commands).items()}
+
+
+def _overlays(stage: str) -> list[str]:
+    names = (f"stage/{stage}", "backbone/lab", f"experiment/demo_{stage}")
+    return [word for name in names for word in ("-c", config_path(f"configs/{name}.yaml"))]
+
+
+def _weights(checkpoint: str) -> tuple[Path, ...]:
+    """The weights of a checkpoint that no step of the demo makes, so that another base makes everything anew."""
+    folder = SHIPPED / "kvg/lab/base" if checkpoint == "lab" else Path(checkpoint)
+    return tuple(sorted(folder.glob("*.safetensors")))
+
+
+def _words(*words: object) -> tuple[str, ...]:
+    return tuple(map(str, words))
