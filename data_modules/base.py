@@ -134,9 +134,9 @@ class CompositeDataModule(L.LightningDataModule):
         return loader
 
     def state_dict(self) -> dict[str, Any]:
-        """Where training is in its data.
+        """Position of training in its data.
 
-        Lightning keeps the loader's position too, but drops it on resume where the number of steps was needed before
+        Lightning keeps the loader's position, too, but drops it on resume where the number of steps was needed before
         (``estimated_stepping_batches``, as every schedule does), and would begin the epoch anew.
         """
         return {} if self._training is None else {"train": self._training.state_dict()}

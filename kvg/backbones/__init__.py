@@ -1,1 +1,1 @@
-"""Wrappers of vision-language models, one family a file."""
+"""One wrapper of vision-language models, composed of a family; ``families`` holds a file for each."""
