@@ -119,6 +119,9 @@ class EvaluationDataModule(CompositeDataModule):
         return [self.prompt_loader(path, self.mode, name) for name, path in self.test.items()]
 
     def _tell_mode(self) -> None:
+        if self.asked == AUTO and self._backbone is None:
+            remedy = "auto needs a model that tells; name the one that the asked model was trained with, or direct"
+            raise ConfigError("data.mode", remedy)
         if self.asked == AUTO and self.trained_mode is None:
             rank_zero_info("The model does not tell how it was trained to be asked; it is asked plainly (direct).")
         elif self.asked == AUTO:

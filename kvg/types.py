@@ -56,7 +56,7 @@ class Completion:
 
     text: str
     num_tokens: int | None  # None where a server does not tell
-    finish_reason: str  # stop | length
+    finish_reason: str  # stop | length; '' where it is not known
     max_tokens: int | None = None  # the longest that could be sampled, where that is known
 
 

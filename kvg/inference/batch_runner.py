@@ -26,7 +26,7 @@ Record = dict[str, Any]  # of one request, as JSON
 class Engine(Protocol):
     """Answers the batches of one process: a backbone that is loaded here, or a client."""
 
-    def loader(self, batches: RequestBatches, share: Sequence[tuple[int, bool]], num_workers: int) -> Iterable[Any]:
+    def loader(self, job: RequestJob, share: Sequence[tuple[int, bool]]) -> Iterable[Any]:
         """The batches of a share, ready to be answered; see ``kvg.inference.prepared.PreparedBatches``."""
 
     def answer(self, batch: PreparedBatch, seed: str) -> Iterator[Answers]:
@@ -91,7 +91,7 @@ class BatchRunner(Callback):
         """
         self._job, self._todo, self._fault = job, todo, SharedFault()
         share = share_of(todo, self.trainer.global_rank, self.trainer.world_size)
-        return self.engine.loader(job.batches, share, job.num_workers)
+        return self.engine.loader(job, share)
 
     def step(self, batch: PreparedBatch, batch_idx: int) -> list[Record]:
         """Answers a batch and keeps the records.
@@ -165,7 +165,8 @@ class BatchRunner(Callback):
         if refused or not batch["due"]:  # answered only so that a sharded model is gathered here, too
             return []
         made = [job.record(request, said) for request, said in zip(batch["requests"], answers, strict=True)]
-        seconds, good = (time.perf_counter() - start) / len(batch["faults"]), iter(made)
+        seconds = time.perf_counter() - start + batch.get("seconds", 0.0)  # those of a client, which has answered
+        seconds, good = seconds / len(batch["faults"]), iter(made)
         records = [next(good) if fault is None else {"fault": str(fault)} for fault in batch["faults"]]
         job.units.save(batch["number"], [{**record, "seconds": seconds} for record in records])
         return made

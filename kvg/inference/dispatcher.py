@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -18,7 +19,8 @@ from kvg.shards.schema import image_extension
 from kvg.types import Completion
 
 T = TypeVar("T")
-CallOf = Callable[[Request, str, int, int], Call]
+CallOf = Callable[[Request, str, int, int, str | None], Call]
+_CONTROL_TOKEN = re.compile(r"<\|[^<>|]*\|>")
 
 
 @dataclass
@@ -32,6 +34,7 @@ class _Open(Generic[T]):
         waiting: answers that are still to come.
         values: of good ones, with the answers themselves, by their numbers.
         faults: of the others, by their try and number.
+        first_turn: the answer to the first of two turns, once it has come.
     """
 
     number: int
@@ -40,12 +43,14 @@ class _Open(Generic[T]):
     waiting: int = 0
     values: dict[int, tuple[T, Completion]] = field(default_factory=dict)
     faults: dict[tuple[int, int], str] = field(default_factory=dict)
+    first_turn: str | None = None
 
     def outcome(self) -> Outcome[T]:
         """What came of it, whatever the order in which it came."""
         good = [self.values[answer] for answer in sorted(self.values)]
         faults = tuple(self.faults[at] for at in sorted(self.faults))
-        return Outcome(self.request, tuple(value for value, _ in good), faults, tuple(one for _, one in good))
+        values, completions = tuple(value for value, _ in good), tuple(one for _, one in good)
+        return Outcome(self.request, values, faults, completions, self.first_turn)
 
 
 class Order(Generic[T]):
@@ -55,7 +60,8 @@ class Order(Generic[T]):
         line: that makes the calls.
         cache: of the answers.
         tally: counts.
-        call_of: makes a call of a request, the SHA-256 of its image, the number of the try and that of the answer.
+        call_of: makes a call of a request, the SHA-256 of its image, the number of the try, that of the answer, and the
+            answer to the first turn where the second is due.
         validator: see ``Client.ask``.
         max_attempts: see there.
         room: requests that are held at a time.
@@ -132,7 +138,7 @@ class Order(Generic[T]):
     def _ask(self, entry: _Open[T], tried: int, answer: int) -> None:
         """Asks from this try on, the cache first."""
         for at in range(tried, self._max_attempts):
-            call = self._call_of(entry.request, entry.image_sha256, at, answer)
+            call = self._call_of(entry.request, entry.image_sha256, at, answer, entry.first_turn)
             reply = self._cache.get(call.key)
             if reply is None:
                 self._line.submit((entry.number, at, answer), call)
@@ -143,7 +149,12 @@ class Order(Generic[T]):
         entry.waiting -= 1
 
     def _good(self, entry: _Open[T], tried: int, answer: int, reply: Reply) -> bool:
-        if reply.cut:
+        if entry.request.second_turn and entry.first_turn is None:
+            # Without control tokens, which a server would take for those of the conversation.
+            entry.first_turn = _CONTROL_TOKEN.sub("", reply.text).strip()
+            self._ask(entry, tried, answer)
+            return True
+        if reply.cut and not entry.request.keep_truncated:
             told = f" after {reply.completion_tokens} tokens" if reply.completion_tokens is not None else ""
             entry.faults[tried, answer] = f"was cut off{told}; raise max_tokens"
             return False

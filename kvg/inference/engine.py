@@ -15,8 +15,9 @@ from kvg.backbones.answers import completions, plain_texts
 from kvg.backbones.backbone import Backbone
 from kvg.backbones.fingerprint import fingerprint, saved_fingerprint
 from kvg.batches import Batch
+from kvg.inference.batch_runner import RequestJob
 from kvg.inference.prepared import PreparedBatch, PreparedBatches
-from kvg.inference.request import Answers, Request, RequestBatches
+from kvg.inference.request import Answers, Request
 from kvg.rl.rollout import SamplingSettings, rollout
 from kvg.text.box_codec import BoxCodec, ImageSize
 from kvg.text.prompts import PromptFormat
@@ -75,11 +76,9 @@ class BackboneEngine:
         """Usage in one line; '' where there is nothing to say."""
         return ""
 
-    def loader(
-        self, batches: RequestBatches, share: Sequence[tuple[int, bool]], num_workers: int
-    ) -> DataLoader[PreparedBatch]:
+    def loader(self, job: RequestJob, share: Sequence[tuple[int, bool]]) -> DataLoader[PreparedBatch]:
         """The batches of a share, tokenised and padded."""
-        return PreparedBatches(batches, self.backbone.processor, share).loader(num_workers)
+        return PreparedBatches(job.batches, self.backbone.processor, share).loader(job.num_workers)
 
     def answer(self, batch: PreparedBatch, seed: str) -> Iterator[Answers]:
         """Answers to the requests of a batch that can be asked, in order.

@@ -38,6 +38,7 @@ class Call:
         text: the question.
         image_sha256: of the image.
         image: an encoded JPEG or PNG.
+        further: turns of the model and the user alternately that follow on the question.
     """
 
     settings: Mapping[str, Any]
@@ -45,11 +46,12 @@ class Call:
     text: str
     image_sha256: str
     image: bytes = field(repr=False)
+    further: tuple[str, ...] = ()
 
     @cached_property
     def key(self) -> str:
         """Names the content: equal calls have equal keys, whatever the server's address."""
-        content = [dict(self.settings), self.system, self.text, self.image_sha256]
+        content = [dict(self.settings), self.system, self.text, self.image_sha256, *self.further]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode("ascii")).hexdigest()
 
     def body(self) -> bytes:
@@ -63,6 +65,8 @@ class Call:
         content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": self.text}]
         messages: list[dict[str, Any]] = [{"role": "system", "content": self.system}] if self.system else []
         messages.append({"role": "user", "content": content})
+        roles = ("assistant", "user")
+        messages += [{"role": roles[n % 2], "content": turn} for n, turn in enumerate(self.further)]
         return json.dumps({**self.settings, "messages": messages, "stream": False}).encode("ascii")
 
 

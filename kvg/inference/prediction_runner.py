@@ -22,6 +22,7 @@ from kvg.inference.questions import QuestionRequest, QuestionRequests
 from kvg.inference.request import Answers, Request
 from kvg.text.box_codec import BoxCodec, ImageSize
 from kvg.text.prompts import PromptFormat
+from kvg.types import Completion
 
 _REMEDY = "all other answers are kept; data.skip_bad: true leaves such questions out"
 
@@ -138,12 +139,19 @@ class PredictionRunner(BatchRunner):
 
     def _record(self, request: Request, answers: Answers) -> Record:
         assert isinstance(request, QuestionRequest), "made by QuestionRequests"
-        said, sample = answers.completions[0], request.question.sample
+        said = answers.completions[0] if answers.completions else Completion("", None, "")
+        sample = request.question.sample
         size = self.engine.image_size(sample.width, sample.height)
         line = request.question.line(
-            said.text, self._mode, self.engine.codec, size, said.num_tokens, said.finish_reason, answers.first_turn
+            said.text,
+            self._mode,
+            self.engine.codec,
+            size,
+            said.num_tokens,
+            said.finish_reason or None,
+            answers.first_turn,
         )
-        return {"line": line}
+        return {"line": {**line, **({"fault": answers.fault} if answers.fault else {})}}
 
     def _say_what_is_left(
         self, predictions: Predictions, sizes: Sequence[int], finished: bool, missing: Sequence[int]
@@ -158,6 +166,14 @@ class PredictionRunner(BatchRunner):
         elif predictions.path.is_file():
             rank_zero_info("%s is of other settings, and will be replaced when all is answered.", predictions.path)
 
+    def _say_usage(self, num_unanswered: int) -> None:
+        if num_unanswered:
+            rank_zero_warn(
+                f"{num_unanswered} questions have no answer: they count as unparsed, each with its `fault` in its line"
+            )
+        if usage := self.engine.summary():
+            rank_zero_info("%s", usage)
+
     def _write(self) -> bool:
         """Writes ``predictions.jsonl``, a line per case, into the run's folder; whether all was answered."""
         predictions, questions = self.predictions, self._questions
@@ -171,6 +187,7 @@ class PredictionRunner(BatchRunner):
                 record = predictions.write(sum(one.num_bad for one in questions.sets), bad)
                 left_out = f", {record['num_bad']} left out as they cannot be used" if record["num_bad"] else ""
                 rank_zero_info("%s: %d answers%s", predictions.path, record["num_cases"], left_out)
+                self._say_usage(record["num_unanswered"])
         complete = bool(self.trainer.strategy.broadcast(complete))
         if not complete:
             rank_zero_warn("some questions have no answer yet (limit_test_batches?); the same command goes on there")

@@ -63,5 +63,12 @@ class QuestionRequests:
         first, *rest = question.turns(self.mode, self.form)
         shown = question.sample
         return QuestionRequest(
-            shown.key, first, shown.image, second_turn="".join(rest), sample=shown, question=question, where=where
+            shown.key,
+            first,
+            shown.image,
+            second_turn="".join(rest),
+            keep_truncated=True,
+            sample=shown,
+            question=question,
+            where=where,
         )

@@ -26,6 +26,8 @@ class Request:
         num: number of completions that are wanted.
         second_turn: what the user says after the model's first answer; '' for a conversation of one turn. Such a
             request has one completion, that of the second turn.
+        keep_truncated: whether an answer that was cut off at its longest length counts, as it does in a measurement. A
+            backbone of this process keeps them in any case.
         sample: the record of the picture, which is checked against it; None where there is none.
     """
 
@@ -34,6 +36,7 @@ class Request:
     image: bytes
     num: int = 1
     second_turn: str = ""
+    keep_truncated: bool = False
     sample: Sample | None = None
 
     def fault(self, error: DataError) -> DataError:
@@ -65,12 +68,14 @@ class Outcome(Generic[T]):
         values: what the validator made of good answers, at most ``request.num``.
         faults: why others were not good, or why there was none; in the order of their coming.
         completions: the good answers themselves, in the order of ``values``.
+        first_turn: the answer to the first of two turns; None where there was one turn.
     """
 
     request: Request
     values: tuple[T, ...]
     faults: tuple[str, ...] = ()
     completions: tuple[Completion, ...] = ()
+    first_turn: str | None = None
 
     @property
     def complete(self) -> bool:

@@ -158,8 +158,9 @@ class Server(Client):
             line.close()
             cache.close()
 
-    def _call(self, request: Request, image_sha256: str, tried: int, answer: int) -> Call:
-        content = json.dumps([self.seed, self.system, request.text, image_sha256, tried, answer])
+    def _call(self, request: Request, image_sha256: str, tried: int, answer: int, first_turn: str | None) -> Call:
+        further = () if first_turn is None else (first_turn, request.second_turn)
+        content = json.dumps([self.seed, self.system, request.text, image_sha256, tried, answer, *further])
         settings = {
             **self.extra,
             "model": self.model,
@@ -169,7 +170,7 @@ class Server(Client):
             # 31 bits: what every server takes
             "seed": int.from_bytes(hashlib.sha256(content.encode("ascii")).digest()[:4], "big") >> 1,
         }
-        return Call(settings, self.system, request.text, image_sha256, request.image)
+        return Call(settings, self.system, request.text, image_sha256, request.image, further)
 
     def _key(self) -> str:
         """The key of the environment.

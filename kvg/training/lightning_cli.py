@@ -183,9 +183,9 @@ class KVGCLI(LightningCLI):
     # -- with the model --------------------------------------------------------------------------------------------
     def after_instantiate_classes(self) -> None:
         """Names the processor once: the data module takes the backbone's. Refuses what cannot go together."""
-        connect = getattr(self.datamodule, "connect", None)
-        if connect is not None:
-            connect(self.model.backbone)
+        connect, backbone = getattr(self.datamodule, "connect", None), getattr(self.model, "backbone", None)
+        if connect is not None and backbone is not None:
+            connect(backbone)
         if self._saved is not None:
             check_fit(
                 self._saved.tensors, {name: tuple(value.shape) for name, value in self.model.state_dict().items()}

@@ -71,17 +71,19 @@ class Predictions:
         Raises:
             DataError: the disk refuses.
         """
-        lines, reasons, seconds = [], list(problems), 0.0
+        lines, reasons, seconds, num_unanswered = [], list(problems), 0.0, 0
         for record in (record for batch in self.job.results() for record in batch):
             seconds += record["seconds"]
             if "fault" in record:
                 num_bad += 1
                 reasons.append(record["fault"])
             else:
+                num_unanswered += "fault" in record["line"]
                 lines.append(json.dumps(record["line"], ensure_ascii=False) + "\n")
         content = {
             "num_cases": len(lines),
             "num_bad": num_bad,
+            "num_unanswered": num_unanswered,
             "bad": reasons[:_MAX_REASONS],
             "seconds": round(seconds, 1),
             "revision": revision(),
