@@ -49,13 +49,7 @@ class ClientEngine:
         return self.sent_size.of(width, height) if self.sent_size else ImageSize(width, height, width, height)
 
     def settings(self, trainer: L.Trainer) -> dict[str, Any]:
-        """What the answers depend on, as JSON.
-
-        Raises:
-            ConfigError: there are several processes.
-        """
-        if trainer.world_size > 1:
-            raise ConfigError("trainer.devices", "must be 1: a client asks many questions at a time by itself")
+        """What the answers depend on, as JSON."""
         return {
             "client": [f"{type(self.client).__module__}.{type(self.client).__qualname__}", self.client.identity()],
             "codec": [type(self.codec).__name__, vars(self.codec)],

@@ -45,13 +45,17 @@ class ClientModule(L.LightningModule):
         """The runner of test and prediction."""
         return [self.runner]
 
-    def setup(self, stage: str) -> None:
-        """Refuses a checkpoint, which has nothing to be loaded into.
+    def check_command(self, trainer: L.Trainer, command: str, ckpt_path: str | None) -> None:
+        """Refuses what does not go with a client, before any process is started.
 
         Raises:
-            ConfigError: there is one.
+            ConfigError: there are several processes, a checkpoint, or a command that needs weights.
         """
-        if self.trainer.ckpt_path:
+        if command not in ("test", "predict"):
+            raise ConfigError("model", f"a client has no weights for kvg {command}; use it with test and predict")
+        if trainer.world_size > 1:
+            raise ConfigError("trainer.devices", "must be 1: a client asks many questions at a time by itself")
+        if ckpt_path:
             raise ConfigError("ckpt_path", "has no place with a client, whose weights lie elsewhere; leave it out")
 
     def test_step(self, batch: PreparedBatch, batch_idx: int) -> list[dict[str, Any]]:  # type: ignore[override]

@@ -151,6 +151,9 @@ class KVGCLI(LightningCLI):
         path = checkpoint_path(settings.get("ckpt_path"), folder, command)
         if path is not None:
             settings["ckpt_path"] = self.config_init[command]["ckpt_path"] = path
+        check_command = getattr(module, "check_command", None)
+        if check_command is not None:
+            check_command(self.trainer, command, path)
         if command == "fit" and not getattr(self.trainer, "fast_dev_run", False):
             model = self._backbone.checkpoint if self._backbone else ""
             self._clears = check_run_folder(folder, path, overwrite, [one for one in (model, path) if one])

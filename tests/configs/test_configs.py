@@ -36,6 +36,8 @@ def overlays() -> Iterator[list[str]]:
         complete = "class_path" in content.get("model", {}) and "class_path" in data
         if complete:
             yield [f"{folder}/{name}"]
+        elif folder == "client":
+            yield [f"{folder}/{name}", "data/kvg_bench"]
         elif name.startswith("demo_"):
             yield [f"stage/{name.removeprefix('demo_')}", "backbone/lab", f"{folder}/{name}"]
         elif folder in ("backbone", "strategy", "slurm") or "class_path" in data:

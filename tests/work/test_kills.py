@@ -163,6 +163,22 @@ def predict(place: Place) -> Command:
     return Command(words, out, "predictions.json", (3, 6), ignored=("predictions.json",))
 
 
+def predict_served(place: Place) -> Command:
+    def act(number, body):
+        return says(answer(f"({random.Random(str(body['messages'])).randint(1, 400)},2),(500,600)"))
+
+    server, out = place.enter(ScriptedServer(slowly(act))), place.folder / "out"
+    bench = place.folder / "bench.parquet"
+    write_kvg_bench(place.scenes(24, sizes=[(84, 84), (112, 84)], snap_px=None), bench)
+    words = ("kvg", "predict", "-c", "configs/client/server.yaml", "-c", "configs/data/kvg_bench.yaml")
+    words += ("--data.test", str(bench), "--data.mode", "describe", "--data.batch_size", "4")
+    for name, value in {**SLOW, "url": server.url}.items():
+        words += (f"--model.client.init_args.{name}", str(value))
+    words += ("--trainer.default_root_dir", str(out))
+    ignored = ("predictions.json",)
+    return Command(words, out, "predictions.json", (7, 12), ignored, lambda: len(server.bodies))
+
+
 def evaluate(place: Place) -> Command:
     command = predict(place)
     return replace(command, words=("kvg", "test", *command.words[2:]))
@@ -188,7 +204,7 @@ def run(place: Place) -> Command:
 
 
 COMMANDS = (scan, compose, rationalize, rationalize_by_teacher, shard, box, probe, run)
-WITH_MODEL = (local_filter, predict, evaluate)
+WITH_MODEL = (local_filter, predict, predict_served, evaluate)
 
 
 @pytest.fixture
