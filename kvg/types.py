@@ -10,13 +10,27 @@ Box = tuple[float, float, float, float]  # x1, y1, x2, y2
 Item = TypeVar("Item")
 
 
+def traits_of(description: str) -> tuple[str, ...]:
+    """The traits of a description, as shards hold it.
+
+    >>> traits_of("white, black spots"), traits_of("")
+    (('white', 'black spots'), ())
+    """
+    return tuple(description.split(", ")) if description else ()
+
+
 @dataclass(frozen=True)
 class SceneObject:
-    """One entity in a composite. ``note`` describes its looks in words where they are known (the lab), else ''."""
+    """One entity in a composite. ``traits`` are its looks in words, one trait each, where they are known."""
 
     entity: str
     box_px: Box  # in pixels of the stored image
-    note: str = ""
+    traits: tuple[str, ...] = ()
+
+    @property
+    def description(self) -> str:
+        """The traits as one text, for example ``white, black spots``; '' without any."""
+        return ", ".join(self.traits)
 
 
 @dataclass(frozen=True)
@@ -24,7 +38,9 @@ class Sample:
     """One record of a shard: a composite, the objects on it, and which of them is asked for.
 
     ``rationale`` is a template: ``<box:N>`` stands for the box of object ``N`` (0-based), which the backbone's codec
-    writes at collate time, so that shards fit every backbone. ``knowledge`` is ``known``, ``unknown`` or ''.
+    writes at collate time, so that shards fit every backbone. ``knowledge`` is ``known``, ``unknown`` or ''. With
+    ``options`` (names, the entity among them) the sample is a question of several choices; without, it asks for a box.
+    ``provenance`` is free: nothing is decided by it but whether a composite's seams can be shown (``layout``).
     """
 
     key: str
@@ -37,6 +53,9 @@ class Sample:
     target: int  # index into objects
     rationale: str = ""
     knowledge: str = ""
+    options: tuple[str, ...] = ()
+    licences: tuple[str, ...] = ()  # of the pictures that it was made of, as far as they are known
+    question_id: str = ""  # of the published benchmark
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -179,8 +179,8 @@ def box_features(sample: Sample) -> dict[str, list[list[float]]]:
         extremes = [float(area == max(areas)), float(area == min(areas))]
         found[SIZE].append([_ratio(area, sample.width * sample.height), *extremes])
     found[SIZE], found[ASPECT] = ranked(found[SIZE]), ranked(found[ASPECT])
-    notes = [set(thing.note.split(", ")) for thing in sample.objects]
-    if all(thing.note for thing in sample.objects):
+    notes = [set(thing.traits) for thing in sample.objects]
+    if all(notes):
         shared = [[len(a & b) / len(a | b) for j, b in enumerate(notes) if j != i] for i, a in enumerate(notes)]
         found[RESEMBLANCE] = ranked([[sum(row) / len(row), max(row)] for row in shared])
     return found

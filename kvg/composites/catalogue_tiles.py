@@ -34,7 +34,7 @@ class CatalogueTiles:
     Args:
         project: the project file, scanned before.
         uses: which pictures: ``train``, ``val``, ``test``.
-        facts: YAML file with ``{entity: its looks, comma separated}``; entities that it leaves out have no note.
+        facts: YAML file with ``{entity: its looks, comma separated}``; entities that it leaves out have no traits.
         max_side: pictures are kept no larger than this, in pixels.
         cache_mb: main memory for pictures that have been opened, in each process.
         margin: ``[low, high]``, what is left around a box when a photograph is cut, as shares of the square root of the
@@ -84,11 +84,11 @@ class CatalogueTiles:
             self._entries.setdefault(entry.entity, []).append(entry)
         if not self._entries:
             raise DataError(str(found.out / CATALOGUE), "box_px", f"no picture with a box is for {', '.join(uses)}")
-        self._notes: dict[str, str] = {}
+        self._traits: dict[str, tuple[str, ...]] = {}
         if facts:
             read = read_facts(facts, self._entries, known)
             read.report(str(facts))
-            self._notes = read.looks
+            self._traits = read.traits
         self._knowledge = _read_knowledge(found.out / KNOWLEDGE)
         unmirrored = {
             "unmirrored_sources": (unmirrored_sources, found.sources),
@@ -114,7 +114,7 @@ class CatalogueTiles:
     def info(self, entity: str) -> EntityInfo:
         """See ``TileSource``."""
         entry = self._entries[entity][0]
-        return EntityInfo(entry.category, entry.split, self._knowledge.get(entity, ""), self._notes.get(entity, ""))
+        return EntityInfo(entry.category, entry.split, self._knowledge.get(entity, ""), self._traits.get(entity, ()))
 
     def tile(self, entity: str, rng: random.Random) -> Tile:
         """See ``TileSource``; cut around its box, and mirrored half of the time where that is allowed."""

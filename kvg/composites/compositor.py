@@ -109,10 +109,11 @@ class Compositor:
             category=category,
             split=info.split,
             objects=tuple(
-                SceneObject(name, one.box, self.source.info(name).note) for name, one in zip(names, laid, strict=True)
+                SceneObject(name, one.box, self.source.info(name).traits) for name, one in zip(names, laid, strict=True)
             ),
             target=names.index(target),
             knowledge=info.knowledge,
+            licences=tuple(sorted({one.tile.licence for one in laid} - {""})),
             provenance={
                 "seed": config.seed,
                 "index": index,

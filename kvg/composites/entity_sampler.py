@@ -83,13 +83,13 @@ class Cast:
         """
         category = rng.choice(self._names)
         chosen = [rng.choice(self.targets[category])]
-        notes = {self._note(chosen[0])}
+        looks = {self._traits(chosen[0])}
         while len(chosen) < num:
-            entity = self._next(category, chosen, notes, rng)
+            entity = self._next(category, chosen, looks, rng)
             if not entity:
                 break
             chosen.append(entity)
-            notes.add(self._note(entity))
+            looks.add(self._traits(entity))
         target = rng.choice([entity for entity in chosen if entity in self._allowed[category]])
         rng.shuffle(chosen)
         return category, chosen, target
@@ -99,10 +99,10 @@ class Cast:
         others = [name for name in self._names if name != category]
         return rng.choice(self.targets[rng.choice(others)]) if others else None
 
-    def _next(self, category: str, chosen: Sequence[str], notes: set[str], rng: random.Random) -> str:
+    def _next(self, category: str, chosen: Sequence[str], looks: set[tuple[str, ...]], rng: random.Random) -> str:
         def fits(entity: str) -> bool:
             # Two entities that look the same in words could not be told apart by any rationale.
-            return entity not in chosen and not ((note := self._note(entity)) and note in notes)
+            return entity not in chosen and not ((traits := self._traits(entity)) and traits in looks)
 
         everyone = self._entities[category]
         if rng.random() < self.neighbour_prob:
@@ -115,5 +115,5 @@ class Cast:
         rest = [entity for entity in everyone if fits(entity)]
         return rng.choice(rest) if rest else ""
 
-    def _note(self, entity: str) -> str:
-        return self.source.info(entity).note
+    def _traits(self, entity: str) -> tuple[str, ...]:
+        return self.source.info(entity).traits

@@ -41,13 +41,13 @@ class EntityInfo:
         category: its category.
         split: ``seen`` or ``unseen``.
         knowledge: ``known``, ``unknown`` or '' where nobody has measured it.
-        note: its looks in words, comma separated, '' where nobody has written them down.
+        traits: its looks in words; empty where nobody has written them down.
     """
 
     category: str
     split: str = "seen"
     knowledge: str = ""
-    note: str = ""
+    traits: tuple[str, ...] = ()
 
 
 class TileSource(Protocol):
@@ -69,8 +69,7 @@ class TileSource(Protocol):
         """A picture of an entity.
 
         Returns:
-            A tile, or an RGBA image whose opaque pixels are the entity, unless ``info["box"]`` (x1, y1, x2, y2 in its
-            pixels) says where in the picture the entity is. A tile that is kept is pasted much faster.
+            A tile, or an RGBA image whose opaque pixels are the entity. A tile that is kept is pasted much faster.
 
         Raises:
             DataError: the picture cannot be read.

@@ -7,7 +7,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from PIL import Image
@@ -130,13 +130,17 @@ class Tile:
     window: tuple[int, int, int, int] | None = None
 
     @staticmethod
-    def of(image: Image.Image) -> Tile:
-        """A tile of an image as ``TileSource.tile`` may return it.
+    def of(image: Image.Image, box: Box | None = None, path: str = "") -> Tile:
+        """A tile of an image.
+
+        Args:
+            image: RGB or RGBA.
+            box: where on it the entity is; None where its opaque pixels are the entity.
+            path: where it comes from.
 
         Raises:
             DataError: nothing on it is opaque.
         """
-        path, box = str(image.info.get("path", "")), image.info.get("box")
         return Tile(Picture(image, path, cropped=box is None), box, path=path)
 
     @property
@@ -181,11 +185,6 @@ class Tile:
         return made.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if self.mirrored else made
 
 
-def origins(tiles: Sequence[Tile]) -> dict[str, Any]:
-    """Where tiles come from, each in its turn, and under which licences; only what is known."""
-    found: dict[str, Any] = {}
-    if any(tile.path for tile in tiles):
-        found["tiles"] = [tile.path for tile in tiles]
-    if licences := sorted({tile.licence for tile in tiles} - {""}):
-        found["licences"] = licences
-    return found
+def origins(tiles: Sequence[Tile]) -> dict[str, list[str]]:
+    """Where tiles come from, each in its turn; empty where that is not known of any."""
+    return {"tiles": [tile.path for tile in tiles]} if any(tile.path for tile in tiles) else {}

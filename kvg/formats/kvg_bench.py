@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -52,9 +53,10 @@ class KVGBench:
         """
         where = f"{self.path} row {number}"
         question_id, category, asked, answer = (text_of(where, row, name) for name in COLUMNS[:4])
-        key, provenance = key_of(question_id), {"question_id": question_id}
+        key = key_of(question_id)
         image = raw_image(where, row["image"])
-        return make_sample(where, key, category, image, asked, answer, provenance, self.reading)
+        sample = make_sample(where, key, category, image, asked, answer, {}, self.reading)
+        return dataclasses.replace(sample, question_id=question_id)
 
 
 def key_of(question_id: str) -> str:

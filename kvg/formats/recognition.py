@@ -71,7 +71,7 @@ def is_recognition(value: Any) -> bool:
 class Recognition:
     """Questions of several choices as a store of one part.
 
-    A sample's one object is the whole picture; ``provenance`` holds its ``options``. They stand in an order drawn by
+    A sample's one object is the whole picture; it has ``options``. They stand in an order drawn by
     the seed, since FOCI lists the right one first. Where a row has none, the right one stands among three others of the
     category, drawn from the whole file (the paper's way). Underscores in names become spaces.
 
@@ -146,7 +146,8 @@ class Recognition:
             split=split_of(category),
             objects=(SceneObject(label, (0.0, 0.0, float(width), float(height))),),
             target=0,
-            provenance={"file": self.path.name, "row": position, "image": name, "options": options},
+            provenance={"file": self.path.name, "row": position, "image": name},
+            options=tuple(options),
         )
         check_sample(sample, where)
         return sample

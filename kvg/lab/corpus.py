@@ -31,7 +31,7 @@ def corpus(seed: int, scenes: int = 1500) -> Iterator[str]:
     for n in range(scenes):
         base = random_traits(rng.choice(CATEGORIES), rng)
         looks = {t.text: t for t in (base, *(change_one(base, rng) for _ in range(rng.randrange(1, 4))))}
-        objects = tuple(SceneObject(rng.choice(known).name, (0, 0, 1, 1), text) for text in looks)
+        objects = tuple(SceneObject(rng.choice(known).name, (0, 0, 1, 1), traits.words) for traits in looks.values())
         sample = Sample(str(n), b"", 1, 1, base.category, "seen", objects, rng.randrange(len(objects)))
         edges = [rng.randrange(21) * 50 for _ in range(4)]
         box = "<|box_start|>({},{}),({},{})<|box_end|>".format(*edges)

@@ -103,7 +103,7 @@ def token_labels(sample: Sample, owners: Tensor) -> dict[str, Tensor]:
         if owner < 0:
             continue
         thing = sample.objects[owner]
-        colour, marking, part, build = thing.note.split(", ")
+        colour, marking, part, build = thing.traits
         accent, pattern = (None, "plain") if marking == "plain" else marking.split()
         out["category"][token] = CATEGORIES.index(sample.category)
         for name, words, word in zip(

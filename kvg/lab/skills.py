@@ -37,19 +37,19 @@ def describe(sample: Sample, rng: random.Random) -> QA:
 def region(sample: Sample, rng: random.Random) -> QA:
     """The traits of the object in a given box."""
     n = rng.randrange(len(sample.objects))
-    return f"What is at <box:{n}>?", sample.objects[n].note
+    return f"What is at <box:{n}>?", sample.objects[n].description
 
 
 def attribute(sample: Sample, rng: random.Random) -> QA:
     """One trait of the object in a given box."""
     n, slot = rng.randrange(len(sample.objects)), rng.randrange(4)
-    return f"What is the {_FIELDS[slot]} at <box:{n}>?", sample.objects[n].note.split(", ")[slot]
+    return f"What is the {_FIELDS[slot]} at <box:{n}>?", sample.objects[n].traits[slot]
 
 
 def _wanted(sample: Sample, rng: random.Random) -> str:
     """A description that fits the target alone: all of its traits, or fewer where fewer are enough."""
-    words = sample.objects[sample.target].note.split(", ")
-    others = [o.note.split(", ") for n, o in enumerate(sample.objects) if n != sample.target]
+    words = sample.objects[sample.target].traits
+    others = [o.traits for n, o in enumerate(sample.objects) if n != sample.target]
     if rng.random() < 0.5:
         return ", ".join(words)
     for size in (1, 2, 3):
@@ -66,7 +66,7 @@ def ground(sample: Sample, rng: random.Random) -> QA:
 
 def reason(sample: Sample, rng: random.Random) -> QA:
     """The same in words first: repeat what is wanted, look at each object, compare, conclude."""
-    wanted = sample.objects[sample.target].note
+    wanted = sample.objects[sample.target].description
     words = [f"Plan: it is {wanted}.", *_look_and_compare(sample), f"<box:{sample.target}>"]
     return prompt(wanted, "cot"), " ".join(words)
 
@@ -79,7 +79,7 @@ def _close(sample: Sample, mode: str) -> str:
 
 def follow(sample: Sample, rng: random.Random) -> QA:
     """The same where the question names nothing: what is wanted stands only in the plan, which is given."""
-    mode, wanted = rng.choice(("cot", "think")), sample.objects[sample.target].note
+    mode, wanted = rng.choice(("cot", "think")), sample.objects[sample.target].description
     plan = f"Plan: {rng.choice(_CALLED)} is {wanted}."
     answer = " ".join(_look_and_compare(sample)) + _close(sample, mode)
     return f"{prompt('it', mode)}{TURN}<think>{plan}", f" {answer}"
@@ -87,7 +87,7 @@ def follow(sample: Sample, rng: random.Random) -> QA:
 
 def told(sample: Sample, rng: random.Random) -> QA:
     """The same for a made-up name that the question explains: repeat a name and what is said of it, in tags."""
-    name, wanted = made_up_name(rng), sample.objects[sample.target].note
+    name, wanted = made_up_name(rng), sample.objects[sample.target].description
     words = " ".join([f"<think>Plan: the {name} is {wanted}.", *_look_and_compare(sample)])
     return f"The {name} is {wanted}. {prompt(name, 'think')}", words + _close(sample, "think")
 

@@ -62,7 +62,12 @@ class Traits:
     @property
     def text(self) -> str:
         """The traits in the lab's one phrasing, for example ``brown, white spots, horns, slim``."""
-        return f"{self.colour}, {self.marking}, {self.part}, {self.build}"
+        return ", ".join(self.words)
+
+    @property
+    def words(self) -> tuple[str, str, str, str]:
+        """Colour, marking, part and build, as samples hold them."""
+        return self.colour, self.marking, self.part, self.build
 
     def distance(self, other: Traits) -> int:
         """Number of visible traits that differ (colour, marking, part, build): 0 to 4."""

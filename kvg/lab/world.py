@@ -66,7 +66,7 @@ class LabSource:
     def info(self, entity: str) -> EntityInfo:
         """Category, split, knowledge, and the traits in words."""
         card = self._cards[entity]
-        return EntityInfo(card.category, card.split, card.knowledge, card.traits.text)
+        return EntityInfo(card.category, card.split, card.knowledge, card.traits.words)
 
     def tile(self, entity: str, rng: random.Random) -> Image.Image:
         """One of the entity's drawings, RGBA."""
@@ -114,7 +114,7 @@ class TraitSource:
     def info(self, entity: str) -> EntityInfo:
         """The traits in words; no knowledge is attached to them."""
         category, text = entity.split(": ")
-        return EntityInfo(category, split_of(category), "", text)
+        return EntityInfo(category, split_of(category), "", self._traits[category][text].words)
 
     def tile(self, entity: str, rng: random.Random) -> Image.Image:
         """One of the drawings of this combination, RGBA."""

@@ -119,7 +119,7 @@ def _samples(store: SampleStore, tally: Tally, source: str, form: str, clipped: 
     parts, keys = store.parts(), set[str]()
     read = (sample for part in parts for _, sample in part.read(tally))
     for sample in shown(read, "convert", sum(part.num_samples for part in parts)):
-        if form != "shards" and "options" in sample.provenance:
+        if form != "shards" and sample.options:
             raise ConfigError("to", f"{form} has no place for questions of several choices, as these are; take shards")
         if sample.key in keys:  # its picture would take the place of the other's
             tally.note(DataError(source, "key", f"'{sample.key}' stands there already; give each a name of its own"))

@@ -16,7 +16,7 @@ from kvg.lab.traits import load_cards
 from kvg.lab.world import TraitSource, lab_canvas
 from kvg.rl.rollout import SamplingSettings, rollout
 from kvg.text.prompts import prompt
-from kvg.types import Sample
+from kvg.types import Sample, traits_of
 
 _SLOTS = ("colour", "marking", "part", "build")
 
@@ -70,7 +70,7 @@ def _texts(backbone: Backbone, questions: list[str], scenes: list[Sample] | None
 
 def _questions(scenes: list[Sample], seed: int) -> dict[str, list[str]]:
     """For each skill a question about the target of each scene; a made-up name where a card is told with it."""
-    rng, looks = random.Random(seed), [s.objects[s.target].note for s in scenes]
+    rng, looks = random.Random(seed), [s.objects[s.target].description for s in scenes]
     return {
         "ground": [prompt(words, "direct") for words in looks],
         "reason": [prompt(words, "cot") for words in looks],
@@ -99,7 +99,7 @@ def _naming(backbone: Backbone, scenes: list[Sample]) -> dict[str, float]:
     texts = _texts(backbone, questions, scenes, 24)
     figures: dict[str, Any] = dict.fromkeys([*(f"naming {slot}" for slot in _SLOTS), "naming all"], 0.0)
     for sample, text in zip(scenes, texts, strict=True):
-        wanted, said = sample.objects[sample.target].note.split(", "), text.split(", ")
+        wanted, said = sample.objects[sample.target].traits, traits_of(text)
         for n, slot in enumerate(_SLOTS):
             figures[f"naming {slot}"] += (len(said) > n and said[n] == wanted[n]) / len(scenes)
         figures["naming all"] += (said == wanted) / len(scenes)

@@ -45,7 +45,7 @@ class RationaleShard:
         """
         with self._disk_errors:
             self._file.write(sample)
-        without = {item.entity for item in sample.objects if not item.note}
+        without = {item.entity for item in sample.objects if not item.traits}
         self._num_undescribed += bool(without)
         self._undescribed.update(without)
 

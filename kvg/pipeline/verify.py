@@ -103,9 +103,8 @@ def faults(sample: Sample) -> Iterator[str]:
     """What the schema lets pass, and training should not see."""
     for match in _LIKE_ONE.finditer(PLACEHOLDER.sub("", sample.rationale)):
         yield f"rationale: {match[0]!r} is no placeholder; write <box:N> for object N"
-    licences = sample.provenance.get("licences", [])
-    if not isinstance(licences, list) or not all(isinstance(name, str) and name for name in licences):
-        yield f"provenance.licences: {licences!r} is no list of names; write the set again"
+    if not all(sample.licences):
+        yield f"provenance.licences: {list(sample.licences)!r} is no list of names; write the set again"
 
 
 def miscounts(folder: Path, manifest: Manifest, counts: list[Mapping[str, Mapping[str, int]]]) -> Iterator[str]:

@@ -13,6 +13,7 @@ from kvg.errors import DataError
 from kvg.records import excerpt
 from kvg.text.names import caseless, clean_name
 from kvg.text.special_tokens import check_plain
+from kvg.types import traits_of
 
 log = logging.getLogger(__name__)
 _NOTHING: Final = ("", "~", "null", "none")  # words for a value that is not there
@@ -24,25 +25,25 @@ class Facts:
     """The facts of a file that belong to some entities.
 
     Attributes:
-        looks: by entity; traits separated by comma and space.
+        traits: by entity.
         missing: entities without facts, in their order.
         unknown: names in the file that no entity bears, in the order of the file.
         other_case: entity by name in the file, where only capitals differ; such facts are not used.
     """
 
-    looks: dict[str, str]
+    traits: dict[str, tuple[str, ...]]
     missing: tuple[str, ...]
     unknown: tuple[str, ...]
     other_case: dict[str, str]
 
     def report(self, path: str) -> None:
         """Says in the log what the file leaves out, and what in it is not used."""
-        num = len(self.looks) + len(self.missing)
+        num = len(self.traits) + len(self.missing)
         if self.missing:
             log.warning(
                 "%s: %d of %d entities have facts, %d have not: %s. A rationale without a teacher only names the "
                 "objects where one of them has no facts; add them, or set rationalize.min_facts",
-                *(path, len(self.looks), num, len(self.missing), named(self.missing)),
+                *(path, len(self.traits), num, len(self.missing), named(self.missing)),
             )
         if self.other_case:
             pairs = [f"'{name}' (here '{entity}')" for name, entity in self.other_case.items()]
@@ -75,20 +76,11 @@ def read_facts(path: str | Path, entities: Collection[str], elsewhere: Collectio
     strange = [name for name in found if name not in known]
     other_case = {name: by_case[caseless(name)] for name in strange if caseless(name) in by_case}
     return Facts(
-        looks={entity: found[entity] for entity in entities if found.get(entity)},
+        traits={entity: traits_of(found[entity]) for entity in entities if found.get(entity)},
         missing=tuple(entity for entity in entities if not found.get(entity)),
         unknown=tuple(name for name in strange if name not in other_case),
         other_case=other_case,
     )
-
-
-def num_traits(looks: str) -> int:
-    """How many facts looks tell.
-
-    >>> num_traits("grey back, white spots"), num_traits("")
-    (2, 0)
-    """
-    return len([trait for trait in looks.split(",") if trait.strip()])
 
 
 def named(names: Sequence[str]) -> str:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from kvg.errors import DataError
-from kvg.rationales.facts import num_traits
-from kvg.types import Sample
+from kvg.types import Sample, SceneObject
 
 
 class RationaleWriter(Protocol):
@@ -29,17 +28,17 @@ class RationaleWriter(Protocol):
 class CardWriter:
     """Writes from what is known of the entities, without a teacher model.
 
-    Where every object has a note (its looks, comma separated), the entity is recalled by its looks and compared with
-    the others in the first of their traits that it does not have. Otherwise objects are told apart by their names.
-    Objects are numbered from 1, in the order of the sample. The comparison begins with the object that fits: pointing
-    at it takes one look, while a verdict on each in turn would have to be right every time.
+    Where every object has traits, the entity is recalled by its looks and compared with the others in the first of
+    their traits that it does not have. Otherwise objects are told apart by their names. Objects are numbered from 1, in
+    the order of the sample. The comparison begins with the object that fits: pointing at it takes one look, while a
+    verdict on each in turn would have to be right every time.
 
     Args:
-        min_facts: traits that the note of every object has at least.
+        min_facts: traits that every object has at least.
 
     >>> from kvg.types import SceneObject
-    >>> stilt = SceneObject("Stilt", (0, 0, 9, 9), "white, plain")
-    >>> avocet = SceneObject("Avocet", (9, 0, 18, 9), "white, spots")
+    >>> stilt = SceneObject("Stilt", (0, 0, 9, 9), ("white", "plain"))
+    >>> avocet = SceneObject("Avocet", (9, 0, 18, 9), ("white", "spots"))
     >>> CardWriter().write(Sample("k", b"", 18, 9, "bird", "seen", (stilt, avocet), 1))
     'Plan: the Avocet is white, spots. Look: 1 <box:0> white, plain; 2 <box:1> white, spots. \
 Compare: <box:1> yes; 1 no, plain. Conclusion: object 2.'
@@ -51,11 +50,11 @@ Compare: <box:1> yes; 1 no, plain. Conclusion: object 2.'
     def write(self, sample: Sample) -> str:
         """See ``RationaleWriter``."""
         for thing in sample.objects if self._min_facts else ():
-            if (num := num_traits(thing.note)) < self._min_facts:
+            if (num := len(thing.traits)) < self._min_facts:
                 remedy = f"{thing.entity} has {num}, min_facts is {self._min_facts}; add some"
                 raise DataError(f"sample {sample.key}", "facts", remedy)
-        described = all(scene_object.note for scene_object in sample.objects)
-        looks = [o.note if described else o.entity for o in sample.objects]
+        described = all(thing.traits for thing in sample.objects)
+        looks = [thing.description if described else thing.entity for thing in sample.objects]
         wanted = looks[sample.target]
         plan = f"the {sample.entity} is {wanted}" if described else f"find the {wanted} among {len(looks)}"
         look = "; ".join(f"{i} <box:{i - 1}> {words}" for i, words in enumerate(looks, 1))
@@ -63,7 +62,7 @@ Compare: <box:1> yes; 1 no, plain. Conclusion: object 2.'
         for i, words in enumerate(looks):
             if i == sample.target:
                 continue
-            difference = _first_difference(words, wanted) if described else words
+            difference = _first_difference(sample.objects[i], sample.objects[sample.target]) if described else words
             if not difference or words == wanted:
                 remedy = f"object {i + 1} is described like the {sample.entity}; tell them apart"
                 raise DataError(f"sample {sample.key}", "note", remedy)
@@ -72,7 +71,6 @@ Compare: <box:1> yes; 1 no, plain. Conclusion: object 2.'
         return f"Plan: {plan}. Look: {look}. Compare: {compare}. Conclusion: object {sample.target + 1}."
 
 
-def _first_difference(words: str, wanted: str) -> str:
-    """The first trait of these words that the wanted ones do not have; '' where there is none."""
-    other = wanted.split(", ")
-    return next((trait for trait in words.split(", ") if trait not in other), "")
+def _first_difference(thing: SceneObject, wanted: SceneObject) -> str:
+    """The first trait of an object that the wanted one does not have; '' where there is none."""
+    return next((trait for trait in thing.traits if trait not in wanted.traits), "")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from importlib import resources
 
 from kvg.report.set_figures import COLUMNS
-from kvg.shards.schema import image_extension
+from kvg.shards.schema import full_provenance, image_extension
 from kvg.types import Sample
 
 # Dark enough for white numbers, and told apart by most colour-blind people where they are neighbours.
@@ -158,7 +158,7 @@ def _rationale(sample: Sample) -> str:
 
 
 def _origin(sample: Sample) -> str:
-    told = {"key": sample.key, **sample.provenance}
+    told = {"key": sample.key, **dict(sorted(full_provenance(sample).items()))}
     rows = "".join(
         f"<tr><td>{html.escape(str(name))}</td><td>{html.escape(_plain(value))}</td></tr>"
         for name, value in told.items()

@@ -29,11 +29,10 @@ def count_sample(counts: Counts, sample: Sample) -> None:
 def licences_of(sample: Sample) -> list[str]:
     """The licences of the pictures that a sample was made of, as far as they are known; sorted, each once.
 
-    >>> licences_of(Sample("k", b"", 9, 9, "bird", "seen", (), 0, provenance={"licences": ["CC0", "", "CC0", "BY"]}))
+    >>> licences_of(Sample("k", b"", 9, 9, "bird", "seen", (), 0, licences=("CC0", "", "CC0", "BY")))
     ['BY', 'CC0']
     """
-    found = sample.provenance.get("licences")
-    return sorted({name for name in found if isinstance(name, str) and name}) if isinstance(found, list) else []
+    return sorted({name for name in sample.licences if name})
 
 
 def added(counts: Iterable[Mapping[str, Mapping[str, int]]]) -> dict[str, dict[str, int]]:

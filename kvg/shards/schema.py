@@ -12,7 +12,8 @@
     target          index into objects
     objects         [{"entity", "box_px": [x1, y1, x2, y2] in pixels of the image, "note"}], in reading order
     rationale       template, "<box:N>" stands for the box of object N; "" where none is written yet
-    provenance      free: seed, index, layout, source ...
+    provenance      {"options": [name], "licences": [name], "question_id": text} where there are such, and free ones:
+                    seed, index, layout, source ...
 
 Adding an optional field keeps the version; changing the meaning of one raises it.
 """
@@ -29,7 +30,7 @@ from kvg.pictures import check_complete, picture_size, read_picture
 from kvg.records import excerpt, is_utf8, number_of
 from kvg.text.box_refs import PLACEHOLDER
 from kvg.text.special_tokens import check_plain, check_rationale
-from kvg.types import Box, Sample, SceneObject
+from kvg.types import Box, Sample, SceneObject, traits_of
 
 SCHEMA_VERSION: Final = 1
 SPLITS: Final = ("seen", "unseen")
@@ -61,9 +62,9 @@ def encode_record(sample: Sample) -> dict[str, bytes]:
         "knowledge": sample.knowledge,
         "entity": sample.entity,
         "target": sample.target,
-        "objects": [{"entity": o.entity, "box_px": list(o.box_px), "note": o.note} for o in sample.objects],
+        "objects": [{"entity": o.entity, "box_px": list(o.box_px), "note": o.description} for o in sample.objects],
         "rationale": sample.rationale,
-        "provenance": dict(sample.provenance),
+        "provenance": full_provenance(sample),
     }
     try:
         text = json.dumps(record, ensure_ascii=False, sort_keys=True).encode("utf-8")
@@ -71,6 +72,12 @@ def encode_record(sample: Sample) -> dict[str, bytes]:
         remedy = f"cannot be written as JSON ({error}); correct it"
         raise DataError(f"sample {sample.key}", "provenance", remedy) from error
     return {"json": text, image_extension(sample.image): sample.image}
+
+
+def full_provenance(sample: Sample) -> dict[str, Any]:
+    """The provenance as shards hold it: with the typed fields that are there."""
+    typed = {"options": list(sample.options), "licences": list(sample.licences), "question_id": sample.question_id}
+    return {**sample.provenance, **{name: value for name, value in typed.items() if value}}
 
 
 def decode_record(where: str, key: str, members: Mapping[str, bytes]) -> Sample:
@@ -99,6 +106,10 @@ def decode_record(where: str, key: str, members: Mapping[str, bytes]) -> Sample:
     version = _field(where, record, "schema_version", int)
     if version != SCHEMA_VERSION:
         raise DataError(where, "schema_version", f"is {version}, this program reads {SCHEMA_VERSION}; convert the set")
+    provenance = dict(_field(where, record, "provenance", dict))
+    options, licences = (_names(where, provenance, name) for name in ("options", "licences"))
+    question_id = provenance.pop("question_id", "")
+    _require(isinstance(question_id, str), where, "provenance.question_id", f"{excerpt(question_id)} must be text")
     objects = [_object(where, i, raw) for i, raw in enumerate(_field(where, record, "objects", list))]
     sample = Sample(
         key=_field(where, record, "key", str),
@@ -111,7 +122,10 @@ def decode_record(where: str, key: str, members: Mapping[str, bytes]) -> Sample:
         target=_field(where, record, "target", int),
         rationale=_field(where, record, "rationale", str),
         knowledge=_field(where, record, "knowledge", str),
-        provenance=_field(where, record, "provenance", dict),
+        options=options,
+        licences=licences,
+        question_id=question_id,
+        provenance=provenance,
     )
     check_sample(sample, where)
     return sample
@@ -134,6 +148,8 @@ def check_sample(sample: Sample, where: str) -> None:
     _require(sample.entity, where, "entity", "of the target is empty; name it")
     for i, scene_object in enumerate(sample.objects):
         check_box(scene_object.box_px, sample.width, sample.height, where, f"objects[{i}].box_px")
+    typed = sorted({"options", "licences", "question_id"} & sample.provenance.keys())
+    _require(not typed, where, "provenance", f"{', '.join(typed)}: give the field of the sample instead")
     _check_texts(sample, where)
     for match in PLACEHOLDER.finditer(sample.rationale):
         known = len(match[1]) < 10 and int(match[1]) < len(sample.objects)
@@ -145,12 +161,8 @@ def _check_texts(sample: Sample, where: str) -> None:
     """All that a model may be asked with or taught: see ``kvg.text.special_tokens``."""
     names = [("category", sample.category)]
     for i, scene_object in enumerate(sample.objects):
-        names += [(f"objects[{i}].entity", scene_object.entity), (f"objects[{i}].note", scene_object.note)]
-    options = sample.provenance.get("options")
-    if options is not None:
-        listed = isinstance(options, list | tuple) and all(isinstance(option, str) for option in options)
-        _require(listed, where, "provenance.options", f"{excerpt(options)} must be a list of names")
-        names += [("provenance.options", option) for option in options]
+        names += [(f"objects[{i}].entity", scene_object.entity), (f"objects[{i}].note", scene_object.description)]
+    names += [("provenance.options", option) for option in sample.options]
     for field, text in (*names, ("rationale", sample.rationale)):
         _require(is_utf8(text), where, field, f"{excerpt(text)} holds half a surrogate pair; correct it")
     for field, text in names:
@@ -209,7 +221,15 @@ def _object(where: str, index: int, raw: Any) -> SceneObject:
         raise DataError(where, f"objects[{index}].box_px", f"{excerpt(box)} is not four numbers x1, y1, x2, y2")
     x1, y1, x2, y2 = (value for value in numbers if value is not None)
     entity = _field(where, raw, "entity", str, f"objects[{index}].")
-    return SceneObject(entity, (x1, y1, x2, y2), _field(where, raw, "note", str, f"objects[{index}]."))
+    return SceneObject(entity, (x1, y1, x2, y2), traits_of(_field(where, raw, "note", str, f"objects[{index}].")))
+
+
+def _names(where: str, provenance: dict[str, Any], name: str) -> tuple[str, ...]:
+    """Takes a list of names out of the provenance; empty where there is none."""
+    names = provenance.pop(name, [])
+    good = isinstance(names, list) and all(isinstance(one, str) for one in names)
+    _require(good, where, f"provenance.{name}", f"{excerpt(names)} must be a list of names")
+    return tuple(names)
 
 
 def _field(where: str, record: Mapping[str, Any], name: str, kind: type, prefix: str = "") -> Any:

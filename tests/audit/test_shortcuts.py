@@ -56,8 +56,8 @@ def composite(rng, k=None, notes=False):
     for name, y in zip(names, rows, strict=True):
         x, side, shape = rng.uniform(300, 700), math.exp(rng.uniform(3, 5)), math.exp(rng.uniform(-0.3, 0.3))
         w, h = side * shape, side / shape
-        note = f"{rng.choice('abc')}, {rng.choice('abc')}, {rng.choice('abc')}" if notes else ""
-        things.append(SceneObject(name, (x - w / 2, y - h / 2, x + w / 2, y + h / 2), note))
+        traits = tuple(rng.choice("abc") for _ in range(3)) if notes else ()
+        things.append(SceneObject(name, (x - w / 2, y - h / 2, x + w / 2, y + h / 2), traits))
     return Sample("k", b"", 1000, 1000, "letter", "seen", tuple(things), rng.randrange(len(things)))
 
 
@@ -155,7 +155,7 @@ def test_an_entity_that_is_always_asked_for():
 
 def test_the_one_with_the_most_look_alikes():
     def hub(sample, rng):
-        notes = [set(thing.note.split(", ")) for thing in sample.objects]
+        notes = [set(thing.traits) for thing in sample.objects]
         shared = [sum(len(own & other) / len(own | other) for other in notes) for own in notes]
         return rng.choice([i for i, value in enumerate(shared) if value == max(shared)])
 

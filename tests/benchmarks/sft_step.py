@@ -35,7 +35,7 @@ def examples_of(num: int) -> tuple[Any, list[Any], list[Any]]:
         sample = compositor.sample(index)
         if index % 5 < 2:  # replayed cards are two in five there
             card = sample.objects[sample.target]
-            examples.append(backbone.processor.encode_text(f"Describe the {card.entity}.", card.note))
+            examples.append(backbone.processor.encode_text(f"Describe the {card.entity}.", card.description))
             continue
         filled = replace(sample, rationale=CardWriter().write(sample))
         samples.append(filled)

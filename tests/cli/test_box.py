@@ -344,7 +344,7 @@ def test_a_model_of_this_machine_boxes_what_is_described(tmp_path, scenes):
         name = f"{number}.png"
         (tmp_path / "in" / name).write_bytes(sample.image)
         thing = sample.objects[sample.target]
-        rows.append({"path": name, "entity": thing.note, "category": sample.category})
+        rows.append({"path": name, "entity": thing.description, "category": sample.category})
         truths[name] = thing.box_px
     (tmp_path / "in/list.json").write_text(json.dumps(rows))
     source = {"class_path": "kvg.catalogue.tables.Table", "init_args": {"path": str(tmp_path / "in/list.json")}}

@@ -149,7 +149,7 @@ def test_labels_become_questions_of_several_choices(tmp_path, capsys):
     assert convert(source, tmp_path / "out", "shards", "--category", "bird", "--seed", "3") == 0
     (sample,) = samples(tmp_path / "out")
     assert (sample.entity, sample.category, sample.box_px) == ("Wren", "bird", (0, 0, 30, 20))
-    assert sorted(sample.provenance["options"]) == ["Dunnock", "Robin", "Wood Lark", "Wren"]
+    assert sorted(sample.options) == ["Dunnock", "Robin", "Wood Lark", "Wren"]
     capsys.readouterr()
     assert convert(tmp_path / "out", tmp_path / "b.parquet", "kvg-bench") == 2
     assert "kvg-bench has no place for questions of several choices" in capsys.readouterr().err

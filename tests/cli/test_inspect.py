@@ -24,7 +24,7 @@ def mixed(tmp_path) -> Path:
     """Seven birds, of which two are unseen and have no rationale, and three cars of three objects."""
     with ShardWriter(tmp_path / "set", 4) as writer:
         for n in range(5):
-            writer.write(build(n, provenance={"index": n, "licences": ["CC0"]}))
+            writer.write(build(n, provenance={"index": n}, licences=("CC0",)))
         for n in range(5, 7):
             writer.write(build(n, split="unseen", knowledge="", rationale=""))
         for n in range(7, 10):

@@ -162,7 +162,7 @@ def test_a_sample_that_cannot_be_told_is_set_aside(project, tmp_path, capsys):
         main([command, str(project)])
     folder = tmp_path / "out/composites/train"
     plain = samples(folder)
-    assert all(s.objects[0].note == "" for s in plain)
+    assert all(s.objects[0].traits == () for s in plain)
     assert main(["rationalize", "--in", str(folder), "--out", str(tmp_path / "told")]) == 0
     assert "9 rationales" in capsys.readouterr().out
     assert not (tmp_path / "told/set_aside.jsonl").exists()

@@ -21,8 +21,8 @@ CODEC = RelativeCodec()
 def finished(tmp_path):
     """Four runs over 40 samples: base is right on 8, direct SFT on 16, CoT-SFT on 24, GRPO on 32."""
     objects = (
-        SceneObject("Hoopoe", (2.0, 2.0, 22.0, 22.0), "grey, plain"),
-        SceneObject("Merlin", (30.0, 2.0, 50.0, 22.0), "red, plain"),
+        SceneObject("Hoopoe", (2.0, 2.0, 22.0, 22.0), ("grey", "plain")),
+        SceneObject("Merlin", (30.0, 2.0, 50.0, 22.0), ("red", "plain")),
     )
     samples = []
     for i in range(40):

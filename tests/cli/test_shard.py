@@ -65,8 +65,8 @@ def test_the_seed_decides_the_order_and_processes_do_not(tmp_path):
 
 
 def test_the_manifest_tells_where_everything_came_from(tmp_path):
-    some, none = {"licences": ["CC0", "CC-BY"]}, {"licences": ["CC0"]}
-    sets = [write(tmp_path / "a", range(3), provenance=some), write(tmp_path / "b", range(5, 9), provenance=none)]
+    several, one = ("CC0", "CC-BY"), ("CC0",)
+    sets = [write(tmp_path / "a", range(3), licences=several), write(tmp_path / "b", range(5, 9), licences=one)]
     assert shard([*sets, write(tmp_path / "c", range(20, 22))], tmp_path / "out", "--seed", "5") == 0
     record = json.loads((tmp_path / "out/manifest.json").read_text())
     assert record["seed"] == 5

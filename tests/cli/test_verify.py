@@ -90,7 +90,7 @@ def test_boxes_and_placeholders_of_objects_that_are_not_there(tmp_path, capsys):
 
 
 def test_what_the_manifest_counts(tmp_path, capsys):
-    samples = [build(n, provenance={"licences": ["CC0"]} if n else {}) for n in range(5)]
+    samples = [build(n, licences=("CC0",) if n else ()) for n in range(5)]
     folder = write(tmp_path / "set", samples)
     assert verify(folder, capsys)[0] == 0
     change_manifest(folder, lambda record: record["counts"]["licences"].update({"CC0": 5}))
@@ -102,8 +102,8 @@ def test_what_the_manifest_counts(tmp_path, capsys):
 
 
 def test_licences_that_are_no_names(tmp_path, capsys):
-    folder = write(tmp_path / "set", [build(0, provenance={"licences": "CC0"})])
-    assert "provenance.licences: 'CC0' is no list of names" in verify(folder, capsys)[1][0]
+    folder = write(tmp_path / "set", [build(0, licences=("CC0", ""))])
+    assert "provenance.licences: ['CC0', ''] is no list of names" in verify(folder, capsys)[1][0]
 
 
 def test_keys_that_occur_twice_and_samples_that_are_too_many(tmp_path, capsys):

@@ -24,7 +24,7 @@ class DiscSource:
 
     def info(self, entity: str) -> EntityInfo:
         if entity in COLOURS:
-            return EntityInfo("disc", "seen", "known", f"{entity.lower()}, round")
+            return EntityInfo("disc", "seen", "known", (entity.lower(), "round"))
         return EntityInfo("other", "unseen", "unknown")
 
     def tile(self, entity: str, rng: random.Random) -> Image.Image:

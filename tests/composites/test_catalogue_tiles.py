@@ -83,8 +83,8 @@ def test_what_is_offered(project, tmp_path):
     tiles = CatalogueTiles(project, facts=tmp_path / "facts.yaml")
     assert tiles.categories() == ("thing",)
     assert tiles.entities("thing") == ("Red", "Green")  # nobody knows where in its picture Blue is
-    assert tiles.info("Red").note == "red, square"
-    assert tiles.info("Green").note == ""
+    assert tiles.info("Red").traits == ("red", "square")
+    assert tiles.info("Green").traits == ()
     assert seen_of(tiles, "Red", 3) == seen_of(pickle.loads(pickle.dumps(tiles)), "Red", 3)
     with pytest.raises(DataError, match="no picture with a box is for test"):
         CatalogueTiles(project, uses=["test"])
@@ -138,7 +138,7 @@ def test_samples_tell_tiles_and_licences_in_the_order_of_their_objects(project):
         sample = Compositor(CatalogueTiles(project), CompositorConfig(k_weights={2: 1})).sample(index)
         files = {"Red": "mine/red.png", "Green": "mine/green.png"}
         assert sample.provenance["tiles"] == [files[thing.entity] for thing in sample.objects]
-        assert sample.provenance["licences"] == ["CC0"]
+        assert sample.licences == ("CC0",)
 
 
 @pytest.mark.parametrize(
@@ -160,4 +160,4 @@ def test_facts_are_checked_at_start(project, looks, message):
 
 def test_facts_meet_names_in_one_spelling(project):
     (project.parent / "facts.yaml").write_text("' Red ': red, square")
-    assert CatalogueTiles(project, facts=project.parent / "facts.yaml").info("Red").note == "red, square"
+    assert CatalogueTiles(project, facts=project.parent / "facts.yaml").info("Red").traits == ("red", "square")

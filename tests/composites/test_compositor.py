@@ -12,6 +12,7 @@ from kvg.composites.compositor import Compositor
 from kvg.composites.layouts import PUBLISHED
 from kvg.composites.settings import CompositorConfig
 from kvg.composites.sources import EntityInfo
+from kvg.composites.tiles import Tile
 from kvg.errors import ConfigError, DataError
 
 COLOURS = {"Red": (220, 0, 0), "Green": (0, 160, 0), "Blue": (0, 0, 220), "Black": (0, 0, 0)}
@@ -62,8 +63,7 @@ def test_box_inside_a_photograph_is_carried_along(source):
         def tile(self, entity, rng):
             image = Image.new("RGBA", (100, 80), (200, 200, 200, 255))
             image.paste((*COLOURS[entity], 255), (20, 10, 60, 50))
-            image.info["box"] = (20.0, 10.0, 60.0, 50.0)
-            return image
+            return Tile.of(image, box=(20.0, 10.0, 60.0, 50.0))
 
     for snap in (None, 5):
         sample = Compositor(Photo(), config(snap_px=snap, k_weights={2: 1}, layouts={"horizontal": 1})).sample(3)
@@ -93,7 +93,7 @@ def test_entities_differ_and_the_target_is_among_them(source):
         names = [o.entity for o in sample.objects]
         assert len(set(names)) == len(names) <= 4  # the category has four, whatever k says
         assert (sample.category, sample.split, sample.knowledge) == ("disc", "seen", "known")
-        assert sample.objects[sample.target].note == f"{sample.entity.lower()}, round"
+        assert sample.objects[sample.target].traits == (sample.entity.lower(), "round")
 
 
 def test_weights_and_neighbours_are_obeyed(source):
@@ -120,7 +120,7 @@ def test_split_chooses_categories(source):
 def test_look_alikes_never_meet(source):
     class Twins(type(source)):
         def info(self, entity):
-            return EntityInfo("disc", "seen", "", "red" if entity in ("Red", "Green") else entity)
+            return EntityInfo("disc", "seen", "", ("red",) if entity in ("Red", "Green") else (entity,))
 
     for neighbour_prob in (0.0, 1.0):
         compositor = Compositor(Twins(), config(targets=["Red"], neighbour_prob=neighbour_prob))

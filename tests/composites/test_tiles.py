@@ -96,22 +96,19 @@ def test_mirrored_half_of_the_time_and_its_box_with_it():
 def test_an_image_with_a_box_keeps_what_is_around_the_entity():
     image = Image.new("RGBA", (100, 80), (200, 200, 200, 255))
     image.putalpha(Image.linear_gradient("L").resize((100, 80)))
-    image.info["box"] = (20.0, 10.0, 60.0, 50.0)
-    tile = Tile.of(image)
+    tile = Tile.of(image, box=(20.0, 10.0, 60.0, 50.0))
     assert (tile.size, tile.entity_box) == ((100, 80), (20.0, 10.0, 60.0, 50.0))
-    del image.info["box"]
     assert Tile.of(image).size[1] < 50
 
 
 def test_nothing_opaque_is_an_error_that_names_the_file():
     image = Image.new("RGBA", (10, 10), (9, 9, 9, 100))
-    image.info["path"] = "a/b.png"
     with pytest.raises(DataError, match=r"a/b\.png: alpha: is empty"):
-        Tile.of(image)
+        Tile.of(image, path="a/b.png")
 
 
 def test_origins_tell_only_what_is_known():
     picture = Picture(Image.new("RGB", (4, 4)))
     tiles = [Tile(picture, path="b", licence="CC0"), Tile(picture, path="a"), Tile(picture, licence="CC-BY")]
-    assert origins(tiles) == {"tiles": ["b", "a", ""], "licences": ["CC-BY", "CC0"]}
+    assert origins(tiles) == {"tiles": ["b", "a", ""]}
     assert origins([Tile(picture)]) == {}

@@ -45,7 +45,7 @@ def test_benchmark_row_by_hand(tmp_path, image):
     (sample,) = read_all(store)
     assert (sample.key, sample.entity, sample.category, sample.split) == ("dog-7", "Basenji", "dog", "unseen")
     assert sample.box_px == (20.0, 20.0, 100.0, 80.0)
-    assert sample.provenance == {"question_id": "dog/7"}
+    assert (sample.question_id, sample.provenance) == ("dog/7", {})
 
 
 def test_v2_row_by_hand(tmp_path, image):

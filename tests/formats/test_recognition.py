@@ -92,7 +92,7 @@ def test_foci_row_by_row(tmp_path, pictures):
     assert [s.entity for s in samples] == ["707-320", "707-320", "727-200"]
     assert {s.category for s in samples} == {"aircraft"}
     published = [row["options"] for rows in AIRCRAFT.values() for row in rows]
-    assert [sorted(s.provenance["options"]) for s in samples] == [sorted(options) for options in published]
+    assert [sorted(s.options) for s in samples] == [sorted(options) for options in published]
     assert [s.box_px for s in samples] == [(0, 0, 40, 30), (0, 0, 41, 30), (0, 0, 42, 30)]
     assert samples[1].image == (pictures / "data/images/2.jpg").read_bytes()
 
@@ -114,7 +114,7 @@ def test_what_is_on_the_pictures_follows_from_the_set(tmp_path, pictures, name, 
 def test_underscores_are_spaces_and_a_picture_may_come_twice(tmp_path, pictures):
     first, second = read_all(open_store(foci(tmp_path, "dog-120", DOGS), pictures))
     assert first.entity == second.entity == "Japanese spaniel"
-    assert sorted(second.provenance["options"]) == ["Japanese spaniel", "Pekinese", "papillon", "toy terrier"]
+    assert sorted(second.options) == ["Japanese spaniel", "Pekinese", "papillon", "toy terrier"]
     assert first.image == second.image
     assert first.key != second.key
 
@@ -137,7 +137,7 @@ def test_the_right_place_is_drawn_by_the_seed(tmp_path, pictures):
     path = foci(tmp_path, "fgvc_aircraft", rows)
 
     def places(seed):
-        return [s.provenance["options"].index("707-320") for s in read_all(open_store(path, pictures, seed=seed))]
+        return [s.options.index("707-320") for s in read_all(open_store(path, pictures, seed=seed))]
 
     counts = Counter(places(0))
     assert all(70 < counts[place] < 130 for place in range(4))  # 100 +- 3.5 standard deviations of 8.7
@@ -176,11 +176,11 @@ def test_without_options_three_others_of_the_category_are_drawn(tmp_path, pictur
     samples = read_all(open_store(table(tmp_path, name), pictures))
     assert [(s.entity, s.category) for s in samples] == list(COLOURS.items())
     for sample in samples:
-        options = sample.provenance["options"]
+        options = sample.options
         assert len(set(options)) == len(options) == (4 if sample.category == "bird" else 2)
         assert sample.entity in options
         assert {COLOURS[option] for option in options} == {sample.category}
-    assert len({tuple(sorted(s.provenance["options"])) for s in samples if s.category == "bird"}) > 1
+    assert len({tuple(sorted(s.options)) for s in samples if s.category == "bird"}) > 1
 
 
 def test_options_of_a_table_and_its_other_words(tmp_path, pictures):
@@ -188,7 +188,7 @@ def test_options_of_a_table_and_its_other_words(tmp_path, pictures):
     path.write_text("path,entity,options,category\ncat.jpg,Manx,Sphynx|Manx| Bombay,cat\n\n", "utf-8-sig")
     (sample,) = read_all(open_store(path, pictures))
     assert (sample.entity, sample.category) == ("Manx", "cat")
-    assert sorted(sample.provenance["options"]) == ["Bombay", "Manx", "Sphynx"]
+    assert sorted(sample.options) == ["Bombay", "Manx", "Sphynx"]
     assert sample.image.startswith(b"\x89PNG")
 
 

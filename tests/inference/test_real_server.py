@@ -53,7 +53,9 @@ def described(num: int, *sizes: tuple[int, int]) -> list[Sample]:
     canvas = lab_canvas(77, {2: 1.0, 3: 1.0, 4: 1.0}, 0.5)
     makers = [Compositor(source, replace(canvas, canvas_sizes=[size])) for size in sizes]
     samples = [makers[n % len(makers)].sample(n) for n in range(num)]
-    return [replace(sample, objects=tuple(replace(o, entity=o.note) for o in sample.objects)) for sample in samples]
+    return [
+        replace(sample, objects=tuple(replace(o, entity=o.description) for o in sample.objects)) for sample in samples
+    ]
 
 
 def asked(server: RealServer, sample: Sample, mode: str, **more: Any) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def test_objects_are_boxed_by_their_traits(base, k, least):
     """On drawings and combinations of traits that pretraining has not seen; half of the others are one trait away."""
     compositor = Compositor(TraitSource(families=8, siblings=3, variants=1, seed=99), lab_canvas(99, {k: 1.0}, 0.5))
     samples = [compositor.sample(index) for index in range(48)]
-    samples = [replace(s, objects=tuple(replace(o, entity=o.note) for o in s.objects)) for s in samples]
+    samples = [replace(s, objects=tuple(replace(o, entity=o.description) for o in s.objects)) for s in samples]
     examples = [base.processor.encode(sample, mode="direct", target=None) for sample in samples]
     batch = base.processor.collate(examples, samples, pad_left=True)
     out = rollout(base, batch, SamplingSettings(32, temperature=0.0))

@@ -93,7 +93,7 @@ def test_lab_source_by_category_and_knowledge():
     assert source.entities("car") == ()
     info = source.info("Magpie")
     assert (info.category, info.split, info.knowledge) == ("bird", "seen", "known")
-    assert info.note == "black, white base, long tail, medium"
+    assert info.traits == ("black", "white base", "long tail", "medium")
     assert source.neighbours("Magpie") == ("Toco Toucan",)  # the beak for the tail
     assert "Great Hornbill" in LabSource().neighbours("Toco Toucan")
     assert "Great Hornbill" not in source.neighbours("Toco Toucan")
@@ -108,9 +108,9 @@ def test_trait_source_names_nobody():
         for entity in entities:
             assert not any(name in entity for name in names)
             assert source.info(entity).knowledge == ""
-            own = source.info(entity).note.split(", ")
+            own = source.info(entity).traits
             for other in source.neighbours(entity):
-                words = source.info(other).note.split(", ")
+                words = source.info(other).traits
                 assert sum(a != b for a, b in zip(own, words, strict=True)) == 1
     assert TraitSource(4, 3, 1).entities("car") == source.entities("car")
     assert TraitSource(4, 3, 1, seed=1).entities("car") != source.entities("car")

@@ -94,12 +94,12 @@ def test_variants_differ_and_pools_are_disjoint():
 
 def test_pretraining_draws_anew_what_a_card_looks_like():
     """Even a card's very traits come from another pool of drawings before stage 1."""
-    note = LabSource().info("Magpie").note
+    note = ", ".join(LabSource().info("Magpie").traits)
     source = TraitSource(families=1, siblings=1, variants=4)
     own = next(e for e in source.entities("bird"))
-    traits = source._traits["bird"][source.info(own).note]
+    traits = source._traits["bird"][", ".join(source.info(own).traits)]
     magpie = Traits("bird", "black", "base", "white", "long tail", "medium")
     assert magpie.text == note
-    source._traits["bird"][source.info(own).note] = magpie
+    source._traits["bird"][", ".join(source.info(own).traits)] = magpie
     assert traits != magpie
     assert not drawings(source, own) & drawings(LabSource(variants=4), "Magpie")

@@ -10,6 +10,7 @@ from dataclasses import replace
 from kvg.lab.labels import wanted_looks
 from kvg.lab.skills import attribute, describe, follow, ground, made_up_name, reason, region, told
 from kvg.lab.traits import load_cards
+from kvg.types import traits_of
 
 
 def test_skills_by_hand(pair):
@@ -37,10 +38,10 @@ def test_skills_by_hand(pair):
     assert wanted_looks(asked) == wanted_looks("Plan: it is blue, plain, long tail, broad.")
     for _ in range(20):
         asked, answer = region(pair, rng)
-        assert answer == pair.objects[int(asked[-3])].note
+        assert answer == pair.objects[int(asked[-3])].description
         asked, answer = attribute(pair, rng)
         slot = ["colour", "marking", "part", "build"].index(asked.split()[3])
-        assert answer == pair.objects[int(asked[-3])].note.split(", ")[slot]
+        assert answer == pair.objects[int(asked[-3])].traits[slot]
 
 
 def test_names_are_made_up():
@@ -53,14 +54,17 @@ def test_names_are_made_up():
 def test_a_description_fits_the_target_alone(pair):
     rng = random.Random(0)
     right = pair.objects[1]
-    near = [replace(right, note=note) for note in ("blue, plain, crest, broad", "blue, red top, long tail, broad")]
+    near = [
+        replace(right, traits=traits_of(text))
+        for text in ("blue, plain, crest, broad", "blue, red top, long tail, broad")
+    ]
     crowd = replace(pair, objects=(*near, right), target=2)
     lengths = Counter()
     for _ in range(200):
         asked, answer = ground(crowd, rng)
         assert answer == "<box:2>"
         words = re.search(r"<\|object_ref_start\|>(.+)<\|object_ref_end\|>", asked)[1].split(", ")
-        fitting = [n for n, thing in enumerate(crowd.objects) if set(words) <= set(thing.note.split(", "))]
+        fitting = [n for n, thing in enumerate(crowd.objects) if set(words) <= set(thing.traits)]
         assert fitting == [2]
         lengths[len(words)] += 1
     assert lengths[4] > 80

@@ -261,7 +261,7 @@ def test_a_module_that_learns_on_asks_again(tiny, adamw, write, fit, tmp_path, r
 
 def test_disturbed_pictures_and_names_to_choose_from(tiny, ask, write):
     def choice(number, sample):
-        return replace(sample, provenance={**sample.provenance, "options": ["Merlin", sample.entity]})
+        return replace(sample, options=("Merlin", sample.entity))
 
     sets = {"boxes": write("boxes", 2), "names": write("names", 2, choice)}
     lines, logged = ask(tiny(), sets, artifacts=ArtifactSettings(["noise"], [5]), batch_size=4)

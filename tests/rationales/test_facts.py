@@ -7,7 +7,8 @@ import logging
 import pytest
 
 from kvg.errors import ConfigError, DataError
-from kvg.rationales.facts import Facts, num_traits, read_facts
+from kvg.rationales.facts import Facts, read_facts
+from kvg.types import traits_of
 
 ENTITIES = ("Merlin", "Hobby", "Caf\u00e9 racer")  # NFC
 
@@ -45,19 +46,18 @@ def read(tmp_path):
 )
 def test_looks_as_they_are_written(read, text, looks):
     facts = read(text)
-    assert facts.looks.get("Merlin") == looks
+    assert facts.traits.get("Merlin") == (traits_of(looks) if looks else None)
     assert ("Merlin" in facts.missing) is (looks is None)
-    assert num_traits(looks or "") == len((looks or "").split(",")) * bool(looks)
 
 
 def test_names_meet_in_one_spelling(read):
-    assert read("Cafe\u0301  racer: low").looks == {"Caf\u00e9 racer": "low"}  # NFD, two spaces
-    assert read("Caf\u00e9\u00a0racer: low").looks == {"Caf\u00e9 racer": "low"}
+    assert read("Cafe\u0301  racer: low").traits == {"Caf\u00e9 racer": ("low",)}  # NFD, two spaces
+    assert read("Caf\u00e9\u00a0racer: low").traits == {"Caf\u00e9 racer": ("low",)}
 
 
 @pytest.mark.parametrize("name", ["No", "On", "007", "1_000", "747", "1.10", "2020-01-01", "null"])
 def test_names_that_yaml_would_take_for_something_else(read, name):
-    assert read(f"{name}: white, long", [name]).looks == {name: "white, long"}
+    assert read(f"{name}: white, long", [name]).traits == {name: ("white", "long")}
 
 
 def test_what_is_unknown_or_differs_in_capitals_is_reported_and_not_used(read, caplog):
@@ -101,7 +101,7 @@ def test_damaged_files(read, text, error, message):
 
 
 def test_one_entity_twice_with_the_same_looks_is_no_harm(read):
-    assert read("Merlin: grey\n' Merlin': 'grey '").looks == {"Merlin": "grey"}
+    assert read("Merlin: grey\n' Merlin': 'grey '").traits == {"Merlin": ("grey",)}
 
 
 def test_there_is_no_file(tmp_path):

@@ -4,11 +4,11 @@ import pytest
 
 from kvg.errors import DataError
 from kvg.rationales.rationale import CardWriter
-from kvg.types import Sample, SceneObject
+from kvg.types import Sample, SceneObject, traits_of
 
 
 def sample(target, *objects):
-    scene = tuple(SceneObject(name, (0, 0, 1, 1), note) for name, note in objects)
+    scene = tuple(SceneObject(name, (0, 0, 1, 1), traits_of(text)) for name, text in objects)
     return Sample("k", b"", 9, 9, "bird", "seen", scene, target)
 
 
@@ -49,7 +49,7 @@ def test_a_trait_more_is_a_difference():
 @pytest.mark.parametrize(("min_facts", "good"), [(0, True), (1, True), (2, True), (3, False)])
 def test_every_object_needs_as_many_facts_as_are_asked_for(min_facts, good):
     notes = ("grey back, white spots", "red legs, long bill, small")
-    things = tuple(SceneObject(name, (0, 0, 9, 9), note) for name, note in zip("AB", notes, strict=True))
+    things = tuple(SceneObject(name, (0, 0, 9, 9), traits_of(note)) for name, note in zip("AB", notes, strict=True))
     sample = Sample("k", b"", 9, 9, "bird", "seen", things, 1)
     if good:
         assert CardWriter(min_facts).write(sample).startswith("Plan: the B is red legs")
@@ -59,7 +59,7 @@ def test_every_object_needs_as_many_facts_as_are_asked_for(min_facts, good):
 
 
 def test_objects_without_facts_are_named_or_refused():
-    things = (SceneObject("A", (0, 0, 9, 9), "red"), SceneObject("B", (0, 0, 9, 9), ""))
+    things = (SceneObject("A", (0, 0, 9, 9), ("red",)), SceneObject("B", (0, 0, 9, 9)))
     sample = Sample("k", b"", 9, 9, "bird", "seen", things, 0)
     assert CardWriter().write(sample).startswith("Plan: find the A among 2.")
     with pytest.raises(DataError, match="facts: B has 0, min_facts is 1"):

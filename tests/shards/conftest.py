@@ -15,8 +15,8 @@ def build(number: int, **changes) -> Sample:
     noise = random.Random(number).randbytes(64 * 48 * 3)
     Image.frombytes("RGB", (64, 48), noise).save(buffer, "JPEG", quality=90)
     objects = (
-        SceneObject("Osprey", (4, 6, 20, 30), "brown, plain"),
-        SceneObject("Merlin", (30.5, 6, 60, 40), "grey, plain"),
+        SceneObject("Osprey", (4, 6, 20, 30), ("brown", "plain")),
+        SceneObject("Merlin", (30.5, 6, 60, 40), ("grey", "plain")),
     )
     fields = {
         "key": f"k{number:04d}",

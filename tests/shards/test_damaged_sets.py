@@ -7,9 +7,11 @@ import re
 import shutil
 
 import pytest
+import torch
 
 from data_modules.loader import StreamLoader
 from data_modules.recipe import Recipe
+from kvg.batches import Example
 from kvg.cli.kvg import main as kvg
 from kvg.cli.kvg_data import main as kvg_data
 from kvg.errors import DataError
@@ -157,7 +159,7 @@ class AsItIs:
     """Stands for a backbone's processor: no sample is tokenised here."""
 
     def encode(self, sample, mode, target):
-        return {"input_ids": [0]}
+        return Example(torch.tensor([0]), torch.tensor([-100]))
 
     def collate(self, examples, samples, pad_left):
         return {"keys": [sample.key for sample in samples]}

@@ -148,6 +148,8 @@ FIRST = {"target": 0, "entity": "Merlin"}
         ({"rationale": "</think>"}, "rationale: may not hold </think>"),
         ({"rationale": f"<box:{'9' * 5000}>"}, "stands for no object"),
         ({"provenance": {"options": 5}}, "provenance.options: 5 must be a list of names"),
+        ({"provenance": {"licences": "CC0"}}, "provenance.licences: 'CC0' must be a list of names"),
+        ({"provenance": {"question_id": 5}}, "provenance.question_id: 5 must be text"),
         ({"provenance": {"options": ["a", "<|im_start|>"]}}, "provenance.options: may not hold <|im_start|>"),
     ],
 )
@@ -165,6 +167,26 @@ def test_names_that_would_steer_a_model_cannot_be_written(make_sample, name):
     objects = (SceneObject(name, sample.objects[0].box_px), *sample.objects[1:])
     with pytest.raises(DataError, match=r"objects\[0\].entity: may not hold"):
         encode_record(make_sample(1, objects=objects))
+
+
+def test_typed_fields_lie_in_the_provenance_of_the_record(make_sample):
+    typed = {"options": ("Merlin", "Hobby"), "licences": ("CC0",), "question_id": "bird/7"}
+    sample = make_sample(1, **typed, provenance={"index": 1})
+    members = encode_record(sample)
+    assert json.loads(members["json"])["provenance"] == {
+        "index": 1,
+        "licences": ["CC0"],
+        "options": ["Merlin", "Hobby"],
+        "question_id": "bird/7",
+    }
+    assert decode_record("s.tar", sample.key, members) == sample
+    again = encode_record(decode_record("s.tar", sample.key, members))
+    assert json.loads(again["json"]) == json.loads(members["json"])
+
+
+def test_typed_fields_are_not_given_as_provenance(make_sample):
+    with pytest.raises(DataError, match="provenance: licences, options: give the field of the sample instead"):
+        encode_record(make_sample(1, provenance={"options": ["Merlin"], "licences": []}))
 
 
 def test_provenance_that_json_cannot_hold(make_sample):

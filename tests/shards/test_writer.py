@@ -30,10 +30,10 @@ def test_manifest_counts_and_checksums(write_set):
 
 
 def test_licences_are_counted_and_the_code_is_named(tmp_path, make_sample):
-    told = ({"licences": ["CC0", "CC-BY", "CC0"]}, {"licences": ["CC0"]}, {"licences": []}, {})
+    licences = (("CC0", "CC-BY", "CC0"), ("CC0",), (), ())
     with ShardWriter(tmp_path / "set", 3) as writer:
-        for number, provenance in enumerate(told):
-            writer.write(make_sample(number, provenance=provenance))
+        for number, names in enumerate(licences):
+            writer.write(make_sample(number, licences=names))
     manifest = load_manifest(tmp_path / "set")
     assert manifest.counts["licences"] == {"-": 2, "CC-BY": 1, "CC0": 2}
     assert manifest.revision == revision()

@@ -18,8 +18,7 @@ from kvg.types import Box, Sample
 class Question:
     """One question of an evaluation.
 
-    A sample whose ``provenance`` holds ``options`` (a list of names, the entity among them) is a question of several
-    choices; any other asks for a box.
+    A sample with ``options`` is a question of several choices; any other asks for a box.
 
     Attributes:
         sample: the picture, its objects, and which of them is meant.
@@ -36,7 +35,7 @@ class Question:
     @property
     def options(self) -> list[str]:
         """Names to choose from; none where a box is asked for."""
-        return [str(name) for name in self.sample.provenance.get("options") or ()]
+        return list(self.sample.options)
 
     def boxes(self, where: str) -> list[Box]:
         """The boxes of all objects on the 0-1000 grid, as lines hold them.
@@ -97,7 +96,7 @@ class Question:
         record: dict[str, Any] = {
             "key": sample.key,
             "set": self.set_name,
-            "question_id": sample.provenance.get("question_id"),
+            "question_id": sample.question_id or None,
             "category": sample.category,
             "split": sample.split,
             "knowledge": sample.knowledge,
@@ -119,7 +118,7 @@ class Question:
             boxes = [list(box) for box in self.boxes(sample.key)]
             record |= {"gt_bbox": [boxes[sample.target]], "target": sample.target}
             record["objects"] = [
-                {"entity": o.entity, "box": box, **({"note": o.note} if o.note else {})}
+                {"entity": o.entity, "box": box, **({"note": o.description} if o.traits else {})}
                 for o, box in zip(sample.objects, boxes, strict=True)
             ]
         record = {name: value for name, value in record.items() if value is not None}

@@ -142,7 +142,7 @@ class _Faults(Tally):
 
 def _check_question(sample: Sample, where: str, row: int, known: dict[tuple[str, str], int]) -> bool:
     """Whether names are to be chosen from. ``known`` are the rows of names that have been met."""
-    for name, value in (("question_id", str(sample.provenance.get("question_id", ""))), ("key", sample.key)):
+    for name, value in (("question_id", sample.question_id), ("key", sample.key)):
         if value and known.setdefault((name, value), row) != row:
             remedy = f"'{value}' stands in row {known[name, value]} already; ask each question once"
             raise DataError(where, name, remedy)

@@ -134,8 +134,8 @@ def test_a_set_of_which_nothing_can_be_asked(bench):
 
 
 def test_names_to_choose_from_hold_the_right_one(tmp_path, scenes):
-    samples = [replace(s, provenance={"options": ["Merlin", s.entity]}) for s in scenes(2)]
-    for name, made in (("good", samples), ("bad", [replace(samples[0], provenance={"options": ["Merlin", "Hobby"]})])):
+    samples = [replace(s, options=("Merlin", s.entity)) for s in scenes(2)]
+    for name, made in (("good", samples), ("bad", [replace(samples[0], options=("Merlin", "Hobby"))])):
         with ShardWriter(tmp_path / name, 2) as writer:
             for sample in made:
                 writer.write(sample)
