@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from kvg.backbones.inputs import LanguageInputs
 from kvg.backbones.picture_processor import PictureProcessor
-from kvg.backbones.picture_settings import PictureSettings, parse_picture_settings
+from kvg.backbones.picture_settings import PictureSettings
 from kvg.batches import Pictures, VisualTokens
 from kvg.text.box_codec import BoxCodec
 from kvg.text.prompts import PUBLISHED, PromptFormat
@@ -72,13 +72,13 @@ class Family(ABC):
         """Changes the model in place for speed, without changing its numbers."""
 
     # -- pictures --------------------------------------------------------------------------------------------------
+    @abstractmethod
     def picture_settings(self, content: Mapping[str, Any]) -> PictureSettings:
         """The settings in a checkpoint's ``preprocessor_config.json``.
 
         Raises:
-            ConfigError: a value cannot work.
+            ConfigError: a value cannot work; its field is the name in the file.
         """
-        return parse_picture_settings(content)
 
     @abstractmethod
     def picture_processor(self, settings: PictureSettings) -> PictureProcessor:
@@ -113,6 +113,6 @@ class Family(ABC):
     def tiny_config(self, tokenizer: PreTrainedTokenizerBase) -> Any:
         """Settings of a toy model of the true architecture that fits a tokenizer; for tests (``checkpoint: tiny``)."""
 
+    @abstractmethod
     def tiny_pictures(self) -> PictureSettings:
         """Picture settings of the toy model."""
-        return PictureSettings(min_pixels=28 * 28, max_pixels=140 * 140)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import MethodType
 from typing import Any
 
@@ -13,7 +14,7 @@ from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VLDecoderLayer
 from kvg.backbones.builtin import TinySize, qwen2_vl_config
 from kvg.backbones.family import Family
 from kvg.backbones.picture_processor import PatchProcessor, PictureProcessor
-from kvg.backbones.picture_settings import PictureSettings
+from kvg.backbones.picture_settings import PictureSettings, parse_picture_settings
 from kvg.batches import Pictures, VisualTokens
 from kvg.text.box_codec import BoxCodec, RelativeCodec
 
@@ -69,6 +70,10 @@ class Qwen2VL(Family):
         """
         model.model.visual.patch_embed.forward = MethodType(_embed_patches, model.model.visual.patch_embed)
 
+    def picture_settings(self, content: Mapping[str, Any]) -> PictureSettings:
+        """See ``Family.picture_settings``."""
+        return parse_picture_settings(content)
+
     def picture_processor(self, settings: PictureSettings) -> PictureProcessor:
         """See ``Family.picture_processor``."""
         return PatchProcessor(settings)
@@ -113,6 +118,10 @@ class Qwen2VL(Family):
     def tiny_config(self, tokenizer: PreTrainedTokenizerBase) -> Any:
         """See ``Family.tiny_config``."""
         return qwen2_vl_config(tokenizer, TINY)
+
+    def tiny_pictures(self) -> PictureSettings:
+        """See ``Family.tiny_pictures``; also those of the lab's base."""
+        return PictureSettings(min_pixels=28 * 28, max_pixels=140 * 140)
 
 
 def _embed_patches(module: Any, patches: Tensor) -> Tensor:
