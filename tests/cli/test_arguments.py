@@ -54,7 +54,7 @@ def faulty(tmp_path: Path) -> Path:
         (["fit"], "model: is missing; begin with the config of a stage"),
         ([*STAGE, "-c", "TMP/trainer.yaml"], "trainer.max_stepz: unknown setting"),
         ([*STAGE, "-c", "TMP/model.yaml"], r"warmupp: unknown setting of kvg\.modules\.cot_sft\.CoTSFTModule"),
-        ([*STAGE, "-c", "TMP/backbone.yaml"], r"chekpoint: unknown setting of kvg\.backbones\.qwen2_vl"),
+        ([*STAGE, "-c", "TMP/backbone.yaml"], r"chekpoint: unknown setting of kvg\.backbones\.backbone"),
         ([*STAGE, "-c", "TMP/data.yaml"], r"trian: unknown setting of data_modules\.CoTSFTDataModule"),
         ([*STAGE, "-c", "TMP/no_class.yaml"], "model: .*kvg.modules.cot_sft.Nothing.*has no attribute 'Nothing'"),
         ([*STAGE, "--trainer.max_stepz=3"], "trainer.max_stepz: unknown setting"),
