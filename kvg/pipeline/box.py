@@ -23,9 +23,9 @@ from kvg.catalogue.boxing import (
 )
 from kvg.catalogue.entry import CATALOGUE, Entry, read_catalogue
 from kvg.catalogue.project import Project
-from kvg.catalogue.review_page import Shown, write_pages
 from kvg.errors import ConfigError
 from kvg.pipeline.grounder import BoxAnswer, Grounder, Pictures
+from kvg.report.review_page import ReviewItem, write_pages
 from kvg.work.files import atomic_write, disk_errors
 from kvg.work.job import Job
 
@@ -153,7 +153,7 @@ def write_review(project: Project) -> ReviewPages:
     all_kinds = settings.review == "all" or not of_models
     ticks = Ticks(project.out)
     ordered = by_doubt(boxed if all_kinds else of_models, settings)
-    items = [Shown(entry, iou, is_doubtful(entry, iou, settings), entry in ticks) for entry, iou in ordered]
+    items = [ReviewItem(entry, iou, is_doubtful(entry, iou, settings), entry in ticks) for entry, iou in ordered]
     pages, num_lost = write_pages(
         project.out, items, lambda entry: open_on_white(sources, entry, project.scan.max_pixels)
     )

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from markupsafe import Markup, escape
+
 from kvg.evaluation.diagnostics.pointing import answered_object
-from kvg.evaluation.diagnostics.reasoning import Reasoning, rationale_of, reasoning
+from kvg.evaluation.diagnostics.reasoning import rationale_of, reasoning
 from kvg.evaluation.diagnostics.recall import Recall, recall
 from kvg.evaluation.records.prediction import Case
 from kvg.report.gallery import Asked
 from kvg.report.naming import Look
 from kvg.report.pictures import Picture
+from kvg.report.render import render
 from kvg.text.box_codec import GRID
 from kvg.text.completion import parse_completion
 from kvg.text.prompts import LETTERS
@@ -35,9 +37,60 @@ class Drawn:
     repeats: bool = False
 
 
+@dataclass(frozen=True)
+class Rect:
+    """A box on the 0-1000 grid of the picture. ``run`` is None unless it is an answer."""
+
+    kind: str
+    x: str
+    y: str
+    width: str
+    height: str
+    title: str = ""
+    run: str | None = None
+    style: str = ""
+
+    @classmethod
+    def of(cls, box: Box, kind: str, title: str, run: str | None = None, style: str = "") -> Rect:
+        """The rectangle of a box whose corners may come in any order."""
+        x1, y1, x2, y2 = min(box[0], box[2]), min(box[1], box[3]), max(box[0], box[2]), max(box[1], box[3])
+        return cls(kind, f"{x1:g}", f"{y1:g}", f"{x2 - x1:g}", f"{y2 - y1:g}", title, run, style)
+
+
+@dataclass(frozen=True)
+class AnswerView:
+    """The answer of a run as the card shows it.
+
+    Attributes:
+        look: of the run.
+        verdict: ``right`` or ``wrong``.
+        reasoning: ``right``, ``wrong``, ``unclear``, or ``none`` where there is no rationale.
+        outcome: of the answer in words.
+        long: whether it gets a wider column.
+        description: first turn of the prompt mode ``describe``; '' for none.
+        options: names to choose from, each with whether it is right.
+        rationale: '' for none.
+        text: the answer.
+        recalled: what the rationale recalled of the entity's card; None outside of the lab.
+        words: words of the card, each with whether it was recalled.
+    """
+
+    look: Look
+    verdict: str
+    reasoning: str
+    outcome: str
+    long: bool
+    description: Markup
+    options: Sequence[tuple[str, bool]]
+    rationale: Markup
+    text: Markup
+    recalled: Recall | None
+    words: Sequence[tuple[str, bool]]
+
+
 def case_card(
     question: Asked, looks: Mapping[str, Look], drawn: Drawn | None = None, several_sets: bool = False
-) -> str:
+) -> Markup:
     """The card.
 
     Args:
@@ -47,49 +100,32 @@ def case_card(
         several_sets: whether the name of the set tells anything.
     """
     case = question.case
-    facts = " · ".join(filter(None, (case.category, case.split, case.knowledge, case.set if several_sets else "")))
-    said = "".join(_said(answer, looks[run]) for run, answer in question.answers.items())
-    told = {"category": case.category, "split": case.split, "knowledge": case.knowledge, "set": case.set}
-    data = "".join(f' data-{name}="{html.escape(value)}"' for name, value in told.items())
-    ask = "Which" if case.is_choice else "Find"
-    name = f"{case.category or 'one'} is it? " if case.is_choice else ""
-    return (
-        f"<article class=card{data}>{_picture(question, looks, drawn)}<div class=told><header>"
-        f"<span class=soft>{ask} {html.escape(name)}</span><b class=entity>{html.escape(case.entity or case.key)}</b>"
-        f'<span class="soft facts" title="{html.escape(case.id)}">{html.escape(facts)}</span></header>'
-        f"<div class=answers>{said}</div></div></article>"
+    return render(
+        "card.jinja",
+        case=case,
+        data={"category": case.category, "split": case.split, "knowledge": case.knowledge, "set": case.set},
+        facts=" · ".join(filter(None, (case.category, case.split, case.knowledge, case.set if several_sets else ""))),
+        picture=drawn.picture if drawn else None,
+        repeats=bool(drawn and drawn.repeats),
+        grid=GRID,
+        boxes=_boxes(question, looks),
+        answers=[_answer(answer, looks[run]) for run, answer in question.answers.items()],
     )
 
 
-def _picture(question: Asked, looks: Mapping[str, Look], drawn: Drawn | None) -> str:
-    if drawn is None:
-        return ""
-    picture = drawn.picture
-    if not picture.uri:
-        return "<div class='picture lost'>this picture cannot be opened</div>"
-    case = question.case
-    name = html.escape(f"picture with {case.entity}" if case.entity else "picture")
-    source = f'data-same="p{picture.mark}"' if drawn.repeats else f'id="p{picture.mark}" src="{picture.uri}"'
-    kind = " class=drawn" if picture.is_drawn else ""
-    return (
-        f'<div class=picture><img{kind} {source} width="{picture.width}" height="{picture.height}" alt="{name}">'
-        f'<svg viewBox="0 0 {GRID} {GRID}" preserveAspectRatio="none" role="img" aria-label="boxes">'
-        f"{_boxes(question, looks)}</svg></div>"
-    )
-
-
-def _boxes(question: Asked, looks: Mapping[str, Look]) -> str:
+def _boxes(question: Asked, looks: Mapping[str, Look]) -> list[Rect]:
     """Other objects first and the truth over them; each run's answer over that, in a dash of its own colour.
 
     Dashes of several runs are shifted against each other, so that equal boxes can all be seen.
     """
     case = question.case
     boxes = [
-        _rect(thing.box, "other", thing.entity or "another object")
-        for n, thing in enumerate(case.objects)
+        Rect.of(item.box, "other", item.entity or "another object")
+        for n, item in enumerate(case.objects)
         if n != case.target and not case.is_choice
     ]
-    boxes += [_rect(box, "halo", "") + _rect(box, "truth", f"truth: {case.entity}") for box in case.truth]
+    for box in case.truth:
+        boxes += [Rect.of(box, "halo", ""), Rect.of(box, "truth", f"truth: {case.entity}")]
     several = len(looks) > 1
     dash, gap = _DASH
     for number, (run, look) in enumerate(looks.items()):
@@ -100,30 +136,34 @@ def _boxes(question: Asked, looks: Mapping[str, Look]) -> str:
         between = gap if not several else (dash + gap) * (len(looks) - 1) // 2 + gap
         style = f"stroke:{colour};stroke-dasharray:{dash} {between};stroke-dashoffset:{-number * (dash + gap) // 2}"
         title = f"answer of {look.title}: IoU {answer.iou:.2f}" if several else f"answer: IoU {answer.iou:.2f}"
-        boxes.append(_rect(answer.box, "answer", title, f' data-run="{html.escape(run)}" style="{style}"'))
-    return "".join(boxes)
+        boxes.append(Rect.of(answer.box, "answer", title, run, style))
+    return boxes
 
 
-def _rect(box: Box, kind: str, title: str, more: str = "") -> str:
-    x1, y1, x2, y2 = min(box[0], box[2]), min(box[1], box[3]), max(box[0], box[2]), max(box[1], box[3])
-    shape = f'x="{x1:g}" y="{y1:g}" width="{x2 - x1:g}" height="{y2 - y1:g}"'
-    inner = f"<title>{html.escape(title)}</title>" if title else ""
-    return f'<rect class="{kind}" {shape}{more}>{inner}</rect>'
-
-
-def _said(case: Case, look: Look) -> str:
-    """What a run said, with its verdict and that on its reasoning."""
+def _answer(case: Case, look: Look) -> AnswerView:
     judged = reasoning(case)
-    verdict = judged.verdict if judged else None
-    thought = "none" if judged is None else {True: "right", False: "wrong", None: "unclear"}[verdict]
-    mark, kind = ("✓", "right") if case.correct else ("✗", "wrong")
-    width = " long" if len(case.answer) > _SHORT else ""
-    return (
-        f'<section class="said{width}" data-run="{html.escape(look.name)}" data-verdict={kind} '
-        f"data-reasoning={thought}>"
-        f"<h4><span class=run><i style='background:{look.colour}'></i>{html.escape(look.title)}</span>"
-        f"<span class='verdict {kind}'>{mark} {html.escape(_outcome(case))}</span></h4>"
-        f"{_text(case)}{_judged(case, judged)}</section>"
+    rationale, text = rationale_of(case), case.answer
+    if rationale:
+        parsed = parse_completion(case.answer)
+        text = parsed.answer if parsed.rationale else case.answer.split(rationale, 1)[-1]
+    options: Sequence[str] = case.facts["options"] if case.is_choice else ()
+    recalled = recall(case) if judged else None
+    words: list[tuple[str, bool]] = []
+    if recalled:
+        answered = recalled.said.split(", ")
+        words = [(w, i < len(answered) and answered[i] == w) for i, w in enumerate(recalled.true.split(", "))]
+    return AnswerView(
+        look=look,
+        verdict="right" if case.correct else "wrong",
+        reasoning="none" if judged is None else {True: "right", False: "wrong", None: "unclear"}[judged.verdict],
+        outcome=_outcome(case),
+        long=len(case.answer) > _SHORT,
+        description=_marked(str(case.facts.get("description") or "")),
+        options=[(name, n == case.facts["right"]) for n, name in enumerate(options)],
+        rationale=_marked(rationale or ""),
+        text=_marked(text.strip()),
+        recalled=recalled,
+        words=words,
     )
 
 
@@ -139,52 +179,8 @@ def _outcome(case: Case) -> str:
     return f"took {case.objects[taken].entity}"
 
 
-def _text(case: Case) -> str:
-    """The rationale and the answer."""
-    rationale, said = rationale_of(case), case.answer
-    parts = []
-    if description := str(case.facts.get("description") or ""):
-        parts.append(f"<p><em>Description:</em> {_marked(description)}</p>")
-    if case.is_choice:
-        options = "".join(
-            f"<li{' class=right' if n == case.facts['right'] else ''}>{html.escape(name)}</li>"
-            for n, name in enumerate(case.facts["options"])
-        )
-        parts.append(f"<ol class=options>{options}</ol>")
-    if rationale:
-        parsed = parse_completion(case.answer)
-        said = parsed.answer if parsed.rationale else case.answer.split(rationale, 1)[-1]
-        parts.append(f"<p>{_marked(rationale)}</p>")
-    parts.append(f"<p><em>Answer:</em> {_marked(said.strip()) or 'none'}</p>")
-    return f"<div class=text tabindex=0>{''.join(parts)}</div>"
-
-
-def _judged(case: Case, judged: Reasoning | None) -> str:
-    if judged is None:
-        return ""
-    recalled = recall(case)
-    if recalled:
-        return _recalled(recalled)
-    if judged.right is None:
-        return "<p class='judged soft'>? reasoning: cannot be told what it points at</p>"
-    if judged.right:
-        return "<p class=judged><span class=right>✓ reasoning</span> points at the right object</p>"
-    return "<p class=judged><span class=wrong>✗ reasoning</span> points at another object</p>"
-
-
-def _recalled(recalled: Recall) -> str:
-    if recalled.right:
-        return "<p class=judged><span class=right>✓ card recalled</span></p>"
-    said, true = recalled.said.split(", "), recalled.true.split(", ")
-    marked: Sequence[str] = [
-        html.escape(word) if i < len(said) and said[i] == word else f"<s>{html.escape(word)}</s>"
-        for i, word in enumerate(true)
-    ]
-    return f"<p class=judged><span class=wrong>✗ card not recalled.</span> It is {', '.join(marked)}.</p>"
-
-
-def _marked(text: str) -> str:
+def _marked(text: str) -> Markup:
     """Escaped, with boxes and the names of the four parts set apart."""
     text = text if len(text) <= _LONGEST else text[:_LONGEST] + " …"
-    escaped = _SPECIAL.sub(r"<code>\1</code>", html.escape(text))
-    return _PART.sub(r"<em>\1:</em>", escaped)
+    escaped = _SPECIAL.sub(r"<code>\1</code>", str(escape(text)))
+    return Markup(_PART.sub(r"<em>\1:</em>", escaped))

@@ -7,12 +7,13 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from markupsafe import Markup
+
 from kvg.evaluation.figures.estimate import Estimate, said
 from kvg.report.curves import Curve, smooth
 from kvg.report.naming import Look
 
 _Scale = Callable[[float], float]  # from a value to a place in the picture
-_SVG = '<svg class="chart" viewBox="0 0 {:g} {:g}" role="img" aria-label="{}">{}</svg>'
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,13 @@ class Line:
     band: Sequence[tuple[float, float]] = ()
 
 
-def bar_chart(groups: Sequence[Group], looks: Mapping[str, Look]) -> str:
+def _svg(width: float, height: float, label: str, content: str) -> Markup:
+    return Markup(
+        f'<svg class="chart" viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{label}">{content}</svg>'
+    )
+
+
+def bar_chart(groups: Sequence[Group], looks: Mapping[str, Look]) -> Markup:
     """Accuracy by group, a bar a run, with whiskers for the interval; '' where there is nothing to compare.
 
     Args:
@@ -43,7 +50,7 @@ def bar_chart(groups: Sequence[Group], looks: Mapping[str, Look]) -> str:
     """
     groups = [group for group in groups if group.values]
     if sum(len(group.values) for group in groups) < 2:
-        return ""
+        return Markup("")
     width, height, left, bottom, top = 760.0, 300.0, 40.0, 40.0, 16.0
     span = (width - left) / len(groups)
     bar = min(34.0, span * 0.8 / len(looks))
@@ -62,7 +69,7 @@ def bar_chart(groups: Sequence[Group], looks: Mapping[str, Look]) -> str:
             f'<text x="{middle:.1f}" y="{height - 20:.1f}" class="mid strong">{html.escape(group.name)}</text>'
         )
         parts.append(f'<text x="{middle:.1f}" y="{height - 4:.1f}" class="mid soft">{html.escape(group.below)}</text>')
-    return _SVG.format(width, height, "Percent right by group and run, with 95% intervals", "".join(parts))
+    return _svg(width, height, "Percent right by group and run, with 95% intervals", "".join(parts))
 
 
 def _bar(group: Group, look: Look, x: float, width: float, y: _Scale) -> str:
@@ -80,7 +87,7 @@ def _bar(group: Group, look: Look, x: float, width: float, y: _Scale) -> str:
     )
 
 
-def dot_chart(groups: Sequence[Group], looks: Mapping[str, Look]) -> str:
+def dot_chart(groups: Sequence[Group], looks: Mapping[str, Look]) -> Markup:
     """Accuracy by group, from left to right; a dot a run, with its interval; '' without any value.
 
     Args:
@@ -89,7 +96,7 @@ def dot_chart(groups: Sequence[Group], looks: Mapping[str, Look]) -> str:
     """
     groups = [group for group in groups if group.values]
     if not groups:
-        return ""
+        return Markup("")
     line = 11.0 if len(looks) > 1 else 18.0
     block = line * len(looks) + 10
     width, left, top, bottom = 760.0, 150.0, 8.0, 22.0
@@ -119,7 +126,7 @@ def dot_chart(groups: Sequence[Group], looks: Mapping[str, Look]) -> str:
                 f'H{x(value["high"]):.1f}" stroke-width="2" opacity=".55"/>'
                 f'<circle cx="{x(value["value"]):.1f}" cy="{y:.1f}" r="4" stroke="none"/></g>'
             )
-    return _SVG.format(width, height, "Percent right by category and run, with 95% intervals", "".join(parts))
+    return _svg(width, height, "Percent right by category and run, with 95% intervals", "".join(parts))
 
 
 def _tip(group: Group, look: Look) -> str:
@@ -128,7 +135,7 @@ def _tip(group: Group, look: Look) -> str:
     return html.escape(f"{look.title}, {name}: {said(value)}, n = {value['n']}")
 
 
-def line_chart(title: str, lines: Sequence[Line], share: bool = False, smoothed: bool = True) -> str:
+def line_chart(title: str, lines: Sequence[Line], share: bool = False, smoothed: bool = True) -> Markup:
     """Curves: the running mean in full colour, the single values pale behind it.
 
     Args:
@@ -140,7 +147,7 @@ def line_chart(title: str, lines: Sequence[Line], share: bool = False, smoothed:
     width, height, left, bottom, top = 360.0, 220.0, 44.0, 24.0, 12.0
     values = [v for line in lines for _, v in line.curve if math.isfinite(v)]
     if not values:
-        return ""
+        return Markup("")
     low, high = (0.0, 1.0) if share else (min([0.0, *values]), max([0.0, *values]))
     ticks = nice_ticks(low, high)
     low, high = min(low, ticks[0]), max(high, ticks[-1])
@@ -170,8 +177,10 @@ def line_chart(title: str, lines: Sequence[Line], share: bool = False, smoothed:
             parts.append(f"{dot}<title>{tip}</title></circle>")
     key = "".join(f'<span><i style="background:{line.colour}"></i>{html.escape(line.name)}</span>' for line in lines)
     label = html.escape(title)
-    drawn = _SVG.format(width, height, label, "".join(parts))
-    return f"<figure class=curve><figcaption><b>{label}</b><span class=key>{key}</span></figcaption>{drawn}</figure>"
+    drawn = _svg(width, height, label, "".join(parts))
+    return Markup(
+        f"<figure class=curve><figcaption><b>{label}</b><span class=key>{key}</span></figcaption>{drawn}</figure>"
+    )
 
 
 def _band(line: Line, x: _Scale, y: _Scale) -> str:

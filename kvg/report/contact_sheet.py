@@ -7,20 +7,21 @@ round, by style alone: the page runs no script.
 from __future__ import annotations
 
 import base64
-import html
 import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 
+from markupsafe import Markup, escape
+
+from kvg.report.render import render_page
 from kvg.report.set_figures import COLUMNS
 from kvg.shards.schema import full_provenance, image_extension
 from kvg.types import Sample
 
 # Dark enough for white numbers, and told apart by most colour-blind people where they are neighbours.
 COLOURS = ("#1f6fb4", "#c2540a", "#18794e", "#8b3fa8", "#a8871c", "#0f7c8a", "#b8326f", "#5b6470")
-_PLACEHOLDER = re.compile(r"&lt;box:(\d+)&gt;")
+_PLACEHOLDER = re.compile(r"<box:(\d+)>")
 _PART = re.compile(r"\b(Plan|Look|Compare|Conclusion):")
 _SMALL = 320  # pixels of the longer side; below, a picture is shown with its pixels
 
@@ -44,21 +45,66 @@ class Sheet:
     samples: Sequence[Sample]
 
 
+@dataclass(frozen=True)
+class BoxView:
+    """A numbered box on the picture of a card, in pixels of the picture."""
+
+    number: int
+    entity: str
+    colour: str
+    is_target: bool
+    x: str
+    y: str
+    width: str
+    height: str
+    stroke: float
+    plate_y: float
+    plate_width: float
+    plate_height: float
+    text_x: float
+    text_y: float
+    font_size: float
+
+
+@dataclass(frozen=True)
+class CardView:
+    """A sample as the page shows it.
+
+    Attributes:
+        sample: all of it.
+        uri: its picture.
+        is_small: whether its pixels are to be seen.
+        boxes: of all objects.
+        tags: below the question, each with its CSS class.
+        rationale: pieces of text, each with the box that follows it; empty for none.
+        origin: key and provenance, by name.
+    """
+
+    sample: Sample
+    uri: str
+    is_small: bool
+    boxes: Sequence[BoxView]
+    tags: Sequence[tuple[str, str]]
+    rationale: Sequence[tuple[Markup, BoxView | None]]
+    origin: Sequence[tuple[str, str]]
+
+    @property
+    def drawn(self) -> list[BoxView]:
+        """The boxes in the order of drawing: the target comes last, so that none lies over it."""
+        return sorted(self.boxes, key=lambda box: box.is_target)
+
+
 def contact_sheet(sheet: Sheet) -> str:
     """The whole page."""
-    style = "".join(
-        (resources.files("kvg.report") / name).read_text("utf-8") for name in ("style.css", "contact_sheet.css")
-    )
     most = max((len(sample.objects) for sample in sheet.samples), default=0)
-    title = html.escape(sheet.title)
-    facts = "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>" for name, text in sheet.facts.items())
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{title}</title><style>{style}{_pairs(most)}</style></head><body>"
-        f"<header><h1>{title}</h1><p class=soft>{html.escape(sheet.lead)}</p></header>"
-        f"{_table(sheet.rows)}<dl class=facts>{facts}</dl>"
-        f"<main class=gallery>{''.join(_card(sample) for sample in sheet.samples)}</main></body></html>\n"
+    return render_page(
+        "contact_sheet.jinja",
+        sheet.title,
+        ("style.css", "contact_sheet.css"),
+        style=_pairs(most),
+        sheet=sheet,
+        columns=COLUMNS,
+        cards=[_card(sample) for sample in sheet.samples],
     )
 
 
@@ -72,98 +118,62 @@ def _pairs(most: int) -> str:
     return rules
 
 
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{name}</th>" for name in COLUMNS)
-    body = ""
-    for row in rows:
-        kind = " class=sum" if row[0] == "all" and not row[1] else ""
-        body += f"<tr{kind}>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
-    return (
-        "<div class='framed wide'><table class='dense figures'>"
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
-
-
-def _card(sample: Sample) -> str:
-    tags = [sample.category, sample.split, sample.knowledge, f"{sample.width}×{sample.height}"]
-    kinds = ("", "", sample.knowledge, "")
-    shown = "".join(
-        f"<span class='{kind}'>{html.escape(tag)}</span>" for tag, kind in zip(tags, kinds, strict=True) if tag
-    )
-    names = ""
-    for n, thing in enumerate(sample.objects):
-        kind = " class=asked" if n == sample.target else ""
-        names += f"<li{kind}>{_chip(n, sample)} {html.escape(thing.entity or 'not named')}</li>"
-    asked = f"<span class=soft>Find and give the bounding box of</span> <b>{html.escape(sample.entity)}</b>"
-    return (
-        f"<figure class=case>{_picture(sample)}<figcaption>"
-        f"<p class=ask>{asked}</p><div class=tags>{shown}</div><ol class=names>{names}</ol>"
-        f"{_rationale(sample)}{_origin(sample)}</figcaption></figure>"
-    )
-
-
-def _colour(number: int) -> str:
-    return COLOURS[number % len(COLOURS)]
-
-
-def _chip(number: int, sample: Sample) -> str:
-    kind = "chip asked" if number == sample.target else "chip"
-    return f"<span class='{kind}' data-n='{number + 1}' tabindex=0 style='--c:{_colour(number)}'>{number + 1}</span>"
-
-
-def _picture(sample: Sample) -> str:
+def _card(sample: Sample) -> CardView:
     kind = {"jpg": "jpeg", "png": "png"}[image_extension(sample.image)]
-    data = base64.b64encode(sample.image).decode()
-    small = " class=small" if max(sample.width, sample.height) < _SMALL else ""
-    # The box asked for comes last, so that none lies over it.
-    order = sorted(range(len(sample.objects)), key=lambda n: n == sample.target)
-    return (
-        f'<svg viewBox="0 0 {sample.width} {sample.height}" role="img" aria-label="{html.escape(sample.entity)}">'
-        f'<image{small} width="{sample.width}" height="{sample.height}" href="data:image/{kind};base64,{data}"/>'
-        f"{''.join(_box(n, sample) for n in order)}</svg>"
+    boxes = [_box(number, sample) for number in range(len(sample.objects))]
+    size = f"{sample.width}×{sample.height}"
+    return CardView(
+        sample=sample,
+        uri=f"data:image/{kind};base64,{base64.b64encode(sample.image).decode()}",
+        is_small=max(sample.width, sample.height) < _SMALL,
+        boxes=boxes,
+        tags=[(sample.category, ""), (sample.split, ""), (sample.knowledge, sample.knowledge), (size, "")],
+        rationale=_rationale(sample, boxes),
+        origin=[("key", sample.key), *((n, _plain(value)) for n, value in sorted(full_provenance(sample).items()))],
     )
 
 
-def _box(number: int, sample: Sample) -> str:
+def _box(number: int, sample: Sample) -> BoxView:
     x1, y1, x2, y2 = sample.objects[number].box_px
     unit = max(sample.width, sample.height) / 200  # a card is about 330 pixels wide
-    asked = number == sample.target
-    width = unit * (1.9 if asked else 1.0)
-    shape = f'x="{x1:g}" y="{y1:g}" width="{x2 - x1:g}" height="{y2 - y1:g}"'
-    plate_width, plate_height = unit * (16 if asked else 8.5), unit * 10.5
+    is_target = number == sample.target
+    plate_width, plate_height = unit * (16 if is_target else 8.5), unit * 10.5
     top = y1 - plate_height if y1 >= plate_height else y1  # over the box, where there is room for it
-    label = f"{number + 1} ★" if asked else str(number + 1)
-    name = html.escape(f"{number + 1} {sample.objects[number].entity}")
-    return (
-        f"<g class='box{' asked' if asked else ''}' data-n='{number + 1}' style='--c:{_colour(number)}'>"
-        f"<title>{name}</title>"
-        f'<rect class="halo" {shape} fill="none" stroke-width="{width * 2:.2f}"/>'
-        f'<rect class="line" {shape} stroke-width="{width:.2f}"/>'
-        f'<rect class="plate" x="{x1:g}" y="{top:.2f}" width="{plate_width:.2f}" height="{plate_height:.2f}"/>'
-        f'<text x="{x1 + plate_width / 2:.2f}" y="{top + plate_height * 0.76:.2f}" font-size="{unit * 8:.2f}" '
-        f'text-anchor="middle">{label}</text></g>'
+    return BoxView(
+        number=number + 1,
+        entity=sample.objects[number].entity,
+        colour=COLOURS[number % len(COLOURS)],
+        is_target=is_target,
+        x=f"{x1:g}",
+        y=f"{y1:g}",
+        width=f"{x2 - x1:g}",
+        height=f"{y2 - y1:g}",
+        stroke=unit * (1.9 if is_target else 1.0),
+        plate_y=top,
+        plate_width=plate_width,
+        plate_height=plate_height,
+        text_x=x1 + plate_width / 2,
+        text_y=top + plate_height * 0.76,
+        font_size=unit * 8,
     )
 
 
-def _rationale(sample: Sample) -> str:
+def _rationale(sample: Sample, boxes: Sequence[BoxView]) -> list[tuple[Markup, BoxView | None]]:
+    """Pieces of the rationale, each with the box that its placeholder stands for."""
     if not sample.rationale:
-        return "<p class='said none'>no rationale</p>"
+        return []
+    pieces: list[tuple[Markup, BoxView | None]] = []
+    start = 0
+    for match in _PLACEHOLDER.finditer(sample.rationale):
+        if int(match[1]) < len(boxes):
+            pieces.append((_marked(sample.rationale[start : match.start()]), boxes[int(match[1])]))
+            start = match.end()
+    return [*pieces, (_marked(sample.rationale[start:]), None)]
 
-    def chip(match: re.Match[str]) -> str:
-        number = int(match[1])
-        return _chip(number, sample) if number < len(sample.objects) else match[0]
 
-    text = _PART.sub(r"<em>\1:</em>", html.escape(sample.rationale))
-    return f"<p class=said>{_PLACEHOLDER.sub(chip, text)}</p>"
-
-
-def _origin(sample: Sample) -> str:
-    told = {"key": sample.key, **dict(sorted(full_provenance(sample).items()))}
-    rows = "".join(
-        f"<tr><td>{html.escape(str(name))}</td><td>{html.escape(_plain(value))}</td></tr>"
-        for name, value in told.items()
-    )
-    return f"<details><summary>{html.escape(sample.key)}</summary><table>{rows}</table></details>"
+def _marked(text: str) -> Markup:
+    """Escaped, with the names of the four parts set apart."""
+    return Markup(_PART.sub(r"<em>\1:</em>", str(escape(text))))
 
 
 def _plain(value: object) -> str:

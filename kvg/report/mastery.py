@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import html
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
+
+from markupsafe import Markup
 
 from kvg.benchmark import LEVEL_BOUNDS, level_of
 from kvg.catalogue.questions import chance_of
+from kvg.report.render import render, render_page
 
 PUBLISHED_SHARES = (0.0118, 0.1140, 0.2136, 0.4679, 0.1927)  # of the paper's entities by level (v3), best known first
 CONFIDENCE = 0.95
 BINS = 20
+_LEVEL_HEADS = ("level", "from", "entities", "share", "published share")
+_CATEGORY_HEADS = ("category", "entities", "mean accuracy", "guessing", "above guessing")
+_ENTITY_HEADS = (
+    "entity", "category", "pictures", "questions", "right", "no option", "accuracy", "level", "above guessing"
+)  # fmt: skip
 
 
 @dataclass
@@ -96,39 +102,32 @@ def guessing(scores: Sequence[EntityScore]) -> list[tuple[float, int, str]]:
 
 
 def mastery_page(scores: Sequence[EntityScore], title: str) -> str:
-    """A page without anything outside of it.
+    """A page that needs no other file.
 
     Args:
         scores: at least one.
-        title: what was asked.
+        title: of the page.
     """
-    style = (resources.files("kvg.report") / "style.css").read_text("utf-8")
-    above = sum(score.chance <= 1 - CONFIDENCE for score in scores)
-    guess, _, landing = guessing(scores)[0]
-    lead = (
-        "Each entity is asked for in questions of several choices about its pictures; the other names are of the same "
-        f"category. Guessing gets {guess:.0%} right, which is the level <em>{landing}</em>. "
-        f"{above} of {len(scores)} entities are above guessing (exact binomial test, {CONFIDENCE:.0%}; one in twenty "
-        "would be by luck alone). Questions about the same picture are not independent of each other: where an entity "
-        "has few pictures the test says more than it knows."
-    )
-    parts = [
-        f"<header><h1>{html.escape(title)}</h1><p class=soft>{lead}</p></header>",
-        "<h2>Accuracy</h2><p class=note>Entities by the share of questions that were answered rightly. Dashed: "
-        "guessing; where some entities have fewer options, with their number. Below: where levels begin.</p>"
-        f"<div class=framed>{histogram(scores)}</div>",
-        _levels(scores),
-        _categories(scores),
-        _entities(scores),
-    ]
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{style}</style></head><body>{''.join(parts)}</body></html>\n"
+    guess, _, level = guessing(scores)[0]
+    return render_page(
+        "mastery.jinja",
+        title,
+        ("style.css",),
+        guess=f"{guess:.0%}",
+        level=level,
+        above=sum(score.chance <= 1 - CONFIDENCE for score in scores),
+        num=len(scores),
+        confidence=f"{CONFIDENCE:.0%}",
+        histogram=histogram(scores),
+        tables=[
+            ("Levels", render("plain_table.jinja", heads=_LEVEL_HEADS, rows=_levels(scores))),
+            ("Categories", render("plain_table.jinja", heads=_CATEGORY_HEADS, rows=_categories(scores))),
+            ("Entities", render("plain_table.jinja", heads=_ENTITY_HEADS, rows=_entities(scores))),
+        ],
     )
 
 
-def histogram(scores: Sequence[EntityScore]) -> str:
+def histogram(scores: Sequence[EntityScore]) -> Markup:
     """Entities by accuracy, with the guessing level drawn in, as inline SVG."""
     width, height, left, top, bottom = 760.0, 300.0, 48.0, 34.0, 62.0
     counts = Counter(min(BINS - 1, int(score.accuracy * BINS + 1e-9)) for score in scores)
@@ -165,33 +164,31 @@ def histogram(scores: Sequence[EntityScore]) -> str:
             f'stroke-dasharray="5 4"/><text x="{place:.1f}" y="{top - 17:.1f}" class="mid strong">{said}</text>'
         )
     label = "Entities by accuracy, with the share that guessing gets right"
-    return (
+    return Markup(
         f'<svg class="chart" viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
     )
 
 
-def _levels(scores: Sequence[EntityScore]) -> str:
-    rows = [
+def _levels(scores: Sequence[EntityScore]) -> list[list[object]]:
+    return [
         [row["level"], f"{row['from']:.0%}", row["entities"], f"{row['share']:.1%}", f"{row['published']:.1%}"]
         for row in level_rows(scores)
     ]
-    heads = ("level", "from", "entities", "share", "published share")
-    return f"<h2>Levels</h2>{_table(heads, rows)}"
 
 
-def _categories(scores: Sequence[EntityScore]) -> str:
-    rows = []
+def _categories(scores: Sequence[EntityScore]) -> list[list[object]]:
+    rows: list[list[object]] = []
     for category in sorted({score.category for score in scores}):
         own = [score for score in scores if score.category == category]
         above = sum(score.chance <= 1 - CONFIDENCE for score in own)
         mean = sum(score.accuracy for score in own) / len(own)
         rows.append([category, len(own), f"{mean:.1%}", f"{own[0].guess:.0%}", above])
-    return f"<h2>Categories</h2>{_table(('category', 'entities', 'mean accuracy', 'guessing', 'above guessing'), rows)}"
+    return rows
 
 
-def _entities(scores: Sequence[EntityScore]) -> str:
+def _entities(scores: Sequence[EntityScore]) -> list[list[object]]:
     ordered = sorted(scores, key=lambda score: (score.category, -score.accuracy, score.entity))
-    rows = [
+    return [
         [
             *(score.entity, score.category, score.pictures, score.num, score.right),
             *(score.unparsed + score.unanswered or "", f"{score.accuracy:.0%}", score.level),
@@ -199,15 +196,3 @@ def _entities(scores: Sequence[EntityScore]) -> str:
         ]
         for score in ordered
     ]
-    heads = (
-        "entity", "category", "pictures", "questions", "right", "no option", "accuracy", "level", "above guessing"
-    )  # fmt: skip
-    return f"<h2>Entities</h2>{_table(heads, rows)}"
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    head = "".join(f"<th>{name}</th>" for name in heads)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
-    return (
-        f'<div class="framed wide"><table class=dense><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-    )

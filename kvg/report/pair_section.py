@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from kvg.evaluation.comparison.matching import ALL, BOTH, MEAN
@@ -35,16 +35,35 @@ _HEADINGS: Final = {
 }
 
 
-def finding_cards(pairs: Sequence[PairResult], runs: Mapping[str, RunResults], looks: Looks) -> str:
+@dataclass(frozen=True)
+class Finding:
+    """A card of the page's head.
+
+    Attributes:
+        value: the figure.
+        unit: of it.
+        interval: of it.
+        texts: what it is, a line each.
+        kind: ``up``, ``down``, ``even``; '' for a share.
+    """
+
+    value: str
+    unit: str
+    interval: str
+    texts: Sequence[str]
+    kind: str = ""
+
+
+def findings_of(pairs: Sequence[PairResult], runs: Mapping[str, RunResults], looks: Looks) -> list[Finding]:
     """Cards for the page's head: what each pair differs by, or how often a single run is right."""
-    cards = []
+    cards = list[Finding]()
     for pair in pairs:
         row, question = _asked_first(pair, looks)
         if row is not None:
             cards.append(_difference_card(row, question))
     if not cards and len(runs) == 1:
         cards = [_share_card(name, estimate) for name, estimate in _main_shares(next(iter(runs.values())))]
-    return f"<div class=findings>{''.join(cards)}</div>" if cards else ""
+    return cards
 
 
 def pair_section(pairs: Sequence[PairResult], notes: Sequence[str], looks: Looks) -> Section | None:
@@ -138,19 +157,15 @@ def _asked_first(pair: PairResult, looks: Looks) -> tuple[Difference | None, str
     return difference_of(pair), f"{_title(pair, looks)}, all cases"
 
 
-def _difference_card(row: Difference, question: str) -> str:
+def _difference_card(row: Difference, question: str) -> Finding:
     cell = change(row["difference"], row["significant"])
     kind = {"good": "up", "bad": "down"}.get(cell.kind, "even")
     seen = row["detectable"]
-    told = f"{p_value(row['p_holm'])}, n = {row['n']}"
+    text = f"{p_value(row['p_holm'])}, n = {row['n']}"
     if not row["significant"]:
         could = "no difference" if seen is None else f"{percent(seen)} points"
-        told = f"no more than luck does ({told}); {could} could have been seen"
-    interval = f"{cell.small}"
-    return (
-        f"<div class=finding><b class={kind}>{cell.text} <small>points ({interval})</small></b>"
-        f"<span>{html.escape(question)}</span><span>{html.escape(told)}</span></div>"
-    )
+        text = f"no more than luck does ({text}); {could} could have been seen"
+    return Finding(cell.text, "points", cell.small, [question, text], kind)
 
 
 def _main_shares(results: RunResults) -> list[tuple[str, Estimate]]:
@@ -167,9 +182,6 @@ def _main_shares(results: RunResults) -> list[tuple[str, Estimate]]:
     return found
 
 
-def _share_card(name: str, estimate: Estimate) -> str:
+def _share_card(name: str, estimate: Estimate) -> Finding:
     interval = f"{percent(estimate['low'])} to {percent(estimate['high'])}"
-    return (
-        f"<div class=finding><b>{percent(estimate['value'])} <small>% ({interval})</small></b>"
-        f"<span>{html.escape(name)}, n = {estimate['n']}</span></div>"
-    )
+    return Finding(percent(estimate["value"]), "%", interval, [f"{name}, n = {estimate['n']}"])

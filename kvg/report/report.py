@@ -16,7 +16,7 @@ from kvg.report.gallery_page import Gallery
 from kvg.report.markdown import markdown
 from kvg.report.naming import Look, looks
 from kvg.report.page import Contents, page
-from kvg.report.pair_section import finding_cards, pair_section
+from kvg.report.pair_section import findings_of, pair_section
 from kvg.report.pairs import Pair, PairResult, compare_pairs
 from kvg.report.pictures import read_pictures
 from kvg.report.results import RunResults, Told, drawn_curves, entities_without_level, results_of
@@ -65,7 +65,7 @@ class Report:
 
     def html(self) -> str:
         """The page."""
-        findings = finding_cards(self.pairs, self.results, self.looks)
+        findings = findings_of(self.pairs, self.results, self.looks)
         parts = (findings, self.sections, self.signatures, self.gallery, self.facts)
         return page(Contents(self.title, self.lead, self.looks, *parts))
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from markupsafe import Markup
+
 from kvg.evaluation.figures.accuracy import Figure, Strength
 from kvg.report.charts import Group, Line, bar_chart, dot_chart, line_chart
 from kvg.report.curves import Curve, smooth
@@ -26,6 +28,7 @@ _HEADINGS: Final = {  # in the order of the table
     "set": "By set",
     "category": BY_CATEGORY,
 }
+_NO_CHARTS: Final = Markup("")
 _PART_COLOURS = ("var(--hue3)", "var(--hue1)", "var(--hue2)", "var(--hue4)")
 
 
@@ -55,7 +58,7 @@ class Section:
     note: str = ""
     tables: Sequence[Table] = ()
     verdicts: Sequence[Verdict] = ()
-    charts: str = ""
+    charts: Markup = _NO_CHARTS
     anchor: str = ""
 
 
@@ -100,7 +103,7 @@ def accuracy_section(runs: Runs, looks: Looks) -> Section | None:
     bars = bar_chart([_in_two_lines(group) for group in groups], looks)
     categories = groups_of(runs, "category")
     dots = dot_chart(categories, looks) if len(categories) > 1 else ""
-    charts = "".join(f"<div class=framed>{chart}</div>" for chart in (bars, dots) if chart)
+    charts = Markup("").join(Markup(f"<div class=framed>{chart}</div>") for chart in (bars, dots) if chart)
     return Section("Accuracy", tables=[accuracy_table(runs, looks)], charts=charts, anchor="accuracy")
 
 
@@ -183,7 +186,7 @@ def artifact_section(runs: Runs, looks: Looks) -> Section | None:
         "the change against strength 0 on the same questions in points, with its interval."
     )
     heads = ["", *(f"strength {strength}" for strength in strengths)]
-    chart = f"<div class=curves>{''.join(charts)}</div>"
+    chart = Markup(f"<div class=curves>{''.join(charts)}</div>")
     return Section("Disturbed pictures", note, [Table(heads, rows)], charts=chart, anchor="artifacts")
 
 
@@ -224,7 +227,7 @@ def curve_section(curves: Mapping[str, Mapping[str, Curve]], looks: Looks) -> Se
     note = "Over optimizer steps, in stage 2 over batches of answers. Bold: running mean; pale: single values."
     heads = ["curve", "points", "last step", "begins", "ends"]
     table = Table(heads, rows, title="Running means at both ends", folded=True)
-    drawn_charts = f"<div class=curves>{''.join(charts)}</div>"
+    drawn_charts = Markup(f"<div class=curves>{''.join(charts)}</div>")
     return Section("Learning curves", note, [table], charts=drawn_charts, anchor="curves")
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+from markupsafe import Markup
+from rich.box import SIMPLE_HEAD
+from rich.table import Table as TerminalTable
+from rich.text import Text
 
 from kvg.evaluation.figures.estimate import Estimate
-
-if TYPE_CHECKING:
-    from rich.table import Table as TerminalTable
+from kvg.report.render import render
 
 NONE: Final = "–"
 
@@ -106,25 +108,10 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f}"
 
 
-def html_table(table: Table) -> str:
+def html_table(table: Table) -> Markup:
     """The table in HTML; it scrolls where it is wider than the page."""
-    head = "".join(_html_cell(cell, "th", n < table.texts) for n, cell in enumerate(table.heads))
-    body = ""
-    for row in table.rows:
-        if len(row) == 1:
-            told = _as_cell(row[0]).text
-            body += f'<tr class=part><th colspan="{len(table.heads)}" scope=rowgroup>{html.escape(told)}</th></tr>'
-        else:
-            body += f"<tr>{''.join(_html_cell(cell, 'td', n < table.texts) for n, cell in enumerate(row))}</tr>"
-    title, note = html.escape(table.title), f"<p class=note>{html.escape(table.note)}</p>" if table.note else ""
-    label = f' aria-label="{title}"' if title else ""
-    drawn = (
-        f"{note}<div class='framed wide' role=region tabindex=0{label}><table class=figures>"
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
-    if table.folded:
-        return f"<details class=folded><summary>{title}</summary>{drawn}</details>"
-    return f"<h3>{title}</h3>{drawn}" if title else drawn
+    rows = [[_as_cell(cell) for cell in row] for row in table.rows]
+    return render("table.jinja", table=table, heads=[_as_cell(cell) for cell in table.heads], rows=rows)
 
 
 def markdown_table(table: Table, level: int = 3) -> str:
@@ -153,10 +140,6 @@ def markdown_text(text: str) -> str:
 
 def terminal_table(table: Table, without: str = "") -> TerminalTable:
     """The table for rich; ``without`` names a row that heads others, which are left out with it."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table as TerminalTable
-    from rich.text import Text
-
     styles = {"good": "green", "bad": "red", "": ""}
     made = TerminalTable(title=table.title or None, box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
     for n, head in enumerate(table.heads):
@@ -188,16 +171,6 @@ def _rounded(value: float, digits: int) -> float:
 
 def _as_cell(cell: Cell | str) -> Cell:
     return Cell(cell) if isinstance(cell, str) else cell
-
-
-def _html_cell(raw: Cell | str, tag: str, is_words: bool) -> str:
-    cell = _as_cell(raw)
-    square = f"<i style='background:{cell.colour}'></i>" if cell.colour else ""
-    small = "".join(f"<small>{html.escape(line)}</small>" for line in cell.small.splitlines())
-    text = f"<span class=value>{html.escape(cell.text)}</span>" if small else html.escape(cell.text)
-    kinds = " ".join(filter(None, ("words" if is_words else "", cell.kind)))
-    kind = f' class="{kinds}"' if kinds else ""
-    return f"<{tag}{kind}>{square}{text}{small}</{tag}>"
 
 
 def _plain(raw: Cell | str) -> str:

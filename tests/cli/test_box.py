@@ -24,10 +24,10 @@ from kvg.catalogue.boxing import boxed_entries
 from kvg.catalogue.cutting import overlap
 from kvg.catalogue.entry import Entry
 from kvg.catalogue.project import load_project
-from kvg.catalogue.review_page import PAGE, Shown, write_pages
 from kvg.cli.kvg_data import main
 from kvg.composites.catalogue_tiles import CatalogueTiles
 from kvg.errors import DataError
+from kvg.report.review_page import PAGE, ReviewItem, write_pages
 from tests.catalogue.conftest import drawing, encoded
 
 MAGENTA = (255, 0, 255)
@@ -300,7 +300,7 @@ def test_many_boxes_are_on_several_pages_that_are_not_made_twice(tmp_path):
             raise DataError(entry.ref, "image", "has <gone>")
         return image.copy()
 
-    shown = [Shown(entry, 0.9, n < 3, False) for n, entry in enumerate(entries)]
+    shown = [ReviewItem(entry, 0.9, n < 3, False) for n, entry in enumerate(entries)]
     (tmp_path / "review-notes.html").write_text("mine")
     pages, lost = write_pages(tmp_path, shown, read)
     assert [page.name for page in pages] == ["review-001.html", "review-002.html"]
@@ -314,7 +314,7 @@ def test_many_boxes_are_on_several_pages_that_are_not_made_twice(tmp_path):
     opened.clear()
     write_pages(tmp_path, shown, read)
     assert opened == []
-    write_pages(tmp_path, [*shown[:-1], Shown(entries[-1], 0.9, False, True)], read)
+    write_pages(tmp_path, [*shown[:-1], ReviewItem(entries[-1], 0.9, False, True)], read)
     assert opened == ["200.jpg", "201.jpg"]  # one page has changed
     write_pages(tmp_path, shown[:1], read)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["review-notes.html", "review.html"]

@@ -127,7 +127,7 @@ def test_names_with_markup_stay_names(tmp_path, capsys):
     assert said.count(evil) >= 3
     page = (tmp_path / "set/contact_sheet.html").read_text("utf-8")
     assert "<script" not in page
-    assert "&lt;script&gt;alert(1)&lt;/script&gt;&#x27;&quot;&amp;" in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;&#39;&#34;&amp;" in page
 
 
 def test_published_files_and_another_place_for_the_page(mixed, tmp_path, capsys):

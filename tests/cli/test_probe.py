@@ -198,7 +198,7 @@ def test_the_page_is_whole_and_needs_nothing_else():
     scores = [EntityScore("bird", f"<b>Kind {n}</b>", 0.25, 3, 50, n) for n in range(51)]
     tags = Tags(text := mastery_page(scores, "What <it> knows"))
     assert (tags.open, tags.links) == ([], [])
-    assert "http" not in text
+    assert "http:" not in text
     assert "&lt;b&gt;Kind 0&lt;/b&gt;" in text
     assert "guessing 25%" in text
     # Of 50: from 35, from 22.5, from 15, from 5 on.

@@ -119,8 +119,8 @@ def test_a_card_says_where_reasoning_points(make_case):
 def test_what_a_model_or_a_name_says_is_no_markup(make_case):
     made = card([make_case(entity='<b>"bird', category="a'><i>", answer="</p><script>alert(1)</script>")])
     assert "<script>" not in made
-    assert "&lt;b&gt;&quot;bird" in made
-    assert 'data-category="a&#x27;&gt;&lt;i&gt;"' in made
+    assert "&lt;b&gt;&#34;bird" in made
+    assert 'data-category="a&#39;&gt;&lt;i&gt;"' in made
 
 
 def test_an_answer_without_end_is_cut(make_case):

@@ -5,7 +5,7 @@ import pytest
 from kvg.errors import ConfigError, DataError
 from kvg.evaluation.comparison.matching import BOTH
 from kvg.report.naming import looks
-from kvg.report.pair_section import finding_cards, pair_section
+from kvg.report.pair_section import findings_of, pair_section
 from kvg.report.pairs import compare_pairs, difference_of, pairs_of
 
 
@@ -107,19 +107,19 @@ def test_other_truths_are_never_passed_over(made, make_case):
 def test_the_card_says_what_could_have_been_seen(made):
     look = looks(["a", "b", "c"])
     found, _ = compare_pairs(made, [("a", "b"), ("a", "c")], seed=0, asked=True)
-    cards = finding_cards(found, {}, look)
-    assert "<b class=up>+50.0 <small>points" in cards
-    assert "b over a, all cases" in cards
+    first, second = findings_of(found, {}, look)
+    assert (first.kind, first.value, first.unit) == ("up", "+50.0", "points")
+    assert first.texts[0] == "b over a, all cases"
     # Ten against ten, mid-p 1 - C(20, 10) / 2**21: no difference, of which 40 cases could only have seen a large one.
-    assert "<b class=even>+0.0 <small>" in cards
-    assert "no more than luck does (p = 0.91, n = 40)" in cards
+    assert (second.kind, second.value) == ("even", "+0.0")
+    assert "no more than luck does (p = 0.91, n = 40)" in second.texts[1]
     row = difference_of(found[1])
-    assert f"{100 * row['detectable']:.1f} points could have been seen" in cards
+    assert f"{100 * row['detectable']:.1f} points could have been seen" in second.texts[1]
 
 
 def test_the_stages_are_asked_their_own_questions(made):
     runs = {"direct_sft": made["a"], "cot_sft": made["b"]}
     found, _ = compare_pairs(runs, pairs_of([], list(runs)), seed=0, asked=False)
-    cards = finding_cards(found, {}, looks(runs))
+    cards = " ".join(text for card in findings_of(found, {}, looks(runs)) for text in card.texts)
     assert "Does recalled knowledge guide the eye?" in cards
     assert "n = 10" in cards  # known entities of unseen categories
