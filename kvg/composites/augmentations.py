@@ -27,7 +27,7 @@ _MAX_RATIO: Final = 2.0  # contrast is not changed by more than this factor, nor
 
 
 @dataclass(frozen=True)
-class Artifacts:
+class Augmentations:
     """Ranges to draw from; the defaults change nothing.
 
     Attributes:
@@ -61,9 +61,9 @@ class Artifacts:
         limits = {name: (0.0, _NOISE_SIGMA) for name in ("noise", "picture_noise")}
         limits |= {"harmony": (0, 1), "gain": (0.2, 5), "gamma": (0.2, 5), "tile_quality": (1, 100)}
         for name in (field.name for field in fields(self) if field.name != "tile_jpeg"):
-            check_range(f"compositor.artifacts.{name}", getattr(self, name), *limits.get(name, (0, 100)))
+            check_range(f"compositor.augmentations.{name}", getattr(self, name), *limits.get(name, (0, 100)))
         if not 0 <= self.tile_jpeg <= 1:
-            raise ConfigError("compositor.artifacts.tile_jpeg", f"{self.tile_jpeg} is not a chance; give 0 to 1")
+            raise ConfigError("compositor.augmentations.tile_jpeg", f"{self.tile_jpeg} is not a chance; give 0 to 1")
 
     def on_tile(
         self, image: Image.Image, tile: Tile, placing: Placing, ground: Ground, rng: random.Random

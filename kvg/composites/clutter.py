@@ -10,7 +10,7 @@ from PIL import Image
 
 from kvg.composites.augmentations import Ground
 from kvg.composites.backgrounds import texture
-from kvg.composites.entity_sampler import Cast
+from kvg.composites.entity_sampler import EntitySampler
 from kvg.composites.layouts import Cell
 from kvg.composites.pasting import Placing, place
 from kvg.composites.tiles import Picture, Tile
@@ -24,7 +24,7 @@ _MAX_HIDDEN: Final = 0.4  # of a thing that an entity will cover; all of it woul
 class Maker(Protocol):
     """What clutter needs of a compositor."""
 
-    cast: Cast
+    sampler: EntitySampler
 
     def tile(self, entity: str, rng: random.Random) -> Tile:
         """A tile of an entity."""
@@ -63,7 +63,7 @@ def clutter(
         cell = _free(image.size, max(8, int(smallest * rng.uniform(*_SIDE))), [p.frame for p in placings], rng)
         if cell is None:
             continue
-        other = None if rng.random() < _PATCHES else maker.cast.stranger(category, rng)
+        other = None if rng.random() < _PATCHES else maker.sampler.stranger(category, rng)
         tile = maker.tile(other, rng) if other else _patch(cell, rng)
         placing = place(tile, cell, 1.0, 1, rng)
         made = maker.treated(tile, placing, ground, rng)

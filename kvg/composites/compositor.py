@@ -14,7 +14,7 @@ from PIL import Image
 from kvg.composites.augmentations import Ground
 from kvg.composites.backgrounds import BACKGROUNDS, PHOTOGRAPH, Background, Photographs
 from kvg.composites.clutter import clutter
-from kvg.composites.entity_sampler import Cast
+from kvg.composites.entity_sampler import EntitySampler
 from kvg.composites.layouts import LAYOUTS, Cell, Layout, overlapping, reading_order
 from kvg.composites.least_size import LeastSize, TooSmall
 from kvg.composites.pasting import Placing, fills, place, visible
@@ -54,7 +54,7 @@ class Compositor:
 
     def __init__(self, source: TileSource, config: CompositorConfig | None = None) -> None:
         self.source, self.config = source, config or CompositorConfig()
-        self.cast = Cast(
+        self.sampler = EntitySampler(
             source, self.config.neighbour_prob, self.config.categories, self.config.split, self.config.targets
         )
         self._backgrounds: dict[str, Background] = dict(BACKGROUNDS)
@@ -76,7 +76,7 @@ class Compositor:
         """
         config = self.config
         rng = random.Random(f"{config.seed}/{index}")
-        category, entities, target = self.cast.draw(_weighted(config.k_weights, rng), rng)
+        category, entities, target = self.sampler.draw(_weighted(config.k_weights, rng), rng)
         small = TooSmall(self._least)
         for _ in range(_CANVAS_TRIES):
             width, height = rng.choice(list(config.canvas_sizes))
@@ -96,7 +96,7 @@ class Compositor:
         for one in laid:
             picture = self.treated(one.tile, one.placing, ground, rng)
             image.paste(picture, one.placing.frame[:2], picture if picture.mode == "RGBA" else None)
-        image = config.artifacts.on_picture(image, rng)
+        image = config.augmentations.on_picture(image, rng)
         order = reading_order([one.box for one in laid])
         laid.sort(key=lambda one: order.index(one.box))
         names = [entities[one.number] for one in laid]
@@ -136,7 +136,7 @@ class Compositor:
     def treated(self, tile: Tile, placing: Placing, ground: Ground, rng: random.Random) -> Image.Image:
         """What is pasted of a tile: the same for those asked for, for distractors and for clutter."""
         image = tile.scaled(placing.size, placing.region)
-        return self.config.artifacts.on_tile(image, tile, placing, ground, rng)
+        return self.config.augmentations.on_tile(image, tile, placing, ground, rng)
 
     def _laid_out(
         self, tiles: Sequence[Tile], canvas: tuple[int, int], small: TooSmall, rng: random.Random

@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 _TRIES = 40  # blind draws before all that are left are listed
 
 
-class Cast:
+class EntitySampler:
     """Draws entities so that the company that an entity keeps does not tell whether it is the one asked for.
 
     The entities of a composite are drawn first, and which of them is asked for is drawn last, each with the same

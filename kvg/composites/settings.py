@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from kvg.composites.augmentations import Artifacts, check_range
+from kvg.composites.augmentations import Augmentations, check_range
 from kvg.composites.backgrounds import BACKGROUNDS, PALE, PHOTOGRAPH
 from kvg.composites.layouts import LAYOUTS, PUBLISHED
 from kvg.config.settings import settings_of
@@ -41,7 +41,7 @@ class CompositorConfig:
             composite is left out, and counted.
         min_object_share: share of the composite that an object's box covers at least, in the same way.
         min_cell_px: layouts with a shorter cell side are not drawn where another one would do better.
-        artifacts: traces of taking, sending and pasting pictures, see ``Artifacts``; none by default.
+        augmentations: traces of taking, sending and pasting pictures, see ``Augmentations``; none by default.
         image_format: ``jpeg`` or ``png``.
         quality: of the JPEG, or a range of it.
         chroma: of the JPEG: ``4:4:4`` keeps colours as sharp as brightness, ``4:2:0`` is what cameras write.
@@ -67,7 +67,7 @@ class CompositorConfig:
     min_object_px: int = 0
     min_object_share: float = 0.0
     min_cell_px: int = 40
-    artifacts: Artifacts = field(default_factory=Artifacts)
+    augmentations: Augmentations = field(default_factory=Augmentations)
     image_format: str = "jpeg"
     quality: int | tuple[int, int] = 95
     chroma: str = "4:4:4"
@@ -81,9 +81,9 @@ class CompositorConfig:
         Raises:
             ConfigError: a setting cannot work.
         """
-        if not isinstance(self.artifacts, Artifacts):  # as it stands in YAML
-            made = settings_of(Artifacts, self.artifacts, "compositor.artifacts")
-            object.__setattr__(self, "artifacts", made)
+        if not isinstance(self.augmentations, Augmentations):  # as it stands in YAML
+            made = settings_of(Augmentations, self.augmentations, "compositor.augmentations")
+            object.__setattr__(self, "augmentations", made)
         _check_weights(self)
         if self.image_format not in ("jpeg", "png"):
             raise ConfigError("compositor.image_format", f"'{self.image_format}' is neither jpeg nor png")

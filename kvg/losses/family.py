@@ -23,11 +23,11 @@ class GRPOLoss(PolicyLoss):
     """
 
     def surrogate(
-        self, logprobs: Tensor, difference: Tensor, gain: Tensor, mask: Tensor
+        self, logprobs: Tensor, log_ratio: Tensor, advantages: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """See ``PolicyLoss.surrogate``."""
-        ratio = difference.exp()
-        value, stopped = self.clipped(ratio, gain)
+        ratio = log_ratio.exp()
+        value, stopped = self.clipped(ratio, advantages)
         return value, ratio, stopped
 
     def average(self, values: Tensor, mask: Tensor, counts: Counts) -> Tensor:
@@ -118,11 +118,11 @@ class GSPOLoss(GRPOLoss):
         super().__init__(clip_low, clip_high, beta, kl, entropy)
 
     def surrogate(
-        self, logprobs: Tensor, difference: Tensor, gain: Tensor, mask: Tensor
+        self, logprobs: Tensor, log_ratio: Tensor, advantages: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """See ``PolicyLoss.surrogate``."""
-        ratio = masked_mean(difference, mask, dim=1)[:, None].exp()
-        value, stopped = self.clipped(ratio, gain)
+        ratio = masked_mean(log_ratio, mask, dim=1)[:, None].exp()
+        value, stopped = self.clipped(ratio, advantages)
         return value.expand_as(logprobs), ratio.expand_as(logprobs), stopped.expand_as(logprobs)
 
 
@@ -133,9 +133,9 @@ class CISPOLoss(DAPOLoss):
     """
 
     def surrogate(
-        self, logprobs: Tensor, difference: Tensor, gain: Tensor, mask: Tensor
+        self, logprobs: Tensor, log_ratio: Tensor, advantages: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """See ``PolicyLoss.surrogate``."""
-        ratio = difference.exp().detach()
+        ratio = log_ratio.exp().detach()
         weight = ratio.clamp(max=1 + self.clip_high)
-        return weight * gain * logprobs, ratio, torch.zeros_like(mask)
+        return weight * advantages * logprobs, ratio, torch.zeros_like(mask)

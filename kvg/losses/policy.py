@@ -51,8 +51,8 @@ def k3_divergence(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
     >>> k3_divergence(torch.tensor([0.5, 0.1]).log(), torch.tensor([0.5, 0.2]).log())  # 0, and 2 - ln 2 - 1
     tensor([0.0000, 0.3069])
     """
-    difference = (ref_logprobs - logprobs).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
-    return torch.expm1(difference) - difference
+    log_ratio = (ref_logprobs - logprobs).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
+    return torch.expm1(log_ratio) - log_ratio
 
 
 DIVERGENCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -152,8 +152,8 @@ class PolicyLoss(ABC):
             return torch.where(mask, values, torch.zeros_like(values))
 
         policy = keep(logprobs)
-        difference = (policy - keep(old_logprobs)).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
-        surrogate, ratio, stopped = self.surrogate(policy, difference, advantages.to(policy)[:, None], mask)
+        log_ratio = (policy - keep(old_logprobs)).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
+        surrogate, ratio, stopped = self.surrogate(policy, log_ratio, advantages.to(policy)[:, None], mask)
         policy_loss = self.average(-surrogate, mask, counts)
         loss, divergence = policy_loss, torch.zeros_like(policy)
         if ref_logprobs is not None:
@@ -172,14 +172,14 @@ class PolicyLoss(ABC):
 
     @abstractmethod
     def surrogate(
-        self, logprobs: Tensor, difference: Tensor, gain: Tensor, mask: Tensor
+        self, logprobs: Tensor, log_ratio: Tensor, advantages: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """What is to be raised.
 
         Args:
             logprobs: ``[N, T]``, 0 where nothing counts.
-            difference: ``[N, T]`` log of the ratio of policy and sampler, 0 where nothing counts.
-            gain: ``[N, 1]`` advantages.
+            log_ratio: ``[N, T]`` log of the ratio of policy and sampler, 0 where nothing counts.
+            advantages: ``[N, 1]``.
             mask: ``[N, T]``.
 
         Returns:
@@ -190,10 +190,10 @@ class PolicyLoss(ABC):
     def average(self, values: Tensor, mask: Tensor, counts: Counts) -> Tensor:
         """This part's share of the update's average of ``values`` ``[N, T]``; shares of all parts add up."""
 
-    def clipped(self, ratio: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
+    def clipped(self, ratio: Tensor, advantages: Tensor) -> tuple[Tensor, Tensor]:
         """The clipped surrogate (PPO, arXiv 1707.06347, equation 7), and where its gradient stops."""
-        bounded = ratio.clamp(1 - self.clip_low, 1 + self.clip_high) * gain
-        return torch.minimum(ratio * gain, bounded), bounded < ratio * gain
+        bounded = ratio.clamp(1 - self.clip_low, 1 + self.clip_high) * advantages
+        return torch.minimum(ratio * advantages, bounded), bounded < ratio * advantages
 
     def _check(self, logprobs: Tensor, advantages: Tensor, given: Mapping[str, Tensor | None]) -> None:
         if given["ref_logprobs"] is None and self.beta:

@@ -12,7 +12,7 @@ from typing import Any
 from kvg.errors import DataError
 from kvg.inference.request import Asker, Request
 from kvg.rationales.rationale import CardWriter, RationaleWriter
-from kvg.rationales.teacher import LessonSettings, lesson, template_of
+from kvg.rationales.teacher import RationaleRules, teacher_prompt, template_of
 from kvg.shards.job import ShardJob, shard_result
 from kvg.shards.reader import SamplePart, Tally
 from kvg.shards.writer import ShardFile
@@ -120,7 +120,7 @@ class Teacher:
         max_attempts: how often it is asked for one.
     """
 
-    def __init__(self, client: Asker, codec: BoxCodec, rules: LessonSettings, max_attempts: int) -> None:
+    def __init__(self, client: Asker, codec: BoxCodec, rules: RationaleRules, max_attempts: int) -> None:
         self.client, self._codec, self._rules, self._max_attempts = client, codec, rules, max_attempts
 
     def write(self, parts: Sequence[SamplePart], job: ShardJob, work: Path) -> None:
@@ -165,7 +165,7 @@ class Teacher:
 
     def prompt(self, sample: Sample) -> str:
         """The text of the request about a sample."""
-        return lesson(sample, self._codec, _size(sample))
+        return teacher_prompt(sample, self._codec, _size(sample))
 
     def _validator(self, requests: _TeacherRequests) -> Any:
         def validate(request: Request, text: str) -> str:

@@ -16,7 +16,7 @@ from kvg.formats.stores import checksums_of, open_store
 from kvg.pipeline.checks import CLIENT_METHODS, check_codec
 from kvg.pipeline.rationale_shards import Teacher, WriteFromCards
 from kvg.rationales.facts import named
-from kvg.rationales.teacher import LessonSettings
+from kvg.rationales.teacher import RationaleRules
 from kvg.shards.job import ShardJob
 from kvg.shards.reader import ShardFolder
 from kvg.work.files import atomic_write, disk_errors
@@ -37,7 +37,7 @@ class RationaleSettings:
         writer: ``cards`` (from the traits of the objects) or ``teacher`` (by a big model).
         teacher: a client, ``{class_path, init_args}``, such as ``kvg.inference.server.Server``.
         codec: how the teacher writes boxes.
-        lesson: what its rationales have to be, see ``kvg.rationales.teacher.LessonSettings``.
+        rules: what its rationales have to be, see ``kvg.rationales.teacher.RationaleRules``.
         tries: an answer that cannot be used is asked for again until it has been asked for so often.
         min_facts: traits that every object of a sample has at least; other samples are set aside. With 0 the card
             writer only names the objects where one of them has no traits. Of the card writer alone.
@@ -47,7 +47,7 @@ class RationaleSettings:
     writer: str = "cards"
     teacher: Mapping[str, Any] | None = None
     codec: Mapping[str, Any] = field(default_factory=lambda: dict(_CODEC))
-    lesson: Mapping[str, Any] = field(default_factory=dict)
+    rules: Mapping[str, Any] = field(default_factory=dict)
     tries: int = 3
     min_facts: int = 0
 
@@ -78,14 +78,14 @@ class RationaleSettings:
         Raises:
             ConfigError: a class or setting does not exist or does not fit.
         """
-        settings_of(LessonSettings, self.lesson, "rationalize.lesson")
+        settings_of(RationaleRules, self.rules, "rationalize.rules")
         check_codec(self.codec, "rationalize.codec")
         if self.teacher is not None:
             named_class(self.teacher, "rationalize.teacher", CLIENT_METHODS)
 
     def record(self, source: Path) -> dict[str, Any]:
         """What the result depends on: these settings, and the checksums of the input."""
-        names = ["writer"] if self.writer == "cards" else ["writer", "teacher", "codec", "lesson", "tries"]
+        names = ["writer"] if self.writer == "cards" else ["writer", "teacher", "codec", "rules", "tries"]
         if self.min_facts:
             names.append("min_facts")
         return {**{name: getattr(self, name) for name in names}, "made_of": checksums_of(source)}
@@ -182,7 +182,7 @@ def build_teacher(settings: RationaleSettings) -> Teacher:
     Raises:
         ConfigError: a class or setting does not exist or does not fit.
     """
-    rules = settings_of(LessonSettings, settings.lesson, "rationalize.lesson")
+    rules = settings_of(RationaleRules, settings.rules, "rationalize.rules")
     codec = instantiate(settings.codec, "rationalize.codec")
     client = instantiate(settings.teacher, "rationalize.teacher", CLIENT_METHODS)
     return Teacher(client, codec, rules, settings.tries)

@@ -49,7 +49,7 @@ _TAGS = re.compile(r"</?(?:think|answer)>|<\|[^|<>]*\|>")
 
 
 @dataclass(frozen=True)
-class LessonSettings:
+class RationaleRules:
     """What a rationale has to be.
 
     Attributes:
@@ -71,13 +71,13 @@ class LessonSettings:
             ConfigError: one cannot work.
         """
         if not 0 < self.min_iou <= 1:
-            raise ConfigError("rationalize.lesson.min_iou", f"{self.min_iou} is not within 0-1")
+            raise ConfigError("rationalize.rules.min_iou", f"{self.min_iou} is not within 0-1")
         if not 0 <= self.min_words < self.max_words:
             numbers = f"{self.min_words} to {self.max_words}"
-            raise ConfigError("rationalize.lesson.min_words, max_words", f"{numbers} is no range")
+            raise ConfigError("rationalize.rules.min_words, max_words", f"{numbers} is no range")
 
 
-def lesson(sample: Sample, codec: BoxCodec, size: ImageSize) -> str:
+def teacher_prompt(sample: Sample, codec: BoxCodec, size: ImageSize) -> str:
     """What the teacher is told and asked about a composite; the picture goes with it.
 
     Args:
@@ -104,7 +104,7 @@ def lesson(sample: Sample, codec: BoxCodec, size: ImageSize) -> str:
     )
 
 
-def template_of(text: str, sample: Sample, codec: BoxCodec, size: ImageSize, settings: LessonSettings) -> str:
+def template_of(text: str, sample: Sample, codec: BoxCodec, size: ImageSize, settings: RationaleRules) -> str:
     """Makes the template of a rationale from a teacher's answer.
 
     Args:
@@ -160,7 +160,7 @@ def _check_conclusion(parts: Mapping[str, str], sample: Sample, where: str) -> N
         raise DataError(where, "target", f"it concludes at {number}, a number that stands beside no box")
 
 
-def _pointed(text: str, sample: Sample, codec: BoxCodec, size: ImageSize, settings: LessonSettings) -> str:
+def _pointed(text: str, sample: Sample, codec: BoxCodec, size: ImageSize, settings: RationaleRules) -> str:
     """The text with placeholders for its boxes."""
     if PLACEHOLDER.search(text):
         raise DataError(f"sample {sample.key}", "boxes", "the answer holds <box:N> itself")

@@ -57,9 +57,8 @@ def likely_causes(means: Mapping[str, float], start: Start | None = None) -> lis
         mode = f" that mode '{start.mode}' asks for" if start and start.mode else ""
         causes.append(f"the format part is {means['reward/format']:.2f}: answers are not in the form{mode}")
     if means.get("reward/iou", 1.0) < _NEVER and unparsed < _MANY:
-        causes.append(
-            f"the box part is {means['reward/iou']:.2f} although boxes are answered: they miss, or iou_gate is too high"
-        )
+        part = f"the box part is {means['reward/iou']:.2f}"
+        causes.append(f"{part} although boxes are answered: they miss, or iou_threshold is too high")
     if means.get("reward/iou", 0.0) > _ALWAYS:
         causes.append(f"the box part is {means['reward/iou']:.2f}: the prompts are too easy, see kvg-data filter")
     return causes

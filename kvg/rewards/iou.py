@@ -25,7 +25,7 @@ class IoUReward(Reward):
     however good a box it mentions elsewhere: otherwise the rationale, which quotes every box, would be paid.
 
     Args:
-        iou_gate: tau in 0-1; the IoU must be strictly greater.
+        iou_threshold: tau in 0-1; the IoU must be strictly greater.
         binary: pay 1 instead of the IoU.
         require_tags: False for policies that answer without tags (prompt ``direct``): a text that holds none of the
             four tags is then read as an answer.
@@ -34,10 +34,12 @@ class IoUReward(Reward):
         ConfigError: the gate is outside 0-1.
     """
 
-    def __init__(self, iou_gate: float = 0.5, binary: bool = False, require_tags: bool = True) -> None:
-        if not 0.0 <= iou_gate < 1.0:
-            raise ConfigError("iou_gate", f"{iou_gate} would pay everything or nothing; choose a value in [0, 1)")
-        self.iou_gate, self.binary, self.require_tags = iou_gate, binary, require_tags
+    def __init__(self, iou_threshold: float = 0.5, binary: bool = False, require_tags: bool = True) -> None:
+        if not 0.0 <= iou_threshold < 1.0:
+            raise ConfigError(
+                "iou_threshold", f"{iou_threshold} would pay everything or nothing; choose a value in [0, 1)"
+            )
+        self.iou_threshold, self.binary, self.require_tags = iou_threshold, binary, require_tags
 
     def __call__(self, answers: Sequence[Answer], samples: Sequence[Sample]) -> Tensor:
         """See ``Reward.__call__``; ``[N]`` in 0-1."""
@@ -45,4 +47,4 @@ class IoUReward(Reward):
         preds = [answer.box_px if answer.tagged or not self.require_tags else None for answer in answers]
         overlap = iou(box_rows(preds), box_rows([sample.box_px for sample in samples]))
         paid = torch.ones_like(overlap) if self.binary else overlap
-        return torch.where(overlap > self.iou_gate, paid, torch.zeros_like(overlap)).float()
+        return torch.where(overlap > self.iou_threshold, paid, torch.zeros_like(overlap)).float()

@@ -54,7 +54,7 @@ class KnowledgeReward(IoUReward):
         accuracies: JSON file, an object of entity: accuracy of the probe in 0-1. None takes what the samples say of
             themselves: ``known`` is the highest level, all else the lowest.
         levels: best known first.
-        iou_gate: see ``IoUReward``.
+        iou_threshold: see ``IoUReward``.
         require_tags: see ``IoUReward``.
 
     Raises:
@@ -65,10 +65,10 @@ class KnowledgeReward(IoUReward):
         self,
         accuracies: str | None,
         levels: Sequence[Level] = PUBLISHED,
-        iou_gate: float = 0.65,
+        iou_threshold: float = 0.65,
         require_tags: bool = True,
     ) -> None:
-        super().__init__(iou_gate, False, require_tags)
+        super().__init__(iou_threshold, False, require_tags)
         self.levels = tuple(levels)
         bounds = [level.min_accuracy for level in self.levels]
         if not bounds or bounds != sorted(bounds, reverse=True) or bounds[-1] > 0:

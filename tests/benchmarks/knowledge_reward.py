@@ -54,7 +54,7 @@ def main() -> int:
     asked = [sample for sample in samples for _ in range(args.group)]
     answers = read_answers(backbone, generated, asked)
     known = torch.tensor([sample.knowledge == "known" for sample in asked])
-    rewards = {"IoU": IoUReward(0.5), "knowledge-aware": KnowledgeReward(None, iou_gate=0.5)}
+    rewards = {"IoU": IoUReward(0.5), "knowledge-aware": KnowledgeReward(None, iou_threshold=0.5)}
     print(f"{len(samples)} prompts, {args.group} answers each; known {int(known.sum()) // args.group}")
     print("| advantage | reward | known | unknown | unknown / known |\n|--|--|--|--|--|")
     for normalisation in NORMALISATIONS:

@@ -196,7 +196,7 @@ class Teacher:
 
 def teacher_file(folder: Path) -> str:
     path = folder / "teacher.yaml"
-    setting = {"teacher": {"class_path": f"{__name__}.Teacher"}, "lesson": {"min_words": 5}}
+    setting = {"teacher": {"class_path": f"{__name__}.Teacher"}, "rules": {"min_words": 5}}
     path.write_text(yaml.safe_dump(setting))
     return str(path)
 

@@ -72,7 +72,7 @@ def project() -> dict[str, Any]:
     settings["rationalize"] |= {
         "teacher": ASKER,
         "codec": CODEC,
-        "lesson": {"min_iou": 0.5, "min_words": 20, "max_words": 600, "all_boxes": False},
+        "rules": {"min_iou": 0.5, "min_words": 20, "max_words": 600, "all_boxes": False},
         "min_facts": 0,
     }
     return settings

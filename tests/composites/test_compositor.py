@@ -229,7 +229,7 @@ def test_clutter_has_no_box_and_is_of_no_category_asked_for(source):
 def test_a_soft_rim_leaves_the_box_where_it_was(source):
     settings = {"k_weights": {2: 1}, "layouts": {"grid": 1}, "snap_px": 7}
     hard = Compositor(source, config(**settings))
-    soft = Compositor(source, config(**settings, artifacts={"feather": [1.5, 1.5]}))
+    soft = Compositor(source, config(**settings, augmentations={"feather": [1.5, 1.5]}))
     for index in range(6):
         before, after = hard.sample(index), soft.sample(index)
         for thing in after.objects:
@@ -263,7 +263,7 @@ ALL_ON = {
     "quality": (60, 95),
     "chroma": "4:2:0",
     "categories": None,
-    "artifacts": {
+    "augmentations": {
         "feather": [0.5, 1.5],
         "border": [0, 8],
         "harmony": [0, 0.5],
@@ -306,9 +306,9 @@ def test_photographs_as_backgrounds(source, tmp_path):
     [
         ({"backgrounds": {"photograph": 1}}, "compositor.background_folder"),
         ({"layouts": {"overlapping": 1}, "snap_px": 7}, "compositor.snap_px"),
-        ({"artifacts": {"fether": [0, 1]}}, "compositor.artifacts.fether"),
-        ({"artifacts": {"noise": 3}}, "compositor.artifacts.noise"),
-        ({"artifacts": 3}, "compositor.artifacts"),
+        ({"augmentations": {"fether": [0, 1]}}, "compositor.augmentations.fether"),
+        ({"augmentations": {"noise": 3}}, "compositor.augmentations.noise"),
+        ({"augmentations": 3}, "compositor.augmentations"),
         ({"quality": (90, 80)}, "compositor.quality"),
         ({"quality": 0}, "compositor.quality"),
         ({"quality": "high"}, "compositor.quality"),

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from kvg.composites.entity_sampler import Cast
+from kvg.composites.entity_sampler import EntitySampler
 from kvg.composites.sources import EntityInfo
 from kvg.lab.world import LabSource
 
@@ -33,9 +33,9 @@ class Star:
 
 @pytest.mark.parametrize("num", [2, 3, 4])
 def test_each_entity_of_a_picture_is_asked_for_alike(num):
-    cast, asked, there = Cast(Star(), 0.7, ["star"], None, None), Counter(), Counter()
+    sampler, asked, there = EntitySampler(Star(), 0.7, ["star"], None, None), Counter(), Counter()
     for seed in range(6000):
-        _, entities, target = cast.draw(num, random.Random(seed))
+        _, entities, target = sampler.draw(num, random.Random(seed))
         assert len(set(entities)) == num
         asked[target] += 1
         there.update(entities)
@@ -47,11 +47,11 @@ def test_each_entity_of_a_picture_is_asked_for_alike(num):
 
 def test_in_the_lab_neither_names_nor_resemblance_tell_who_is_asked_for():
     source = LabSource()
-    cast, won, expected, square = Cast(source, 0.8, None, None, None), 0.0, 0.0, 0.0
+    sampler, won, expected, square = EntitySampler(source, 0.8, None, None, None), 0.0, 0.0, 0.0
     neighbours = {e: set(source.neighbours(e)) for c in source.categories() for e in source.entities(c)}
     for seed in range(4000):
         rng = random.Random(f"cast/{seed}")
-        _, entities, target = cast.draw(rng.choice((2, 3, 4)), rng)
+        _, entities, target = sampler.draw(rng.choice((2, 3, 4)), rng)
         alike = {e: len(neighbours[e] & set(entities)) for e in entities}
         most = [e for e in entities if alike[e] == max(alike.values())]
         won += (target in most) / len(most)
@@ -61,18 +61,18 @@ def test_in_the_lab_neither_names_nor_resemblance_tell_who_is_asked_for():
 
 
 def test_restricted_targets_are_there_and_asked_for():
-    cast = Cast(Star(), 0.5, None, None, ["A", "B"])
-    drawn = [cast.draw(3, random.Random(seed)) for seed in range(300)]
+    sampler = EntitySampler(Star(), 0.5, None, None, ["A", "B"])
+    drawn = [sampler.draw(3, random.Random(seed)) for seed in range(300)]
     assert {target for _, _, target in drawn} == {"A", "B"}
     assert {entity for _, entities, _ in drawn for entity in entities} == {"Hub", "A", "B", "C", "D"}
 
 
 def test_strangers_come_from_other_categories_that_may_be_asked_for():
-    cast = Cast(Star(), 0.5, None, None, None)
-    assert {cast.stranger("star", random.Random(s)) for s in range(30)} == {"X", "Y"}
-    assert Cast(Star(), 0.5, ["star"], None, None).stranger("star", random.Random(0)) is None
+    sampler = EntitySampler(Star(), 0.5, None, None, None)
+    assert {sampler.stranger("star", random.Random(s)) for s in range(30)} == {"X", "Y"}
+    assert EntitySampler(Star(), 0.5, ["star"], None, None).stranger("star", random.Random(0)) is None
 
 
 def test_a_category_that_is_too_small_gives_what_it_has():
-    cast = Cast(Star(), 0.5, ["rest"], None, None)
-    assert sorted(cast.draw(6, random.Random(0))[1]) == ["X", "Y"]
+    sampler = EntitySampler(Star(), 0.5, ["rest"], None, None)
+    assert sorted(sampler.draw(6, random.Random(0))[1]) == ["X", "Y"]

@@ -12,7 +12,7 @@ LOSS_TOLERANCE = 1e-4  # sums of gradients in another order
 GRPO = {
     "data.init_args.mode": "direct",
     "model.init_args.reward.init_args.parts.iou.init_args.require_tags": "false",
-    "model.init_args.reward.init_args.parts.iou.init_args.iou_gate": 0.0,
+    "model.init_args.reward.init_args.parts.iou.init_args.iou_threshold": 0.0,
     "model.init_args.group_size": 4,
     "model.init_args.max_new_tokens": 28,
 }

@@ -299,7 +299,7 @@ def test_a_dry_run_may_be_anywhere_and_leaves_nothing(here):
         ("cot_sft", ("--trainer.limit_val_batches=-3",), "trainer: "),
         ("grpo", ("--data.train=nowhere",), "nowhere: folder: does not exist"),
         ("grpo", ("--model.group_size=0",), "model.group_size: 0 must be a whole number of at least 1"),
-        ("grpo", ("--model.reward.parts.iou.init_args.iou_gate=7",), "iou_gate"),
+        ("grpo", ("--model.reward.parts.iou.init_args.iou_threshold=7",), "iou_threshold"),
         ("grpo", ("--model.loss.init_args.beta=-1",), "beta"),
         ("grpo", ("--trainer.accumulate_grad_batches=2",), "give model.part_prompts"),
     ],

@@ -19,7 +19,7 @@ from kvg.backbones.backbone import Backbone
 from kvg.composites.compositor import Compositor
 from kvg.lab.world import LabSource, lab_canvas
 from kvg.rationales.rationale import CardWriter
-from kvg.rationales.teacher import lesson
+from kvg.rationales.teacher import teacher_prompt
 from kvg.text.box_codec import ImageSize
 from kvg.text.prompts import fill_boxes
 from kvg.types import Sample
@@ -33,7 +33,7 @@ def told_and_wanted(backbone: Backbone, sample: Sample) -> tuple[str, str]:
     parts = fill_boxes(CardWriter().write(sample), boxes)
     for title in ("Look:", "Compare:", "Conclusion:"):
         parts = parts.replace(f" {title}", f"\n{title}")
-    return lesson(sample, backbone.codec, size), parts
+    return teacher_prompt(sample, backbone.codec, size), parts
 
 
 def main() -> None:

@@ -37,7 +37,7 @@ def trl_loss(
     policy: Tensor,
     old: Tensor,
     ref: Tensor,
-    gain: Tensor,
+    advantages: Tensor,
     mask: Tensor,
     entropies: Tensor,
 ) -> Tensor:
@@ -80,7 +80,7 @@ def trl_loss(
         "prompt_mask": torch.ones(len(mask), 1, dtype=torch.long),
         "completion_ids": torch.zeros(mask.shape, dtype=torch.long),
         "completion_mask": mask.long(),
-        "advantages": gain,
+        "advantages": advantages,
         "old_per_token_logps": old,
         "ref_per_token_logps": ref,
         "num_items_in_batch": mask.sum(),
@@ -96,15 +96,15 @@ def test_value_and_gradient_are_those_of_trl(name: str) -> None:
     torch.manual_seed(0)
     policy = -torch.rand(6, LONGEST) * 3
     old, ref = policy + 0.2 * torch.randn(6, LONGEST), policy + 0.3 * torch.randn(6, LONGEST)
-    gain, entropies = torch.randn(6), torch.rand(6, LONGEST)
+    advantages, entropies = torch.randn(6), torch.rand(6, LONGEST)
     mask = torch.arange(LONGEST) < torch.tensor([[9], [1], [5], [7], [3], [9]])
     found = []
     for way in ("ours", "TRL's"):
         tensors = policy.clone().requires_grad_(), entropies.clone().requires_grad_()
         if way == "ours":
-            value, _ = loss(tensors[0], old, ref if loss.beta else None, gain, mask, tensors[1])
+            value, _ = loss(tensors[0], old, ref if loss.beta else None, advantages, mask, tensors[1])
         else:
-            value = trl_loss(settings, tensors[0], old, ref, gain, mask, tensors[1])
+            value = trl_loss(settings, tensors[0], old, ref, advantages, mask, tensors[1])
         value.backward()  # type: ignore[no-untyped-call]
         grads = [torch.zeros_like(t) if t.grad is None else t.grad for t in tensors]
         found.append((value.detach(), *grads))

@@ -95,11 +95,11 @@ def test_gspo_clips_a_completion_as_a_whole() -> None:
 def test_cispo_by_hand() -> None:
     # weights min(1.2, 1.15), 0.5 and 1.15 without gradient, times A and log-probability; over 3 tokens
     weights = torch.tensor([[1.15, 0.5], [1.15, 0.0]])
-    gain = torch.tensor([[1.0], [-2.0]])
+    advantages = torch.tensor([[1.0], [-2.0]])
     loss, stats = loss_of(CISPOLoss(clip_high=0.15), ref=None)
-    assert loss.item() == pytest.approx(float(-(weights * gain * NEW).sum() / 3))
+    assert loss.item() == pytest.approx(float(-(weights * advantages * NEW).sum() / 3))
     assert stats["clip_fraction"].item() == 0
-    torch.testing.assert_close(gradient_of(CISPOLoss(clip_high=0.15), ref=None), -weights * gain / 3)
+    torch.testing.assert_close(gradient_of(CISPOLoss(clip_high=0.15), ref=None), -weights * advantages / 3)
 
 
 def test_upper_clip_of_its_own() -> None:

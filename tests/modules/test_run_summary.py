@@ -68,7 +68,7 @@ def test_lines_of_stage_2():
         (
             {"reward/iou": 0.0},
             {},
-            "the box part is 0.00 although boxes are answered: they miss, or iou_gate is too high",
+            "the box part is 0.00 although boxes are answered: they miss, or iou_threshold is too high",
         ),
         ({"reward/iou": 0.99}, {}, "the box part is 0.99: the prompts are too easy, see kvg-data filter"),
         (

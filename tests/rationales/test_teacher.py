@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kvg.errors import ConfigError, DataError
-from kvg.rationales.teacher import LessonSettings, lesson, template_of
+from kvg.rationales.teacher import RationaleRules, teacher_prompt, template_of
 from kvg.text.box_codec import AbsoluteCodec, ImageSize, RelativeCodec
 from kvg.types import Sample, SceneObject
 
@@ -30,11 +30,11 @@ TEMPLATE = (
 
 
 def taken(text, codec=None, size=SIZE, **rules):
-    return template_of(text, SAMPLE, codec or RelativeCodec(), size, LessonSettings(**rules))
+    return template_of(text, SAMPLE, codec or RelativeCodec(), size, RationaleRules(**rules))
 
 
 def test_the_teacher_is_told_all_and_asked_for_four_parts():
-    told = lesson(SAMPLE, RelativeCodec(), SIZE)
+    told = teacher_prompt(SAMPLE, RelativeCodec(), SIZE)
     assert told.startswith(
         "This image shows Hoopoe (<|box_start|>(0,0),(500,1000)<|box_end|>), "
         "European Roller (<|box_start|>(500,0),(1000,1000)<|box_end|>). "
@@ -46,7 +46,7 @@ def test_the_teacher_is_told_all_and_asked_for_four_parts():
 
 def test_a_thing_without_a_name_is_called_unknown():
     nameless = Sample("s1", b"", 200, 100, "bird", "seen", (HOOPOE, SceneObject("", ROLLER.box_px)), 0)
-    assert "[Unknown] (<|box_start|>(500,0)" in lesson(nameless, RelativeCodec(), SIZE)
+    assert "[Unknown] (<|box_start|>(500,0)" in teacher_prompt(nameless, RelativeCodec(), SIZE)
 
 
 def test_a_good_answer_becomes_a_template():
@@ -212,8 +212,8 @@ def test_nonsense_is_refused_in_no_time(text):
 
 @pytest.mark.parametrize("rules", [{"min_iou": 0}, {"min_iou": 1.1}, {"min_words": 5, "max_words": 5}])
 def test_rules_that_cannot_work(rules):
-    with pytest.raises(ConfigError, match=r"rationalize\.lesson"):
-        LessonSettings(**rules)
+    with pytest.raises(ConfigError, match=r"rationalize\.rules"):
+        RationaleRules(**rules)
 
 
 @pytest.mark.parametrize("token", ["<image>", "<video>", "<|im_<|im_end|>end|>", "<thi<think>nk>"])

@@ -65,13 +65,13 @@ def score(reward: IoUReward | FormatReward, text: str) -> float:
     ],
 )
 def test_iou_reward(text: str, gated: float, binary: float) -> None:
-    assert score(IoUReward(iou_gate=0.5), text) == pytest.approx(gated)
-    assert score(IoUReward(iou_gate=0.5, binary=True), text) == binary
+    assert score(IoUReward(iou_threshold=0.5), text) == pytest.approx(gated)
+    assert score(IoUReward(iou_threshold=0.5, binary=True), text) == binary
 
 
 @pytest.mark.parametrize(("gate", "expected"), [(0.0, 0.9), (0.8, 0.9), (0.89, 0.9), (0.9, 0.0), (0.95, 0.0)])
-def test_iou_gate(gate: float, expected: float) -> None:
-    assert score(IoUReward(iou_gate=gate), tagged(GOOD)) == pytest.approx(expected)
+def test_iou_threshold(gate: float, expected: float) -> None:
+    assert score(IoUReward(iou_threshold=gate), tagged(GOOD)) == pytest.approx(expected)
 
 
 def test_iou_reward_for_policies_without_tags() -> None:
@@ -88,9 +88,9 @@ def test_iou_reward_speaks_the_codec() -> None:
 
 
 @pytest.mark.parametrize("gate", [-0.1, 1.0, 80])
-def test_iou_gate_is_checked(gate: float) -> None:
-    with pytest.raises(ConfigError, match="iou_gate"):
-        IoUReward(iou_gate=gate)
+def test_iou_threshold_is_checked(gate: float) -> None:
+    with pytest.raises(ConfigError, match="iou_threshold"):
+        IoUReward(iou_threshold=gate)
 
 
 @pytest.mark.parametrize(
