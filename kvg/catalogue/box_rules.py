@@ -180,5 +180,5 @@ def named_fault(faults: Sequence[str]) -> tuple[str, str]:
     """The rule that the last fault tells of, and the fault from there on."""
     text = faults[-1] if faults else "no answer came"
     # What an answer says is quoted behind the rule, so the first one found is meant.
-    found = min(((text.find(start), rule) for rule, start in RULES.items() if start in text), default=None)
-    return (UNANSWERED, text) if found is None else (found[1], text[found[0] :])
+    first_match = min(((text.find(start), rule) for rule, start in RULES.items() if start in text), default=None)
+    return (UNANSWERED, text) if first_match is None else (first_match[1], text[first_match[0] :])

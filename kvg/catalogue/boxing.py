@@ -63,8 +63,8 @@ class Finding:
 
     def is_of(self, entry: Entry) -> bool:
         """Whether it still tells of this picture and this entity."""
-        told = (self.source, self.ref, self.sha256, clean_name(self.entity))
-        return told == (entry.source, entry.ref, entry.sha256, entry.entity)
+        identity = (self.source, self.ref, self.sha256, clean_name(self.entity))
+        return identity == (entry.source, entry.ref, entry.sha256, entry.entity)
 
 
 def concluded(finding: Finding, opinions: Sequence[Box], settings: BoxSettings) -> Finding:
@@ -101,7 +101,7 @@ def read_findings(folder: Path) -> dict[tuple[str, str], Finding]:
     Raises:
         DataError: a line is damaged.
     """
-    return {(found.source, found.ref): found for found in _lines(folder / BOXES, _finding, "run `kvg-data box` again")}
+    return {(row.source, row.ref): row for row in _lines(folder / BOXES, _finding, "run `kvg-data box` again")}
 
 
 class Ticks:
@@ -117,12 +117,12 @@ class Ticks:
     """
 
     def __init__(self, folder: Path) -> None:
-        said: dict[tuple[str, str, Box | None], tuple[float, bool]] = {}
+        latest: dict[tuple[str, str, Box | None], tuple[float, bool]] = {}
         for path in sorted(folder.glob(TICKS)):
             for key, saved, bad in _lines(path, _tick, "save it from the page of review again"):
-                if key not in said or saved >= said[key][0]:  # the latest word counts
-                    said[key] = saved, bad
-        self._bad = {key for key, (_, bad) in said.items() if bad}
+                if key not in latest or saved >= latest[key][0]:  # the latest word counts
+                    latest[key] = saved, bad
+        self._bad = {key for key, (_, bad) in latest.items() if bad}
 
     def __len__(self) -> int:
         return len(self._bad)
@@ -143,19 +143,19 @@ def with_boxes(project: Project) -> Iterator[tuple[Entry, float | None]]:
     """
     findings, changed = read_findings(project.out), list[str]()
     for entry in read_catalogue(project.out / CATALOGUE):
-        found = findings.get((entry.source, entry.ref))
-        if entry.box_px is not None or found is None:
+        finding = findings.get((entry.source, entry.ref))
+        if entry.box_px is not None or finding is None:
             yield entry, None
-        elif not found.is_of(entry):
+        elif not finding.is_of(entry):
             changed.append(entry.ref)
             yield entry, None
-        elif found.box_px is None:
-            yield entry, found.iou
+        elif finding.box_px is None:
+            yield entry, finding.iou
         else:
-            yield replace(entry, box_px=found.box_px, box_from=found.box_from), found.iou
+            yield replace(entry, box_px=finding.box_px, box_from=finding.box_from), finding.iou
     if changed:
-        said = f"{len(changed)} pictures have changed since they were asked about, the first: {changed[0]!r}"
-        log.warning("%s: %s; run `kvg-data box` again", project.out / BOXES, said)
+        message = f"{len(changed)} pictures have changed since they were asked about, the first: {changed[0]!r}"
+        log.warning("%s: %s; run `kvg-data box` again", project.out / BOXES, message)
 
 
 def boxed_entries(project: Project) -> Iterator[Entry]:
@@ -223,7 +223,7 @@ def _box(raw: Any) -> Box | None:
     return x1, y1, x2, y2
 
 
-def _lines(path: Path, made: Callable[[dict[str, Any]], T], remedy: str) -> Iterator[T]:
+def _lines(path: Path, parse: Callable[[dict[str, Any]], T], remedy: str) -> Iterator[T]:
     """What the lines of a file hold; nothing where there is no file."""
     if not path.is_file():
         return
@@ -234,7 +234,7 @@ def _lines(path: Path, made: Callable[[dict[str, Any]], T], remedy: str) -> Iter
     for number, line in lines:
         where = f"{path} line {number}"
         try:
-            value = made(dict(object_of(where, "box", parse_json(line, where))))
+            value = parse(dict(object_of(where, "box", parse_json(line, where))))
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError, DataError) as error:
             raise DataError(where, "box", f"cannot be read ({error}); {remedy}") from error
         yield value

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from kvg.box_forms import BoxesOf, BoxForm, BoxFormat, BoxUnit
 from kvg.catalogue.listing import BoxRules, FileSource, Listed, Listing, Remark, Unusable
-from kvg.catalogue.several import NamedObject, apart
+from kvg.catalogue.several import NamedObject, split_objects
 from kvg.errors import DataError
 from kvg.records import excerpt, list_of, number_of, object_of, optional_text, read_json, text_of
 
@@ -121,7 +121,7 @@ class Coco(FileSource):
             if self.supercategories is not None:
                 category = self.supercategories[category]
             objects.append(NamedObject(name, Listing(ref, entity, category, box, self.part, licence, self.rules)))
-        yield from apart(objects, others)
+        yield from split_objects(objects, others)
 
     def _names(self, entry: Mapping[str, Any], kinds: Mapping[str, Mapping[str, Any]]) -> tuple[str, str]:
         """Entity and supercategory of an annotation.
@@ -157,15 +157,15 @@ def id_of(value: Any) -> str | None:
 
 def _by_id(values: list[Any], kind: str, faults: list[Unusable], where: str) -> dict[str, Mapping[str, Any]]:
     """Entries by their ids; of those with one id, the first."""
-    found: dict[str, Mapping[str, Any]] = {}
+    records: dict[str, Mapping[str, Any]] = {}
     for number, value in enumerate(values):
         key = id_of(value.get("id")) if isinstance(value, Mapping) else None
-        reason = "is no object with an id" if key is None else f"{excerpt(key)} stands twice" if key in found else ""
+        reason = "is no object with an id" if key is None else f"{excerpt(key)} stands twice" if key in records else ""
         if reason or key is None:
             faults.append(Unusable(f"{where} {_named(kind, value, number)}", "id", f"{reason}; correct it"))
         else:
-            found[key] = value
-    return found
+            records[key] = value
+    return records
 
 
 def _named(kind: str, value: Any, number: int) -> str:
@@ -175,12 +175,12 @@ def _named(kind: str, value: Any, number: int) -> str:
 
 def _licences(values: Any) -> dict[str, str]:
     """Names of licences by their ids; what is damaged is as if it were not there."""
-    found: dict[str, str] = {}
+    licences: dict[str, str] = {}
     for value in values if isinstance(values, list) else ():
         if isinstance(value, Mapping) and (key := id_of(value.get("id"))):
             words = [value.get(name) for name in ("name", "url")]
-            found[key] = next((word for word in words if isinstance(word, str) and word), "")
-    return found
+            licences[key] = next((word for word in words if isinstance(word, str) and word), "")
+    return licences
 
 
 def _is_box(form: BoxForm, raw: Any) -> bool:

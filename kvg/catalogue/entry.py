@@ -1,4 +1,4 @@
-"""A picture that can be used, a picture that cannot and why, and the files that hold them line by line."""
+"""Entries and rejections of the catalogue, and the JSON lines that hold them."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ CATALOGUE = "catalogue.jsonl"  # in a project's folder
 
 @dataclass(frozen=True)
 class Entry:
-    """A picture that was opened and found usable.
+    """A picture that was opened and can be used.
 
     Attributes:
         source: name of its source in the project.
         ref: see ``kvg.catalogue.listing.Listing``.
-        entity: what is on it.
+        entity: name of the object on the picture.
         category: of the entity.
         width: upright, in pixels; of the cut where there is one.
         height: upright, in pixels; likewise.
         sha256: of the file, in hexadecimal.
         fingerprint: its ``perceptual_hash``, forty hexadecimal digits.
-        box_px: of the entity in pixels of the upright picture or of the cut; None where none is known yet.
-        box_from: ``alpha``, ``given``, the name of the model that found it, or '' where there is no box.
+        box_px: of the entity in pixels of the upright picture or of the cut; None while no box is known.
+        box_from: ``alpha``, ``given``, the name of the model that located it, or '' where there is no box.
         part: of the published set.
         licence: of the picture.
         split: ``seen`` or ``unseen``.
-        use: ``train``, ``val`` or ``test``; '' before pictures are shared out.
+        use: ``train``, ``val`` or ``test``; '' before splits are assigned.
         cut_px: the region of the file's upright picture that is used, in whole pixels; None for all of it.
-        box_fingerprint: ``perceptual_hash`` of what is inside the box, while pictures are shared out; '' otherwise.
+        box_fingerprint: ``perceptual_hash`` of what is inside the box, while splits are assigned; '' otherwise.
         file_fingerprint: of the whole picture where this is a cut of it, likewise.
-        look: ``coarse_look`` of the picture, likewise.
-        box_look: and of what is inside the box.
+        colour_grid: ``colour_grid`` of the picture, likewise.
+        box_colour_grid: and of what is inside the box.
     """
 
     source: str
@@ -64,12 +64,12 @@ class Entry:
     cut_px: Box | None = None
     box_fingerprint: str = ""
     file_fingerprint: str = ""
-    look: str = ""
-    box_look: str = ""
+    colour_grid: str = ""
+    box_colour_grid: str = ""
 
-    def without_looks(self) -> Entry:
-        """What the catalogue keeps of it."""
-        return replace(self, box_fingerprint="", file_fingerprint="", look="", box_look="")
+    def without_scan_fields(self) -> Entry:
+        """The entry as the catalogue holds it, without the fields that only the scan needs."""
+        return replace(self, box_fingerprint="", file_fingerprint="", colour_grid="", box_colour_grid="")
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,8 @@ class Rejection:
     Attributes:
         source: name of its source in the project.
         ref: as the source names it.
-        field: what is at fault.
-        reason: and how.
+        field: that is wrong.
+        reason: what is wrong with it.
     """
 
     source: str
@@ -90,18 +90,18 @@ class Rejection:
 
 
 def values_of(record: Entry | Rejection) -> dict[str, Any]:
-    """What is told of a picture; of an entry, fields that are empty are left out."""
+    """The fields of a record as JSON values; empty fields of an entry are left out."""
     empty = () if isinstance(record, Rejection) else (None, "")
     return {name: value for name, value in asdict(record).items() if value not in empty}
 
 
 def to_line(record: Entry | Rejection) -> str:
-    """JSON in ASCII: names of files need not be valid text."""
+    """JSON in ASCII, since file names need not be valid text."""
     return json.dumps(values_of(record))
 
 
 def entry_of(values: Mapping[str, Any]) -> Entry:
-    """An entry of what ``values_of`` gave; its names are spelt as ``clean_name`` does.
+    """Builds an entry from the result of ``values_of``; ``clean_name`` is applied to its names.
 
     Raises:
         TypeError: a field is missing, unknown or mistyped.
@@ -134,10 +134,10 @@ def read_catalogue(path: Path) -> Iterator[Entry]:
 
 
 def open_entry(sources: Mapping[str, PictureSource], entry: Entry, max_pixels: int) -> Image.Image:
-    """The picture of an entry: upright, cut where it is to be cut, RGB or RGBA.
+    """Opens the picture of an entry: upright, cut to ``cut_px`` if that is set, RGB or RGBA.
 
     Raises:
-        DataError: it cannot be read, or is another one than the scan saw.
+        DataError: it cannot be read, or its file has changed since the scan.
     """
     if entry.source not in sources:
         raise DataError(entry.ref, "source", f"'{entry.source}' is no source of the project any more; scan again")

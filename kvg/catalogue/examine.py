@@ -1,4 +1,4 @@
-"""Opens a listed picture and says whether it can be used."""
+"""Opens a listed picture and decides whether it can be used."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Final, get_args
 from PIL import Image
 
 from kvg.box_forms import BoxForm, BoxFormat, BoxUnit
+from kvg.catalogue.colour_grids import colour_grid
 from kvg.catalogue.cutting import covered_share, moved_into, region_around
 from kvg.catalogue.entry import Entry, Rejection, cut_out
 from kvg.catalogue.hashing import perceptual_hash
 from kvg.catalogue.listing import Listing, PictureSource
-from kvg.catalogue.looks import coarse_look
 from kvg.errors import DataError
 from kvg.pictures import read_picture
 from kvg.records import excerpt, is_utf8
@@ -27,12 +27,12 @@ FORMS: Final = tuple(BoxForm(unit, order) for unit in get_args(BoxUnit) for orde
 
 @dataclass(frozen=True)
 class Examined:
-    """What came of looking at a picture.
+    """The result of opening a picture.
 
     Attributes:
-        record: what goes into the catalogue, or why nothing does.
-        fitting: numbers of the ``FORMS`` in which the box that was told lies inside the picture; None where no box was
-            told, or the picture could not be opened.
+        record: the entry for the catalogue, or why there is none.
+        fitting: numbers of the ``FORMS`` in which the listed box lies inside the picture; None where the source gives
+            no box, or the picture could not be opened.
     """
 
     record: Entry | Rejection
@@ -45,9 +45,9 @@ def examine(name: str, source: PictureSource, listing: Listing, min_side: int, m
     Args:
         name: of the source.
         source: that lists it.
-        listing: what it says.
-        min_side: pictures with a shorter side are not used.
-        max_pixels: nor are larger ones.
+        listing: of the picture.
+        min_side: pictures with a shorter side are rejected.
+        max_pixels: larger pictures are rejected.
     """
     fitting: tuple[int, ...] | None = None
     try:
@@ -87,19 +87,19 @@ def examine(name: str, source: PictureSource, listing: Listing, min_side: int, m
         cut_px=region,
         file_fingerprint="" if region is None else f"{perceptual_hash(whole):040x}",
         box_fingerprint="" if inside is None else f"{perceptual_hash(inside):040x}",
-        look=coarse_look(image),
-        box_look="" if inside is None else coarse_look(inside),
+        colour_grid=colour_grid(image),
+        box_colour_grid="" if inside is None else colour_grid(inside),
     )
     return Examined(entry, fitting)
 
 
 def opaque(image: Image.Image) -> Image.Image:
-    """Where an RGBA picture shows its entity: 255 there and 0 elsewhere, mode L."""
+    """Mask of the entity on an RGBA picture: 255 where it is opaque and 0 elsewhere, mode L."""
     return image.getchannel("A").point(lambda alpha: 255 * (alpha > OPAQUE))
 
 
 def alpha_box(image: Image.Image) -> Box | None:
-    """The box of what is opaque; None for a picture in which nothing is transparent.
+    """The box around the opaque pixels; None for a picture in which nothing is transparent.
 
     Raises:
         DataError: nothing is opaque.
@@ -130,7 +130,7 @@ def _fits(convert: _Converter, raw: object, form: BoxForm) -> bool:
 def _cut(
     listing: Listing, image: Image.Image, given: Box | None, convert: _Converter
 ) -> tuple[Image.Image, Box | None, Box | None]:
-    """A picture of one object among several, its box there, and where it was cut out; any other picture as it is."""
+    """Cuts out one object of several: picture, box in it, and the cut region; any other picture is not changed."""
     if listing.others is None or given is None:
         return image, given, None
     others = [convert(raw, listing.rules.form) for raw in listing.others if _fits(convert, raw, listing.rules.form)]

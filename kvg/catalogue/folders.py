@@ -52,7 +52,7 @@ class ImageFolder(FileSource):
     def listings(self) -> Iterator[Listed]:
         """See ``PictureSource``."""
         if "." not in self.categories:
-            yield from (thing for thing in passed_over(walk(self.root), self.root) if "/" not in thing.ref)
+            yield from (unusable for unusable in passed_over(walk(self.root), self.root) if "/" not in unusable.ref)
         for name, category in self.categories.items():
             folder = self.root / name
             walked = walk(folder)
@@ -89,13 +89,13 @@ def category_folders(root: Path, categories: Mapping[str, str] | None) -> dict[s
     if not isinstance(categories, Mapping) or not all(isinstance(name, str) for name in categories.values()):
         raise ConfigError("categories", f"{excerpt(categories)} should hold `folder: category` lines")
     spelled = {clean_name(name): name for name in names}
-    found: dict[str, str] = {}
+    folders: dict[str, str] = {}
     for folder, category in categories.items():
         name = str(folder) if (root / str(folder)).is_dir() else spelled.get(clean_name(str(folder)), "")
         if not name:
             raise DataError(str(root / str(folder)), "categories", "is not a folder; correct the name")
-        found[name] = category
-    return found
+        folders[name] = category
+    return folders
 
 
 def patterns(values: Sequence[str]) -> tuple[str, ...]:

@@ -33,8 +33,8 @@ def perceptual_hash(image: Image.Image) -> int:
     low = np.round(_COSINES @ grey @ _COSINES.T, 6)
     odd = low[:, 1::2]
     odd *= np.sign(odd.flat[np.abs(odd).argmax()]) or 1.0
-    found = low.ravel()[1:]  # without the mean brightness
-    bits = np.packbits(np.concatenate([found > np.median(found), [False]]))
+    coefficients = low.ravel()[1:]  # without the mean brightness
+    bits = np.packbits(np.concatenate([coefficients > np.median(coefficients), [False]]))
     tints = image.convert("RGB").resize((1, BANDS), Image.Resampling.BOX).tobytes()
     return int.from_bytes(tints + bits.tobytes(), "big")
 
@@ -101,26 +101,26 @@ def near_pairs(hashes: Sequence[int], max_distance: int) -> Iterable[tuple[int, 
 
     Of many that are equal only pairs with the first one come.
     """
-    alike: dict[int, int] = {}
-    told: list[int] = []
+    first_by_hash: dict[int, int] = {}
+    distinct: list[int] = []
     for number, value in enumerate(hashes):
-        if value in alike:
-            yield alike[value], number
+        if value in first_by_hash:
+            yield first_by_hash[value], number
         else:
-            alike[value] = number
-            told.append(number)
-    values = np.array([hashes[number] & _SHAPE for number in told], dtype=np.uint64)
-    tints = np.array([list((hashes[number] >> 64).to_bytes(3 * BANDS, "big")) for number in told], dtype=np.int16)
-    found: set[tuple[int, int]] = set()
+            first_by_hash[value] = number
+            distinct.append(number)
+    values = np.array([hashes[number] & _SHAPE for number in distinct], dtype=np.uint64)
+    tints = np.array([list((hashes[number] >> 64).to_bytes(3 * BANDS, "big")) for number in distinct], dtype=np.int16)
+    pairs: set[tuple[int, int]] = set()
     for members in _sharing_a_part(values, max_distance + 1):
-        own = values[members]
+        member_values = values[members]
         for place in range(len(members) - 1):
-            near = np.bitwise_count(own[place + 1 :] ^ own[place]) <= max_distance
+            near = np.bitwise_count(member_values[place + 1 :] ^ member_values[place]) <= max_distance
             for other in (members[place + 1 + int(k)] for k in np.flatnonzero(near)):
                 if np.abs(tints[members[place]] - tints[other]).max() <= MAX_TINT:
-                    found.add((members[place], other))
-    for one, other in sorted(found):
-        yield told[one], told[other]
+                    pairs.add((members[place], other))
+    for one, other in sorted(pairs):
+        yield distinct[one], distinct[other]
 
 
 def _sharing_a_part(values: NDArray[np.uint64], num_parts: int) -> Iterable[list[int]]:

@@ -55,10 +55,10 @@ class Parquet(FileSource):
         self.names = names
         self.rules = BoxRules(BoxForm(box_unit, box_format), boxes_of, several="reject")
         try:
-            found = [(path, path.relative_to(self.root).parts) for path in sorted(self.root.glob(pattern))]
+            matches = [(path, path.relative_to(self.root).parts) for path in sorted(self.root.glob(pattern))]
         except (ValueError, NotImplementedError) as error:
             raise ConfigError("pattern", f"{pattern!r} is no pattern of files ({error}); correct it") from error
-        self.files = [path for path, parts in found if not any(map(is_hidden, parts))]
+        self.files = [path for path, parts in matches if not any(map(is_hidden, parts))]
         if not self.files:
             raise DataError(str(self.root), "pattern", f"'{pattern}' finds no file; correct it")
 
@@ -94,10 +94,10 @@ class Parquet(FileSource):
 
         try:
             file = pq.ParquetFile(path)
-            there = file.schema_arrow.names
-            missing = {name for name in (self.image, self.label, self.box) if name} - set(there)
+            columns = file.schema_arrow.names
+            missing = {name for name in (self.image, self.label, self.box) if name} - set(columns)
             if missing:
-                raise DataError(str(path), ", ".join(sorted(missing)), f"is missing; name one of {', '.join(there)}")
+                raise DataError(str(path), ", ".join(sorted(missing)), f"is missing; name one of {', '.join(columns)}")
             names = self.names if self.names is not None else _class_names(file.schema_arrow.metadata, self.label)
             labels = file.read([self.label]).column(0).to_pylist()
             boxes = file.read([self.box]).column(0).to_pylist() if self.box else [None] * len(labels)

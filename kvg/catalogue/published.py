@@ -144,15 +144,15 @@ class INaturalist2017(FileSource):
                 if kind not in self.categories:
                     num_passed += 1
                     continue
-                found = boxes.get(id_of(image.get("id")) or "none", [])
-                if len(found) > 1:
-                    raise DataError(ref, "several", f"is a picture with {len(found)} boxes")
-                if found:
-                    XYWH.form.numbers(found[0], ref, "bbox")
+                picture_boxes = boxes.get(id_of(image.get("id")) or "none", [])
+                if len(picture_boxes) > 1:
+                    raise DataError(ref, "several", f"is a picture with {len(picture_boxes)} boxes")
+                if picture_boxes:
+                    XYWH.form.numbers(picture_boxes[0], ref, "bbox")
             except DataError as error:
                 yield Unusable(ref, error.field, error.remedy)
                 continue
-            entity, box = self.names.get(latin, latin), found[0] if found else None
+            entity, box = self.names.get(latin, latin), picture_boxes[0] if picture_boxes else None
             licence = licences.get(id_of(image.get("license")) or "", "")
             yield Listing(ref, entity, self.categories[kind], box, part, licence, XYWH)
         if boxes.get(""):

@@ -46,10 +46,10 @@ class Question:
 
 def names_by_category(entries: Iterable[Entry]) -> dict[str, list[str]]:
     """All entities of each category, sorted."""
-    found: dict[str, set[str]] = {}
+    by_category: dict[str, set[str]] = {}
     for entry in entries:
-        found.setdefault(entry.category, set()).add(entry.entity)
-    return {category: sorted(names) for category, names in sorted(found.items())}
+        by_category.setdefault(entry.category, set()).add(entry.entity)
+    return {category: sorted(names) for category, names in sorted(by_category.items())}
 
 
 def choice_questions(
@@ -68,26 +68,26 @@ def choice_questions(
         pictures: of an entity at most.
         questions: about each entity.
     """
-    own: dict[tuple[str, str], list[Entry]] = {}
+    by_entity: dict[tuple[str, str], list[Entry]] = {}
     for entry in entries:
-        own.setdefault((entry.category, entry.entity), []).append(entry)
-    for (category, entity), found in sorted(own.items()):
+        by_entity.setdefault((entry.category, entry.entity), []).append(entry)
+    for (category, entity), entity_pictures in sorted(by_entity.items()):
         others = [name for name in names[category] if name != entity]
         if not others:
             continue
-        chosen = found
-        if len(found) > pictures:
-            chosen = random.Random(f"{seed}/probe/{category}/{entity}").sample(found, pictures)
+        chosen = entity_pictures
+        if len(entity_pictures) > pictures:
+            chosen = random.Random(f"{seed}/probe/{category}/{entity}").sample(entity_pictures, pictures)
         for number in range(questions):
             turn, place = divmod(number, len(chosen))
             yield _question(chosen[place], entity, others, seed, turn)
 
 
 def _question(entry: Entry, entity: str, others: Sequence[str], seed: int, turn: int) -> Question:
-    return Question(entry, turn, drawn_options(entity, others, f"{seed}/probe/{entry.source}/{entry.ref}", turn))
+    return Question(entry, turn, sample_options(entity, others, f"{seed}/probe/{entry.source}/{entry.ref}", turn))
 
 
-def drawn_options(entity: str, others: Sequence[str], of_picture: str, turn: int = 0) -> tuple[str, ...]:
+def sample_options(entity: str, others: Sequence[str], of_picture: str, turn: int = 0) -> tuple[str, ...]:
     """An entity among distractors, in an order that tells nothing.
 
     Args:
@@ -96,7 +96,7 @@ def drawn_options(entity: str, others: Sequence[str], of_picture: str, turn: int
         of_picture: decides.
         turn: how often this picture has been asked about before: others are drawn as long as there are others.
 
-    >>> sorted(drawn_options("Merlin", ["Hobby", "Osprey"], "0/bird.jpg"))
+    >>> sorted(sample_options("Merlin", ["Hobby", "Osprey"], "0/bird.jpg"))
     ['Hobby', 'Merlin', 'Osprey']
     """
     mixed = list(others)

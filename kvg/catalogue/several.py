@@ -22,7 +22,7 @@ class NamedObject:
     listing: Listing
 
 
-def apart(objects: Sequence[NamedObject], others: Sequence[Any] = ()) -> Iterator[Listed]:
+def split_objects(objects: Sequence[NamedObject], others: Sequence[Any] = ()) -> Iterator[Listed]:
     """The objects of one picture, each as what it is listed as.
 
     A single object keeps its picture whole. Of several, by ``BoxRules.several``, each is cut out under the name
@@ -33,8 +33,8 @@ def apart(objects: Sequence[NamedObject], others: Sequence[Any] = ()) -> Iterato
         others: boxes of further things on the picture, as the source writes them; None where the place is not known.
     """
     num = len(objects) + len(others)
-    for number, thing in enumerate(objects):
-        listing, ref = thing.listing, f"{thing.listing.ref}#{thing.name}"
+    for number, named_object in enumerate(objects):
+        listing, ref = named_object.listing, f"{named_object.listing.ref}#{named_object.name}"
         if num == 1:
             yield listing
         elif listing.rules.several == "reject":
@@ -42,6 +42,6 @@ def apart(objects: Sequence[NamedObject], others: Sequence[Any] = ()) -> Iterato
         elif listing.box is None:
             yield Unusable(ref, "box", f"is missing, and there are {num} objects on its picture; give each its box")
         else:
-            rest = [other.listing.box for other in (*objects[:number], *objects[number + 1 :])]
-            known = tuple(box for box in (*rest, *others) if box is not None and box != listing.box)
-            yield replace(listing, ref=ref, others=known)
+            other_boxes = [other.listing.box for other in (*objects[:number], *objects[number + 1 :])]
+            known_boxes = tuple(box for box in (*other_boxes, *others) if box is not None and box != listing.box)
+            yield replace(listing, ref=ref, others=known_boxes)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from kvg.catalogue.copies import find_copies, named, repeated_files
+from kvg.catalogue.copies import describe, find_copies, repeated_files
 from kvg.catalogue.entry import Entry, Rejection
 from kvg.catalogue.hashing import matches
 from kvg.errors import ConfigError
@@ -58,7 +58,7 @@ class SplitSettings:
             raise ConfigError("splits.two_names", f"{self.two_names!r} is none of drop, keep")
 
 
-def share_out(
+def assign_splits(
     entries: Sequence[Entry], settings: SplitSettings, seed: int, forbidden: Mapping[str, str]
 ) -> tuple[list[Entry], list[Rejection], list[str]]:
     """Gives each entry its split and its use.
@@ -88,7 +88,7 @@ def share_out(
     copies = find_copies(entries, settings.copy_distance, settings.copy_change)
     repeated = repeated_files(entries)
     sides = _Sides(entries, copies.groups, settings, seed)
-    kept, left = [], []
+    kept, rejected = [], []
     for number, entry in enumerate(entries):
         field, reason = "copy", repeated.get(number, "")
         if copied[number]:
@@ -96,12 +96,12 @@ def share_out(
         elif not reason and number in copies.rivals and settings.two_names == "drop":
             field, reason = "suspected copy", _suspicion(entries[copies.rivals[number]])
         if reason:
-            left.append(Rejection(entry.source, entry.ref, field, reason))
+            rejected.append(Rejection(entry.source, entry.ref, field, reason))
         else:
             split = "unseen" if sides.is_unseen(entry) else "seen"
             kept.append(replace(entry, split=split, use=sides.use(copies.groups[number])))
     rivals = {n: other for n, other in copies.rivals.items() if not copied[n] and n not in repeated}
-    return kept, left, _suspicions(entries, rivals, copies.lookalikes, settings.two_names == "drop")
+    return kept, rejected, _suspicions(entries, rivals, copies.lookalikes, settings.two_names == "drop")
 
 
 class _Sides:
@@ -135,20 +135,22 @@ class _Sides:
 
 def _copies_of_forbidden(entries: Sequence[Entry], forbidden: Mapping[str, str], max_distance: int) -> list[str]:
     """For each picture the forbidden one that it looks like, whole or in its cut; '' where there is none."""
-    wanted = {name: int(value, 16) for name, value in forbidden.items()}
-    if not wanted:
+    forbidden_hashes = {name: int(value, 16) for name, value in forbidden.items()}
+    if not forbidden_hashes:
         return [""] * len(entries)
     hashes = [int(entry.fingerprint, 16) for entry in entries]
-    cut = [number for number, entry in enumerate(entries) if entry.file_fingerprint]
-    found = matches(wanted, [*hashes, *(int(entries[n].file_fingerprint, 16) for n in cut)], max_distance)
-    for number, name in zip(cut, found[len(entries) :], strict=True):
-        found[number] = found[number] or name
-    return found[: len(entries)]
+    cut_numbers = [number for number, entry in enumerate(entries) if entry.file_fingerprint]
+    copied_names = matches(
+        forbidden_hashes, [*hashes, *(int(entries[n].file_fingerprint, 16) for n in cut_numbers)], max_distance
+    )
+    for number, name in zip(cut_numbers, copied_names[len(entries) :], strict=True):
+        copied_names[number] = copied_names[number] or name
+    return copied_names[: len(entries)]
 
 
 def _suspicion(rival: Entry) -> str:
     remedy = "correct the names; or, if they are two things, set splits.two_names: keep, or a lower splits.copy_change"
-    return f"seems to show the same as {named(rival)}; {remedy}"
+    return f"seems to show the same as {describe(rival)}; {remedy}"
 
 
 def _suspicions(
@@ -161,13 +163,13 @@ def _suspicions(
         state = "are left out (splits.two_names: drop)" if dropped else "are kept (splits.two_names: keep)"
         lines.append(
             f"{len(rivals)} pictures seem to show the same as one of another name, and {state}; the first: "
-            f"{entries[first].ref} ({entries[first].entity}) and {named(entries[rivals[first]])}"
+            f"{entries[first].ref} ({entries[first].entity}) and {describe(entries[rivals[first]])}"
         )
     if lookalikes:
         one, other = (entries[number] for number in lookalikes[0])
         lines.append(
             f"{len(lookalikes)} pictures look like one of another name but for a part, as things on one "
-            f"background do, and are kept; the first: {other.ref} ({other.entity}) and {named(one)}"
+            f"background do, and are kept; the first: {other.ref} ({other.entity}) and {describe(one)}"
         )
     return lines
 

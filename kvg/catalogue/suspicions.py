@@ -50,7 +50,7 @@ def doubtful_forms(boxed: Iterable[Boxed]) -> tuple[list[str], list[Rejection]]:
     for picture in boxed:
         of_source[picture.record.source, picture.form].append(picture)
     lines: list[str] = []
-    left: list[Rejection] = []
+    rejections: list[Rejection] = []
     for (source, form), pictures in of_source.items():
         misfits = sum(not picture.fits for picture in pictures)
         common = set(range(len(FORMS))).intersection(*(picture.fitting for picture in pictures))
@@ -61,15 +61,15 @@ def doubtful_forms(boxed: Iterable[Boxed]) -> tuple[list[str], list[Rejection]]:
         if not misfits or not others:
             continue
         first = others[0]
-        wanted = " or ".join(f"{other.format} in {other.unit}" for other in others)
+        fitting_forms = " or ".join(f"{other.format} in {other.unit}" for other in others)
         setting = f"box_unit: {first.unit} and box_format: {first.format}"
-        told = f"{misfits} of {len(pictures)} boxes do not lie inside their pictures as {form.format} in {form.unit}"
-        lines.append(f"{source}: {told}; all would as {wanted}: state {setting}, or correct the boxes")
+        finding = f"{misfits} of {len(pictures)} boxes do not lie inside their pictures as {form.format} in {form.unit}"
+        lines.append(f"{source}: {finding}; all would as {fitting_forms}: state {setting}, or correct the boxes")
         if misfits > _MOST * len(pictures):
-            reason = f"lies inside its picture by chance: {told}; state {setting}, or correct them"
+            reason = f"lies inside its picture by chance: {finding}; state {setting}, or correct them"
             entries = [picture.record for picture in pictures if isinstance(picture.record, Entry)]
-            left += [Rejection(source, entry.ref, "box", reason) for entry in entries]
-    return lines, left
+            rejections += [Rejection(source, entry.ref, "box", reason) for entry in entries]
+    return lines, rejections
 
 
 def spellings(entries: Sequence[Entry]) -> list[str]:
@@ -82,7 +82,11 @@ def spellings(entries: Sequence[Entry]) -> list[str]:
             by_letters[caseless(name)].append(name)
         groups = [names for names in by_letters.values() if len(names) > 1]
         if groups:
-            shown = "; ".join(" and ".join(f"{name!r} ({counts[name]})" for name in names) for names in groups[:_SHOWN])
+            examples = "; ".join(
+                " and ".join(f"{name!r} ({counts[name]})" for name in names) for names in groups[:_SHOWN]
+            )
             more = f"; and {len(groups) - _SHOWN} more" if len(groups) > _SHOWN else ""
-            lines.append(f"{len(groups)} {kind} are written in different capitals, and count as several: {shown}{more}")
+            lines.append(
+                f"{len(groups)} {kind} are written in different capitals, and count as several: {examples}{more}"
+            )
     return lines

@@ -11,7 +11,7 @@ from kvg.box_forms import BoxesOf, BoxForm, BoxFormat, BoxUnit
 from kvg.catalogue.coco import Coco
 from kvg.catalogue.listing import BoxRules, FileSource, Listed, Listing, Remark, Unusable
 from kvg.catalogue.parquet import Parquet
-from kvg.catalogue.several import NamedObject, apart
+from kvg.catalogue.several import NamedObject, split_objects
 from kvg.errors import ConfigError, DataError
 from kvg.records import (
     SUFFIXES,
@@ -100,7 +100,7 @@ class Table(FileSource):
             if isinstance(value, Unusable) or value.ref not in several:
                 yield value
             elif several[value.ref]:
-                yield from apart(several[value.ref])
+                yield from split_objects(several[value.ref])
                 several[value.ref] = []  # all objects of a picture come where the first one stands
         yield from self._remarks([row for row in rows if not isinstance(row, Unusable)], listed)
 
@@ -152,9 +152,9 @@ class Table(FileSource):
         }
         missing = sorted((needed | set(self.columns.values())) - row.keys())
         if missing:
-            there = ", ".join(excerpt(name, 40) for name in list(row)[:12])
+            columns = ", ".join(excerpt(name, 40) for name in list(row)[:12])
             remedy = (
-                f"its first line holds {there}; write a header, name other columns in `columns`, or give `category`"
+                f"its first line holds {columns}; write a header, name other columns in `columns`, or give `category`"
             )
             raise DataError(str(self.path), "header", f"has no column {', '.join(map(repr, missing))}; {remedy}")
 
@@ -192,9 +192,9 @@ class Table(FileSource):
         for listing in listings:
             by_picture[listing.ref].append(listing)
         return {
-            ref: [NamedObject(str(number), listing) for number, listing in enumerate(own, start=1)]
-            for ref, own in by_picture.items()
-            if len({str(listing.box) for listing in own if listing.box is not None}) > 1
+            ref: [NamedObject(str(number), listing) for number, listing in enumerate(picture_listings, start=1)]
+            for ref, picture_listings in by_picture.items()
+            if len({str(listing.box) for listing in picture_listings if listing.box is not None}) > 1
         }
 
     def _remarks(

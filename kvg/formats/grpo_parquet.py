@@ -98,17 +98,17 @@ def _v2(where: str, row: Mapping[str, Any]) -> tuple[str, str, bytes]:
 
 
 def _verl(where: str, row: Mapping[str, Any]) -> tuple[str, str, bytes]:
-    judged = object_of(where, "reward_model", row["reward_model"])
-    truth = text_of(f"{where} reward_model", judged, "ground_truth")
+    reward_model = object_of(where, "reward_model", row["reward_model"])
+    answer = text_of(f"{where} reward_model", reward_model, "ground_truth")
     images = list_of(where, "images", row["images"])
     if len(images) != 1:
         raise DataError(where, "images", f"holds {len(images)} pictures; give one a row")
     turns = [object_of(where, f"prompt[{i}]", turn) for i, turn in enumerate(list_of(where, "prompt", row["prompt"]))]
-    asked = [turn for turn in turns if turn.get("role") == "user"]
-    if len(asked) != 1 or turns[-1] is not asked[0]:
+    user_turns = [turn for turn in turns if turn.get("role") == "user"]
+    if len(user_turns) != 1 or turns[-1] is not user_turns[0]:
         roles = ", ".join(excerpt(turn.get("role"), 20) for turn in turns) or "none"
         raise DataError(where, "prompt", f"holds the turns {roles}; give one user turn, the last one")
-    return _words(f"{where} prompt", asked[0]), truth, raw_image(where, images[0], "images")
+    return _words(f"{where} prompt", user_turns[0]), answer, raw_image(where, images[0], "images")
 
 
 def _words(where: str, turn: Mapping[str, Any]) -> str:

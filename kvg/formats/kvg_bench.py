@@ -52,10 +52,10 @@ class KVGBench:
             DataError: a column is empty or wrong.
         """
         where = f"{self.path} row {number}"
-        question_id, category, asked, answer = (text_of(where, row, name) for name in COLUMNS[:4])
+        question_id, category, question_text, answer = (text_of(where, row, name) for name in COLUMNS[:4])
         key = key_of(question_id)
         image = raw_image(where, row["image"])
-        sample = make_sample(where, key, category, image, asked, answer, {}, self.reading)
+        sample = make_sample(where, key, category, image, question_text, answer, {}, self.reading)
         return dataclasses.replace(sample, question_id=question_id)
 
 

@@ -24,8 +24,8 @@ def columns_of(path: str | Path) -> tuple[list[str], list[int]]:
     """
     file = _open(Path(path))
     names = list(file.schema_arrow.names)
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise DataError(str(path), twice[0], "is the name of two columns; keep the right one")
+    if duplicates := sorted({name for name in names if names.count(name) > 1}):
+        raise DataError(str(path), duplicates[0], "is the name of two columns; keep the right one")
     rows = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
     if not sum(rows):
         raise DataError(str(path), "rows", "there are none; give a file that holds some")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from kvg.benchmark import split_of
-from kvg.catalogue.questions import drawn_options
+from kvg.catalogue.questions import sample_options
 from kvg.errors import DataError
 from kvg.formats.listed_pictures import find_picture, folder_of
 from kvg.formats.published import good_samples, safe_key
@@ -123,9 +123,9 @@ class Recognition:
         return {category: sorted(names) for category, names in found.items()}
 
     def _category(self, where: str, row: Mapping[str, Any]) -> str:
-        own = optional_text(where, row, "category")
+        row_category = optional_text(where, row, "category")
         published = self.path.stem.partition("-ViT-")[0]  # then comes the model that chose the options
-        return self.category or own or CATEGORIES.get(published, published)
+        return self.category or row_category or CATEGORIES.get(published, published)
 
     def _sample(self, position: int, row: Row, names: Mapping[str, Sequence[str]]) -> Sample:
         where, record = row[0], object_of(row[0], "record", row[1])
@@ -153,22 +153,22 @@ class Recognition:
         return sample
 
 
-def _options(where: str, told: Any, label: str, others: Sequence[str], draw: str) -> list[str]:
+def _options(where: str, value: Any, label: str, others: Sequence[str], seed: str) -> list[str]:
     """Names to choose from, in an order that tells nothing: those that are told, else drawn ones."""
-    if told is None or told == "":
+    if value is None or value == "":
         if not others:
             remedy = f"are missing, and its category has no label but '{label}' to draw others from; add some"
             raise DataError(where, "options", remedy)
-        return list(drawn_options(label, others, draw))
-    names = told.split(_BETWEEN) if isinstance(told, str) else told  # text is all that a CSV can hold
+        return list(sample_options(label, others, seed))
+    names = value.split(_BETWEEN) if isinstance(value, str) else value  # text is all that a CSV can hold
     if not isinstance(names, list) or not all(isinstance(name, str) and name.strip() for name in names):
-        raise DataError(where, "options", f"{excerpt(told)} must be a list of names")
+        raise DataError(where, "options", f"{excerpt(value)} must be a list of names")
     options = [_name(name) for name in names]
     if not 2 <= len(set(options)) == len(options) <= len(LETTERS):
-        raise DataError(where, "options", f"{excerpt(told)} must be 2 to {len(LETTERS)} names, each once")
+        raise DataError(where, "options", f"{excerpt(value)} must be 2 to {len(LETTERS)} names, each once")
     if label not in options:
-        raise DataError(where, "options", f"{excerpt(told)} do not hold the label '{label}'; add it")
-    random.Random(draw).shuffle(options)
+        raise DataError(where, "options", f"{excerpt(value)} do not hold the label '{label}'; add it")
+    random.Random(seed).shuffle(options)
     return options
 
 

@@ -165,13 +165,13 @@ class RefCOCO:
 
     def _origin(self, record: Mapping[str, Any]) -> tuple[str, str]:
         """Name and split of the published set."""
-        told = next((v for n in ("dataset_name", "dataset") if isinstance(v := record.get(n), str) and v), "")
-        found = _NAME.search(told) or (None if told else _NAME.search(self.path.stem))
+        dataset = next((v for n in ("dataset_name", "dataset") if isinstance(v := record.get(n), str) and v), "")
+        match = _NAME.search(dataset) or (None if dataset else _NAME.search(self.path.stem))
         splits = _SPLIT.findall(self.path.stem)
         split = _SPLITS.get(splits[-1].lower(), splits[-1].lower()) if splits else ""
-        if found is None:
-            return told or self.path.stem, split
-        return f"refcoco{'+' if found[1] else 'g' if found[2] else ''}", split
+        if match is None:
+            return dataset or self.path.stem, split
+        return f"refcoco{'+' if match[1] else 'g' if match[2] else ''}", split
 
 
 def _joined(path: Path, value: Mapping[str, Any]) -> list[Row]:
@@ -180,21 +180,21 @@ def _joined(path: Path, value: Mapping[str, Any]) -> list[Row]:
     An annotation that belongs to none is a row of its own behind them, so that it is counted as bad.
     """
     boxes: dict[str, list[Any]] = {}
-    lost: list[Row] = []
+    orphans: list[Row] = []
     for number, annotation in enumerate(value["annotations"]):
         if isinstance(annotation, Mapping) and (name := _id(annotation.get("image_id"))):
             boxes.setdefault(name, []).append(annotation.get("bbox"))
         else:
-            lost.append((f"{path} annotations[{number}]", f"{excerpt(annotation, 40)} without an image_id"))
+            orphans.append((f"{path} annotations[{number}]", f"{excerpt(annotation, 40)} without an image_id"))
     rows: list[Row] = []
     for number, image in enumerate(value["images"]):
         where = f"{path} images[{number}]"
         if isinstance(image, Mapping):
-            own = boxes.get(_id(image.get("id")), [])
+            image_boxes = boxes.get(_id(image.get("id")), [])
             # One with several would have several right answers, of which the form does not tell.
-            image = {**image, "bbox": own[0] if len(own) == 1 else f"{len(own)} annotations"}
+            image = {**image, "bbox": image_boxes[0] if len(image_boxes) == 1 else f"{len(image_boxes)} annotations"}
         rows.append((where, image))
-    return rows + lost
+    return rows + orphans
 
 
 def _id(value: Any) -> str:

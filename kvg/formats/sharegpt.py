@@ -78,12 +78,12 @@ class ShareGPTFile:
     def _sample(self, position: int, value: Any) -> Sample:
         where = f"{self.path} record {position}"
         record = object_of(where, "record", value)
-        asked, told = _turns(where, record)
+        question, answer = _turns(where, record)
         name = _only_image(where, record)
         key = f"{safe_key(self.path.stem)}-{position:06d}"
         provenance = {"file": self.path.name, "image": name}
         data = self._pictures.read(where, "images", name)
-        return make_sample(where, key, self.category, data, asked, told, provenance, self.reading)
+        return make_sample(where, key, self.category, data, question, answer, provenance, self.reading)
 
 
 def write_sharegpt(samples: Iterable[Sample], path: str | Path, mode: str = "think") -> int:
@@ -103,9 +103,9 @@ def write_sharegpt(samples: Iterable[Sample], path: str | Path, mode: str = "thi
     for sample in samples:
         name = f"images/{sample.key}.{image_extension(sample.image)}"
         (path.parent / name).write_bytes(sample.image)
-        asked = {"role": "user", "content": f"<image>{prompt(sample.entity, mode)}"}
-        told = {"role": "assistant", "content": completion_text(sample)}
-        records.append({"messages": [asked, told], "images": [name]})
+        user_turn = {"role": "user", "content": f"<image>{prompt(sample.entity, mode)}"}
+        assistant_turn = {"role": "assistant", "content": completion_text(sample)}
+        records.append({"messages": [user_turn, assistant_turn], "images": [name]})
     path.write_text(json.dumps(records, ensure_ascii=False, indent=1), "utf-8")
     return len(records)
 

@@ -14,7 +14,7 @@ from kvg.catalogue.examine import examine
 from kvg.catalogue.excluded import excluded_hashes
 from kvg.catalogue.listing import Listed, Listing, PictureSource, Remark, Unusable
 from kvg.catalogue.project import Project, ScanSettings
-from kvg.catalogue.sharing import share_out
+from kvg.catalogue.sharing import assign_splits
 from kvg.catalogue.suspicions import Boxed, doubtful_forms, spellings
 from kvg.errors import DataError
 from kvg.work.files import atomic_write, disk_errors
@@ -73,13 +73,13 @@ def scan(project: Project, workers: int = 1, only_if_changed: bool = False) -> S
     remarks = [item.text for _, item in listed if isinstance(item, Remark)]
     if not entries:
         raise DataError(str(project.path), "sources", _nothing_left(rejected, remarks, suspicions))
-    kept, copies, suspicions_of_copies = share_out(entries, project.splits, project.seed, excluded)
+    kept, copies, suspicions_of_copies = assign_splits(entries, project.splits, project.seed, excluded)
     rejected += copies
     suspicions = [*suspicions, *suspicions_of_copies]
     if not kept:
         raise DataError(str(project.path), "sources", _nothing_left(rejected, remarks, suspicions))
     notes = {"remarks": remarks + remarks_of_excluded, "suspicions": [*suspicions, *spellings(kept)]}
-    result = ScanResult(project.out, [entry.without_looks() for entry in kept], rejected, notes)
+    result = ScanResult(project.out, [entry.without_scan_fields() for entry in kept], rejected, notes)
     _write(result, job)
     return result
 

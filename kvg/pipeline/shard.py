@@ -17,7 +17,7 @@ from kvg.formats.published import safe_key
 from kvg.formats.stores import checksums_of, open_store
 from kvg.rewards.knowledge import KnowledgeReward
 from kvg.shards.job import ShardJob, shard_result
-from kvg.shards.mixing import Found, Mixture, look, put_together, spread, stamps, told_of
+from kvg.shards.mixing import Mixture, ScanIndex, even_ranges, file_stamps, merge_scans, scan_part, source_record
 from kvg.shards.reader import SamplePart
 from kvg.shards.revision import revision
 from kvg.shards.writer import ShardFile, check_set
@@ -133,8 +133,8 @@ class Inputs:
         self.names = names_of(paths)
         self.stores = [open_store(path) for path in paths]
         self.checksums = [checksums_of(path) for path in paths]
-        self.descriptions = [told_of(path, store) for path, store in zip(paths, self.stores, strict=True)]
-        self.stamps = [stamps(path, store) for path, store in zip(paths, self.stores, strict=True)]
+        self.descriptions = [source_record(path, store) for path, store in zip(paths, self.stores, strict=True)]
+        self.stamps = [file_stamps(path, store) for path, store in zip(paths, self.stores, strict=True)]
 
     def parts(self) -> Iterator[tuple[int, SamplePart]]:
         """Number of the set, and part of it."""
@@ -233,7 +233,7 @@ def _accuracies(path: str | None) -> dict[str, float]:
         raise ConfigError("shard.knowledge", error.remedy) from error
 
 
-def _search(inputs: Inputs, job: Job, workers: int) -> Found:
+def _search(inputs: Inputs, job: Job, workers: int) -> ScanIndex:
     """Where the good samples of all inputs lie.
 
     Raises:
@@ -243,7 +243,7 @@ def _search(inputs: Inputs, job: Job, workers: int) -> Found:
     job.run(
         SearchPart(job.units), [(n, part) for n, (_, part) in enumerate(parts)], workers, "looking through the sets"
     )
-    samples = put_together(job.results(len(parts)), [number for number, _ in parts], inputs.names)
+    samples = merge_scans(job.results(len(parts)), [number for number, _ in parts], inputs.names)
     for problem in samples.problems[:_MAX_WARNINGS]:
         log.warning("passed over: %s", problem)
     if not samples.num_samples:
@@ -258,7 +258,7 @@ def _orders(num_samples: int, settings: ShardSettings) -> list[list[int]]:
     numbers = list(range(num_samples))
     if settings.shuffle:
         random.Random(f"{settings.seed}/shard").shuffle(numbers)
-    return [[numbers[i] for i in order] for order in spread(num_samples, settings.samples_per_shard)]
+    return [[numbers[i] for i in order] for order in even_ranges(num_samples, settings.samples_per_shard)]
 
 
 @dataclass(frozen=True)
@@ -272,10 +272,10 @@ class SearchPart:
     folder: Path
 
     def __call__(self, unit: tuple[int, SamplePart]) -> dict[str, Any]:
-        """See ``kvg.shards.mixing.look``."""
+        """See ``kvg.shards.mixing.scan_part``."""
         with disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            return look(*unit, self.folder)
+            return scan_part(*unit, self.folder)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kvg.errors import DataError
-from kvg.shards.counting import added, count_sample, no_counts
+from kvg.shards.counting import count_sample, empty_counts, sum_counts
 from kvg.shards.manifest import MANIFEST, Manifest, ShardEntry, file_faults, read_manifest, sha256_of
 from kvg.shards.reader import Shard, Tally
 from kvg.shards.schema import check_image
@@ -76,7 +76,7 @@ def check_shard(piece: tuple[Path, ShardEntry]) -> dict[str, Any]:
         ``problems``, ``keys`` of the good samples, and their ``counts``.
     """
     folder, entry = piece
-    path, found, counts = folder / entry.file, list[str](), no_counts()
+    path, found, counts = folder / entry.file, list[str](), empty_counts()
     if not path.is_file():  # which has been told
         return {"problems": [], "keys": [], "counts": counts}
     if sha256_of(path) != entry.sha256:
@@ -109,7 +109,7 @@ def faults(sample: Sample) -> Iterator[str]:
 
 def miscounts(folder: Path, manifest: Manifest, counts: list[Mapping[str, Mapping[str, int]]]) -> Iterator[str]:
     """Where the manifest counts other samples than there are."""
-    for name, true in added(counts).items():
+    for name, true in sum_counts(counts).items():
         said = manifest.counts.get(name)
         if said is not None and dict(said) != true:  # older sets do not count everything
             remedy = f"says {dict(sorted(said.items()))}, the samples give {true}; write the set again"

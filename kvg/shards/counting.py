@@ -12,7 +12,7 @@ COUNTED: Final = ("category", "split", "knowledge", "num_objects", "rationale", 
 Counts = dict[str, Counter[str]]
 
 
-def no_counts() -> Counts:
+def empty_counts() -> Counts:
     """Nothing of everything that is counted."""
     return {name: Counter() for name in COUNTED}
 
@@ -35,14 +35,14 @@ def licences_of(sample: Sample) -> list[str]:
     return sorted({name for name in sample.licences if name})
 
 
-def added(counts: Iterable[Mapping[str, Mapping[str, int]]]) -> dict[str, dict[str, int]]:
+def sum_counts(counts: Iterable[Mapping[str, Mapping[str, int]]]) -> dict[str, dict[str, int]]:
     """The sum of several counts, in a fixed order.
 
-    >>> added([{"split": {"unseen": 1}}, {"split": {"seen": 2, "unseen": 3}}])["split"]
+    >>> sum_counts([{"split": {"unseen": 1}}, {"split": {"seen": 2, "unseen": 3}}])["split"]
     {'seen': 2, 'unseen': 4}
     """
-    total = no_counts()
-    for own in counts:
-        for name, values in own.items():
+    total = empty_counts()
+    for set_counts in counts:
+        for name, values in set_counts.items():
             total[name].update(values)
     return {name: dict(sorted(counter.items())) for name, counter in total.items()}

@@ -147,15 +147,15 @@ class ShardDataset(IterableDataset[Sample]):
         lap.check()
 
     def _mix(self, samples: Iterator[Sample], rng: random.Random) -> Iterator[Sample]:
-        held: list[Sample] = []
+        buffer: list[Sample] = []
         for sample in samples:
-            if len(held) < self.shuffle_buffer:
-                held.append(sample)
+            if len(buffer) < self.shuffle_buffer:
+                buffer.append(sample)
             elif self.shuffle_buffer:
-                i = rng.randrange(len(held))
-                held[i], sample = sample, held[i]
+                i = rng.randrange(len(buffer))
+                buffer[i], sample = sample, buffer[i]
                 yield sample
             else:
                 yield sample
-        rng.shuffle(held)
-        yield from held
+        rng.shuffle(buffer)
+        yield from buffer

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from kvg.shards.counting import added
+from kvg.shards.counting import sum_counts
 from kvg.shards.manifest import MANIFEST, Manifest, ShardEntry, load_manifest
 from kvg.shards.revision import revision
 from kvg.shards.writer import PATTERN, ShardFile, check_set, clear_set
@@ -68,7 +68,7 @@ class ShardJob(Job):
         results = [result for result in self.results(num) if result["entry"]]
         entries = tuple(ShardEntry(**result["entry"]) for result in results)
         if entries:
-            counts = added(result["counts"] for result in results)
+            counts = sum_counts(result["counts"] for result in results)
             self.complete(Manifest(entries, counts, seed, config, revision=revision()).record())
         else:
             self.discard()

@@ -1,7 +1,7 @@
-"""Samples of several sets in one new order, without holding them: where each lies is noted, then it is fetched.
+"""Reads samples of several sets in one new order through an index of file positions.
 
 The index is a row of six numbers a sample, so that a million samples take 48 MB; only the samples of one new shard are
-in memory at a time. Tars are read as they are; parts of published files, which cannot be entered, become tars first.
+in memory at a time. Tars are read directly; parts of published files have no random access and become tars first.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from kvg.types import Sample
 
 # File, offset and length of the record, offset and length of the image, 1 where the key gets the set's name.
 _COLUMNS: Final = 6
-_MAX_PROBLEMS: Final = 20  # of a part that are told by name; the others are counted
+_MAX_PROBLEMS: Final = 20  # of a part that are kept in full; the others are only counted
 
 
-def look(number: int, part: SamplePart, folder: Path) -> dict[str, Any]:
-    """Finds the good samples of a part.
+def scan_part(number: int, part: SamplePart, folder: Path) -> dict[str, Any]:
+    """Finds the readable samples of a part.
 
     Args:
         number: of the part.
         part: a tar, or a part of a published file.
-        folder: for the tar that is made of the latter; exists.
+        folder: for the tar that is made of a part of a published file; exists.
 
     Returns:
-        JSON: ``path`` of the tar, ``rows`` (key, and four numbers of the index), ``problems``, and how many there are.
+        JSON: ``path`` of the tar, ``rows`` (key, and four numbers of the index), ``problems``; ``num`` problems.
 
     Raises:
         OSError: the tar cannot be written.
@@ -58,8 +58,8 @@ def _as_tar(number: int, part: SamplePart, folder: Path, tally: Tally) -> Shard 
 
 
 @dataclass
-class Found:
-    """What the parts of several sets hold.
+class ScanIndex:
+    """Index of the readable samples of several sets.
 
     Attributes:
         rows: the index, ``_COLUMNS`` numbers a sample.
@@ -67,7 +67,7 @@ class Found:
         sets: the set of each tar.
         problems: the first of each part.
         num_bad: samples that cannot be used.
-        num_renamed: samples whose key another set has, too.
+        num_renamed: samples whose key occurs in another set, too.
     """
 
     rows: array[int] = field(default_factory=lambda: array("Q"))
@@ -79,7 +79,7 @@ class Found:
 
     @property
     def num_samples(self) -> int:
-        """Good ones."""
+        """Readable samples."""
         return len(self.rows) // _COLUMNS
 
     def save(self, path: Path) -> None:
@@ -87,60 +87,60 @@ class Found:
         np.save(path, np.asarray(self.rows, dtype=np.uint64).reshape(-1, _COLUMNS))
 
 
-def put_together(looks: Iterable[Mapping[str, Any]], sets: Sequence[int], names: Sequence[str]) -> Found:
-    """Makes one index of what ``look`` found, with every key once.
+def merge_scans(scans: Iterable[Mapping[str, Any]], sets: Sequence[int], names: Sequence[str]) -> ScanIndex:
+    """Merges the results of ``scan_part`` into one index in which every key is unique.
 
-    A key that several sets have is given the name of its set in each of them; all others stay. A key that comes again
-    in the same set is a bad sample.
+    A key that several sets have gets the name of its set as a prefix in each of them; all other keys stay. A key that
+    occurs again in the same set is a bad sample.
 
     Args:
-        looks: of the parts, in order.
+        scans: results of the parts, in order.
         sets: the set of each part.
         names: of the sets.
 
     Raises:
-        DataError: a key with its set's name in front is taken.
+        DataError: a key with the prefix of its set exists already.
     """
-    found, first, more = Found(), dict[str, int](), set[tuple[str, int]]()
+    index, first_rows, more = ScanIndex(), dict[str, int](), set[tuple[str, int]]()
     renamed: list[tuple[str, int]] = []
-    for part, looked in enumerate(looks):
-        found.paths.append(looked["path"])
-        found.sets.append(sets[part])
-        found.problems += looked["problems"]
-        found.num_bad += looked["num"]
-        for key, *places in looked["rows"]:
-            row = first.setdefault(key, found.num_samples)
-            other = sets[found.rows[row * _COLUMNS]] if row < found.num_samples else None
-            if other == sets[part] or (key, sets[part]) in more:
-                found.num_bad += 1
-                found.problems.append(f"{looked['path']} sample {key}: key: occurs twice in this set; make keys unique")
+    for part, scan in enumerate(scans):
+        index.paths.append(scan["path"])
+        index.sets.append(sets[part])
+        index.problems += scan["problems"]
+        index.num_bad += scan["num"]
+        for key, *places in scan["rows"]:
+            row = first_rows.setdefault(key, index.num_samples)
+            other_set = sets[index.rows[row * _COLUMNS]] if row < index.num_samples else None
+            if other_set == sets[part] or (key, sets[part]) in more:
+                index.num_bad += 1
+                index.problems.append(f"{scan['path']} sample {key}: key: occurs twice in this set; make keys unique")
                 continue
-            if other is not None:
+            if other_set is not None:
                 more.add((key, sets[part]))
-                if not found.rows[(row + 1) * _COLUMNS - 1]:
-                    found.rows[(row + 1) * _COLUMNS - 1] = 1
-                    renamed.append((key, other))
+                if not index.rows[(row + 1) * _COLUMNS - 1]:
+                    index.rows[(row + 1) * _COLUMNS - 1] = 1
+                    renamed.append((key, other_set))
                 renamed.append((key, sets[part]))
-            found.rows.extend((part, *places, int(other is not None)))
-    new = [f"{names[own]}-{key}" for key, own in renamed]
+            index.rows.extend((part, *places, int(other_set is not None)))
+    new = [f"{names[set_number]}-{key}" for key, set_number in renamed]
     for key in new:
-        if key in first:
+        if key in first_rows:
             remedy = f"'{key}' is one already, and a key that several sets have would become it; rename a folder"
             raise DataError(", ".join(names), "key", remedy)
     if len(set(new)) < len(new):
         raise DataError(", ".join(names), "key", "of several sets would become the same; rename a folder")
-    found.num_renamed = len(renamed)
-    return found
+    index.num_renamed = len(renamed)
+    return index
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """Samples by number. Picklable.
+    """Reads samples by their number in the index. Picklable.
 
     Attributes:
-        index: file that ``Found.save`` wrote.
+        index: file that ``ScanIndex.save`` wrote.
         paths: of the tars.
-        prefixes: set's name of each tar.
+        prefixes: for keys, the name of the set of each tar.
     """
 
     index: Path
@@ -148,13 +148,13 @@ class Mixture:
     prefixes: Sequence[str]
 
     def samples(self, numbers: Sequence[int]) -> list[Sample | DataError]:
-        """Fetches samples, in the order of the files, and gives them in the order asked for.
+        """Reads samples in the order of the files and returns them in the order of ``numbers``.
 
         Returns:
-            For each the sample, or why it cannot be used any more.
+            For each number the sample, or the reason why it cannot be read any more.
 
         Raises:
-            DataError: a file has gone.
+            DataError: a file cannot be opened any more.
         """
         rows = np.load(self.index, mmap_mode="r")[list(numbers)]
         fetched: list[Sample | DataError] = [DataError("", "", "")] * len(numbers)
@@ -182,10 +182,10 @@ def _sample(path: str, at: int, record: bytes, image: bytes, prefix: str) -> Sam
     return replace(sample, key=f"{prefix}-{sample.key}") if prefix else sample
 
 
-def spread(num: int, most: int) -> Iterator[range]:
-    """Stretches of at most so many numbers, whose lengths differ by one at most.
+def even_ranges(num: int, most: int) -> Iterator[range]:
+    """Splits 0 to ``num`` - 1 into ranges of at most ``most`` numbers whose lengths differ by one at most.
 
-    >>> list(spread(7, 3))
+    >>> list(even_ranges(7, 3))
     [range(0, 3), range(3, 5), range(5, 7)]
     """
     parts = -(-num // most)
@@ -197,24 +197,24 @@ def spread(num: int, most: int) -> Iterator[range]:
         start = stop
 
 
-def told_of(path: Path, store: SampleStore) -> dict[str, Any]:
-    """What the manifest of the new set says of an old one."""
+def source_record(path: Path, store: SampleStore) -> dict[str, Any]:
+    """The record of an input set in the manifest of the new set."""
     if not isinstance(store, ShardFolder):
         return {"path": str(path), "num_bytes": path.stat().st_size}
-    found = store.manifest
-    licences = found.counts.get("licences")
+    manifest = store.manifest
+    licences = manifest.counts.get("licences")
     return {
         "path": str(path),
         "manifest_sha256": sha256_of(path / MANIFEST),
-        "num_samples": found.num_samples,
-        "seed": found.seed,
-        "revision": found.revision,
-        "config": found.config,
+        "num_samples": manifest.num_samples,
+        "seed": manifest.seed,
+        "revision": manifest.revision,
+        "config": manifest.config,
         **({"licences": licences} if licences else {}),
     }
 
 
-def stamps(path: Path, store: SampleStore) -> list[tuple[int, int]]:
-    """Size and time of each file: one that was mended since is looked at again."""
+def file_stamps(path: Path, store: SampleStore) -> list[tuple[int, int]]:
+    """Size and modification time of each file; a file that has changed is scanned again."""
     files = [shard.path for shard in store.parts()] if isinstance(store, ShardFolder) else [path]
-    return [(found.st_size, found.st_mtime_ns) for found in (file.stat() for file in files)]
+    return [(status.st_size, status.st_mtime_ns) for status in (file.stat() for file in files)]

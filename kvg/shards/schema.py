@@ -227,7 +227,7 @@ def _object(where: str, index: int, raw: Any) -> SceneObject:
 def _names(where: str, provenance: dict[str, Any], name: str) -> tuple[str, ...]:
     """Takes a list of names out of the provenance; empty where there is none."""
     names = provenance.pop(name, [])
-    good = isinstance(names, list) and all(isinstance(one, str) for one in names)
+    good = isinstance(names, list) and all(isinstance(value, str) for value in names)
     _require(good, where, f"provenance.{name}", f"{excerpt(names)} must be a list of names")
     return tuple(names)
 

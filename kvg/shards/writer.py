@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from typing_extensions import Self
 
 from kvg.errors import ConfigError, DataError
-from kvg.shards.counting import Counts, added, count_sample, no_counts
+from kvg.shards.counting import Counts, count_sample, empty_counts, sum_counts
 from kvg.shards.manifest import MANIFEST, Manifest, ShardEntry, sha256_of
 from kvg.shards.revision import revision
 from kvg.shards.schema import encode_record
@@ -43,7 +43,7 @@ class ShardFile:
         self.path = folder / PATTERN.format(number)
         self.num_samples = 0
         self.first_key = ""
-        self.counts: Counts = no_counts()
+        self.counts: Counts = empty_counts()
         self._tar: TarWriter | None = None
 
     def __enter__(self) -> Self:
@@ -172,7 +172,7 @@ class ShardWriter:
         try:
             with disk_errors(self.folder):
                 self._close_shard()
-                counts = added(self._counts)
+                counts = sum_counts(self._counts)
                 Manifest(tuple(self._entries), counts, self.seed, self.config, revision=revision()).save(self.folder)
         except DataError:
             if self._shard is not None:

@@ -12,7 +12,7 @@ from kvg.catalogue.copies import same_object
 from kvg.catalogue.entry import Entry
 from kvg.catalogue.examine import examine
 from kvg.catalogue.listing import Listing
-from kvg.catalogue.sharing import SplitSettings, share_out
+from kvg.catalogue.sharing import SplitSettings, assign_splits
 
 from .conftest import drawing, encoded
 
@@ -52,7 +52,7 @@ def shared(pictures, **settings):
     source = Held({ref: data for ref, _, data, _ in pictures})
     entries = [examine("s", source, Listing(ref, name, "bird", box), 0, 10**8).record for ref, name, _, box in pictures]
     assert all(isinstance(entry, Entry) for entry in entries)
-    kept, left, suspicions = share_out(entries, SplitSettings(**{"val": 0.3, "test": 0.3, **settings}), 0, {})
+    kept, left, suspicions = assign_splits(entries, SplitSettings(**{"val": 0.3, "test": 0.3, **settings}), 0, {})
     return {e.ref: e.use for e in kept}, {r.ref: (r.field, r.reason) for r in left}, suspicions
 
 
@@ -163,10 +163,10 @@ def test_nothing_is_trained_on_that_is_on_a_photograph_with_something_unseen():
             examine("s", Held({"a.jpg": data}), Listing("a.jpg", name, category, box), 0, 10**8).record
             for name, category, box in (("Wren", "bird", BOX), ("Trout", "fish", far))
         ]
-        kept, *_ = share_out([entries[0]], SplitSettings(val=0, test=0), seed, {})
+        kept, *_ = assign_splits([entries[0]], SplitSettings(val=0, test=0), seed, {})
         assert [e.use for e in kept] == ["train"]
         entries[1] = Entry(**{**entries[1].__dict__, "ref": "b.jpg"})
-        kept, *_ = share_out(entries, SplitSettings(unseen=["fish"], val=0, test=0), seed, {})
+        kept, *_ = assign_splits(entries, SplitSettings(unseen=["fish"], val=0, test=0), seed, {})
         assert [(e.split, e.use) for e in kept] == [("seen", "test"), ("unseen", "test")]
 
 
@@ -202,7 +202,7 @@ def test_the_threshold_is_a_setting():
 
 def test_looks_are_not_kept_in_the_catalogue():
     entry = examine("s", Held({"a.jpg": jpeg(bird("Wren"))}), Listing("a.jpg", "Wren", "bird", BOX), 0, 10**8).record
-    assert entry.look
-    assert not {"look", "box_look", "box_fingerprint", "file_fingerprint"} & {
-        name for name, value in json.loads(json.dumps(entry.without_looks().__dict__)).items() if value
+    assert entry.colour_grid
+    assert not {"colour_grid", "box_colour_grid", "box_fingerprint", "file_fingerprint"} & {
+        name for name, value in json.loads(json.dumps(entry.without_scan_fields().__dict__)).items() if value
     }

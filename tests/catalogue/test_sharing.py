@@ -8,7 +8,7 @@ import random
 import pytest
 
 from kvg.catalogue.entry import Entry
-from kvg.catalogue.sharing import SplitSettings, share_out
+from kvg.catalogue.sharing import SplitSettings, assign_splits
 from kvg.errors import ConfigError
 
 REMEDY = "correct the names; or, if they are two things, set splits.two_names: keep, or a lower splits.copy_change"
@@ -25,7 +25,7 @@ def uses(entries):
 
 
 def test_shares_are_as_asked():
-    kept, left, _ = share_out([entry(n) for n in range(2000)], SplitSettings(val=0.1, test=0.3), 0, {})
+    kept, left, _ = assign_splits([entry(n) for n in range(2000)], SplitSettings(val=0.1, test=0.3), 0, {})
     counts = {use: sum(e.use == use for e in kept) for use in ("train", "val", "test")}
     assert left == []
     # Four standard deviations of a share of 0.3 are 82 of 2,000.
@@ -36,7 +36,7 @@ def test_shares_are_as_asked():
 def test_copies_stay_together():
     base = [entry(n) for n in range(300)]
     copies = [entry(1000 + n, fingerprint=int(base[n].fingerprint, 16) ^ 0b101) for n in range(300)]
-    found = uses(share_out(base + copies, SplitSettings(val=0.3, test=0.3), 0, {})[0])
+    found = uses(assign_splits(base + copies, SplitSettings(val=0.3, test=0.3), 0, {})[0])
     assert all(found[f"{n}.jpg"] == found[f"{1000 + n}.jpg"] for n in range(300))
     assert len(set(found.values())) == 3
 
@@ -44,21 +44,21 @@ def test_copies_stay_together():
 def test_a_draw_does_not_depend_on_what_else_there_is():
     entries = [entry(n, entity=f"E{n % 7}") for n in range(200)]
     settings = SplitSettings(held_out=0.3, val=0.3, test=0.3)
-    few, all_of_them = (uses(share_out(some, settings, 5, {})[0]) for some in (entries[:50], entries))
+    few, all_of_them = (uses(assign_splits(some, settings, 5, {})[0]) for some in (entries[:50], entries))
     assert few.items() <= all_of_them.items()
-    assert few != uses(share_out(entries[:50], settings, 6, {})[0])
+    assert few != uses(assign_splits(entries[:50], settings, 6, {})[0])
 
 
 def test_nothing_unseen_is_trained_on():
     entries = [entry(n, f"{category}{n % 20}", category) for n in range(400) for category in ("bird", "fish")]
     entries = [entry(k, e.entity, e.category) for k, e in enumerate(entries)]
-    kept, *_ = share_out(entries, SplitSettings(unseen=["fish"], held_out=0.25, val=0.1, test=0.1), 0, {})
+    kept, *_ = assign_splits(entries, SplitSettings(unseen=["fish"], held_out=0.25, val=0.1, test=0.1), 0, {})
     unseen = {e.entity for e in kept if e.split == "unseen"}
     assert {e.entity for e in kept if e.category == "fish"} <= unseen
     assert 1 <= sum(name.startswith("bird") for name in unseen) <= 12
     assert not any(e.use == "train" for e in kept if e.entity in unseen)
     assert {e.use for e in kept if e.entity in unseen} == {"val", "test"}
-    only_test, *_ = share_out(entries, SplitSettings(unseen=["fish"], val=0.0, test=0.0), 0, {})
+    only_test, *_ = assign_splits(entries, SplitSettings(unseen=["fish"], val=0.0, test=0.0), 0, {})
     assert {(e.split, e.use) for e in only_test} == {("unseen", "test"), ("seen", "train")}
 
 
@@ -71,7 +71,7 @@ def test_what_is_left_out_and_why():
         entry(3),
         entry(4, fingerprint=int(entry(3).fingerprint, 16), sha256=same),
     ]
-    kept, left, _ = share_out(entries, SplitSettings(), 0, {"bench.parquet#7": f"{0b1111:016x}"})
+    kept, left, _ = assign_splits(entries, SplitSettings(), 0, {"bench.parquet#7": f"{0b1111:016x}"})
     assert [e.ref for e in kept] == ["3.jpg"]
     assert [(r.ref, r.reason) for r in left] == [
         ("0.jpg", "looks the same as bench.parquet#7, which must not be trained on"),
@@ -89,4 +89,4 @@ def test_settings_that_cannot_work(bad):
 
 def test_an_unseen_category_has_to_be_there():
     with pytest.raises(ConfigError, match="'fsh'"):
-        share_out([entry(0)], SplitSettings(unseen=["fsh"]), 0, {})
+        assign_splits([entry(0)], SplitSettings(unseen=["fsh"]), 0, {})

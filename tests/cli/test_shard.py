@@ -13,7 +13,7 @@ from kvg.cli.kvg_data import main
 from kvg.errors import DataError
 from kvg.formats.stores import open_store
 from kvg.shards.manifest import load_manifest
-from kvg.shards.mixing import Found, put_together
+from kvg.shards.mixing import ScanIndex, merge_scans
 from kvg.shards.writer import ShardWriter
 from tests.cli.conftest import outputs
 from tests.shards.conftest import build
@@ -83,23 +83,23 @@ def test_a_key_of_several_sets_gets_the_name_of_its_set_and_no_other_does(tmp_pa
     sets = [write(tmp_path / "a/birds", range(4)), write(tmp_path / "b/birds", range(2, 6))]
     sets.append(write(tmp_path / "c", range(3, 4)))
     assert shard(sets, tmp_path / "out", "--no-shuffle") == 0
-    found = [sample.key for sample in samples(tmp_path / "out")]
+    index = [sample.key for sample in samples(tmp_path / "out")]
     new = ["birds-k0002", "birds-k0003", "birds2-k0002", "birds2-k0003", "k0004", "k0005", "c-k0003"]
-    assert found == ["k0000", "k0001", *new]
+    assert index == ["k0000", "k0001", *new]
     assert "5 have a key that several sets have" in capsys.readouterr().out
 
 
 def test_keys_that_cannot_be_made_unique():
-    def looked(*keys):
+    def scan(*keys):
         return {"path": "t", "rows": [[key, 0, 1, 2, 3] for key in keys], "problems": [], "num": 0}
 
     with pytest.raises(DataError, match="'a-k' is one already"):
-        put_together([looked("k", "a-k"), looked("k")], [0, 1], ["a", "b"])
+        merge_scans([scan("k", "a-k"), scan("k")], [0, 1], ["a", "b"])
     with pytest.raises(DataError, match="would become the same"):
-        put_together([looked("b-k", "k"), looked("k", "b-k")], [0, 1], ["a-b", "a"])
-    found: Found = put_together([looked("k", "m"), looked("k", "n")], [0, 0], ["a"])
-    assert (found.num_samples, found.num_bad) == (3, 1)
-    assert found.problems == ["t sample k: key: occurs twice in this set; make keys unique"]
+        merge_scans([scan("b-k", "k"), scan("k", "b-k")], [0, 1], ["a-b", "a"])
+    index: ScanIndex = merge_scans([scan("k", "m"), scan("k", "n")], [0, 0], ["a"])
+    assert (index.num_samples, index.num_bad) == (3, 1)
+    assert index.problems == ["t sample k: key: occurs twice in this set; make keys unique"]
 
 
 def test_bad_samples_are_counted_named_and_passed_over(tmp_path, capsys, caplog):
@@ -125,9 +125,9 @@ def test_published_files_can_be_among_them(tmp_path):
     assert main(["convert", "--in", str(tmp_path / "a"), "--out", str(tmp_path / "p.parquet"), "--to", "grpo"]) == 0
     sets = [tmp_path / name for name in ("a", "p.json", "p.parquet")]
     assert shard(sets, tmp_path / "out", "--samples-per-shard", "15") == 0
-    found = samples(tmp_path / "out")
-    assert Counter(s.image for s in found) == Counter({s.image: 3 for s in samples(tmp_path / "a")})
-    assert len({s.key for s in found}) == 36
+    index = samples(tmp_path / "out")
+    assert Counter(s.image for s in index) == Counter({s.image: 3 for s in samples(tmp_path / "a")})
+    assert len({s.key for s in index}) == 36
     assert not list((tmp_path / "out").glob("*.units"))
     assert main(["verify", str(tmp_path / "out")]) == 0
 

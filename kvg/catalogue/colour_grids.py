@@ -1,4 +1,4 @@
-"""Coarse looks of pictures: whether two that are alike on the whole differ somewhere."""
+"""Colour grids of pictures: they show whether two similar pictures differ in a part."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ GRID: Final = 12  # cells a side
 _MAX_GAIN: Final = 1.3  # of contrast between copies
 
 
-def coarse_look(image: Image.Image) -> str:
+def colour_grid(image: Image.Image) -> str:
     """The mean colours of 12 x 12 cells of a picture.
 
     Args:
@@ -29,40 +29,40 @@ def coarse_look(image: Image.Image) -> str:
     return base64.b64encode(cells).decode("ascii")
 
 
-class Looks:
-    """Coarse looks that are compared with each other, apart from brightness and contrast.
+class ColourGrids:
+    """Compares colour grids with each other; brightness and contrast do not count.
 
     Args:
-        looks: those of N pictures, see ``coarse_look``.
+        grids: of N pictures, see ``colour_grid``.
     """
 
-    def __init__(self, looks: Sequence[str]) -> None:
-        raw = b"".join(base64.b64decode(look) for look in looks)
+    def __init__(self, grids: Sequence[str]) -> None:
+        raw = b"".join(base64.b64decode(grid) for grid in grids)
         cells = np.frombuffer(raw, np.uint8).reshape(-1, GRID, GRID, 3).astype(np.float32)
         self._cells = cells - cells.mean((1, 2, 3), keepdims=True)
         self._contrasts = np.maximum(cells.std((1, 2, 3)), 1e-3)
 
     def same(self, one: int, others: NDArray[np.int64], max_change: float) -> NDArray[np.bool_]:
-        """Whether a picture is like others in every cell, mirrored or not.
+        """Tells for each other picture whether every cell of it is the same, mirrored or not.
 
         Args:
-            one: its number.
-            others: ``[M]`` numbers.
-            max_change: of 255, by which the colour of a cell may differ.
+            one: number of the picture.
+            others: ``[M]`` numbers of the other pictures.
+            max_change: difference of a cell's colour that still counts as the same, of 255.
 
         Returns:
-            ``[M]``.
+            ``[M]`` bool.
         """
         alike: NDArray[np.bool_] = np.minimum(self._changes(one, others), self._changes(one, others, -1)) <= max_change
         return alike
 
     def is_mirrored(self, one: int, other: int) -> bool:
-        """Whether a picture is more like the mirror image of another than like the other itself."""
+        """Whether a picture is closer to the mirror image of another picture than to the picture itself."""
         number = np.array([other])
         return bool(self._changes(one, number, -1)[0] < self._changes(one, number)[0])
 
     def _changes(self, one: int, others: NDArray[np.int64], step: int = 1) -> NDArray[np.float32]:
-        """By how much some cell differs; a step of -1 mirrors the others."""
+        """The largest difference of a cell, ``[M]``; a step of -1 mirrors the others."""
         gains = np.clip(self._contrasts[one] / self._contrasts[others], 1 / _MAX_GAIN, _MAX_GAIN)
         fitted = self._cells[others][:, :, ::step] * gains[:, None, None, None]
         changes: NDArray[np.float32] = np.abs(fitted - self._cells[one]).max((1, 2, 3))
