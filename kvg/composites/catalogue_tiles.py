@@ -14,7 +14,7 @@ from kvg.benchmark import knowledge_of_accuracy
 from kvg.catalogue.boxing import boxed_entries
 from kvg.catalogue.entry import CATALOGUE, Entry, open_entry
 from kvg.catalogue.project import load_project
-from kvg.composites.cutting import Cut
+from kvg.composites.cropping import Cut
 from kvg.composites.mirroring import Mirroring
 from kvg.composites.sources import EntityInfo
 from kvg.composites.tiles import Picture, Tile

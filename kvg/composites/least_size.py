@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from kvg.composites.cutting import tightened
+from kvg.composites.cropping import tightened
 from kvg.composites.layouts import Cell
 from kvg.composites.pasting import fitting
 from kvg.composites.tiles import Tile

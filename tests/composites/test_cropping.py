@@ -14,9 +14,8 @@ from PIL import Image
 from kvg.cli.kvg_data import main
 from kvg.composites.catalogue_tiles import CatalogueTiles
 from kvg.composites.compositor import Compositor
-from kvg.composites.cutting import Cut, tightened
+from kvg.composites.cropping import Cut, tightened
 from kvg.composites.settings import CompositorConfig
-from kvg.composites.sources import FolderSource
 from kvg.composites.tiles import Picture, Tile
 from kvg.errors import ConfigError, DataError
 
@@ -221,21 +220,6 @@ def test_groups_that_are_not_there(project):
         CatalogueTiles(project, unmirrored_categories=["coin"])
     with pytest.raises(ConfigError, match=r"unmirrored_sources: 'yours' is none of mine"):
         CatalogueTiles(project, unmirrored_sources=["yours"])
-
-
-def test_folders_are_cut_and_mirrored_by_the_same_settings(tmp_path):
-    for name in ("small", "ski"):
-        (tmp_path / "thing").mkdir(exist_ok=True)
-        photograph(name).save(tmp_path / f"thing/{name}.png")
-    boxes = {f"thing/{name}.png": PHOTOGRAPHS[name][1] for name in ("small", "ski")}
-    (tmp_path / "boxes.json").write_text(json.dumps(boxes))
-    assert FolderSource(tmp_path).tile("ski", random.Random(0)).size == (800, 600)  # whole by default
-    source = FolderSource(tmp_path, margin=(0.1, 0.5), unmirrored_categories=["thing"])
-    for seed in range(12):
-        tile = source.tile("ski", random.Random(seed))
-        assert tile.size[0] <= 350
-        assert not tile.mirrored
-        assert extent_of_red(tile.scaled(tile.size)) == tile.box
 
 
 @pytest.mark.parametrize(
