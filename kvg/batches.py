@@ -211,7 +211,7 @@ class Batch:
     def from_state(cls, state: Mapping[str, Any]) -> Batch:
         """The batch that ``state`` was taken of."""
         samples = (
-            Sample(**{**sample, "objects": tuple(SceneObject(**thing) for thing in sample["objects"])})
+            Sample(**{**sample, "objects": tuple(SceneObject(**item) for item in sample["objects"])})
             for sample in state["samples"]
         )
         pictures = None if state["pictures"] is None else Pictures(**state["pictures"])
@@ -248,5 +248,5 @@ def _rows(value: Tensor, sizes: Sequence[int], chosen: Sequence[int]) -> Tensor:
     """Rows of the chosen pictures."""
     if list(chosen) == list(range(len(sizes))):
         return value
-    pieces = torch.split(value, list(sizes))
-    return torch.cat([pieces[n] for n in chosen]) if chosen else value[:0]
+    parts = torch.split(value, list(sizes))
+    return torch.cat([parts[n] for n in chosen]) if chosen else value[:0]

@@ -37,7 +37,7 @@ def read_variables(path: Path, names: Sequence[str]) -> list[Any]:
 
 
 def _read(path: str, names: Sequence[str]) -> list[Any]:
-    from scipy.io import loadmat
+    from scipy.io import loadmat  # in a process of its own: its parser crashes on some damaged files
 
     content = loadmat(path, variable_names=names)
     return [np.ravel(content[name]) for name in names]

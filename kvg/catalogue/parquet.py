@@ -89,8 +89,8 @@ class Parquet(FileSource):
 
     def _columns(self, path: Path) -> tuple[Sequence[Any] | None, list[Any], list[Any]]:
         """Names of numbered labels, and the labels and boxes of a file."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+        import pyarrow as pa  # takes long to import, and few sources are parquet files
+        import pyarrow.parquet as pq  # as above
 
         try:
             file = pq.ParquetFile(path)
@@ -150,8 +150,8 @@ def _column(path: str, name: str) -> Any:
 
 @lru_cache(maxsize=2)  # rows are asked for in order, and a file may be large
 def _read_column(path: str, name: str, state: tuple[int, int]) -> Any:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    import pyarrow as pa  # takes long to import, and few sources are parquet files
+    import pyarrow.parquet as pq  # as above
 
     try:
         return pq.read_table(path, columns=[name], memory_map=True).column(0)

@@ -42,12 +42,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Tries every sample and writes those that are neither too easy nor too hard."""
-    if bool(args.project) == bool(args.source):
+    if bool(args.project) == bool(args.source) or (args.source and not args.out):
         raise ConfigError("project", "give a project file, or --in and --out")
     if args.project:
         return _run_project(args)
-    if not args.out:
-        raise ConfigError("--out", "is needed with --in")
     from kvg.cli.options import named_as_options
     from kvg.pipeline.filter_settings import FilterSettings
 

@@ -14,10 +14,10 @@ BOXES_OF: Final = ("upright", "raw")
 
 def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
-    told = "of the boxes in published files: pixels, 0-1000 or 0-1 (default: what the form says; else rows are refused)"
-    parser.add_argument("--box-unit", choices=BOX_UNITS, help=told)
-    told = "what these boxes refer to: pictures as shown (default), or their pixels before EXIF turns them"
-    parser.add_argument("--boxes-of", choices=BOXES_OF, default=BOXES_OF[0], help=told)
+    text = "of the boxes in published files: pixels, 0-1000 or 0-1 (default: what the form says; else rows are refused)"
+    parser.add_argument("--box-unit", choices=BOX_UNITS, help=text)
+    text = "what these boxes refer to: pictures as shown (default), or their pixels before EXIF turns them"
+    parser.add_argument("--boxes-of", choices=BOXES_OF, default=BOXES_OF[0], help=text)
 
 
 def reading_of(args: argparse.Namespace) -> Reading:

@@ -103,7 +103,7 @@ def read_overlay(path: str) -> dict[str, Any]:
     Raises:
         ConfigError: it cannot be opened, is no YAML mapping, or has an unknown key.
     """
-    import yaml
+    import yaml  # `kvg --help` needs none
 
     try:
         content: Any = yaml.safe_load(Path(path).read_text(encoding="utf-8"))

@@ -32,10 +32,10 @@ def explain(message: str) -> tuple[str, str]:
         r"Does not validate|Subtypes|Errors$|Given value|Expected a <class 'NoneType'>|Expected a path|[Pp]arser key"
     )
     lines = [line.strip(" -:") for line in message.splitlines()]
-    told = [line for line in lines if line and not re.match(noise, line)]
-    classes = [re.findall(r"given class_path '([^']+)'", line) for line in told]
+    reasons = [line for line in lines if line and not re.match(noise, line)]
+    classes = [re.findall(r"given class_path '([^']+)'", line) for line in reasons]
     option = re.search(r"Option '([^']+)' is not accepted|does not accept option '([^']+)'", message)
     if option:
         owner = [name for names in classes for name in names]
         return ".".join([field, "init_args", option[1] or option[2]]), f"unknown setting of {(owner or [field])[-1]}"
-    return field, ("; ".join(dict.fromkeys(told)) or message) + hidden_module(message)
+    return field, ("; ".join(dict.fromkeys(reasons)) or message) + hidden_module(message)

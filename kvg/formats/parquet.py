@@ -110,8 +110,8 @@ def _damages() -> tuple[type[Exception], ...]:
 
 def _pyarrow(where: str) -> tuple[Any, Any]:
     try:
-        import pyarrow
-        import pyarrow.parquet
+        import pyarrow  # takes long to import, and few sets are parquet files
+        import pyarrow.parquet  # as above
     except ImportError as error:
         raise DataError(where, "pyarrow", "is not installed; run `pip install pyarrow`") from error
     return pyarrow, pyarrow.parquet

@@ -253,9 +253,9 @@ class LocalModel(Client):
         if self._module is None:
             import torch  # not before the first request: a command that has nothing to ask starts without it
 
-            from kvg.inference.local_module import LocalModule, build_backbone
-            from kvg.rl.rollout import SamplingSettings
-            from kvg.work.cpu import prepare_cpu
+            from kvg.inference.local_module import LocalModule, build_backbone  # as above
+            from kvg.rl.rollout import SamplingSettings  # as above
+            from kvg.work.cpu import prepare_cpu  # as above
 
             if not torch.cuda.is_available():
                 prepare_cpu()

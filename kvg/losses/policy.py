@@ -105,8 +105,8 @@ class PolicyLoss(ABC):
         entropy: float = 0.0,
     ) -> None:
         if not 0 < clip_low <= 1 or (clip_high is not None and clip_high <= 0):
-            found = f"{clip_low} and {clip_high}"
-            raise ConfigError("loss.clip_low, clip_high", f"{found}: the first is in (0, 1], the second above 0")
+            given = f"{clip_low} and {clip_high}"
+            raise ConfigError("loss.clip_low, clip_high", f"{given}: the first is in (0, 1], the second above 0")
         if kl not in DIVERGENCES:
             raise ConfigError("loss.kl", f"'{kl}' is not one of {', '.join(DIVERGENCES)}")
         if beta < 0 or entropy < 0:
@@ -204,8 +204,8 @@ class PolicyLoss(ABC):
             if tensor is not None and tensor.shape != logprobs.shape:
                 raise ValueError(f"{name} is {tuple(tensor.shape)} where logprobs is {tuple(logprobs.shape)}")
         if advantages.shape != logprobs.shape[:1]:
-            found = tuple(advantages.shape)
-            raise ValueError(f"advantages is {found}, expected one for each of {logprobs.shape[0]} rows")
+            shape = tuple(advantages.shape)
+            raise ValueError(f"advantages is {shape}, expected one for each of {logprobs.shape[0]} rows")
         mask = given["mask"]
         if mask is None or mask.dtype != torch.bool:
             raise TypeError(f"mask is bool with True = counts, got {None if mask is None else mask.dtype}")

@@ -96,8 +96,8 @@ def find_boxes(project: Project) -> BoxResult:
     }
     left, usage = [entry for key, entry in boxless.items() if key not in done], list[str]()
     if left:
-        found = _ask(left, project, settings, usage)
-        done.update(((finding.source, finding.ref), finding) for finding in found)
+        findings = _ask(left, project, settings, usage)
+        done.update(((finding.source, finding.ref), finding) for finding in findings)
     result = BoxResult(out / BOXES, [done[key] for key in boxless], usage)
     job.reopen()  # the record must never stand beside boxes of other settings
     with disk_errors(out):

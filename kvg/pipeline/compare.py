@@ -70,7 +70,7 @@ def named_runs(given: Sequence[str], names: Sequence[str] | None = None) -> dict
     """
     if names is not None and len(names) != len(given):
         raise ConfigError("--names", f"{len(names)} for {len(given)} runs; give one each")
-    found: dict[str, list[str]] = {}
+    paths: dict[str, list[str]] = {}
     for number, one in enumerate(given):
         name, equals, rest = one.partition("=")
         if not equals or Path(one).exists():
@@ -79,10 +79,10 @@ def named_runs(given: Sequence[str], names: Sequence[str] | None = None) -> dict
         name = names[number] if names is not None else name
         if not name or not all(seeds):
             raise ConfigError("runs", f"'{one}' is not RUN, NAME=RUN or NAME=RUN,RUN; correct it")
-        if name in found:
+        if name in paths:
             raise ConfigError("runs", f"two are called '{name}'; tell them apart by NAME=RUN or --names")
-        found[name] = seeds
-    return found
+        paths[name] = seeds
+    return paths
 
 
 def name_of(path: str) -> str:

@@ -32,10 +32,10 @@ def examine(backbone: Backbone, num: int, seed: int) -> dict[str, float]:
     figures: dict[str, float] = {}
     for k in (1, 2, 3, 4):
         scenes = _scenes(k, num, seed + k)
-        asked = _questions(scenes, seed)
+        prompts = _questions(scenes, seed)
         for skill in ("ground", "reason", "told") if k > 1 else ("ground",):
-            found = _ground(backbone, scenes, asked[skill], 40 if skill == "ground" else 70 * k)
-            figures |= {f"{skill} k={k} {name}": value for name, value in found.items()}
+            shares = _ground(backbone, scenes, prompts[skill], 40 if skill == "ground" else 70 * k)
+            figures |= {f"{skill} k={k} {name}": value for name, value in shares.items()}
         if k == 3:
             figures |= _naming(backbone, scenes)
     picks = [figures[f"ground k={k} acc"] for k in (2, 3, 4)]
@@ -78,9 +78,9 @@ def _questions(scenes: list[Sample], seed: int) -> dict[str, list[str]]:
     }
 
 
-def _ground(backbone: Backbone, scenes: list[Sample], asked: list[str], max_new_tokens: int) -> dict[str, float]:
+def _ground(backbone: Backbone, scenes: list[Sample], prompts: list[str], max_new_tokens: int) -> dict[str, float]:
     """Acc@0.5, and how often the answered box lies nearest to the right object, wherever its edges are."""
-    texts = _texts(backbone, asked, scenes, max_new_tokens)
+    texts = _texts(backbone, prompts, scenes, max_new_tokens)
     right = near = 0
     for sample, text in zip(scenes, texts, strict=True):
         box = backbone.codec.decode(text, backbone.processor.image_size(sample.width, sample.height))
@@ -99,10 +99,10 @@ def _naming(backbone: Backbone, scenes: list[Sample]) -> dict[str, float]:
     texts = _texts(backbone, questions, scenes, 24)
     figures: dict[str, Any] = dict.fromkeys([*(f"naming {slot}" for slot in _SLOTS), "naming all"], 0.0)
     for sample, text in zip(scenes, texts, strict=True):
-        wanted, said = sample.objects[sample.target].traits, traits_of(text)
+        wanted, named = sample.objects[sample.target].traits, traits_of(text)
         for n, slot in enumerate(_SLOTS):
-            figures[f"naming {slot}"] += (len(said) > n and said[n] == wanted[n]) / len(scenes)
-        figures["naming all"] += (said == wanted) / len(scenes)
+            figures[f"naming {slot}"] += (len(named) > n and named[n] == wanted[n]) / len(scenes)
+        figures["naming all"] += (named == wanted) / len(scenes)
     return figures
 
 

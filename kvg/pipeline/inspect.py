@@ -149,9 +149,9 @@ def print_samples(samples: Sequence[Sample]) -> None:
     room = max(_MIN_RATIONALE, console.width - taken - 4)
     table = _table("", (*names, "rationale"), right=("k",))
     for row, sample in zip(rows, samples, strict=True):
-        said = " ".join(sample.rationale.split())
-        said = said if len(said) <= room else f"{said[: room - 1]}…"
-        table.add_row(*map(Text, (*row, said or "-")))  # as text: a name may hold what would be markup
+        text = " ".join(sample.rationale.split())
+        text = text if len(text) <= room else f"{text[: room - 1]}…"
+        table.add_row(*map(Text, (*row, text or "-")))  # as text: a name may hold what would be markup
     console.print(table)
 
 

@@ -33,23 +33,23 @@ def show_catalogue(
     Raises:
         DataError: the catalogue is damaged.
     """
-    console, found = Console(), list(read_catalogue(folder / CATALOGUE))
+    console, entries = Console(), list(read_catalogue(folder / CATALOGUE))
     names = ("category", "split", "pictures", "entities", *_USES, "with box")
     table = Table(title=Text(str(folder)))
     for name in names:
         table.add_column(name, justify="left" if name in names[:2] else "right")
-    for row in rows_of(found):
+    for row in rows_of(entries):
         table.add_row(*map(Text, row), style="bold" if row[0] == "all" and not row[1] else "")
     console.print(table)
-    for name, counts in facts_of(folder, found).items():
+    for name, counts in facts_of(folder, entries).items():
         console.print(Text(f"{name}: {', '.join(f'{key} {count}' for key, count in counts.items())}"), soft_wrap=True)
     fitting = [
-        e for e in found if (not categories or e.category in categories) and (not entities or e.entity in entities)
+        e for e in entries if (not categories or e.category in categories) and (not entities or e.entity in entities)
     ]
-    drawn = random.Random(f"{seed}/inspect").sample(fitting, min(num, len(fitting)))
-    if drawn:
+    sampled = random.Random(f"{seed}/inspect").sample(fitting, min(num, len(fitting)))
+    if sampled:
         table = Table("picture", "category", "entity", "use", "size", "box", "licence")
-        for entry in drawn:
+        for entry in sampled:
             box = ",".join(f"{value:g}" for value in entry.box_px) if entry.box_px else "-"
             size = f"{entry.width}x{entry.height}"
             cells = (entry.ref, entry.category, entry.entity, entry.use, size, box, entry.licence or "not known")

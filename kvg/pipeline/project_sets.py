@@ -144,7 +144,7 @@ def compose_config(settings: ComposeSettings, setting: Mapping[str, Any], path: 
     }
 
 
-def set_names(project: Project, asked: Sequence[str] | None, section: str) -> list[str]:
+def set_names(project: Project, wanted: Sequence[str] | None, section: str) -> list[str]:
     """The sets that a step works on: those that are asked for, else those of its section, else all.
 
     Raises:
@@ -154,9 +154,9 @@ def set_names(project: Project, asked: Sequence[str] | None, section: str) -> li
     own = project.later.get(section, {}).get("sets")
     with in_file(project.path):
         checked(own, Sequence[str] | None, f"{section}.sets")
-    check_names(asked, made, "compose.sets")
+    check_names(wanted, made, "compose.sets")
     check_names(own, made, f"{section}.sets")
-    return list(asked or own or made)
+    return list(wanted or own or made)
 
 
 def latest(project: Project, name: str) -> Path:

@@ -93,8 +93,8 @@ def build_report(settings: ReportSettings) -> Report:
     given = {name: getattr(settings, name) for name in ("sets", "knowledge", "trained")}
     facts = {name: " ".join(values) for name, values in given.items() if values}
     facts |= {"seed": str(settings.seed), **installed()}
-    asked = bool(settings.pairs)
-    return make_report(cases, pairs, gallery, context, facts, settings.seed, settings.title, pairs_asked=asked)
+    pairs_given = bool(settings.pairs)
+    return make_report(cases, pairs, gallery, context, facts, settings.seed, settings.title, pairs_asked=pairs_given)
 
 
 def write_report(report: Report, out: Path, options: Mapping[str, Any]) -> list[Path]:
@@ -123,26 +123,26 @@ def named(pairs: Sequence[str], option: str) -> dict[str, str]:
     Raises:
         ConfigError: one is no such pair, or its name comes twice.
     """
-    found: dict[str, str] = {}
+    by_name: dict[str, str] = {}
     for pair in pairs:
         name, equals, path = pair.partition("=")
         if not equals or not path or not name.strip():
             raise ConfigError(option, f"'{pair}' is not NAME=PATH")
-        if name in found:
+        if name in by_name:
             raise ConfigError(option, f"{name} is named twice; give each a name of its own")
-        found[name] = path
-    return found
+        by_name[name] = path
+    return by_name
 
 
 def installed() -> dict[str, str]:
     """Versions of what the figures depend on."""
-    found = {"python": platform.python_version()}
+    by_name = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            by_name[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return by_name
 
 
 def print_tables(report: Report) -> None:

@@ -58,16 +58,16 @@ def score_file(path: Path, out: Path, parser: str, unit: BoxUnit | None = None) 
                 for number, line in shown(read_lines(path), "judging answers", None):
                     where = f"{path} line {number}"
                     record = on_grid(line, unit, where)
-                    found = score(record, where, parser)
-                    told: dict[str, Any] = {"correct": found.correct, "parser": parser}
+                    result = score(record, where, parser)
+                    verdict: dict[str, Any] = {"correct": result.correct, "parser": parser}
                     if "options" in record:
-                        told["chosen"] = found.chosen
+                        verdict["chosen"] = result.chosen
                     else:
-                        box = None if found.box is None else list(found.box)
-                        told |= {"box": box, "pattern": found.pattern, "iou": found.iou}
-                        patterns[found.pattern] += 1
+                        box = None if result.box is None else list(result.box)
+                        verdict |= {"box": box, "pattern": result.pattern, "iou": result.iou}
+                        patterns[result.pattern] += 1
                         num_absolute += record.get("codec") == "absolute"
-                    judged = {**record, **told}
+                    judged = {**record, **verdict}
                     cases.append(_case(judged, where, number, lines))
                     _write(judged, stream)
                 stream.flush()
@@ -122,18 +122,18 @@ def tables_of(cases: Sequence[Case], parser: str, seed: int) -> Iterator[Table]:
         parser: which.
         seed: of the intervals.
     """
-    found = figures(cases, seed)
+    result = figures(cases, seed)
     heads: list[Cell | str] = ["", "cases", Cell("Acc@0.5", "%"), Cell("mean IoU", "%"), Cell("unread", "%")]
-    if found:
+    if result:
         title = f"Boxes as {parser} reads them, with 95% bootstrap intervals; an answer without a box is wrong"
-        yield Table(heads, list(_rows(found)), title)
-    disturbed: list[Row] = [
+        yield Table(heads, list(_rows(result)), title)
+    corrupted: list[Row] = [
         [f"{curve['artifact']} {point['strength']}", str(point["accuracy"]["n"]), share(point["accuracy"])]
         for curve in artifact_curves(cases, seed)
         for point in curve["points"]
     ]
-    if disturbed:
-        yield Table(heads[:3], disturbed, "On disturbed pictures, by strength (0: as they are)")
+    if corrupted:
+        yield Table(heads[:3], corrupted, "On disturbed pictures, by strength (0: as they are)")
     if chosen := choice_table(cases, seed):
         rows: list[Row] = [
             [one["name"] or "all", str(one["n"]), share(one["accuracy"]), percent(one["chance"]), share(one["unread"])]
@@ -142,9 +142,9 @@ def tables_of(cases: Sequence[Case], parser: str, seed: int) -> Iterator[Table]:
         yield Table(["", "cases", "right", "by guessing", "unread"], rows, "Questions of several choices")
 
 
-def _rows(found: Sequence[Figure]) -> Iterator[Row]:
+def _rows(result: Sequence[Figure]) -> Iterator[Row]:
     part = "all"
-    for figure in found:
+    for figure in result:
         by = figure["by"]
         if by not in (part, *_GROUPS):
             continue

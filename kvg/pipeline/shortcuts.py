@@ -55,8 +55,8 @@ def print_figures(title: str, figures: Figures) -> None:
     counts = Table(title=title, show_header=False)
     for name, values in figures.ordered().items():
         total = sum(values.values())
-        shown = ", ".join(f"{value}: {num / total:.1%}" for value, num in list(values.items())[:12])
-        counts.add_row(name, shown + (f", and {len(values) - 12} more" if len(values) > 12 else ""))
+        text = ", ".join(f"{value}: {num / total:.1%}" for value, num in list(values.items())[:12])
+        counts.add_row(name, text + (f", and {len(values) - 12} more" if len(values) > 12 else ""))
     console.print(counts)
     entities = Table(title="entities: least / median / most")
     for name in ("category", "entities", "present", "asked for", "distractor"):

@@ -36,24 +36,24 @@ def set_problems(folder: Path, workers: int = 1) -> Iterator[str]:
     for fault in file_faults(folder, manifest):
         yield str(fault)
         num_problems += 1
-    pieces = [(folder, entry) for entry in manifest.shards]
-    found: dict[int, dict[str, Any]] = {}
+    units = [(folder, entry) for entry in manifest.shards]
+    waiting: dict[int, dict[str, Any]] = {}
     seen: set[str] = set()
-    counts, num_told = [], 0
+    counts, num_yielded = [], 0
     with progress_bar() as progress:
         task = progress.add_task("checking samples", total=manifest.num_samples)
-        numbers = range(len(pieces))
-        with contextlib.closing(map_processes(check_shard, pieces, numbers, workers, "checking samples")) as coming:
+        numbers = range(len(units))
+        with contextlib.closing(map_processes(check_shard, units, numbers, workers, "checking samples")) as coming:
             for number, result in coming:
-                found[number] = result
+                waiting[number] = result
                 progress.advance(task, manifest.shards[number].num_samples)
-                while num_told in found:  # in the order of the shards, whichever is done first
-                    told = found.pop(num_told)
-                    told["problems"] += repeated(folder / manifest.shards[num_told].file, told["keys"], seen)
-                    yield from told["problems"]
-                    num_problems += len(told["problems"])
-                    counts.append(told["counts"])
-                    num_told += 1
+                while num_yielded in waiting:  # in the order of the shards, whichever is done first
+                    checked = waiting.pop(num_yielded)
+                    checked["problems"] += repeated(folder / manifest.shards[num_yielded].file, checked["keys"], seen)
+                    yield from checked["problems"]
+                    num_problems += len(checked["problems"])
+                    counts.append(checked["counts"])
+                    num_yielded += 1
     if not num_problems:  # what is bad cannot be counted
         yield from miscounts(folder, manifest, counts)
 
@@ -76,11 +76,11 @@ def check_shard(piece: tuple[Path, ShardEntry]) -> dict[str, Any]:
         ``problems``, ``keys`` of the good samples, and their ``counts``.
     """
     folder, entry = piece
-    path, found, counts = folder / entry.file, list[str](), empty_counts()
-    if not path.is_file():  # which has been told
+    path, problems, counts = folder / entry.file, list[str](), empty_counts()
+    if not path.is_file():  # a fault of the files
         return {"problems": [], "keys": [], "counts": counts}
     if sha256_of(path) != entry.sha256:
-        found.append(f"{path}: sha256: differs from the manifest; copy or make the shard again")
+        problems.append(f"{path}: sha256: differs from the manifest; copy or make the shard again")
     tally = Tally(max_problems=1_000_000, log_problems=False)
     keys = []
     for _, sample in Shard(path, entry.num_samples).read(tally):
@@ -88,15 +88,15 @@ def check_shard(piece: tuple[Path, ShardEntry]) -> dict[str, Any]:
         try:
             check_image(sample, where, decode=True)
         except DataError as error:
-            found.append(str(error))
-        found.extend(f"{where}: {fault}" for fault in faults(sample))
+            problems.append(str(error))
+        problems.extend(f"{where}: {fault}" for fault in faults(sample))
         count_sample(counts, sample)
         keys.append(sample.key)
     if len(keys) > entry.num_samples:
-        found.append(
+        problems.append(
             f"{path}: num_samples: the manifest says {entry.num_samples}, there are {len(keys)}; make it again"
         )
-    return {"problems": found + tally.problems, "keys": keys, "counts": counts}
+    return {"problems": problems + tally.problems, "keys": keys, "counts": counts}
 
 
 def faults(sample: Sample) -> Iterator[str]:
@@ -110,7 +110,7 @@ def faults(sample: Sample) -> Iterator[str]:
 def miscounts(folder: Path, manifest: Manifest, counts: list[Mapping[str, Mapping[str, int]]]) -> Iterator[str]:
     """Where the manifest counts other samples than there are."""
     for name, true in sum_counts(counts).items():
-        said = manifest.counts.get(name)
-        if said is not None and dict(said) != true:  # older sets do not count everything
-            remedy = f"says {dict(sorted(said.items()))}, the samples give {true}; write the set again"
+        noted = manifest.counts.get(name)
+        if noted is not None and dict(noted) != true:  # older sets do not count everything
+            remedy = f"says {dict(sorted(noted.items()))}, the samples give {true}; write the set again"
             yield f"{folder / MANIFEST}: counts.{name}: {remedy}"

@@ -16,11 +16,11 @@ def read_by_entity(path: str | Path) -> dict[str, Any]:
     Raises:
         DataError: it cannot be read, is no object, is empty, or two names are one.
     """
-    found = parse_json(read_text(Path(path)), str(path), unique_names=True)
-    if not isinstance(found, dict) or not found:
+    content = parse_json(read_text(Path(path)), str(path), unique_names=True)
+    if not isinstance(content, dict) or not content:
         raise DataError(str(path), "json", "holds no object of entity: level or accuracy")
     values: dict[str, Any] = {}
-    for name, value in found.items():
+    for name, value in content.items():
         entity = clean_name(name)
         if not entity or not is_utf8(entity):
             raise DataError(str(path), excerpt(name), "is no name of an entity; correct it")

@@ -96,21 +96,23 @@ def _load(path: Path) -> dict[str, Any]:
     return {**state, "batch": batch["plain"] if "plain" in batch else Batch.from_state(batch)}
 
 
-def first_prompts(pieces: Sequence[Experience], num: int) -> list[Experience]:
+def first_prompts(experiences: Sequence[Experience], num: int) -> list[Experience]:
     """The first ``num`` prompts of these pieces."""
     kept: list[Experience] = []
-    for piece in pieces:
+    for experience in experiences:
         if num > 0:
-            kept.append(piece.take(range(min(num, piece.num_prompts))))
+            kept.append(experience.take(range(min(num, experience.num_prompts))))
             num -= kept[-1].num_prompts
     return kept
 
 
-def in_minibatches(pieces: Sequence[Experience], num_minibatches: int, microbatch_size: int) -> list[list[Experience]]:
+def in_minibatches(
+    experiences: Sequence[Experience], num_minibatches: int, microbatch_size: int
+) -> list[list[Experience]]:
     """Cuts experience into minibatches, and each into parts that are learnt one after another.
 
     Args:
-        pieces: what there is.
+        experiences: of a rollout batch.
         num_minibatches: optimizer steps; the prompts are spread evenly, the first ones may get one more.
         microbatch_size: prompts of a part at most; 0 for no limit but the borders of pieces and minibatches.
 
@@ -120,7 +122,9 @@ def in_minibatches(pieces: Sequence[Experience], num_minibatches: int, microbatc
     Raises:
         ValueError: there are fewer prompts than minibatches.
     """
-    places = [(number, prompt) for number, piece in enumerate(pieces) for prompt in range(piece.num_prompts)]
+    places = [
+        (number, prompt) for number, experience in enumerate(experiences) for prompt in range(experience.num_prompts)
+    ]
     if len(places) < num_minibatches:
         raise ValueError(f"{len(places)} prompts cannot be spread over {num_minibatches} minibatches")
     minibatches, start = [], 0
@@ -132,6 +136,6 @@ def in_minibatches(pieces: Sequence[Experience], num_minibatches: int, microbatc
             if not parts or parts[-1][0] != number or full:
                 parts.append((number, []))
             parts[-1][1].append(prompt)
-        minibatches.append([pieces[number].take(prompts) for number, prompts in parts])
+        minibatches.append([experiences[number].take(prompts) for number, prompts in parts])
         start = stop
     return minibatches

@@ -148,9 +148,9 @@ def _only(setting: Any, changed: Any) -> Any:
 
 def _parse(arguments: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Merged settings, whole, and those that differ from their defaults as text."""
-    import yaml
+    import yaml  # this runs in a process of its own, and only that one imports Lightning
 
-    from kvg.training.lightning_cli import KVGCLI, reported
+    from kvg.training.lightning_cli import KVGCLI, reported  # as above
 
     class Parsed(Exception):
         """Stops where objects would be made."""

@@ -18,7 +18,7 @@ def prepare_cpu() -> bool:
     Returns:
         Whether the number of threads was set here.
     """
-    import torch
+    import torch  # commands that compute nothing import this module, too
 
     keep_freed_memory()
     if "OMP_NUM_THREADS" in os.environ:

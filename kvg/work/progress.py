@@ -29,12 +29,12 @@ def progress_bar(hidden: bool = False) -> Progress:
     return Progress(*columns, disable=hidden)
 
 
-def shown(things: Iterable[T], title: str, total: int | None) -> Iterator[T]:
+def shown(items: Iterable[T], title: str, total: int | None) -> Iterator[T]:
     """The same things, with a bar that advances with each."""
     with progress_bar() as progress:
         task = progress.add_task(title, total=total)
-        for thing in things:
-            yield thing
+        for item in items:
+            yield item
             progress.advance(task)
 
 

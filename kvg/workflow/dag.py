@@ -143,16 +143,16 @@ class StepRunner:
 
     @staticmethod
     def _identities(steps: Iterable[Step]) -> Mapping[str, str]:
-        found: dict[str, str] = {}
+        identities: dict[str, str] = {}
         for step in steps:
             digest = hashlib.sha256("\0".join(step.command).encode())
             for path in step.reads:
                 digest.update(path.read_bytes())
             digest.update(step.told.encode())
             for name in step.needs:
-                digest.update(found[name].encode())
-            found[step.name] = digest.hexdigest()
-        return found
+                digest.update(identities[name].encode())
+            identities[step.name] = digest.hexdigest()
+        return identities
 
     def _start_ready(self, waiting: list[Step], done: set[str], identities: Mapping[str, str]) -> None:
         for step in list(waiting):
@@ -227,8 +227,8 @@ class StepRunner:
     def _view(self) -> Group:
         lines = []
         for running in self._running:
-            said = (last_lines(running.log, 1) or [""])[0].strip()
-            text = f"{running.step.name}  {clock(time.monotonic() - running.start)}  {said}"
+            line = (last_lines(running.log, 1) or [""])[0].strip()
+            text = f"{running.step.name}  {clock(time.monotonic() - running.start)}  {line}"
             lines.append(Spinner("dots", Text(text, no_wrap=True, overflow="ellipsis")))
         return Group(*lines)
 

@@ -29,7 +29,7 @@ class DemoSizes:
         num_val: of all categories, for curves.
         num_test: of all categories, half of them seen.
         card_repeats: replayed texts of each known card.
-        num_tries: answers to each sample in the filter.
+        num_answers: answers to each sample in the filter.
         temperature: of those answers, the same as in stage 2: then what is kept is what stage 2 is uncertain of.
         keep_min: right answers that a kept sample has at least.
         keep_max: and at most.
@@ -42,7 +42,7 @@ class DemoSizes:
     num_val: int = 200
     num_test: int = 2000
     card_repeats: int = 8
-    num_tries: int = 4
+    num_answers: int = 4
     temperature: float = 0.7
     keep_min: int = 1
     keep_max: int = 3
@@ -53,7 +53,7 @@ class DemoSizes:
 # To see that everything runs; the figures mean nothing. A model of a few steps gets nothing right, so all is kept.
 FAST = DemoSizes(
     num_train=48, num_hard=16, num_val=16, num_test=40, card_repeats=1,
-    num_tries=2, keep_min=0, keep_max=2, max_steps=3, max_val_batches=1,
+    num_answers=2, keep_min=0, keep_max=2, max_steps=3, max_val_batches=1,
 )  # fmt: skip
 
 
@@ -85,9 +85,9 @@ def steps(sizes: DemoSizes, out: Path, seed: int, base: str, processes: Mapping[
     made = {step.name: step for step in _data_steps(sizes, out, seed)}
     trained = {step.name: step for step in _training_steps(sizes, out, seed, base, processes)}
     first = ("plain", "val", "cards", "train")
-    found = [made.pop(name) for name in first]
-    found.append(trained.pop("cot_sft"))  # the longest way leads over it
-    return [*found, *made.values(), *trained.values(), _report_step(out, seed, base)]
+    ordered = [made.pop(name) for name in first]
+    ordered.append(trained.pop("cot_sft"))  # the longest way leads over it
+    return [*ordered, *made.values(), *trained.values(), _report_step(out, seed, base)]
 
 
 def _data_steps(sizes: DemoSizes, out: Path, seed: int) -> list[Step]:
@@ -116,7 +116,7 @@ def _training_steps(sizes: DemoSizes, out: Path, seed: int, base: str, processes
     direct = _fit(sizes, out, seed, "direct_sft", processes["direct_sft"], base, out / "data/train", *replay)
     cot = _fit(sizes, out, seed, "cot_sft", processes["cot_sft"], base, out / "data/train", *replay)
     grpo = _fit(sizes, out, seed, "grpo", processes["grpo"], str(cot.proof.parent), hard, "--model.seed", seed)
-    answers = ("--samples", sizes.num_tries, "--temperature", sizes.temperature)
+    answers = ("--samples", sizes.num_answers, "--temperature", sizes.temperature)
     kept = ("--keep-min", sizes.keep_min, "--keep-max", sizes.keep_max)
     command = ("filter", "--in", out / "data/hard", "--out", hard, "--checkpoint", cot.proof.parent, *answers, *kept)
     return [
@@ -124,7 +124,7 @@ def _training_steps(sizes: DemoSizes, out: Path, seed: int, base: str, processes
         direct,
         Step(
             "filter",
-            f"the composites that stage 1 gets right {sizes.keep_min} to {sizes.keep_max} times of {sizes.num_tries}",
+            f"the composites that stage 1 gets right {sizes.keep_min} to {sizes.keep_max} times of {sizes.num_answers}",
             _words("kvg-data", *command, "--seed", seed),
             hard,
             hard / "manifest.json",
@@ -188,9 +188,9 @@ def _report_step(out: Path, seed: int, base: str) -> Step:
 
     runs = [f"{name}={out / 'test' / name}" for name in STAGES]
     curves = [f"direct_sft={out / 'direct_sft'}", f"cot_sft={out / 'cot_sft'}", f"cot_sft_grpo={out / 'grpo'}"]
-    shown = ("--set", out / "data/test", "--trained", out / "data/train", out / "data/filtered")
-    shown += ("--texts", out / "data/cards.jsonl", *(("--lab",) if base != "tiny" else ()))  # which has read nothing
-    command = ("report", "--runs", *runs, "--curves", *curves, *shown, "--out", out, "--seed", seed)
+    inputs = ("--set", out / "data/test", "--trained", out / "data/train", out / "data/filtered")
+    inputs += ("--texts", out / "data/cards.jsonl", *(("--lab",) if base != "tiny" else ()))  # which has read nothing
+    command = ("report", "--runs", *runs, "--curves", *curves, *inputs, "--out", out, "--seed", seed)
     needs = tuple(f"test_{name}" for name in STAGES)
     # Its own folder is everybody's, so only the file that it writes last is removed before it runs again.
     result = out / "results.json"

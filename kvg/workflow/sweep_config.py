@@ -88,7 +88,7 @@ class Experiment:
         known = {"{out}": str(self.out), "{variant}": variant, "{seed}": "" if seed is None else str(seed)}
         for name in _PLACEHOLDER.findall(text):
             if not known.get(name):
-                there = ", ".join(key for key, told in known.items() if told)
+                there = ", ".join(key for key, needed in known.items() if needed)
                 raise ConfigError(name, f"in '{text}' stands for nothing; there are {there}")
             text = text.replace(name, known[name])
         return text
@@ -100,23 +100,23 @@ def load_experiment(path: str | Path) -> Experiment:
     Raises:
         ConfigError: it cannot be read, or a key is unknown, missing or cannot work.
     """
-    found = _section(read_yaml(path), f"{path}", SECTIONS)
-    axes = _named(found.get("axes"), "axes")
-    common = {name: _overlays(found.get(name), name) for name in ("fit", "predict")}
+    values = _section(read_yaml(path), f"{path}", SECTIONS)
+    axes = _named(values.get("axes"), "axes")
+    common = {name: _overlays(values.get(name), name) for name in ("fit", "predict")}
     for name, overlays in common.items():
         if not overlays.configs:
             raise ConfigError(f"{name}.configs", "is missing; name the config of a stage, then backbone and data")
-    compare = _section(found.get("compare") or {}, "compare", ("baseline", "by", "curves"))
-    out = found.get("out")
+    compare = _section(values.get("compare") or {}, "compare", ("baseline", "by", "curves"))
+    out = values.get("out")
     experiment = Experiment(
         out=Path(_text(out, "out") if out is not None else f"runs/sweeps/{Path(path).stem}"),
-        seeds=_seeds(found.get("seeds")),
+        seeds=_seeds(values.get("seeds")),
         prepare=(),
         variants=_baseline_first(_variants(axes, common), compare.get("baseline")),
         by=_groupings(compare.get("by", ("split", "knowledge"))),
         curves=_texts(compare.get("curves", CURVES), "compare.curves"),
     )
-    prepare = _named(found["prepare"], "prepare") if found.get("prepare") else {}
+    prepare = _named(values["prepare"], "prepare") if values.get("prepare") else {}
     made = tuple(_preparation(experiment, name, value) for name, value in prepare.items())
     return replace(experiment, prepare=made)
 
@@ -150,11 +150,11 @@ def _baseline_first(variants: tuple[Variant, ...], baseline: Any) -> tuple[Varia
 
 
 def _groupings(value: Any) -> tuple[str, ...]:
-    found = _texts(value, "compare.by")
-    for grouping in found:
+    values = _texts(value, "compare.by")
+    for grouping in values:
         if grouping not in GROUPINGS:
             raise ConfigError("compare.by", f"'{grouping}' is none of {', '.join(GROUPINGS)}")
-    return found
+    return values
 
 
 def _preparation(experiment: Experiment, name: str, value: Any) -> Preparation:

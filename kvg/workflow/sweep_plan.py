@@ -201,17 +201,17 @@ def _files(texts: Iterable[str], made: Sequence[Path]) -> str:
 
     Of weights and published files it is a sample from end to end, of shards their manifest, which tells all checksums.
     """
-    found: dict[str, Any] = {}
+    checksums: dict[str, Any] = {}
     for text in sorted(set(texts)):
         path = Path(text)
         if not text or path == Path() or any(path == own or own in path.parents for own in made):
             continue
         if os.path.isdir(text) or text == "lab":
             manifest = path / "manifest.json"
-            found[text] = sampled(manifest) if manifest.is_file() else fingerprint(text)
+            checksums[text] = sampled(manifest) if manifest.is_file() else fingerprint(text)
         elif os.path.isfile(text):
-            found[text] = sampled(path)
-    return json.dumps(found)
+            checksums[text] = sampled(path)
+    return json.dumps(checksums)
 
 
 def _named_in(settings: Mapping[str, Any]) -> Iterator[str]:

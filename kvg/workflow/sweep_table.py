@@ -65,12 +65,12 @@ def over_seeds(curves: Sequence[Curve]) -> list[Point]:
     >>> over_seeds([[(5, 0.5), (9, 0.75)], [(5, 1.0)]])[0]
     {'step': 5, 'n': 2, 'mean': 0.75, 'low': 0.5, 'high': 1.0}
     """
-    found: dict[int, list[float]] = {}
+    by_step: dict[int, list[float]] = {}
     for step, value in (point for curve in curves for point in curve):
-        found.setdefault(step, []).append(value)
+        by_step.setdefault(step, []).append(value)
     return [
         Point(step=step, n=len(values), mean=sum(values) / len(values), low=min(values), high=max(values))
-        for step, values in sorted(found.items())
+        for step, values in sorted(by_step.items())
     ]
 
 
@@ -82,8 +82,8 @@ def curve_table(tag: str, curves: Mapping[str, Sequence[Point]]) -> Table:
         cells: list[Cell | str] = []
         for points in by_step.values():
             point = points.get(step)
-            told = None if point is None else f"{point['low']:.3f} to {point['high']:.3f}"
-            cells.append(Cell(NONE) if point is None or told is None else Cell(f"{point['mean']:.3f}", told))
+            interval = None if point is None else f"{point['low']:.3f} to {point['high']:.3f}"
+            cells.append(Cell(NONE) if point is None or interval is None else Cell(f"{point['mean']:.3f}", interval))
         rows.append([str(step), *cells])
     silent = [name for name, points in curves.items() if not points]
     note = "Mean and range over seeds." + (f" Not logged by {', '.join(silent)}." if silent else "")

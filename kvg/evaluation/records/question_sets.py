@@ -39,7 +39,7 @@ class ArtifactSettings:
         Raises:
             ConfigError: a kind or a strength is unknown or comes twice, or there is none.
         """
-        from kvg.evaluation.records.corruptions import KINDS, STRENGTHS
+        from kvg.evaluation.records.corruptions import KINDS, STRENGTHS  # imports torch, which settings need not
 
         for name, given, known in (("kinds", self.kinds, KINDS), ("strengths", self.strengths, STRENGTHS)):
             if not given or len({*given}) < len(given) or not {*given} <= {*known}:
@@ -173,7 +173,7 @@ class Pass:
         plain = Question(sample, self.set.name)
         if not self.kind:
             return plain
-        from kvg.evaluation.records.corruptions import disturbed
+        from kvg.evaluation.records.corruptions import disturbed  # as above
 
         return disturbed(plain, self.kind, self.strength, self.seed)
 
