@@ -52,24 +52,24 @@ def shared(pictures, **settings):
     source = Held({ref: data for ref, _, data, _ in pictures})
     entries = [examine("s", source, Listing(ref, name, "bird", box), 0, 10**8).record for ref, name, _, box in pictures]
     assert all(isinstance(entry, Entry) for entry in entries)
-    kept, left, suspicions = assign_splits(entries, SplitSettings(**{"val": 0.3, "test": 0.3, **settings}), 0, {})
-    return {e.ref: e.use for e in kept}, {r.ref: (r.field, r.reason) for r in left}, suspicions
+    kept, rejected, suspicions = assign_splits(entries, SplitSettings(**{"val": 0.3, "test": 0.3, **settings}), 0, {})
+    return {e.ref: e.use for e in kept}, {r.ref: (r.field, r.reason) for r in rejected}, suspicions
 
 
 @pytest.mark.parametrize("boxed", [True, False])
 @pytest.mark.parametrize("background", [7, 8, 9])
 def test_three_birds_on_one_background_are_kept(boxed, background):
     pictures = [(f"{n}.jpg", n, jpeg(bird(n, background)), BOX if boxed else None) for n in COLOURS]
-    kept, left, _ = shared(pictures)
+    kept, rejected, _ = shared(pictures)
     assert kept.keys() == {f"{n}.jpg" for n in COLOURS}
-    assert left == {}
+    assert rejected == {}
 
 
 def test_small_birds_on_one_background_are_kept_and_reported():
     small = (150, 100, 210, 160)
     pictures = [(f"{n}.jpg", n, jpeg(bird(n, 11, small)), None) for n in COLOURS]
-    kept, left, suspicions = shared(pictures, copy_distance=15)
-    assert (len(kept), left) == (3, {})
+    kept, rejected, suspicions = shared(pictures, copy_distance=15)
+    assert (len(kept), rejected) == (3, {})
     assert "look like one of another name but for a part" in suspicions[0]
 
 
@@ -98,8 +98,8 @@ def test_real_copies_are_on_one_side(change, boxed):
             ("a.jpg", "Wren", jpeg(image), BOX if boxed != "none" else None),
             ("b.jpg", "Wren", CHANGES[change](image), box_after(change) if boxed == "both" else None),
         ]
-        kept, left, _ = shared(pictures)
-        assert left == {}
+        kept, rejected, _ = shared(pictures)
+        assert rejected == {}
         assert kept["a.jpg"] == kept["b.jpg"]
         sides.add(kept["a.jpg"])
     assert len(sides) > 1
@@ -113,24 +113,27 @@ def test_a_copy_under_another_name_is_a_suspicion(change, boxed):
         ("a.jpg", "Wren", jpeg(image), BOX if boxed != "none" else None),
         ("b.jpg", "Hobby", CHANGES[change](image), box_after(change) if boxed == "both" else None),
     ]
-    kept, left, suspicions = shared(pictures)
+    kept, rejected, suspicions = shared(pictures)
     assert kept == {}
-    assert left["a.jpg"][0] == left["b.jpg"][0] == "suspected copy"
-    assert "seems to show the same as s: b.jpg, which is named 'Hobby'; correct the names" in left["a.jpg"][1]
+    assert rejected["a.jpg"][0] == rejected["b.jpg"][0] == "suspected copy"
+    assert "seems to show the same as s: b.jpg, which is named 'Hobby'; correct the names" in rejected["a.jpg"][1]
     assert suspicions[0].startswith("2 pictures seem to show the same as one of another name, and are left out")
-    kept, left, suspicions = shared(pictures, two_names="keep")
+    kept, rejected, suspicions = shared(pictures, two_names="keep")
     assert kept["a.jpg"] == kept["b.jpg"]
-    assert left == {}
+    assert rejected == {}
     assert "are kept (splits.two_names: keep)" in suspicions[0]
 
 
 def test_one_file_under_one_name_and_under_two():
     data = jpeg(bird("Wren"))
-    kept, left, _ = shared([("a.jpg", "Wren", data, None), ("b.jpg", "Wren", data, None)])
-    assert (list(kept), left) == (["a.jpg"], {"b.jpg": ("copy", "is the same file as s: a.jpg")})
-    kept, left, _ = shared([("a.jpg", "Wren", data, None), ("b.jpg", "Hobby", data, None)], two_names="keep")
+    kept, rejected, _ = shared([("a.jpg", "Wren", data, None), ("b.jpg", "Wren", data, None)])
+    assert (list(kept), rejected) == (["a.jpg"], {"b.jpg": ("copy", "is the same file as s: a.jpg")})
+    kept, rejected, _ = shared([("a.jpg", "Wren", data, None), ("b.jpg", "Hobby", data, None)], two_names="keep")
     assert kept == {}
-    assert left["a.jpg"] == ("copy", "is the same file as s: b.jpg, which is named 'Hobby'; correct one of the names")
+    assert rejected["a.jpg"] == (
+        "copy",
+        "is the same file as s: b.jpg, which is named 'Hobby'; correct one of the names",
+    )
 
 
 def test_two_things_on_one_photograph_are_no_conflict():
@@ -139,8 +142,8 @@ def test_two_things_on_one_photograph_are_no_conflict():
     pen = ImageDraw.Draw(image)
     pen.ellipse(far, fill=COLOURS["Hobby"])
     for other in (jpeg(image), jpeg(image, 60)):
-        kept, left, _ = shared([("a.jpg", "Wren", jpeg(image), BOX), ("b.jpg", "Hobby", other, far)])
-        assert left == {}
+        kept, rejected, _ = shared([("a.jpg", "Wren", jpeg(image), BOX), ("b.jpg", "Hobby", other, far)])
+        assert rejected == {}
         assert kept["a.jpg"] == kept["b.jpg"]  # one photograph, one side
 
 
@@ -148,11 +151,11 @@ def test_two_things_side_by_side_are_two_though_their_boxes_mirror_each_other():
     image = bird("Wren", 42, (40, 60, 180, 180))
     ImageDraw.Draw(image).ellipse((220, 60, 360, 180), fill=COLOURS["Hobby"])
     rows = [("a.jpg", "Wren", jpeg(image), (40, 60, 180, 180)), ("b.jpg", "Hobby", jpeg(image), (220, 60, 360, 180))]
-    kept, left, _ = shared(rows)
-    assert (len(kept), left) == (2, {})
+    kept, rejected, _ = shared(rows)
+    assert (len(kept), rejected) == (2, {})
     turned = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    _, left, _ = shared([rows[0], ("c.jpg", "Hobby", jpeg(turned), (220, 60, 360, 180))])
-    assert len(left) == 2  # the mirrored Wren, under another name
+    _, rejected, _ = shared([rows[0], ("c.jpg", "Hobby", jpeg(turned), (220, 60, 360, 180))])
+    assert len(rejected) == 2  # the mirrored Wren, under another name
 
 
 def test_nothing_is_trained_on_that_is_on_a_photograph_with_something_unseen():
@@ -175,10 +178,14 @@ def test_the_same_object_in_front_of_another_background_is_found():
     inside = one.crop(BOX)
     other.paste(inside, (20, 100))
     box = (20, 100, 160, 220)
-    kept, left, _ = shared([("a.png", "Wren", encoded(one, "PNG"), BOX), ("b.png", "Wren", encoded(other, "PNG"), box)])
+    kept, rejected, _ = shared(
+        [("a.png", "Wren", encoded(one, "PNG"), BOX), ("b.png", "Wren", encoded(other, "PNG"), box)]
+    )
     assert kept["a.png"] == kept["b.png"]
-    _, left, _ = shared([("a.png", "Wren", encoded(one, "PNG"), BOX), ("b.png", "Hobby", encoded(other, "PNG"), box)])
-    assert {field for field, _ in left.values()} == {"suspected copy"}
+    _, rejected, _ = shared(
+        [("a.png", "Wren", encoded(one, "PNG"), BOX), ("b.png", "Hobby", encoded(other, "PNG"), box)]
+    )
+    assert {field for field, _ in rejected.values()} == {"suspected copy"}
 
 
 def test_objects_are_told_apart_by_their_boxes():

@@ -85,14 +85,14 @@ def test_near_pairs_are_those_of_all_pairs(bits):
             value ^= 1 << place
         hashes.append(value)
     expected = {(a, b) for a, b in combinations(range(120), 2) if distance(hashes[a], hashes[b]) <= bits}
-    found = set(near_pairs(hashes, bits))
-    assert found <= expected
+    pairs = set(near_pairs(hashes, bits))
+    assert pairs <= expected
     first = {value: hashes.index(value) for value in hashes}
 
     def by_value(pairs):
         return {tuple(sorted((first[hashes[a]], first[hashes[b]]))) for a, b in pairs}
 
-    assert by_value(found) == by_value(expected)
+    assert by_value(pairs) == by_value(expected)
     assert len(expected) > 5
 
 

@@ -23,7 +23,7 @@ from kvg.composites.backgrounds import Photographs
 from kvg.errors import ConfigError, DataError
 
 from .conftest import drawing, encoded
-from .test_sources import faults, remarks, told, write
+from .test_sources import faults_of, remarks_of, rows_of, write
 
 
 def listed(source):
@@ -63,7 +63,7 @@ def test_a_line_of_cub(tmp_path, line):
     source = CUB200(tmp_path)
     assert [row[0] for row in source_rows(source)] == ["images/001.Wren/a.jpg", "images/001.Wren/b.jpg"]
     assert refused(source, "images/001.Wren/b.jpg") == ("images/001.Wren/b.jpg", "box")
-    assert list(faults(source)) == [("images.txt: '7'", "index")]
+    assert list(faults_of(source)) == [("images.txt: '7'", "index")]
 
 
 def source_rows(source):
@@ -78,7 +78,7 @@ def test_names_of_food_that_do_not_fit_their_classes(tmp_path):
         "meta/labels.txt": "Pie\n",
     }
     with pytest.raises(DataError, match="holds 1 names for 2 of"):
-        told(Food101(write(tmp_path, files)))
+        rows_of(Food101(write(tmp_path, files)))
 
 
 @pytest.mark.parametrize("image", [None, 5, {}, {"id": 1}, {"id": 1, "file_name": 5}, {"id": 1, "file_name": ""}])
@@ -88,10 +88,10 @@ def test_an_image_of_inaturalist(tmp_path, image):
     boxes = {"annotations": [None, 5, {"image_id": 0, "bbox": ["1", "2", "30", "40"]}, {"bbox": [1, 2, 3, 4]}]}
     write(tmp_path, {"train2017.json": json.dumps(record), "train_2017_bboxes.json": json.dumps(boxes)})
     source = INaturalist2017(tmp_path)
-    assert [(row[0], row[3], row[5]) for row in told(source)] == [(good["file_name"], (1, 2, 31, 42), "CC0")]
-    assert len(faults(source)) == 1
-    assert any("3 boxes belong to no picture" in text for text in remarks(source))
-    assert any("1 pictures of supercategories that are not asked for" in text for text in remarks(source))
+    assert [(row[0], row[3], row[5]) for row in rows_of(source)] == [(good["file_name"], (1, 2, 31, 42), "CC0")]
+    assert len(faults_of(source)) == 1
+    assert any("3 boxes belong to no picture" in text for text in remarks_of(source))
+    assert any("1 pictures of supercategories that are not asked for" in text for text in remarks_of(source))
 
 
 @pytest.mark.parametrize("bbox", [None, [], [1, 2, 3], "x", {}])
@@ -100,8 +100,8 @@ def test_a_box_of_inaturalist(tmp_path, bbox):
     boxes = {"annotations": [{"image_id": 1, "bbox": bbox}, {"image_id": 2, "bbox": [1, 2, 30, 40]}]}
     write(tmp_path, {"train2017.json": json.dumps({"images": images}), "train_2017_bboxes.json": json.dumps(boxes)})
     source = INaturalist2017(tmp_path)
-    assert [row[0] for row in told(source)] == [images[1]["file_name"]]
-    assert faults(source).keys() == {(images[0]["file_name"], "bbox")}
+    assert [row[0] for row in rows_of(source)] == [images[1]["file_name"]]
+    assert faults_of(source).keys() == {(images[0]["file_name"], "bbox")}
 
 
 @pytest.mark.parametrize(
@@ -118,9 +118,9 @@ def test_a_note_of_a_dog(tmp_path, note, field):
         write(tmp_path, {"Annotation/n01-Pug/2": note})
     source = StanfordDogs(tmp_path)
     assert listed(source)[0] == "Images/n01-Pug/1.jpg"
-    assert ("Images/n01-Pug/._2.jpg", "hidden") in faults(source)
+    assert ("Images/n01-Pug/._2.jpg", "hidden") in faults_of(source)
     if field == "annotation":
-        assert ("Images/n01-Pug/2.jpg", "annotation") in faults(source)
+        assert ("Images/n01-Pug/2.jpg", "annotation") in faults_of(source)
     else:
         assert refused(source, "Images/n01-Pug/2.jpg") == ("Images/n01-Pug/2.jpg", "box")
 
@@ -134,12 +134,12 @@ def test_rows_of_cars(tmp_path):
     savemat(tmp_path / "devkit/cars_train_annos.mat", {"annotations": np.array(rows, dtype=fields)})
     source = StanfordCars(tmp_path)
     assert [row[0] for row in source_rows(source)] == ["cars_train/1.jpg", "cars_train/4.jpg"]
-    assert {ref.rpartition(" ")[2] for ref, field in faults(source) if field == "class"} == {"1", "2", "4"}
+    assert {ref.rpartition(" ")[2] for ref, field in faults_of(source) if field == "class"} == {"1", "2", "4"}
     write(tmp_path, {"cars_train/4.jpg": encoded(drawing(0))})
     assert refused(source, "cars_train/4.jpg") == ("cars_train/4.jpg", "box")
     (tmp_path / "devkit/cars_train_annos.mat").write_bytes(b"MATLAB 5.0 MAT-file" + bytes(200))
     with pytest.raises(DataError, match="cars_train_annos"):
-        told(source)
+        rows_of(source)
 
 
 @pytest.mark.parametrize(
@@ -149,8 +149,8 @@ def test_a_flower_without_a_name(tmp_path, names):
     savemat(tmp_path / "imagelabels.mat", {"labels": np.array([[1, 2]], dtype=np.uint8)})
     savemat(tmp_path / "setid.mat", {name: np.array([[1]]) for name in ("trnid", "valid", "tstid")})
     source = Flowers102(tmp_path, write(tmp_path, {"names.json": names}) / "names.json")
-    assert [row[0] for row in told(source)] == ["jpg/image_00001.jpg"]
-    assert faults(source).keys() == {("jpg/image_00002.jpg", "names")}
+    assert [row[0] for row in rows_of(source)] == ["jpg/image_00001.jpg"]
+    assert faults_of(source).keys() == {("jpg/image_00002.jpg", "names")}
 
 
 def test_a_name_beside_a_picture_that_is_no_text(tmp_path):
@@ -160,8 +160,8 @@ def test_a_name_beside_a_picture_that_is_no_text(tmp_path):
         {"bird/a.png": photo, "bird/a.txt": b"\xff\xfe\x00", "bird/b.png": photo, "bird/b.txt": "Cafe\u0301\n"},
     )
     source = ImageFolder(tmp_path)
-    assert [row[1] for row in told(source)] == ["Caf\u00e9"]
-    assert faults(source).keys() == {("bird/a.png", "text")}
+    assert [row[1] for row in rows_of(source)] == ["Caf\u00e9"]
+    assert faults_of(source).keys() == {("bird/a.png", "text")}
     for settings in ({"exclude": "*.png"}, {"categories": ["bird"]}, {"categories": {"bird": None}}):
         with pytest.raises(ConfigError):
             ImageFolder(tmp_path, **settings)

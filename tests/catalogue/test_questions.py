@@ -25,13 +25,13 @@ def entries(names: str, num: int, category: str = "bird") -> list[Entry]:
     return [entry(name, number, category) for name in names for number in range(num)]
 
 
-def asked(found: list[Entry], pictures: int = 50, questions: int = 50, seed: int = 0):
-    return list(choice_questions(found, names_by_category(found), seed, pictures, questions))
+def questions_about(catalogue: list[Entry], pictures: int = 50, questions: int = 50, seed: int = 0):
+    return list(choice_questions(catalogue, names_by_category(catalogue), seed, pictures, questions))
 
 
 def test_every_entity_is_asked_for_as_often_as_told_beside_three_of_its_category():
-    found = entries("PQRSTU", 10) + entries("VWXYZ", 3, "car")
-    questions = asked(found, questions=12)
+    catalogue = entries("PQRSTU", 10) + entries("VWXYZ", 3, "car")
+    questions = questions_about(catalogue, questions=12)
     assert Counter(question.entry.entity for question in questions) == dict.fromkeys("PQRSTUVWXYZ", 12)
     for question in questions:
         assert question.options[question.answer] == question.entry.entity
@@ -42,13 +42,13 @@ def test_every_entity_is_asked_for_as_often_as_told_beside_three_of_its_category
         *(f"{letter}. {name}" for letter, name in zip("ABCD", questions[0].options, strict=True)),
         "Answer with the letter only.",
     ]
-    places = Counter(question.answer for question in asked(found))
+    places = Counter(question.answer for question in questions_about(catalogue))
     assert min(places.values()) > 0.2 * 550  # 550 questions: about 137 each
 
 
 def test_few_pictures_are_gone_round_with_other_distractors():
-    found = entries("ABCDEFG", 2)
-    own = [question for question in asked(found, questions=4) if question.entry.entity == "A"]
+    catalogue = entries("ABCDEFG", 2)
+    own = [question for question in questions_about(catalogue, questions=4) if question.entry.entity == "A"]
     assert [(question.entry.ref, question.turn) for question in own] == [
         ("A/0.jpg", 0), ("A/1.jpg", 0), ("A/0.jpg", 1), ("A/1.jpg", 1),
     ]  # fmt: skip
@@ -58,25 +58,25 @@ def test_few_pictures_are_gone_round_with_other_distractors():
 
 
 def test_many_pictures_are_drawn_from():
-    found = entries("ABCD", 20)
-    chosen = {question.entry.ref for question in asked(found, pictures=5) if question.entry.entity == "A"}
+    catalogue = entries("ABCD", 20)
+    chosen = {question.entry.ref for question in questions_about(catalogue, pictures=5) if question.entry.entity == "A"}
     assert len(chosen) == 5
     assert chosen != {f"A/{number}.jpg" for number in range(5)}
-    assert chosen != {q.entry.ref for q in asked(found, pictures=5, seed=1) if q.entry.entity == "A"}
+    assert chosen != {q.entry.ref for q in questions_about(catalogue, pictures=5, seed=1) if q.entry.entity == "A"}
 
 
 def test_the_seed_and_the_picture_decide_and_nothing_else():
-    found = entries("ABCDEF", 4)
-    whole = {(q.entry.ref, q.turn): q.options for q in asked(found, questions=8)}
-    names = names_by_category(found)
-    alone = list(choice_questions(found[:4], names, 0, 50, 8))
+    catalogue = entries("ABCDEF", 4)
+    whole = {(q.entry.ref, q.turn): q.options for q in questions_about(catalogue, questions=8)}
+    names = names_by_category(catalogue)
+    alone = list(choice_questions(catalogue[:4], names, 0, 50, 8))
     assert {(q.entry.ref, q.turn): q.options for q in alone} == {k: v for k, v in whole.items() if k[0][0] == "A"}
-    assert {(q.entry.ref, q.turn): q.options for q in asked(found, questions=8, seed=1)} != whole
+    assert {(q.entry.ref, q.turn): q.options for q in questions_about(catalogue, questions=8, seed=1)} != whole
 
 
 def test_small_categories_have_fewer_options_and_a_single_entity_none():
-    found = entries("AB", 2) + entries("CDE", 2, "car") + entries("F", 2, "dog")
-    sizes = {question.entry.entity: len(question.options) for question in asked(found)}
+    catalogue = entries("AB", 2) + entries("CDE", 2, "car") + entries("F", 2, "dog")
+    sizes = {question.entry.entity: len(question.options) for question in questions_about(catalogue)}
     assert sizes == {"A": 2, "B": 2, "C": 3, "D": 3, "E": 3}
 
 
@@ -138,9 +138,9 @@ def test_pictures_are_shrunk_opaque_and_opened_once(tmp_path):
     shelf = Shelf({"cut.png": encoded(cut, "PNG"), "large.jpg": encoded(drawing(1, (800, 400)))})
     pictures = PreparedPictures(tmp_path, {"shelf": shelf}, 200, 10**6)
     for _ in range(2):
-        shown = {ref: pictures.read(listed(ref, data)) for ref, data in shelf.pictures.items()}
+        opened = {ref: pictures.read(listed(ref, data)) for ref, data in shelf.pictures.items()}
     assert shelf.taken == 2
-    large, small = (Image.open(io.BytesIO(shown[ref])) for ref in ("large.jpg", "cut.png"))
+    large, small = (Image.open(io.BytesIO(opened[ref])) for ref in ("large.jpg", "cut.png"))
     assert (large.size, large.mode) == ((200, 100), "RGB")
     assert (small.size, small.mode) == ((100, 50), "RGB")
     assert np.abs(np.asarray(small)[:, :42].astype(int) - 127).max() <= 2  # grey, not the colours that were hidden

@@ -25,9 +25,9 @@ def uses(entries):
 
 
 def test_shares_are_as_asked():
-    kept, left, _ = assign_splits([entry(n) for n in range(2000)], SplitSettings(val=0.1, test=0.3), 0, {})
+    kept, rejected, _ = assign_splits([entry(n) for n in range(2000)], SplitSettings(val=0.1, test=0.3), 0, {})
     counts = {use: sum(e.use == use for e in kept) for use in ("train", "val", "test")}
-    assert left == []
+    assert rejected == []
     # Four standard deviations of a share of 0.3 are 82 of 2,000.
     assert abs(counts["val"] - 200) < 60
     assert abs(counts["test"] - 600) < 82
@@ -36,9 +36,9 @@ def test_shares_are_as_asked():
 def test_copies_stay_together():
     base = [entry(n) for n in range(300)]
     copies = [entry(1000 + n, fingerprint=int(base[n].fingerprint, 16) ^ 0b101) for n in range(300)]
-    found = uses(assign_splits(base + copies, SplitSettings(val=0.3, test=0.3), 0, {})[0])
-    assert all(found[f"{n}.jpg"] == found[f"{1000 + n}.jpg"] for n in range(300))
-    assert len(set(found.values())) == 3
+    use_of = uses(assign_splits(base + copies, SplitSettings(val=0.3, test=0.3), 0, {})[0])
+    assert all(use_of[f"{n}.jpg"] == use_of[f"{1000 + n}.jpg"] for n in range(300))
+    assert len(set(use_of.values())) == 3
 
 
 def test_a_draw_does_not_depend_on_what_else_there_is():
@@ -71,9 +71,9 @@ def test_what_is_left_out_and_why():
         entry(3),
         entry(4, fingerprint=int(entry(3).fingerprint, 16), sha256=same),
     ]
-    kept, left, _ = assign_splits(entries, SplitSettings(), 0, {"bench.parquet#7": f"{0b1111:016x}"})
+    kept, rejected, _ = assign_splits(entries, SplitSettings(), 0, {"bench.parquet#7": f"{0b1111:016x}"})
     assert [e.ref for e in kept] == ["3.jpg"]
-    assert [(r.ref, r.reason) for r in left] == [
+    assert [(r.ref, r.reason) for r in rejected] == [
         ("0.jpg", "looks the same as bench.parquet#7, which must not be trained on"),
         ("1.jpg", f"seems to show the same as photos: 2.jpg, which is named 'Wren'; {REMEDY}"),
         ("2.jpg", f"seems to show the same as photos: 1.jpg, which is named 'Hoopoe'; {REMEDY}"),

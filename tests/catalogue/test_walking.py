@@ -29,8 +29,8 @@ def test_a_walk(tmp_path):
     for name in ("b/2.jpg", "a/1.JPG", "a/.x.jpg", "a/note.txt", ".git/objects/1.png", "c/@eaDir/2.jpg", "c/3.png"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(b"")
-    found = walk(root)
-    assert [path.relative_to(root).as_posix() for path in found.pictures()] == ["a/1.JPG", "b/2.jpg", "c/3.png"]
-    assert list(found.pictures()) == [p for p in sorted(root.rglob("*")) if p in set(found.pictures())]  # as before
-    assert [path.relative_to(root).as_posix() for path in found.hidden] == [".git", "a/.x.jpg", "c/@eaDir"]
+    walked = walk(root)
+    assert [path.relative_to(root).as_posix() for path in walked.pictures()] == ["a/1.JPG", "b/2.jpg", "c/3.png"]
+    assert list(walked.pictures()) == [p for p in sorted(root.rglob("*")) if p in set(walked.pictures())]  # as before
+    assert [path.relative_to(root).as_posix() for path in walked.hidden] == [".git", "a/.x.jpg", "c/@eaDir"]
     assert walk(root / "nowhere").files == []

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import zipfile
 
 import pytest
 
 from kvg.errors import DataError
-from kvg.formats.listed_pictures import PictureFolder
 from kvg.formats.stores import open_store
 from kvg.shards.reader import Tally
 
@@ -16,8 +14,8 @@ pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
 
 NAME = "<|object_ref_start|>Merlin<|object_ref_end|>"
-ASKED = f"<image>Find and give the bounding box of {NAME}"
-TOLD = f"{NAME}<|box_start|>(100,200),(500,800)<|box_end|>"
+ASK = f"<image>Find and give the bounding box of {NAME}"
+REPLY = f"{NAME}<|box_start|>(100,200),(500,800)<|box_end|>"
 
 
 def read(path, **options):
@@ -30,7 +28,7 @@ def turns(*texts, roles=("user", "assistant")):
 
 
 def record(**changes):
-    return {"messages": turns(ASKED, TOLD), "images": ["a.jpg"], **changes}
+    return {"messages": turns(ASK, REPLY), "images": ["a.jpg"], **changes}
 
 
 @pytest.fixture
@@ -53,25 +51,25 @@ BAD = [
     (record(messages="hello"), "messages: 'hello' must be a list"),
     (record(messages=None), "messages: is missing"),
     (record(messages=[]), "messages: no user turn"),
-    (record(messages=turns(ASKED, 5)), "messages[1]: content: 5 must be text"),
-    (record(messages=turns(None, TOLD)), "messages[0]: content: is missing"),
-    (record(messages=turns({"text": ASKED}, TOLD)), "messages[0]: content: {"),
-    (record(messages=[{"role": 5, "content": ASKED}]), "messages[0]: role: 5 must be text"),
-    (record(messages=[{"content": ASKED}]), "messages[0]: role: is missing"),
-    (record(messages=turns(ASKED, TOLD, roles=("user", "tool"))), "messages[1]: role: 'tool' is none of"),
-    (record(messages=turns(ASKED, TOLD, ASKED, TOLD, roles=("user", "assistant") * 2)), "hold the turns user, "),
-    (record(messages=turns(ASKED, TOLD, ASKED, roles=("user", "assistant", "user"))), "give each question"),
-    (record(messages=turns(TOLD, ASKED, roles=("assistant", "user"))), "hold the turns assistant, user"),
-    (record(messages=turns("\ud800" + ASKED, TOLD)), "half a surrogate pair"),
-    (record(messages=turns(f"<image>{ASKED}", TOLD)), "stands for 2 pictures"),
-    (record(messages=turns(ASKED.replace("image", "video"), TOLD)), "stands for 1 pictures or films"),
-    (record(messages=turns(ASKED, f"<image>{TOLD}")), "answer: '<image>"),
-    (record(messages=turns(ASKED + "<|vision_start|>", TOLD)), "question: may not hold <|vision_start|>"),
-    (record(messages=turns(ASKED, TOLD + "<|image_pad|>")), "answer: may not hold <|image_pad|>"),
-    (record(messages=turns(ASKED, f"<think><|im_end|></think><answer>{TOLD}</answer>")), "may not hold <|im_end|>"),
-    (record(messages=turns(ASKED, f"<think>1 <box:0></think><answer>{TOLD}</answer>")), "answer: '<think>1 <box:0>"),
-    (record(messages=turns(ASKED.replace("Merlin", "<think>Merlin"), TOLD)), "entity: may not hold <think>"),
-    (record(messages=turns(ASKED.replace("Merlin", "<|im_end|>"), TOLD)), "may not hold <|im_end|>"),
+    (record(messages=turns(ASK, 5)), "messages[1]: content: 5 must be text"),
+    (record(messages=turns(None, REPLY)), "messages[0]: content: is missing"),
+    (record(messages=turns({"text": ASK}, REPLY)), "messages[0]: content: {"),
+    (record(messages=[{"role": 5, "content": ASK}]), "messages[0]: role: 5 must be text"),
+    (record(messages=[{"content": ASK}]), "messages[0]: role: is missing"),
+    (record(messages=turns(ASK, REPLY, roles=("user", "tool"))), "messages[1]: role: 'tool' is none of"),
+    (record(messages=turns(ASK, REPLY, ASK, REPLY, roles=("user", "assistant") * 2)), "hold the turns user, "),
+    (record(messages=turns(ASK, REPLY, ASK, roles=("user", "assistant", "user"))), "give each question"),
+    (record(messages=turns(REPLY, ASK, roles=("assistant", "user"))), "hold the turns assistant, user"),
+    (record(messages=turns("\ud800" + ASK, REPLY)), "half a surrogate pair"),
+    (record(messages=turns(f"<image>{ASK}", REPLY)), "stands for 2 pictures"),
+    (record(messages=turns(ASK.replace("image", "video"), REPLY)), "stands for 1 pictures or films"),
+    (record(messages=turns(ASK, f"<image>{REPLY}")), "answer: '<image>"),
+    (record(messages=turns(ASK + "<|vision_start|>", REPLY)), "question: may not hold <|vision_start|>"),
+    (record(messages=turns(ASK, REPLY + "<|image_pad|>")), "answer: may not hold <|image_pad|>"),
+    (record(messages=turns(ASK, f"<think><|im_end|></think><answer>{REPLY}</answer>")), "may not hold <|im_end|>"),
+    (record(messages=turns(ASK, f"<think>1 <box:0></think><answer>{REPLY}</answer>")), "answer: '<think>1 <box:0>"),
+    (record(messages=turns(ASK.replace("Merlin", "<think>Merlin"), REPLY)), "entity: may not hold <think>"),
+    (record(messages=turns(ASK.replace("Merlin", "<|im_end|>"), REPLY)), "may not hold <|im_end|>"),
     (record(images=["a.jpg", "a.jpg"]), "images: ['a.jpg', 'a.jpg'] must be a list of one path"),
     (record(images=[]), "images: [] must be a list of one path"),
     (record(images=[5]), "images: 5 must be text"),
@@ -100,8 +98,8 @@ def test_a_bad_record_is_named_and_passed_over(sharegpt, bad, message):
         record(images="a.jpg"),
         record(images=["./a.jpg"]),
         record(images=["/mnt/data/of/somebody/a.jpg"]),  # of another machine: its leading folders are dropped
-        record(messages=turns("Be brief.", ASKED, TOLD, roles=("system", "user", "assistant"))),
-        record(messages=turns(ASKED, TOLD, roles=("Human", "GPT"))),
+        record(messages=turns("Be brief.", ASK, REPLY, roles=("system", "user", "assistant"))),
+        record(messages=turns(ASK, REPLY, roles=("Human", "GPT"))),
         record(system="Be brief.", tools=""),
     ],
 )
@@ -115,69 +113,6 @@ def test_a_byte_order_mark_is_no_part_of_the_json(sharegpt):
     assert len(sharegpt(encoding="utf-8-sig")[0]) == 2
 
 
-def packed(folder, members):
-    with zipfile.ZipFile(folder / "images.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in members.items():
-            archive.writestr(name, data)
-
-
-def sharegpt_of(folder, *names):
-    path = folder / "cot-sft-bird.json"
-    path.write_text(json.dumps([record(images=[name]) for name in names]))
-    return path
-
-
-def test_pictures_in_an_archive(tmp_path, make_sample):
-    image = make_sample(0).image
-    packed(tmp_path, {"a.jpg": image, "images/b.jpg": image, "../../c.jpg": image, "d.jpg": b""})
-    path = sharegpt_of(tmp_path, "a.jpg", "images/a.jpg", "images/b.jpg", "../../c.jpg", "d.jpg", "e.jpg")
-    samples, tally = read(path)
-    assert [s.provenance["image"] for s in samples] == ["a.jpg", "images/a.jpg", "images/b.jpg"]
-    messages = ("is no path below", "is no picture", "neither in")
-    assert [message in problem for message, problem in zip(messages, tally.problems, strict=True)] == [True] * 3
-    assert not list(tmp_path.parent.rglob("c.jpg"))
-
-
-def test_a_damaged_archive_costs_its_pictures_alone(tmp_path, make_sample):
-    image = make_sample(0).image
-    packed(tmp_path, {"a.jpg": image, "b.jpg": image})
-    data = bytearray((tmp_path / "images.zip").read_bytes())
-    data[60:90] = bytes(30)  # inside the first member
-    (tmp_path / "images.zip").write_bytes(data)
-    samples, tally = read(sharegpt_of(tmp_path, "a.jpg", "b.jpg"))
-    assert [s.provenance["image"] for s in samples] == ["b.jpg"]
-    assert "a.jpg in " in tally.problems[0]
-    assert "cannot be unpacked" in tally.problems[0]
-    (tmp_path / "images.zip").write_bytes(data[: len(data) // 2])
-    samples, tally = read(sharegpt_of(tmp_path, "a.jpg", "b.jpg"))
-    assert samples == []
-    assert [("images.zip: zip: cannot be opened" in problem) for problem in tally.problems] == [True, True]
-
-
-def test_an_archive_bomb_is_not_unpacked(tmp_path):
-    with (
-        zipfile.ZipFile(tmp_path / "images.zip", "w", zipfile.ZIP_DEFLATED) as archive,
-        archive.open("a.jpg", "w") as file,
-    ):
-        for _ in range(300):
-            file.write(bytes(1 << 20))
-    with pytest.raises(DataError, match="says that it is huge"):
-        PictureFolder(tmp_path).read("record 0", "images", "a.jpg")
-
-
-def test_a_relative_path_means_that_file_and_no_other(tmp_path, make_sample):
-    (tmp_path / "a.jpg").write_bytes(make_sample(0).image)
-    samples, tally = read(sharegpt_of(tmp_path, "birds/a.jpg"))
-    assert samples == []
-    assert "birds/a.jpg is neither in" in tally.problems[0]
-
-
-def test_the_folder_of_pictures_may_be_another(tmp_path, make_sample):
-    (tmp_path / "pictures").mkdir()
-    (tmp_path / "pictures/a.jpg").write_bytes(make_sample(0).image)
-    assert len(read(sharegpt_of(tmp_path, "a.jpg"), images=tmp_path / "pictures")[0]) == 1
-
-
 def table(path, rows, schema=None, **options):
     pq.write_table(pa.Table.from_pylist(rows, schema), path, **options)
     return path
@@ -186,9 +121,9 @@ def table(path, rows, schema=None, **options):
 @pytest.fixture
 def verl(make_sample):
     return {
-        "prompt": [{"role": "user", "content": ASKED}],
+        "prompt": [{"role": "user", "content": ASK}],
         "images": [{"bytes": make_sample(0).image}],
-        "reward_model": {"ground_truth": TOLD},
+        "reward_model": {"ground_truth": REPLY},
     }
 
 
@@ -201,8 +136,8 @@ def verl(make_sample):
         ({"prompt": "hello"}, "prompt: 'hello' must be a list"),
         ({"prompt": [{"role": "user"}]}, "prompt: content: is missing"),
         ({"prompt": [{"role": "user", "content": 5}]}, "prompt: content: 5 must be text"),
-        ({"prompt": [{"content": ASKED}]}, "prompt: holds the turns None"),
-        ({"prompt": turns(ASKED, TOLD, ASKED, roles=("user", "assistant", "user"))}, "holds the turns 'user', "),
+        ({"prompt": [{"content": ASK}]}, "prompt: holds the turns None"),
+        ({"prompt": turns(ASK, REPLY, ASK, roles=("user", "assistant", "user"))}, "holds the turns 'user', "),
         ({"images": None}, "images: None must be a list"),
         ({"images": []}, "images: holds 0 pictures"),
         ({"images": ["a.jpg"]}, "images: holds no bytes"),
@@ -224,7 +159,7 @@ def test_verl_rows_of_another_make(tmp_path, verl, change, message):
 
 
 def test_content_as_a_list_of_parts(tmp_path, verl):
-    parts = [{"type": "image", "text": None}, {"type": "text", "text": ASKED.removeprefix("<image>")}]
+    parts = [{"type": "image", "text": None}, {"type": "text", "text": ASK.removeprefix("<image>")}]
     (sample,), tally = read(
         table(tmp_path / "verl-grpo-bird.parquet", [{**verl, "prompt": [{"role": "user", "content": parts}]}])
     )
@@ -232,7 +167,7 @@ def test_content_as_a_list_of_parts(tmp_path, verl):
 
 
 def bench(data, number=0, **changes):
-    row = {"question_id": f"bird/{number}", "category": "bird", "question": ASKED, "answer": TOLD}
+    row = {"question_id": f"bird/{number}", "category": "bird", "question": ASK, "answer": REPLY}
     return {**row, "image": {"bytes": data}, **changes}
 
 

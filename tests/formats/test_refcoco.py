@@ -16,7 +16,7 @@ from kvg.shards.reader import Tally
 
 NAMES = ("COCO_train2014_000000581857.jpg", "COCO_train2014_000000000072.jpg")
 WIDTH, HEIGHT = 64, 48
-ASKED = "Please provide the bounding box coordinate of the region this sentence describes: "
+QUESTION = "Please provide the bounding box coordinate of the region this sentence describes: "
 
 SHIKRA = [
     {"img_path": NAMES[0], "expression": "the lady with the blue shirt", "bbox": [10.39, 29.99, 23.81, 47.74]},
@@ -36,7 +36,7 @@ VLM_R1 = [
         "width": WIDTH,
         "normal_caption": r["expression"],
         "image": f"coco/train2014/{r['img_path']}",
-        "problem": ASKED + r["expression"],
+        "problem": QUESTION + r["expression"],
         "solution": r["bbox"],
         "normalized_solution": [round(v / s, 3) for v, s in zip(r["bbox"], (WIDTH, HEIGHT) * 2, strict=True)],
     }
@@ -127,13 +127,13 @@ def test_every_form_says_the_same(tmp_path, images, name, rows, category, split)
 
 def test_the_question_holds_the_expression(tmp_path, images):
     (sample, *_) = read_all(open_store(written(tmp_path, "refcoco_val.jsonl", QWEN), images))
-    asked = "Find and give the bounding box of <|object_ref_start|>the lady with the blue shirt<|object_ref_end|>"
-    assert Question(sample).turns("direct") == (asked,)
+    question = "Find and give the bounding box of <|object_ref_start|>the lady with the blue shirt<|object_ref_end|>"
+    assert Question(sample).turns("direct") == (question,)
 
 
 def test_rows_that_tell_their_set_outdo_the_file_name(tmp_path, images):
-    told = ("refcoco", "refcoco+", "refgta")
-    rows = {**MDETR, "images": [{**r, "dataset_name": n} for r, n in zip(MDETR["images"], told, strict=True)]}
+    datasets = ("refcoco", "refcoco+", "refgta")
+    rows = {**MDETR, "images": [{**r, "dataset_name": n} for r, n in zip(MDETR["images"], datasets, strict=True)]}
     samples = read_all(open_store(written(tmp_path, "final_refexp_val.json", rows), images))
     assert [s.category for s in samples] == ["refcoco", "refcoco+", "refgta"]
     assert {s.category for s in read_all(RefCOCO(tmp_path / "final_refexp_val.json", images, "mine"))} == {"mine"}

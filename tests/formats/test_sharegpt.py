@@ -28,8 +28,8 @@ def record(question, answer, **changes):
     return {"messages": messages, "images": ["images/1.jpg"], **changes}
 
 
-ASKED = "<image>Find and give the bounding box of <|object_ref_start|>Merlin<|object_ref_end|>  Output the thinking"
-TOLD = (
+QUESTION = "<image>Find and give the bounding box of <|object_ref_start|>Merlin<|object_ref_end|>  Output the thinking"
+ANSWER = (
     "<think>The first bird <|box_start|>(100,100),(400,600)<|box_end|> is brown, the second (501,201),(900,900) is "
     "grey, so (501,201),(900,900) it is.</think>\n<answer><|object_ref_start|>Merlin<|object_ref_end|>"
     "<|box_start|>(501,201),(900,900)<|box_end|></answer>"
@@ -37,7 +37,7 @@ TOLD = (
 
 
 def test_a_published_record_by_hand(tmp_path, make_sample):
-    path = write_json(tmp_path / "cot-sft-bird.json", [record(ASKED, TOLD)], make_sample(0).image)
+    path = write_json(tmp_path / "cot-sft-bird.json", [record(QUESTION, ANSWER)], make_sample(0).image)
     (sample,) = read_all(ShareGPTFile(path))
     assert (sample.entity, sample.category, sample.split) == ("Merlin", "bird", "seen")
     assert (sample.width, sample.height, sample.target) == (200, 100, 1)
@@ -47,7 +47,7 @@ def test_a_published_record_by_hand(tmp_path, make_sample):
 
 
 def test_older_spelling_and_answer_alone(tmp_path, make_sample):
-    turns = [{"from": "human", "value": ASKED}, {"from": "gpt", "value": "(501,201),(900,900)"}]
+    turns = [{"from": "human", "value": QUESTION}, {"from": "gpt", "value": "(501,201),(900,900)"}]
     records = [{"conversations": turns, "images": ["images/1.jpg"]}]
     (sample,) = read_all(ShareGPTFile(write_json(tmp_path / "sft-dog.json", records, make_sample(0).image)))
     assert (sample.rationale, sample.category, sample.split, len(sample.objects)) == ("", "dog", "unseen", 1)
@@ -74,21 +74,21 @@ def test_images_in_a_zip(tmp_path, make_sample):
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (record("<image>Where is it?", TOLD.replace("Merlin", "")), "record 1: question"),
-        (record(ASKED, "<think>x</think><answer>no idea</answer>"), "record 1: answer: 'no idea' holds no box"),
+        (record("<image>Where is it?", ANSWER.replace("Merlin", "")), "record 1: question"),
+        (record(QUESTION, "<think>x</think><answer>no idea</answer>"), "record 1: answer: 'no idea' holds no box"),
         (
-            record(ASKED, "(900,900),(100,100)"),
+            record(QUESTION, "(900,900),(100,100)"),
             "record 1: answer: (900.0, 900.0, 100.0, 100.0) as [x1, y1, x2, y2] in relative_1000 has no area",
         ),
-        (record(ASKED, TOLD, images=["images/2.jpg"]), "record 1: images: images/2.jpg is neither in"),
-        (record(ASKED, TOLD, images=[]), "record 1: images"),
+        (record(QUESTION, ANSWER, images=["images/2.jpg"]), "record 1: images: images/2.jpg is neither in"),
+        (record(QUESTION, ANSWER, images=[]), "record 1: images"),
         ({"images": ["images/1.jpg"]}, "record 1: messages: is missing"),
-        (record(ASKED, ""), "record 1: messages: no assistant turn"),
+        (record(QUESTION, ""), "record 1: messages: no assistant turn"),
         ("text", "record 1: record"),
     ],
 )
 def test_a_bad_record_is_named_and_passed_over(tmp_path, make_sample, bad, message, caplog):
-    path = write_json(tmp_path / "cot-sft-bird.json", [record(ASKED, TOLD), bad], make_sample(0).image)
+    path = write_json(tmp_path / "cot-sft-bird.json", [record(QUESTION, ANSWER), bad], make_sample(0).image)
     tally = Tally()
     assert len(read_all(ShareGPTFile(path), tally)) == 1
     assert tally.num_bad == 1
@@ -96,7 +96,7 @@ def test_a_bad_record_is_named_and_passed_over(tmp_path, make_sample, bad, messa
 
 
 def test_truncated_image_is_passed_over(tmp_path, make_sample, caplog):
-    path = write_json(tmp_path / "cot-sft-bird.json", [record(ASKED, TOLD)], make_sample(0).image[:-30])
+    path = write_json(tmp_path / "cot-sft-bird.json", [record(QUESTION, ANSWER)], make_sample(0).image[:-30])
     assert read_all(ShareGPTFile(path)) == []
     assert "record 0" in caplog.text
     assert "cut off" in caplog.text

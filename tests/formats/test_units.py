@@ -17,7 +17,7 @@ pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
 
 NAME = "<|object_ref_start|>Merlin<|object_ref_end|>"
-ASKED = f"Find and give the bounding box of {NAME}"
+QUESTION = f"Find and give the bounding box of {NAME}"
 SIZE = WIDTH, HEIGHT = 120, 90
 PART = (12, 9, 24, 18)
 
@@ -38,7 +38,7 @@ def read(path, reading=None):
 
 def sharegpt(folder, answer, data):
     (folder / "a.jpg").write_bytes(data)
-    turns = [{"role": "user", "content": f"<image>{ASKED}"}, {"role": "assistant", "content": answer}]
+    turns = [{"role": "user", "content": f"<image>{QUESTION}"}, {"role": "assistant", "content": answer}]
     (folder / "cot-sft-bird.json").write_text(json.dumps([{"messages": turns, "images": ["a.jpg"]}]))
     return folder / "cot-sft-bird.json"
 
@@ -55,11 +55,11 @@ def parquet(name, **columns):
 FORMATS = {
     "sharegpt": sharegpt,
     "v2": parquet(
-        "grpo-bird.parquet", image=lambda _, data: {"bytes": data}, problem=ASKED, solution=lambda answer, _: answer
+        "grpo-bird.parquet", image=lambda _, data: {"bytes": data}, problem=QUESTION, solution=lambda answer, _: answer
     ),
     "verl": parquet(
         "verl-grpo-bird.parquet",
-        prompt=[{"role": "user", "content": ASKED}],
+        prompt=[{"role": "user", "content": QUESTION}],
         images=lambda _, data: [{"bytes": data}],
         reward_model=lambda answer, _: {"ground_truth": answer},
     ),
@@ -67,7 +67,7 @@ FORMATS = {
         "kvg-bench.parquet",
         question_id="bird/1",
         category="bird",
-        question=ASKED,
+        question=QUESTION,
         answer=lambda answer, _: answer,
         image=lambda _, data: {"bytes": data},
     ),

@@ -85,9 +85,9 @@ def test_files_that_are_not_those_of_the_manifest(sets, capsys, damage, message)
     with pytest.raises(DataError, match=message):
         ShardFolder(folder).check_files()
     assert kvg_data(["verify", str(folder)]) == 1
-    said = capsys.readouterr().out
-    assert re.search(message, said), said
-    assert "Traceback" not in said
+    output = capsys.readouterr().out
+    assert re.search(message, output), output
+    assert "Traceback" not in output
 
 
 @pytest.mark.parametrize("option", ["--data.train", "--data.val", "--data.test"])
