@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import lightning as L
+import torch.distributed as dist
+from torch import Tensor
 
 from kvg.backbones.answers import completions, read_answers
 from kvg.backbones.backbone import Backbone
 from kvg.batches import Batch
-from kvg.benchmark import CATEGORIES, KNOWLEDGE, SPLITS
+from kvg.benchmark import KNOWLEDGE, SPLITS
 from kvg.boxes import box_rows
 from kvg.errors import ConfigError
 from kvg.evaluation.records.question import Question
@@ -18,11 +20,13 @@ from kvg.metrics.iou_accuracy import GroupedIoUAccuracy
 from kvg.rl.rollout import SamplingSettings, rollout
 from kvg.types import Completion, Sample
 
-GROUPS = {"split": SPLITS, "knowledge": KNOWLEDGE, "category": CATEGORIES}
+GROUPS = {"split": SPLITS, "knowledge": KNOWLEDGE}
 
 
 class Validation:
     """Answers batches of ``kvg.types.Sample`` greedily, and counts.
+
+    Categories are those of the samples. They are known when all processes have seen theirs: at the end of an epoch.
 
     Args:
         backbone: the model.
@@ -33,6 +37,7 @@ class Validation:
     def __init__(self, backbone: Backbone, sampling: SamplingSettings, metric: GroupedIoUAccuracy) -> None:
         self.backbone, self.sampling, self.metric = backbone, sampling, metric
         self._fault = SharedFault()
+        self._cases: list[tuple[Tensor, Tensor, list[str]]] = []  # boxes, true boxes and categories of each batch
 
     def answer(self, batch: Batch) -> list[Completion]:
         """Greedy answers to a batch of prompts."""
@@ -62,11 +67,10 @@ class Validation:
         if any(Question(sample).options for sample in samples):
             raise ConfigError("data.val", "holds questions of several choices; ask them by `kvg test`")
         groups = [{"split": s.split, "knowledge": s.knowledge} for s in samples]
-        for group, sample in zip(groups, samples, strict=True):
-            if sample.category in CATEGORIES:
-                group["category"] = sample.category
-        boxes = [answer.box_px for answer in read_answers(self.backbone, answers, samples)]
-        self.metric.update(box_rows(boxes), box_rows([s.box_px for s in samples]), groups)
+        boxes = box_rows([answer.box_px for answer in read_answers(self.backbone, answers, samples)])
+        target = box_rows([s.box_px for s in samples])
+        self.metric.update(boxes, target, groups)
+        self._cases.append((boxes, target, [s.category for s in samples]))
         return [self._line(sample, one, mode) for sample, one in zip(samples, answers, strict=True)]
 
     def log(self, module: L.LightningModule) -> None:
@@ -76,11 +80,24 @@ class Validation:
             TrainingError: logits were not finite in one of the processes.
         """
         self._fault.end(module.trainer.world_size)
-        for name, value in self.metric.compute().items():
+        for name, value in {**self.metric.compute(), **self._by_category(module)}.items():
             kind, _, group = name.partition("/")
             short = f"val/{'iou_acc' if kind == 'acc' else kind}"
             module.log(f"{short}/{group.partition('=')[2]}" if group else short, value.float(), sync_dist=False)
         self.metric.reset()
+        self._cases.clear()
+
+    def _by_category(self, module: L.LightningModule) -> dict[str, Tensor]:
+        """Values such as ``acc/category=bird``, the same in all processes."""
+        own = {category for _, _, categories in self._cases for category in categories}
+        shares: list[set[str]] = [own]
+        if module.trainer.world_size > 1:
+            shares = [own] * module.trainer.world_size
+            dist.all_gather_object(shares, own)
+        metric = GroupedIoUAccuracy({"category": sorted(set().union(*shares))}).to(module.device)
+        for boxes, target, categories in self._cases:
+            metric.update(boxes, target, [{"category": category} for category in categories])
+        return {name: value for name, value in metric.compute().items() if "/" in name}
 
     def _line(self, sample: Sample, answer: Completion, mode: str) -> dict[str, Any]:
         size = self.backbone.processor.image_size(sample.width, sample.height)
