@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -15,15 +17,18 @@ import torch
 from kvg.backbones.answers import completion_texts, read_answers
 from kvg.backbones.backbone import Backbone
 from kvg.boxes import iou
+from kvg.cli.kvg import main
 from kvg.composites.compositor import Compositor
 from kvg.errors import DataError
 from kvg.inference.request import Request
 from kvg.inference.server import Server
 from kvg.lab.world import TraitSource, lab_canvas
 from kvg.rl.rollout import SamplingSettings, rollout
+from kvg.shards.writer import ShardWriter
 from kvg.text.prompts import prompt
 from kvg.types import Box, Completion, Sample
 from tests.inference.real_server import VARIABLE, RealServer, served_folder
+from tests.work.killing import Command
 
 pytestmark = [
     pytest.mark.slow,
@@ -81,7 +86,7 @@ def our_answers(backbone: Backbone, samples: list[Sample], mode: str) -> tuple[l
     batch = backbone.processor.collate(rows, samples, pad_left=True)
     result = rollout(backbone, batch, SamplingSettings(LONGEST, 0.0))
     texts = completion_texts(backbone, result.tokens, result.completion_mask)
-    return texts, [len(row["input_ids"]) for row in rows]
+    return texts, [len(row.input_ids) for row in rows]
 
 
 def answered_box(backbone: Backbone, text: str, sample: Sample) -> Box | None:
@@ -180,3 +185,38 @@ def test_our_asker_loses_nothing_of_what_is_thought(server, backbone, tmp_path):
     outcomes = asker.ask(requests, lambda request, text: text, tmp_path)
     ours, _ = our_answers(backbone, samples, "think")
     assert sum(outcome.values == (text,) for outcome, text in zip(outcomes, ours, strict=True)) >= 9
+
+
+@pytest.mark.parametrize("mode", ["direct", "think"])
+def test_predict_writes_the_file_that_the_checkpoint_writes_also_when_it_is_killed(server, mode, tmp_path):
+    with ShardWriter(tmp_path / "set", 20) as writer:
+        for sample in described(NUM, (140, 140), (300, 200)):
+            writer.write(sample)
+    common = {"data.test": tmp_path / "set", "data.mode": mode, "data.batch_size": 1, "trainer.accelerator": "cpu"}
+    own = {**common, "model.max_new_tokens": LONGEST, "trainer.default_root_dir": tmp_path / "own"}
+    stage = ["-c", "configs/stage/cot_sft.yaml", "-c", "configs/backbone/lab.yaml", "-c", "configs/data/lab_test.yaml"]
+    assert main(["predict", *stage, *(f"--{key}={value}" for key, value in own.items())]) == 0
+    client = {"url": server.url, "model": server.name, "max_tokens": LONGEST, "concurrency": 4}
+    client["extra"] = json.dumps(server.extra)
+    settings = {**common, "model.sent_size": "{max_pixels: 19600, min_pixels: 784}"}
+    settings |= {
+        f"model.client.init_args.{name}": json.dumps(value) if name == "extra" else value
+        for name, value in client.items()
+    }
+    words = ["kvg", "predict", "-c", "configs/client/server.yaml", "-c", "configs/data/lab_test.yaml"]
+    words += [f"--{key}={value}" for key, value in settings.items()]
+
+    def served(name: str) -> Command:
+        folder = tmp_path / name
+        return Command((*words, f"--trainer.default_root_dir={folder}"), folder, "predictions.json")
+
+    served("whole").finish()
+    killed = served("killed")
+    assert killed.kill(8, signal.SIGKILL), "it came to its end before it could be killed"
+    killed.finish()
+    whole = (tmp_path / "whole/predictions.jsonl").read_bytes()
+    assert (tmp_path / "killed/predictions.jsonl").read_bytes() == whole
+    lines = [json.loads(line) for line in whole.splitlines()]
+    ours = [json.loads(line) for line in (tmp_path / "own/predictions.jsonl").read_text("utf-8").splitlines()]
+    assert [line["key"] for line in lines] == [line["key"] for line in ours]
+    assert sum(a["box"] == b["box"] for a, b in zip(lines, ours, strict=True)) >= 0.96 * NUM
