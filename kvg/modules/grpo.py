@@ -43,7 +43,7 @@ class GRPOModule(StageModule):
     """The paper's stage 2 (section 4.2): group-relative policy optimization from the stage-1 model.
 
     Optimizer steps are taken here, not by the Trainer: leave its ``gradient_clip_val`` and ``accumulate_grad_batches``
-    alone, and set ``max_grad_norm`` and ``part_prompts``.
+    alone, and set ``max_grad_norm`` and ``microbatch_size``.
 
     Args:
         backbone: the stage-1 model.
@@ -58,11 +58,11 @@ class GRPOModule(StageModule):
         top_k: of the rollouts; 0 for all tokens.
         max_new_tokens: longest completion, in rollouts and in evaluation.
         advantage: ``group_std`` (published), ``batch_std`` or ``none``.
-        passes: how often each batch of rollouts is learnt from.
-        updates: optimizer steps in each pass; the prompts of a batch are spread over them.
-        part_prompts: prompts whose activations are held at a time; 0 for all of an update.
-        refills: batches that may be sampled on top of one, to put other prompts in the place of those whose rewards are
-            all equal (dynamic sampling, DAPO, arXiv 2503.14476, section 3.2); 0 learns from what comes.
+        num_iterations: how often each batch of rollouts is learnt from.
+        num_minibatches: optimizer steps in each pass; the prompts of a batch are spread over them.
+        microbatch_size: prompts whose activations are held at a time; 0 for all of an update.
+        max_resample_batches: batches that may be sampled on top of one, to put other prompts in the place of those
+            whose rewards are all equal (dynamic sampling, DAPO, arXiv 2503.14476, section 3.2); 0 learns from all.
         learn_truncated: whether completions that were stopped by length are learnt from.
         max_grad_norm: gradients are scaled down to this norm; None for no limit.
         seed: of the rollouts.
@@ -83,10 +83,10 @@ class GRPOModule(StageModule):
         top_k: int = 0,
         max_new_tokens: int = 512,
         advantage: Literal["group_std", "batch_std", "none"] = "group_std",
-        passes: int = 1,
-        updates: int = 1,
-        part_prompts: int = 0,
-        refills: int = 0,
+        num_iterations: int = 1,
+        num_minibatches: int = 1,
+        microbatch_size: int = 0,
+        max_resample_batches: int = 0,
         learn_truncated: bool = True,
         max_grad_norm: float | None = 1.0,
         seed: int = 0,
@@ -96,8 +96,9 @@ class GRPOModule(StageModule):
         check_number("model.temperature", temperature, 0, above=True)  # greedy rollouts are all alike
         check_number("model.top_p", top_p, 0, 1, above=True)
         for field, value, low in (
-            ("group_size", group_size, 1), ("passes", passes, 1), ("updates", updates, 1),
-            ("part_prompts", part_prompts, 0), ("refills", refills, 0), ("top_k", top_k, 0), ("seed", seed, 0),
+            ("group_size", group_size, 1), ("num_iterations", num_iterations, 1),
+            ("num_minibatches", num_minibatches, 1), ("microbatch_size", microbatch_size, 0),
+            ("max_resample_batches", max_resample_batches, 0), ("top_k", top_k, 0), ("seed", seed, 0),
         ):  # fmt: skip
             check_whole(f"model.{field}", value, low)
         if max_grad_norm is not None:
@@ -106,7 +107,8 @@ class GRPOModule(StageModule):
         self.automatic_optimization = False
         self.reward, self.loss, self.group_size = reward, loss, group_size
         self.advantage: Literal["group_std", "batch_std", "none"] = advantage
-        self.passes, self.updates, self.part_prompts, self.refills = passes, updates, part_prompts, refills
+        self.num_iterations, self.num_minibatches = num_iterations, num_minibatches
+        self.microbatch_size, self.max_resample_batches = microbatch_size, max_resample_batches
         self.learn_truncated = learn_truncated
         self.max_grad_norm, self.seed = max_grad_norm, seed
         self.rollout_sampling = SamplingSettings(max_new_tokens, temperature, top_p, top_k)
@@ -166,7 +168,7 @@ class GRPOModule(StageModule):
     # -- a step ----------------------------------------------------------------------------------------------------
     def updates_per_batch(self) -> int:
         """Optimizer steps that follow a batch of rollouts."""
-        return self.passes * self.updates
+        return self.num_iterations * self.num_minibatches
 
     @with_float32_numbers
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor] | None:
@@ -182,7 +184,8 @@ class GRPOModule(StageModule):
 
     def _collect(self, batch: Batch, batch_idx: int) -> tuple[list[Experience] | None, float]:
         start, size = time.perf_counter(), len(batch.samples)
-        single = self.updates_per_batch() == 1 and not (self.part_prompts or self.refills or self.backbone.sharded)
+        in_parts = self.microbatch_size or self.max_resample_batches or self.backbone.sharded
+        single = self.updates_per_batch() == 1 and not in_parts
         batch = self.backbone.with_visual_tokens(batch, single_backward=single)
         self.backbone.eval()
         generator = torch.Generator(device=self.device)
@@ -211,7 +214,7 @@ class GRPOModule(StageModule):
         return self._enough(found, rewards), num_tokens
 
     def _old_logprobs(self, batch: Batch, out: Rollouts) -> Tensor | None:
-        if self.updates_per_batch() == 1 and not self.refills:
+        if self.updates_per_batch() == 1 and not self.max_resample_batches:
             return None
         settings = self.rollout_sampling
         if settings.top_p == 1 and not settings.top_k:
@@ -221,7 +224,7 @@ class GRPOModule(StageModule):
 
     def _enough(self, found: Experience, rewards: Tensor) -> list[Experience] | None:
         """What to learn from now; None where more is to be sampled first. All processes decide alike."""
-        if not self.refills:
+        if not self.max_resample_batches:
             return [found]
         groups = rewards.view(-1, self.group_size)
         unequal = (groups != groups[:, :1]).any(1).tolist()
@@ -230,9 +233,9 @@ class GRPOModule(StageModule):
         self._waiting += [found.take(told)] if told else []
         self._sampled += 1
         missing = found.num_prompts - sum(piece.num_prompts for piece in self._waiting)
-        self.log("train/refills", float(self._sampled - 1), batch_size=found.num_prompts)
+        self.log("train/resampled_batches", float(self._sampled - 1), batch_size=found.num_prompts)
         full = self.trainer.strategy.reduce_boolean_decision(missing <= 0, all=True)
-        if not full and self._sampled <= self.refills:
+        if not full and self._sampled <= self.max_resample_batches:
             return None
         pieces = self._waiting + ([found.take(rest[:missing])] if missing > 0 else [])
         self._waiting, self._sampled = [], 0
@@ -241,12 +244,12 @@ class GRPOModule(StageModule):
     def _learn(self, pieces: Sequence[Experience]) -> Tensor:
         optimizer, scheduler = self.optimizers(), self.lr_schedulers()
         size = sum(piece.num_prompts for piece in pieces)
-        # Processes that share a sharded model must pass through it equally often, and refills come in odd pieces.
-        part_prompts = 1 if self.refills and self.backbone.sharded else self.part_prompts
+        # Processes of a sharded model must run it equally often, and resampled groups come in parts of any size.
+        microbatch_size = 1 if self.max_resample_batches and self.backbone.sharded else self.microbatch_size
         losses: list[Tensor] = []
         log: list[dict[str, Tensor]] = []
-        for _ in range(self.passes):
-            for parts in in_minibatches(pieces, min(self.updates, size), part_prompts):
+        for _ in range(self.num_iterations):
+            for parts in in_minibatches(pieces, min(self.num_minibatches, size), microbatch_size):
                 loss = self._backward(parts, log)
                 norm = clip_gradients(self.backbone.parameters(), self.max_grad_norm)
                 with self.stopping():

@@ -118,7 +118,7 @@ def refuse_trainer_steps(gradient_clip_val: float | None, accumulate_grad_batche
         remedy = "this stage takes its steps itself; set it to null and give model.max_grad_norm"
         raise ConfigError("trainer.gradient_clip_val", remedy)
     if accumulate_grad_batches != 1:
-        remedy = "this stage takes its steps itself; set it to 1, raise data.batch_size and give model.part_prompts"
+        remedy = "this stage takes its steps itself; set it to 1, raise data.batch_size and give model.microbatch_size"
         raise ConfigError("trainer.accumulate_grad_batches", remedy)
 
 

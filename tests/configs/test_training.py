@@ -91,7 +91,8 @@ def expected_rates(settings: dict[str, Any], world_size: int) -> list[float]:
         return [model["lr"] * schedule(step / length, model["warmup"]) for step in range(NUM_STEPS)]
     images = data["batch_size"] * (1 - data.get("replay_ratio", 0.0))
     batches = int(NUM_SAMPLES / world_size / images) // settings["trainer"]["accumulate_grad_batches"]
-    total = batches * settings["trainer"]["max_epochs"] * model.get("updates", 1) * model.get("passes", 1)
+    steps = model.get("num_minibatches", 1) * model.get("num_iterations", 1)
+    total = batches * settings["trainer"]["max_epochs"] * steps
     rising = round(model["warmup"] * total)
     rates = []
     for step in range(NUM_STEPS):

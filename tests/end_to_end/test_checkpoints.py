@@ -301,7 +301,7 @@ def test_a_dry_run_may_be_anywhere_and_leaves_nothing(here):
         ("grpo", ("--model.group_size=0",), "model.group_size: 0 must be a whole number of at least 1"),
         ("grpo", ("--model.reward.parts.iou.init_args.iou_threshold=7",), "iou_threshold"),
         ("grpo", ("--model.loss.init_args.beta=-1",), "beta"),
-        ("grpo", ("--trainer.accumulate_grad_batches=2",), "give model.part_prompts"),
+        ("grpo", ("--trainer.accumulate_grad_batches=2",), "give model.microbatch_size"),
     ],
 )
 def test_all_else_is_looked_at_before_the_weights(here, capsys, monkeypatch, stage, more, message):

@@ -150,10 +150,10 @@ def test_without_beta_there_is_no_reference(train, tiny, adamw):
 def test_a_trained_tower_sees_a_picture_once_a_step(train, tiny, adamw, beta):
     """Sampling's visual tokens serve learning, too, and lead back to the tower: the step is that of two passes."""
     found = []
-    for part_prompts in (0, 2):  # parts of an update need a way back each
+    for microbatch_size in (0, 2):  # parts of an update need a way back each
         backbone, calls = tiny(freeze_vision=False, freeze_projector=False), []
         backbone.model.model.visual.register_forward_hook(lambda *_, calls=calls: calls.append(1))
-        module = grpo(backbone, SPACES, adamw(1e-3), group_size=4, beta=beta, part_prompts=part_prompts, **SMALL)
+        module = grpo(backbone, SPACES, adamw(1e-3), group_size=4, beta=beta, microbatch_size=microbatch_size, **SMALL)
         before = state(module)
         train(module, 2)
         found.append((len(calls), state(module)))
@@ -197,14 +197,14 @@ def test_parts_are_learnt_as_one(train, tiny, adamw):
     sgd = partial(torch.optim.SGD, lr=1.0)
     settings = {"group_size": 4, "beta": 0.1, "max_grad_norm": None, **SMALL}
     whole, log = weights_after(train, grpo(tiny(), SPACES, sgd, **settings))
-    parts, other = weights_after(train, grpo(tiny(), SPACES, sgd, part_prompts=1, **settings))
+    parts, other = weights_after(train, grpo(tiny(), SPACES, sgd, microbatch_size=1, **settings))
     assert (whole - parts).norm() < 1e-5 * whole.norm()
     assert log["train/loss"] == pytest.approx(other["train/loss"], abs=1e-6)
     assert log["train/grad_norm"] == pytest.approx(other["train/grad_norm"], rel=1e-3)
 
 
 def test_several_updates_move_the_ratio(train, tiny, adamw):
-    module = grpo(tiny(), SPACES, adamw(1e-2), group_size=4, beta=0.0, passes=2, updates=2, **SMALL)
+    module = grpo(tiny(), SPACES, adamw(1e-2), group_size=4, beta=0.0, num_iterations=2, num_minibatches=2, **SMALL)
     log = train(module, 8)
     assert len(log.steps) == 2  # batches: each is followed by four optimizer steps
     assert log["train/ratio"][0] != pytest.approx(1.0, abs=1e-4)
@@ -213,13 +213,13 @@ def test_several_updates_move_the_ratio(train, tiny, adamw):
 
 def test_the_first_update_has_a_ratio_of_one_from_sampling_alone(train, tiny, adamw):
     """Log-probabilities of sampling stand for those of the old policy."""
-    module = grpo(tiny(), SPACES, adamw(0.0), group_size=4, beta=0.0, passes=2, **SMALL)
+    module = grpo(tiny(), SPACES, adamw(0.0), group_size=4, beta=0.0, num_iterations=2, **SMALL)
     log = train(module, 2)
     assert log["train/ratio"] == [pytest.approx(1.0, abs=1e-4)] * len(log.steps)
 
 
 def test_the_schedule_counts_every_update(fit, two, tiny, adamw):
-    module = grpo(tiny(), SPACES, adamw(1e-2), group_size=2, beta=0.0, updates=2, schedule="cosine", **SMALL)
+    module = grpo(tiny(), SPACES, adamw(1e-2), group_size=2, beta=0.0, num_minibatches=2, schedule="cosine", **SMALL)
     fit(module, GRPODataModule(two, mode="direct", batch_size=2), -1, max_epochs=3)
     assert module.trainer.global_step == module.total_steps() == 6
     assert module.lr_schedulers().get_last_lr() == [pytest.approx(0.0, abs=1e-9)]
@@ -244,7 +244,8 @@ class HalfReward(Reward):
 def test_groups_with_equal_rewards_are_replaced(train, tiny, adamw):
     """One of two prompts never tells anything: two batches have to be sampled for each update of two groups."""
     learnt = []
-    module = grpo(tiny(), WeightedReward({"half": HalfReward()}), adamw(1e-3), group_size=4, refills=3, **SMALL)
+    settings = {"group_size": 4, "max_resample_batches": 3, **SMALL}
+    module = grpo(tiny(), WeightedReward({"half": HalfReward()}), adamw(1e-3), **settings)
     learn = module._learn
     module._learn = lambda pieces: learnt.append(pieces) or learn(pieces)
     train(module, 2)
@@ -253,8 +254,8 @@ def test_groups_with_equal_rewards_are_replaced(train, tiny, adamw):
     assert all((piece.advantages != 0).any() for pieces in learnt for piece in pieces)
 
 
-def test_refills_end(train, tiny, adamw):
-    module = grpo(tiny(), EQUAL, adamw(1e-3), group_size=4, beta=0.0, refills=1, **SMALL)
+def test_resampling_ends(train, tiny, adamw):
+    module = grpo(tiny(), EQUAL, adamw(1e-3), group_size=4, beta=0.0, max_resample_batches=1, **SMALL)
     log = train(module, 2)
     assert len(log.steps) == 4  # batches: each update had one refill, which told nothing either
     assert log.steps[-1]["train/loss"] == 0.0
@@ -314,7 +315,7 @@ def test_impossible_settings(tiny):
         grpo(tiny(), EQUAL, group_size=0)
     with pytest.raises(ConfigError, match=r"model\.temperature: 0"):
         grpo(tiny(), EQUAL, temperature=0.0)
-    with pytest.raises(ConfigError, match=r"model\.updates: 0"):
-        grpo(tiny(), EQUAL, updates=0)
+    with pytest.raises(ConfigError, match=r"model\.num_minibatches: 0"):
+        grpo(tiny(), EQUAL, num_minibatches=0)
     with pytest.raises(ConfigError, match=r"reward\.overlong\.buffer: 512 must be"):
         grpo(tiny(), WeightedReward({"overlong": OverlongReward(512)}))

@@ -57,8 +57,8 @@ class LengthReward(Reward):
 
 
 @pytest.mark.parametrize("precision", HALVES)
-@pytest.mark.parametrize("updates", [1, 2])
-def test_stage_2_counts_in_float32(precision, updates, fit, tiny, adamw, two):
+@pytest.mark.parametrize("num_minibatches", [1, 2])
+def test_stage_2_counts_in_float32(precision, num_minibatches, fit, tiny, adamw, two):
     loss, reward = RecordingLoss(beta=0.04), LengthReward()
     module = GRPOModule(
         tiny(),
@@ -67,7 +67,7 @@ def test_stage_2_counts_in_float32(precision, updates, fit, tiny, adamw, two):
         adamw(1e-3),
         group_size=4,
         max_new_tokens=8,
-        updates=updates,
+        num_minibatches=num_minibatches,
         export=False,
     )
     log = fit(module, GRPODataModule(two, two, mode="direct", batch_size=2), 2, precision=precision)
@@ -79,7 +79,7 @@ def test_stage_2_counts_in_float32(precision, updates, fit, tiny, adamw, two):
     stored = {parameter.dtype for parameter in module.backbone.parameters()}
     assert stored == {torch.bfloat16 if precision == "bf16-true" else torch.float32}
     # The reference is cast as the policy is: it is the policy before the first step.
-    assert log["train/kl"][0] == pytest.approx(0.0, abs=1e-7) or updates == 2
+    assert log["train/kl"][0] == pytest.approx(0.0, abs=1e-7) or num_minibatches == 2
     assert module._reference[0].model.lm_head.weight.dtype == module.backbone.model.lm_head.weight.dtype
 
 

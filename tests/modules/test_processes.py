@@ -41,10 +41,10 @@ class FixedAnswers(GRPOModule):
         return {"loss": self._learn([experience(self.backbone, self.samples, rank) for rank in ranks])}
 
 
-def weights_after(tiny, loss, samples, data, tmp_path, num_processes, part_prompts):
+def weights_after(tiny, loss, samples, data, tmp_path, num_processes, microbatch_size):
     reward = WeightedReward({"format": FormatReward()})
     sgd = partial(torch.optim.SGD, lr=RATE)
-    settings = {"group_size": GROUP, "max_grad_norm": None, "part_prompts": part_prompts, "export": False}
+    settings = {"group_size": GROUP, "max_grad_norm": None, "microbatch_size": microbatch_size, "export": False}
     backbone = tiny()
     module = FixedAnswers(backbone, reward, loss, sgd, **settings)
     module.samples = samples
@@ -72,19 +72,19 @@ QUICK = {("grpo", 0), ("dapo", 0), ("dapo", 1)}
 
 
 @pytest.mark.parametrize(
-    ("name", "part_prompts"),
+    ("name", "microbatch_size"),
     [
         pytest.param(name, part, marks=[] if (name, part) in QUICK else pytest.mark.slow)
         for name in LOSSES
         for part in (0, 1)
     ],
 )
-def test_two_processes_with_unequal_answers_take_the_step_of_one(name, part_prompts, tiny, scenes, two, tmp_path):
+def test_two_processes_with_unequal_answers_take_the_step_of_one(name, microbatch_size, tiny, scenes, two, tmp_path):
     samples = scenes(4, sizes=[(84, 84)], snap_px=None)
     start = torch.cat([parameter.detach().flatten() for parameter in tiny().parameters()])
     arguments = (tiny, LOSSES[name], samples, two, tmp_path)
-    one = weights_after(*arguments, 1, part_prompts)
-    both = weights_after(*arguments, 2, part_prompts)
+    one = weights_after(*arguments, 1, microbatch_size)
+    both = weights_after(*arguments, 2, microbatch_size)
     assert float((one - start).norm()) > 1e-4
     assert float((one - both).norm()) < 1e-3 * float((one - start).norm())
 
