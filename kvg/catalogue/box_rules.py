@@ -1,4 +1,4 @@
-"""How a model is asked where the entity is, and which boxes are refused, whoever answers."""
+"""Settings of the box question, and the rules by which a box is rejected."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kvg.types import Box
 
 MIN_TOKENS: Final = 4  # visual tokens of a sent picture
 BORDER: Final = 0.01  # share of a side within which a box touches it
-# What faults begin with, so that they can be counted however an asker words what it passes on.
+# Each fault begins with one of these texts, so that faults can be counted in the messages of any client.
 RULES: Final = {
     "unreadable": "no box can be read",
     "empty": "the box has no area",
@@ -26,7 +26,7 @@ RULES: Final = {
     "thin": "the box is too thin",
 }
 UNANSWERED: Final = "unanswered"
-OWN: Final = ("alpha", "given")  # where boxes come from that no model has found
+OWN: Final = ("alpha", "given")  # origins of boxes that come from no model
 _CODEC: Final = {"class_path": "kvg.text.box_codec.RelativeCodec"}
 _BLANK = re.compile(r"\{(entity|category)\}")
 
@@ -36,15 +36,15 @@ class BoxSettings:
     """Section ``box`` of a project file.
 
     Attributes:
-        asker: ``{class_path, init_args}`` of the model that is asked.
+        asker: ``{class_path, init_args}`` of the client of the first model.
         codec: ``{class_path, init_args}`` of its box convention.
-        question: what is asked; ``{entity}`` and ``{category}`` are filled in.
-        second: another model, which is asked about what the first has boxed; None for no second opinion.
+        question: text of the question; ``{entity}`` and ``{category}`` are filled in.
+        second: client of another model, for a second opinion on the boxes of the first; None for none.
         second_codec: its box convention; the first's by default.
-        second_question: what it is asked; the same by default.
-        samples: answers of the first model; more than one says something only where it draws them.
+        second_question: its question; the same by default.
+        samples: answers of the first model; more than one is useful only where the model samples.
         agreement: least IoU of the first answer's box with every other one.
-        tries: an answer that breaks a rule is asked for again until it has been asked for so often.
+        tries: attempts at most; an answer that breaks a rule is asked for again.
         max_pixels: pictures are sent no larger than this; the model must not shrink them further, or boxes in absolute
             pixels are wrong.
         size_multiple: sides of sent pictures are multiples of this, the side of the model's visual token in pixels: 28
@@ -52,7 +52,7 @@ class BoxSettings:
         min_area: smallest share of the picture that a box covers.
         max_area: largest.
         max_aspect: longer side over shorter side at most.
-        review: ``model`` puts the boxes of models on the page of review, ``all`` given ones and cut-outs, too.
+        review: ``model`` shows the boxes of models on the review page, ``all`` given boxes and those of cut-outs, too.
     """
 
     asker: Mapping[str, Any] | None = None
@@ -99,7 +99,7 @@ class BoxSettings:
 
 
 def model_name(asker: Mapping[str, Any]) -> str:
-    """What a model is called in what is written: its name on a server, or its checkpoint, else its class.
+    """The name of a model in files and messages: its name on a server, or its checkpoint, else its class.
 
     >>> model_name({"class_path": "kvg.inference.server.Server", "init_args": {"model": "Qwen2-VL-7B"}})
     'Qwen2-VL-7B'
@@ -112,7 +112,7 @@ def model_name(asker: Mapping[str, Any]) -> str:
 
 
 def wording(text: str, entry: Entry) -> str:
-    """A question with its blanks filled in, once: a name may hold braces.
+    """Fills in the blanks of a question once, since a name may hold braces.
 
     >>> wording("{entity}?", Entry("s", "r", "{category}", "bird", 1, 1, "", ""))
     '{category}?'
@@ -121,7 +121,7 @@ def wording(text: str, entry: Entry) -> str:
 
 
 def sent_size(width: int, height: int, max_pixels: int, multiple: int = 28) -> ImageSize:
-    """Both sizes of a picture: as it is, and as it is sent, in sides that the model leaves as they are.
+    """The stored size of a picture and the size in which it is sent, with sides that the model does not resize.
 
     Args:
         width: in pixels.
@@ -146,7 +146,7 @@ def read_box(text: str, size: ImageSize, codec: BoxCodec, settings: BoxSettings)
     """The box of an answer, in pixels of the stored picture.
 
     Raises:
-        DataError: it holds none, or one that breaks a rule.
+        DataError: the answer holds no box, or its box breaks a rule.
     """
     box = codec.decode(text, size)
     if box is None:
@@ -158,7 +158,7 @@ def read_box(text: str, size: ImageSize, codec: BoxCodec, settings: BoxSettings)
 
 
 def broken_rule(box: Box, width: int, height: int, settings: BoxSettings) -> tuple[str, str]:
-    """The first of ``RULES`` that a box breaks and how it does; '' and '' for a box that may be right."""
+    """The first of ``RULES`` that a box breaks, with details; two empty texts for a box that breaks none."""
     x1, y1, x2, y2 = box
     across, down = x2 - x1, y2 - y1
     if not (across > 0 and down > 0):
@@ -177,8 +177,8 @@ def broken_rule(box: Box, width: int, height: int, settings: BoxSettings) -> tup
 
 
 def named_fault(faults: Sequence[str]) -> tuple[str, str]:
-    """The rule that the last fault tells of, and the fault from there on."""
+    """The rule that the last fault names, and the text of the fault from there on."""
     text = faults[-1] if faults else "no answer came"
-    # What an answer says is quoted behind the rule, so the first one found is meant.
+    # The answer is quoted behind the rule, so the first match is the rule.
     first_match = min(((text.find(start), rule) for rule, start in RULES.items() if start in text), default=None)
     return (UNANSWERED, text) if first_match is None else (first_match[1], text[first_match[0] :])

@@ -1,4 +1,4 @@
-"""What came of asking for boxes, and the catalogue as its models and its reviewer have left it."""
+"""Results of the box command, and the catalogue with the boxes of models and the verdicts of reviewers."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ from kvg.types import Box
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
-BOXES: Final = "boxes.jsonl"  # in a project's folder: a line for each picture that was asked about
-TICKS: Final = "bad_boxes*.jsonl"  # and what pages of review have saved
+BOXES: Final = "boxes.jsonl"  # in a project's folder: one line a picture
+TICKS: Final = "bad_boxes*.jsonl"  # files that review pages have saved
 DISAGREEMENT, PICTURE = "disagreement", "picture"  # reasons beside those of an answer, see ``kvg.catalogue.box_rules``
-DOUBT: Final = 0.25  # room below which a box is doubtful, see ``room``
+DOUBT: Final = 0.25  # a box is doubtful below this, see ``rule_margin``
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What came of asking about a picture.
+    """The result of asking models for the box of one picture.
 
     Attributes:
         source: of the picture.
         ref: see ``Entry``.
-        entity: that was asked for.
-        sha256: of the file that was asked about.
-        box_px: in pixels of the upright picture; None where no box counts.
+        entity: in the question.
+        sha256: of the picture's file.
+        box_px: in pixels of the upright picture; None where no box is accepted.
         box_from: the model.
-        iou: least overlap with another opinion; None where there is none.
+        iou: lowest IoU of the box with another opinion; None where there is no other.
         rule: why there is no box, one of ``RULES``, ``disagreement``, ``picture``, ``unanswered``; '' where there is.
-        reason: and in full.
+        reason: the same in words.
     """
 
     source: str
@@ -62,16 +62,16 @@ class Finding:
         return json.dumps(asdict(self))
 
     def is_of(self, entry: Entry) -> bool:
-        """Whether it still tells of this picture and this entity."""
+        """Whether it belongs to this entry: same file and same entity."""
         identity = (self.source, self.ref, self.sha256, clean_name(self.entity))
         return identity == (entry.source, entry.ref, entry.sha256, entry.entity)
 
 
-def concluded(finding: Finding, opinions: Sequence[Box], settings: BoxSettings) -> Finding:
-    """What all opinions on a picture come to.
+def conclude(finding: Finding, opinions: Sequence[Box], settings: BoxSettings) -> Finding:
+    """Accepts or rejects the box of a picture by the agreement of all opinions.
 
-    The first one's box is kept as it is: it is an answer that has passed the rules, which a mean is not, and a weaker
-    second model should judge it, not move it.
+    The first opinion is kept without change: it has passed the rules, which a mean of boxes has not, and a weaker
+    second model should confirm it, not move it.
 
     Args:
         finding: with neither box nor reason.
@@ -87,7 +87,7 @@ def concluded(finding: Finding, opinions: Sequence[Box], settings: BoxSettings) 
 
 
 def open_on_white(sources: Mapping[str, PictureSource], entry: Entry, max_pixels: int) -> Image.Image:
-    """The picture of an entry, in RGB; what shines through is white.
+    """The picture of an entry in RGB; transparent parts are white.
 
     Raises:
         DataError: see ``open_entry``.
@@ -96,7 +96,7 @@ def open_on_white(sources: Mapping[str, PictureSource], entry: Entry, max_pixels
 
 
 def read_findings(folder: Path) -> dict[tuple[str, str], Finding]:
-    """What ``kvg-data box`` has written, by source and ref; empty where it has not run.
+    """Reads the results of ``kvg-data box``, by source and ref; empty where it has not run.
 
     Raises:
         DataError: a line is damaged.
@@ -105,9 +105,9 @@ def read_findings(folder: Path) -> dict[tuple[str, str], Finding]:
 
 
 class Ticks:
-    """What reviewers have said, read from all files that their pages have saved.
+    """The verdicts of reviewers, read from all files that review pages have saved.
 
-    A tick belongs to the box that was looked at: another box of the same picture has not been judged.
+    A verdict belongs to the box that was shown: another box of the same picture has no verdict.
 
     Args:
         folder: of the project.
@@ -120,7 +120,7 @@ class Ticks:
         latest: dict[tuple[str, str, Box | None], tuple[float, bool]] = {}
         for path in sorted(folder.glob(TICKS)):
             for key, saved, bad in _lines(path, _tick, "save it from the page of review again"):
-                if key not in latest or saved >= latest[key][0]:  # the latest word counts
+                if key not in latest or saved >= latest[key][0]:  # the latest verdict counts
                     latest[key] = saved, bad
         self._bad = {key for key, (_, bad) in latest.items() if bad}
 
@@ -133,10 +133,10 @@ class Ticks:
 
 
 def with_boxes(project: Project) -> Iterator[tuple[Entry, float | None]]:
-    """The catalogue with the boxes that models have found; none is left out.
+    """The catalogue with the boxes of models; no entry is left out.
 
     Yields:
-        The entry, and the overlap of the opinions on its box, None where there is one opinion.
+        The entry, and the lowest IoU of the opinions on its box, None where there is one opinion.
 
     Raises:
         DataError: the catalogue is missing, or a line is damaged.
@@ -159,9 +159,9 @@ def with_boxes(project: Project) -> Iterator[tuple[Entry, float | None]]:
 
 
 def boxed_entries(project: Project) -> Iterator[Entry]:
-    """The catalogue for all that comes after boxes: with those of models, without the pictures ticked as bad.
+    """The catalogue for the steps after boxing: with the boxes of models, without pictures whose box is marked bad.
 
-    Pictures without a box are among them; one whose file or entity has changed since is, too, and a warning says so.
+    It includes pictures without a box. A picture whose file or entity has changed since is one of them, with a warning.
 
     Raises:
         DataError: the catalogue is missing, or a line is damaged.
@@ -170,12 +170,12 @@ def boxed_entries(project: Project) -> Iterator[Entry]:
     yield from (entry for entry, _ in with_boxes(project) if entry not in ticks)
 
 
-def room(entry: Entry, settings: BoxSettings) -> float:
-    """How far a box is from what the rules refuse: 1 far, 0 at a limit, less beyond it.
+def rule_margin(entry: Entry, settings: BoxSettings) -> float:
+    """Distance of a box from the limits of the rules: 1 is far, 0 is at a limit, below 0 is beyond it.
 
-    The least of three: its share of the picture between ``min_area`` and the whole, by orders of magnitude; between
-    nothing and ``max_area``, save for cut-outs, which are often cropped; and its aspect between ``max_aspect`` and a
-    square, by orders of magnitude.
+    It is the least of three: the box's share of the picture on a log scale from ``min_area`` (0) to the whole (1); its
+    share on a linear scale from ``max_area`` (0) to nothing (1), except for cut-outs, which are often cropped; and its
+    aspect on a log scale from ``max_aspect`` (0) to a square (1).
     """
     if entry.box_px is None:
         return 0.0
@@ -189,16 +189,16 @@ def room(entry: Entry, settings: BoxSettings) -> float:
 
 
 def is_doubtful(entry: Entry, iou: float | None, settings: BoxSettings) -> bool:
-    """Whether opinions agree no more than half as well as they could, or the box is near what the rules refuse."""
-    return (iou is not None and iou < (1 + settings.agreement) / 2) or room(entry, settings) < DOUBT
+    """Whether the IoU is in the lower half of the accepted range, or the box is near a limit of the rules."""
+    return (iou is not None and iou < (1 + settings.agreement) / 2) or rule_margin(entry, settings) < DOUBT
 
 
 def by_doubt(boxed: Sequence[tuple[Entry, float | None]], settings: BoxSettings) -> list[tuple[Entry, float | None]]:
-    """The most doubtful first: the lowest agreement, then the least room; a box without a second opinion comes last."""
+    """Sorts by doubt: lowest IoU first, then smallest distance to the rules; boxes with one opinion come last."""
 
     def doubt(pair: tuple[Entry, float | None]) -> tuple[float, float, str, str]:
         entry, iou = pair
-        return (2.0 if iou is None else iou, room(entry, settings), entry.source, entry.ref)
+        return (2.0 if iou is None else iou, rule_margin(entry, settings), entry.source, entry.ref)
 
     return sorted(boxed, key=doubt)
 
@@ -224,7 +224,7 @@ def _box(raw: Any) -> Box | None:
 
 
 def _lines(path: Path, parse: Callable[[dict[str, Any]], T], remedy: str) -> Iterator[T]:
-    """What the lines of a file hold; nothing where there is no file."""
+    """Parses the lines of a file; yields nothing where there is no file."""
     if not path.is_file():
         return
     try:

@@ -1,4 +1,4 @@
-"""Fingerprints of pictures: of their bytes, and of what they look like, so that copies are found in any size."""
+"""Perceptual hashes of pictures, which find copies in any size, and groups of near hashes."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-SIDE = 32  # a picture is looked at in this size
+SIDE = 32  # pixels of the grey copy that is transformed
 KEPT = 8  # lowest frequencies a side that make the fingerprint
 BANDS = 4  # of equal height, whose colours are kept
 MAX_TINT = 48  # of 255: copies differ by no more than this in the mean colour of a band
-_SHAPE = (1 << 64) - 1  # the bits that tell of light and dark
+_SHAPE = (1 << 64) - 1  # the brightness bits
 
 
 def perceptual_hash(image: Image.Image) -> int:
     """Bits that stay nearly the same when a picture is scaled, re-encoded, mirrored or slightly changed.
 
-    The lower sixty-four tell of light and dark: the signs of its lowest frequencies around their median (the discrete
+    The lower sixty-four are brightness bits: the signs of its lowest frequencies around their median (the discrete
     cosine transform of a 32x32 grey copy). A mirror turns the signs of all odd horizontal frequencies; so they are
     turned until the largest of them is positive. The upper ninety-six are the mean colours of four bands, twelve bytes:
     a red shirt and a blue one are alike in grey. Where pixels are transparent the picture is taken on grey.
@@ -47,10 +47,10 @@ def on_grey(image: Image.Image) -> Image.Image:
 
 
 class Groups:
-    """Numbered things that are joined in pairs, and through others.
+    """Disjoint sets of the numbers from 0 to ``num`` - 1 (union-find).
 
     Args:
-        num: of them.
+        num: of numbers.
 
     >>> groups = Groups(4)
     >>> groups.join(3, 1)
@@ -69,20 +69,20 @@ class Groups:
         return number
 
     def join(self, one: int, other: int) -> None:
-        """Makes one group of two."""
+        """Joins the groups of two numbers."""
         low, high = sorted((self.first(one), self.first(other)))
         self._first[high] = low
 
 
 def groups_of_copies(hashes: Sequence[int], max_distance: int) -> list[int]:
-    """Joins pictures whose fingerprints are near, and those joined through others.
+    """Groups pictures whose fingerprints are near, directly or through others.
 
-    Two that differ in at most d of the bits of light and dark agree in at least one of d + 1 equal parts of them, so
-    only those that share a part are compared.
+    Two hashes that differ in at most d brightness bits agree in at least one of d + 1 equal parts of them, so only
+    hashes that share a part are compared.
 
     Args:
         hashes: of the pictures.
-        max_distance: bits of light and dark that may differ, at most 15; colours may differ by ``MAX_TINT``.
+        max_distance: brightness bits that may differ, at most 15; colours may differ by ``MAX_TINT``.
 
     Returns:
         For each picture the number of the first picture of its group.
@@ -99,7 +99,7 @@ def groups_of_copies(hashes: Sequence[int], max_distance: int) -> list[int]:
 def near_pairs(hashes: Sequence[int], max_distance: int) -> Iterable[tuple[int, int]]:
     """Pairs of pictures (the lower number first) that are near, see ``groups_of_copies``.
 
-    Of many that are equal only pairs with the first one come.
+    Of many equal hashes only the pairs with the first one are given.
     """
     first_by_hash: dict[int, int] = {}
     distinct: list[int] = []
@@ -134,7 +134,7 @@ def _sharing_a_part(values: NDArray[np.uint64], num_parts: int) -> Iterable[list
 
 
 def matches(wanted: Mapping[str, int], hashes: Sequence[int], max_distance: int) -> list[str]:
-    """For each picture the name of a known one that it is a copy of, '' where there is none.
+    """For each picture the name of a known picture that it is a copy of, '' where there is none.
 
     Args:
         wanted: fingerprints of known pictures by name.

@@ -1,4 +1,4 @@
-"""What a source says of its pictures before anybody has looked at them."""
+"""What a source lists of its pictures before they are opened."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from kvg.types import Box
 
 @dataclass(frozen=True)
 class BoxRules:
-    """How the boxes of a source are to be read, and what happens to pictures with several of them.
+    """How to read the boxes of a source, and what to do with pictures of several objects.
 
     Attributes:
         form: unit and order of the four numbers.
-        of: ``upright`` where boxes belong to the picture as it is shown, ``raw`` where they belong to its pixels as
-            stored, before EXIF turns them.
-        several: ``crop`` makes a picture of its own of each object, ``reject`` leaves out pictures with several.
+        of: ``upright`` where boxes refer to the picture as it is displayed, ``raw`` where they refer to the stored
+            pixels, before the EXIF rotation.
+        several: ``crop`` cuts out each object as a picture of its own, ``reject`` leaves out such pictures.
         margin: of such a cut around the box, as a share of the box's sides.
-        max_overlap: share of an object's box that the box of another one may cover; one that is covered more is left
-            out, since both would be on its picture.
+        max_overlap: share of an object's box that another object's box may cover; an object that is covered more is
+            left out, since its picture would show both.
 
     Raises:
         ConfigError: a setting is unknown.
@@ -76,16 +76,15 @@ class Listing:
     """One picture as its source names it.
 
     Attributes:
-        ref: how the source finds it again: a path relative to its folder, ``file.parquet#row``, or ``path#object``
+        ref: key by which the source reads it: a path relative to its folder, ``file.parquet#row``, or ``path#object``
             where a picture is cut around each of its objects.
-        entity: what is on it; kept as ``clean_name`` gives it.
+        entity: name of the object on it, in the spelling of ``clean_name``.
         category: of the entity; likewise.
-        box: of the entity as the source writes it, to be checked when the picture is opened; None where nobody has
-            told it.
+        box: of the entity as the source writes it, checked when the picture is opened; None where there is none.
         part: of the published set that it belongs to (``train``, ``test`` ...), '' where there are none.
-        licence: of the picture, '' where the source tells none.
-        rules: how ``box`` and ``others`` are to be read.
-        others: boxes of the other objects of a picture that is to be cut around this one; None where it stays whole.
+        licence: of the picture, '' where the source gives none.
+        rules: how to read ``box`` and ``others``.
+        others: boxes of the other objects of a picture that is cut around this one; None where it stays whole.
     """
 
     ref: str
@@ -108,9 +107,9 @@ class Unusable:
     """A picture, row or object that a source cannot list.
 
     Attributes:
-        ref: the picture where it is known, else where it stands in its file.
-        field: what is at fault.
-        reason: and how.
+        ref: the picture where it is known, else the place in its file.
+        field: that is wrong.
+        reason: what is wrong with it.
     """
 
     ref: str
@@ -120,7 +119,7 @@ class Unusable:
 
 @dataclass(frozen=True)
 class Remark:
-    """What a source has to say of all that it lists.
+    """A message of a source about all that it lists.
 
     Attributes:
         text: a line for the scan's report.
@@ -136,7 +135,7 @@ class PictureSource(Protocol):
     """A supply of single-entity pictures. Picklable, so that several processes can read it."""
 
     def listings(self) -> Iterator[Listed]:
-        """All pictures, in a fixed order, none of them opened; and what cannot be listed and why.
+        """All pictures in a fixed order, without opening them; and what cannot be listed, with the reason.
 
         Raises:
             DataError: an index is missing or damaged as a whole.
@@ -166,7 +165,7 @@ class FileSource:
             raise DataError(str(self.root), "root", "is not a folder; point it at the folder of pictures")
 
     def read(self, ref: str) -> bytes:
-        """See ``PictureSource``; what a list names outside the folder is not opened.
+        """See ``PictureSource``; a path that leads out of the folder is not opened.
 
         A name that was written in one form of Unicode (NFC, NFD) also finds a file of the other, and ``path#object``
         finds the picture that the object is on.
@@ -189,7 +188,7 @@ class FileSource:
                 yield from (self.root / form for form in dict.fromkeys(forms))
 
     def text(self, name: str) -> list[str]:
-        """Lines of an index file that hold anything.
+        """The lines of an index file that are not blank.
 
         Raises:
             DataError: it is missing, or is no text.
@@ -201,7 +200,7 @@ class FileSource:
 
 
 def passed_over(walk: Walk, root: Path) -> Iterator[Unusable]:
-    """What a walk through a folder has left out, by name."""
+    """The files and folders that a walk has skipped, with the reason."""
     yield from _unusable(walk.hidden, root, "hidden", "belongs to a system or a program, not to the pictures")
     yield from _unusable(walk.closed, root, "folder", "cannot be opened; correct its permissions or remove it")
 

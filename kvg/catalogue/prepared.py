@@ -1,4 +1,4 @@
-"""Pictures of the catalogue as a model is shown them: opaque, shrunk, and kept so that each is opened once."""
+"""Pictures of the catalogue as a model gets them: opaque, shrunk and cached, so that each is opened once."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _START, _END = b"\xff\xd8", b"\xff\xd9"
 
 
 class PreparedPictures:
-    """Pictures ready to be shown. Several processes may prepare the same one.
+    """A cache of pictures for a model. Several processes may prepare the same picture.
 
     Args:
-        folder: that keeps them.
+        folder: of the cache.
         sources: of the project, by name.
         max_side: in pixels; larger ones are shrunk.
         max_pixels: larger files are not opened.
@@ -36,7 +36,7 @@ class PreparedPictures:
         """The picture as JPEG.
 
         Raises:
-            DataError: it cannot be read, or is not the one that was scanned; or the disk is full.
+            DataError: it cannot be read, or has changed since the scan; or the disk is full.
         """
         words = f"{entry.source}\0{entry.ref}\0{entry.sha256}\0{self.max_side}"
         words += f"\0{entry.cut_px}" if entry.cut_px else ""
@@ -61,7 +61,7 @@ class PreparedPictures:
 
 
 def opaque(image: Image.Image) -> Image.Image:
-    """A picture without holes: what is transparent becomes a neutral grey."""
+    """A picture in RGB; transparent parts become a neutral grey."""
     if image.mode != "RGBA":
         return image.convert("RGB")
     ground = Image.new("RGBA", image.size, (*NEUTRAL, 255))

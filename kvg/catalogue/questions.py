@@ -21,12 +21,12 @@ _LETTER = re.compile(rf"{_MARKS}(?:{_LEAD})?{_MARKS}(\(?)([A-Z])(\)?){_MARKS}(?:
 
 @dataclass(frozen=True)
 class Question:
-    """A picture and the names it may go by.
+    """A multiple-choice question about a picture.
 
     Attributes:
         entry: the picture.
-        turn: how often this picture has been asked about before.
-        options: names of entities of its category, one of them right.
+        turn: number of earlier questions about this picture.
+        options: names of entities of its category, one of them correct.
     """
 
     entry: Entry
@@ -35,12 +35,12 @@ class Question:
 
     @property
     def answer(self) -> int:
-        """Which option is right, from 0."""
+        """Index of the correct option, from 0."""
         return self.options.index(self.entry.entity)
 
     @property
     def text(self) -> str:
-        """What is asked."""
+        """Text of the question."""
         return choice_prompt(self.entry.category, self.options)
 
 
@@ -88,13 +88,13 @@ def _question(entry: Entry, entity: str, others: Sequence[str], seed: int, turn:
 
 
 def sample_options(entity: str, others: Sequence[str], of_picture: str, turn: int = 0) -> tuple[str, ...]:
-    """An entity among distractors, in an order that tells nothing.
+    """An entity among distractors, in random order.
 
     Args:
-        entity: the right one.
+        entity: the correct option.
         others: names to draw the distractors from; all of them where they are fewer than three.
-        of_picture: decides.
-        turn: how often this picture has been asked about before: others are drawn as long as there are others.
+        of_picture: seed of the shuffles.
+        turn: number of earlier questions about this picture; it selects other distractors as long as there are any.
 
     >>> sorted(sample_options("Merlin", ["Hobby", "Osprey"], "0/bird.jpg"))
     ['Hobby', 'Merlin', 'Osprey']
@@ -131,12 +131,12 @@ def parse_choice(text: str, options: Sequence[str]) -> int | None:
 
 
 def chance_of(right: int, num: int, guess: float) -> float:
-    """How likely guessing gets at least so many right: the one-sided exact binomial test.
+    """Probability that guessing gives at least ``right`` correct answers: the one-sided exact binomial test.
 
     Args:
-        right: questions that were answered rightly.
-        num: of so many.
-        guess: share that guessing gets right.
+        right: correct answers.
+        num: questions.
+        guess: probability that a guess is correct.
 
     >>> round(chance_of(2, 2, 0.25), 6)
     0.0625

@@ -1,4 +1,4 @@
-"""Pictures with several objects: each object becomes a picture of its own, or all of them are left out by name."""
+"""Pictures with several objects: each object becomes a picture of its own, or all of them are rejected."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class NamedObject:
     """One of the objects of a picture.
 
     Attributes:
-        name: tells it from the others, such as the id of its annotation.
+        name: unique on the picture, such as the id of the annotation.
         listing: its picture, with its own box.
     """
 
@@ -23,14 +23,14 @@ class NamedObject:
 
 
 def split_objects(objects: Sequence[NamedObject], others: Sequence[Any] = ()) -> Iterator[Listed]:
-    """The objects of one picture, each as what it is listed as.
+    """Lists the objects of one picture.
 
-    A single object keeps its picture whole. Of several, by ``BoxRules.several``, each is cut out under the name
-    ``path#object``, or none is used.
+    A single object keeps the whole picture. Of several objects each is cut out under the name ``path#object``, or all
+    are rejected, see ``BoxRules.several``.
 
     Args:
         objects: that may be used.
-        others: boxes of further things on the picture, as the source writes them; None where the place is not known.
+        others: boxes of other objects on the picture, as the source writes them; None where the place is not known.
     """
     num = len(objects) + len(others)
     for number, named_object in enumerate(objects):

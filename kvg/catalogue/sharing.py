@@ -1,4 +1,4 @@
-"""Who may see which picture: seen and unseen entities; training, validation and test; and no copy on two sides."""
+"""Assigns splits: seen and unseen entities; training, validation and test pictures; no copies in two splits."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from kvg.text.names import clean_name
 
 @dataclass(frozen=True)
 class SplitSettings:
-    """How pictures are shared out.
+    """Settings of the splits, section ``splits`` of a project file.
 
     Attributes:
-        unseen: categories of which nothing is trained on.
-        held_out: share of the entities of every other category of which nothing is trained on, either.
-        val: share of the pictures of all other entities that validate.
-        test: share that test.
-        copy_distance: pictures that are alike in colour are copies of each other where at most this many of the 64 bits
-            that tell of light and dark differ.
-        copy_change: pictures of different names that are near in this way show different things where the colour of
-            some place (of 12 x 12) differs by more than this, of 255.
+        unseen: categories that are not trained on.
+        held_out: share of the entities of every other category that are not trained on, either.
+        val: share of the pictures of all other entities for validation.
+        test: share for the test.
+        copy_distance: pictures of similar colour are copies of each other where at most this many of the 64 brightness
+            bits of their fingerprints differ.
+        copy_change: such pictures of different names show different objects where the colour of a cell (of 12 x 12)
+            differs by more than this, of 255.
         two_names: ``drop`` leaves out pictures that seem to show one object under two names, ``keep`` only reports
             them.
     """
@@ -61,21 +61,21 @@ class SplitSettings:
 def assign_splits(
     entries: Sequence[Entry], settings: SplitSettings, seed: int, forbidden: Mapping[str, str]
 ) -> tuple[list[Entry], list[Rejection], list[str]]:
-    """Gives each entry its split and its use.
+    """Assigns ``split`` and ``use`` to each entry.
 
-    Copies, and copies of copies, are one group, and so are all cuts of one file. Each group goes to one side as a
-    whole, by a draw that does not depend on what else there is. Left out are pictures that look like a forbidden one,
-    all but the first of files that are equal to the last byte, equal files under two names, and, unless ``two_names``
-    keeps them, pictures that seem to show one object under two names.
+    Copies, and copies of copies, are one group, and so are all cuts of one file. A group goes to one use as a whole, by
+    a hash that does not depend on other groups. Rejected are pictures that look like a forbidden picture, all but the
+    first of byte-identical files, identical files under two names, and, unless ``two_names`` keeps them, pictures that
+    seem to show one object under two names.
 
     Args:
         entries: in a fixed order.
         settings: see there.
-        seed: of the draws.
+        seed: of the hashes.
         forbidden: fingerprints of pictures that must not be trained on, by name.
 
     Returns:
-        What is kept, and what is left out, in the order of ``entries``; and suspicions, in words.
+        The entries with their splits and the rejections, both in the order of ``entries``; and suspicions in words.
 
     Raises:
         ConfigError: ``unseen`` names a category that does not occur.
@@ -105,7 +105,7 @@ def assign_splits(
 
 
 class _Sides:
-    """Which side each group of copies is on."""
+    """The use of each group of copies."""
 
     def __init__(self, entries: Sequence[Entry], groups: Sequence[int], settings: SplitSettings, seed: int) -> None:
         self.settings, self.seed = settings, seed
@@ -119,22 +119,22 @@ class _Sides:
                 self._unseen_groups.add(group)
 
     def is_unseen(self, entry: Entry) -> bool:
-        """Whether nothing of an entity is trained on."""
+        """Whether the entity of an entry is not trained on."""
         key = entry.category, entry.entity
         if key not in self._held_out:
             self._held_out[key] = _share(self.seed, *key) < self.settings.held_out
         return entry.category in self._unseen_categories or self._held_out[key]
 
     def use(self, group: int) -> str:
-        """The use of all pictures of a group; one that shows anything unseen is not trained on."""
+        """The use of all pictures of a group; a group with an unseen entity is not trained on."""
         val, test, draw = self.settings.val, self.settings.test, _share(self.seed, self._draws[group])
-        if group in self._unseen_groups:  # there is nothing to train on, so all of it serves
+        if group in self._unseen_groups:  # nothing is trained on, so all of it validates or tests
             return "val" if draw * (val + test) < val else "test"
         return "val" if draw < val else "test" if draw < val + test else "train"
 
 
 def _copies_of_forbidden(entries: Sequence[Entry], forbidden: Mapping[str, str], max_distance: int) -> list[str]:
-    """For each picture the forbidden one that it looks like, whole or in its cut; '' where there is none."""
+    """For each picture the name of the forbidden picture that it or its cut looks like; '' where there is none."""
     forbidden_hashes = {name: int(value, 16) for name, value in forbidden.items()}
     if not forbidden_hashes:
         return [""] * len(entries)
@@ -156,7 +156,7 @@ def _suspicion(rival: Entry) -> str:
 def _suspicions(
     entries: Sequence[Entry], rivals: Mapping[int, int], lookalikes: Sequence[tuple[int, int]], dropped: bool
 ) -> list[str]:
-    """What may be wrong with the names of pictures, in words."""
+    """Possible errors in the names of pictures, in words."""
     lines = []
     if rivals:
         first = min(rivals)
@@ -175,6 +175,6 @@ def _suspicions(
 
 
 def _share(seed: int, *words: str) -> float:
-    """A number in [0, 1) that depends on nothing but these words and the seed."""
+    """A number in [0, 1) that depends only on the words and the seed."""
     digest = hashlib.sha256("\0".join((str(seed), *words)).encode("utf-8", "surrogateescape")).digest()
     return int.from_bytes(digest[:8], "big") / 2**64

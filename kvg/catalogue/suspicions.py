@@ -1,4 +1,4 @@
-"""What may be wrong with a whole source: boxes written in another form than declared, names in several spellings."""
+"""Checks of a whole source: boxes in another form than declared, names in several spellings."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from kvg.catalogue.entry import Entry, Rejection
 from kvg.catalogue.examine import FORMS
 from kvg.text.names import caseless
 
-_MOST = 0.5  # share of misfits from which on a list's other boxes are not believed either
+_MOST = 0.5  # above this share of misfits the other boxes of a list are rejected, too
 _SHOWN = 10  # names in one line
 
 
 @dataclass(frozen=True)
 class Boxed:
-    """A picture whose source tells a box.
+    """A picture whose source gives a box.
 
     Attributes:
-        record: what came of it.
-        form: that its source declares.
+        record: its entry or rejection.
+        form: of the box, as the source declares it.
         fitting: see ``kvg.catalogue.examine.Examined``.
     """
 
@@ -36,15 +36,15 @@ class Boxed:
 
 
 def doubtful_forms(boxed: Iterable[Boxed]) -> tuple[list[str], list[Rejection]]:
-    """Sources of which some boxes do not lie inside their pictures, while all would in another form.
+    """Names sources of which some boxes do not lie inside their pictures, while all would in another form.
 
-    Where most boxes do not, those that do lie there by chance, and their pictures are not to be used.
+    Where most boxes do not fit, the others fit by chance, and their pictures are rejected.
 
     Args:
         boxed: all pictures with a box that could be opened.
 
     Returns:
-        Suspicions in words; and the pictures of the catalogue that are not to be used.
+        Suspicions in words; and rejections of entries.
     """
     of_source: dict[tuple[str, BoxForm], list[Boxed]] = defaultdict(list)
     for picture in boxed:
@@ -73,7 +73,7 @@ def doubtful_forms(boxed: Iterable[Boxed]) -> tuple[list[str], list[Rejection]]:
 
 
 def spellings(entries: Sequence[Entry]) -> list[str]:
-    """Names of entities and of categories that differ in capitals alone, with their numbers of pictures, in words."""
+    """Names of entities and categories that differ only in capitals, with their numbers of pictures, in words."""
     lines = []
     for kind, field in (("entities", "entity"), ("categories", "category")):
         counts = Counter(str(getattr(entry, field)) for entry in entries)

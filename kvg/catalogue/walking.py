@@ -1,4 +1,4 @@
-"""Files below a folder that people mean by it: what systems and programs leave there is passed over and counted."""
+"""Files below a folder, without those of systems and programs, which are skipped and listed."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _SYSTEM: Final = frozenset(
 
 @dataclass(frozen=True)
 class Walk:
-    """What is below a folder.
+    """The files below a folder.
 
     Attributes:
-        files: all that are meant, sorted.
-        hidden: files and folders of systems and programs, sorted; what is inside such a folder is not listed.
+        files: that are not hidden, sorted.
+        hidden: files and folders of systems and programs, sorted; the content of such a folder is not listed.
         closed: folders that cannot be read, sorted.
     """
 

@@ -1,4 +1,4 @@
-"""Pictures that a published list names by a path, which may be of the machine that it was made on."""
+"""Pictures that a published list names by a path, which may be a path of the author's machine."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _MAX_BYTES: Final = 256 << 20  # of one picture, packed or not; the header of a 
 
 
 def find_picture(where: str, field: str, name: str, folder: Path) -> tuple[Path, bytes]:
-    """The file that a list means by a name, and what is in it.
+    """The file that a list names, and its content.
 
-    Published lists name pictures from folders of the machine that they were made on
+    Published lists name pictures by paths of the machine on which they were made
     (``/media/somebody/imagenet6k/n01630670/n01630670_1136.JPEG``, ``coco/train2014/COCO_train2014_000000581857.jpg``),
     so leading folders are dropped until a file is found; nothing outside of ``folder`` ever is.
 
     Args:
         where: file and row, for messages.
         field: that holds the name.
-        name: as it stands there.
+        name: value of the field.
         folder: with the pictures.
 
     Raises:
@@ -122,7 +122,7 @@ def _parts(where: str, field: str, name: str) -> list[str]:
 
 
 def _content(where: str, field: str, path: Path) -> bytes | None:
-    """What is in a file; None where there is none."""
+    """The content of a file; None where there is no file."""
     try:
         if not path.is_file():
             return None

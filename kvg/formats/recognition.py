@@ -31,7 +31,7 @@ from kvg.text.names import clean_name
 from kvg.text.prompts import LETTERS
 from kvg.types import Sample, SceneObject
 
-# What FOCI's and Finedefics' sets are called, and what is on their pictures.
+# Names of the sets of FOCI and Finedefics, and the category of their pictures.
 CATEGORIES: Final = {
     "fgvc_aircraft": "aircraft",
     "aircraft-102": "aircraft",
@@ -72,8 +72,8 @@ class Recognition:
     """Questions of several choices as a store of one part.
 
     A sample's one object is the whole picture; it has ``options``. They stand in an order drawn by
-    the seed, since FOCI lists the right one first. Where a row has none, the right one stands among three others of the
-    category, drawn from the whole file (the paper's way). Underscores in names become spaces.
+    the seed, since FOCI lists the correct option first. A row without options gets three distractors of its category,
+    sampled from the whole file (as in the paper). Underscores in names become spaces.
 
     Args:
         path: of one of the forms above.
@@ -118,7 +118,7 @@ class Recognition:
         for _, row in rows:
             label = row.get(_field(row, _LABELS)) if isinstance(row, Mapping) else None
             if isinstance(label, str) and label.strip():
-                with suppress(DataError):  # told where the row itself is read
+                with suppress(DataError):  # reported where the row itself is read
                     found.setdefault(self._category("", row), set()).add(_name(label))
         return {category: sorted(names) for category, names in found.items()}
 
@@ -154,7 +154,7 @@ class Recognition:
 
 
 def _options(where: str, value: Any, label: str, others: Sequence[str], seed: str) -> list[str]:
-    """Names to choose from, in an order that tells nothing: those that are told, else drawn ones."""
+    """The options in random order: those of the row, else the label and sampled distractors."""
     if value is None or value == "":
         if not others:
             remedy = f"are missing, and its category has no label but '{label}' to draw others from; add some"

@@ -1,4 +1,4 @@
-"""Opens whatever holds samples, by what it is."""
+"""Opens any supported set of samples by its form."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def open_store(
     """Opens a folder of shards, a ShareGPT JSON, a GRPO or KVG-Bench parquet, or a list of somebody's pictures.
 
     Args:
-        path: what is there decides how it is read.
+        path: the content decides how it is read.
         images: folder of the pictures that a list names; by default that of the list.
-        category: of a list that tells none.
-        seed: of what is drawn for questions of several choices.
-        reading: the unit of the boxes and what they refer to, where the form does not tell.
+        category: of a list that gives none.
+        seed: of the options of multiple-choice questions.
+        reading: unit and frame of the boxes, where the form does not define them.
 
     Raises:
         DataError: it is none of them, or cannot be used.

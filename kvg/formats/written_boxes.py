@@ -1,8 +1,8 @@
-"""Boxes inside the texts of published files: which numbers are one, and what they mean.
+"""Boxes in the texts of published files: how they are written, and their unit.
 
 Two corners in parentheses, ``(x1,y1),(x2,y2)``, are the published form and stand on the 0-1000 grid. A list
 ``[x1, y1, x2, y2]``, alone or as ``{"bbox_2d": [...]}``, is absolute pixels in Qwen2.5-VL's form and 0-1000 in
-Qwen3-VL's, and nothing in it tells which: such a box needs a declared unit. Numbers within 0-1 need it in any form.
+Qwen3-VL's, and the text does not say which: such a box needs a declared unit. So do numbers within 0-1 in any form.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _ANY = re.compile(
 
 @dataclass(frozen=True)
 class Reading:
-    """How the boxes of a published file are to be read, beyond what its form tells.
+    """How to read the boxes of a published file, where its form does not define it.
 
     Attributes:
         box_unit: of all its boxes: ``pixels`` of the picture as the file holds it, ``relative_1000`` or ``unit`` (0-1).
@@ -55,14 +55,14 @@ class Reading:
 
     @property
     def settings(self) -> dict[str, str]:
-        """What differs from the default, for records of how something was made."""
+        """The settings that differ from the default, for the provenance of a set."""
         unit = {} if self.box_unit is None else {"box_unit": self.box_unit}
         return unit | ({} if self.boxes_of == "upright" else {"boxes_of": self.boxes_of})
 
 
 @dataclass(frozen=True)
 class WrittenBox:
-    """A box as it stands in a text.
+    """A box as a text holds it.
 
     Attributes:
         start: of its characters.
@@ -70,7 +70,7 @@ class WrittenBox:
         text: the characters.
         numbers: as they are written.
         is_corners: in the published form; otherwise a list of four numbers, whose unit its form does not tell.
-        label: that JSON gives it; '' without one.
+        label: of the box in JSON; '' without one.
     """
 
     start: int

@@ -15,7 +15,7 @@ from kvg.catalogue.boxing import (
     Finding,
     Ticks,
     by_doubt,
-    concluded,
+    conclude,
     is_doubtful,
     open_on_white,
     read_findings,
@@ -137,7 +137,7 @@ def _ask(entries: Sequence[Entry], project: Project, settings: BoxSettings, usag
             rule, reason = answer.rule or other.rule, answer.reason or other.reason
             yield replace(finding, rule=rule, reason=f"{whose}{reason}")
         else:
-            yield concluded(finding, (*answer.boxes, *other.boxes), settings)
+            yield conclude(finding, (*answer.boxes, *other.boxes), settings)
 
 
 def write_review(project: Project) -> ReviewPages:

@@ -1,4 +1,4 @@
-"""What a set's manifest counts of its samples."""
+"""The counts of samples in the manifest of a set."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Counts = dict[str, Counter[str]]
 
 
 def empty_counts() -> Counts:
-    """Nothing of everything that is counted."""
+    """Empty counters for all counted fields."""
     return {name: Counter() for name in COUNTED}
 
 
@@ -27,7 +27,7 @@ def count_sample(counts: Counts, sample: Sample) -> None:
 
 
 def licences_of(sample: Sample) -> list[str]:
-    """The licences of the pictures that a sample was made of, as far as they are known; sorted, each once.
+    """The known licences of the pictures of a sample; sorted, each once.
 
     >>> licences_of(Sample("k", b"", 9, 9, "bird", "seen", (), 0, licences=("CC0", "", "CC0", "BY")))
     ['BY', 'CC0']

@@ -1,4 +1,4 @@
-"""Streams samples in a seeded order that any run can take up again at any sample."""
+"""Streams samples in a seeded order that a run can resume at any sample."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kvg.errors import DataError
 from kvg.shards.reader import SamplePart, SampleStore, Tally
 from kvg.types import Sample
 
-_SURE = 64  # unreadable samples after which a set is judged before its end
+_SURE = 64  # unreadable samples after which a set is checked before its end
 
 
 def rank_and_world() -> tuple[int, int]:
@@ -24,11 +24,11 @@ def rank_and_world() -> tuple[int, int]:
 
 
 class Lap:
-    """Counts on one way through a set, which ends where most of the set cannot be read.
+    """Counts the samples of one pass through a set, and raises where most of them cannot be read.
 
     Args:
         place: of the set, for errors.
-        tally: where the reader notes what is bad.
+        tally: where the reader counts bad samples.
     """
 
     def __init__(self, place: str, tally: Tally) -> None:
@@ -50,7 +50,7 @@ class Lap:
             self.check()
 
     def check(self) -> None:
-        """To be called at the end.
+        """Checks the counts; call it at the end of a pass.
 
         Raises:
             DataError: fewer than half of the samples are good.

@@ -1,4 +1,4 @@
-"""Reads shards in spite of damage: what is bad is counted, named in the log and passed over."""
+"""Reads shards in spite of damage: bad samples are counted, named in the log and skipped."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _BUFFER: Final = 1 << 20
 
 @dataclass
 class Tally:
-    """What a reader met.
+    """Counts of a reader.
 
     Attributes:
         num_read: good samples.
@@ -168,7 +168,7 @@ class ShardFolder:
         return [Shard(self.folder / entry.file, entry.num_samples) for entry in self.manifest.shards]
 
     def check_files(self) -> None:
-        """Sees that the files are those of the manifest, before a model is trained or measured on them.
+        """Checks that the files are those of the manifest, before a model is trained or evaluated on them.
 
         Raises:
             DataError: see ``kvg.shards.manifest.file_faults``.

@@ -22,10 +22,10 @@ from kvg.catalogue.boxing import (
     Finding,
     boxed_entries,
     by_doubt,
-    concluded,
+    conclude,
     is_doubtful,
     read_findings,
-    room,
+    rule_margin,
     with_boxes,
 )
 from kvg.catalogue.cutting import overlap
@@ -129,9 +129,9 @@ def test_iou():
 
 def test_two_opinions_have_to_agree_and_the_first_one_is_kept():
     finding, one = Finding("s", "r", "Wren", "00"), (0, 0, 100, 100)
-    assert concluded(finding, [one], SETTINGS) == replace(finding, box_px=one)
-    assert concluded(finding, [one, (0, 0, 100, 70)], SETTINGS) == replace(finding, box_px=one, iou=0.7)
-    third = concluded(finding, [one, (0, 0, 100, 90), (0, 0, 100, 69)], SETTINGS)  # the worst of them decides
+    assert conclude(finding, [one], SETTINGS) == replace(finding, box_px=one)
+    assert conclude(finding, [one, (0, 0, 100, 70)], SETTINGS) == replace(finding, box_px=one, iou=0.7)
+    third = conclude(finding, [one, (0, 0, 100, 90), (0, 0, 100, 69)], SETTINGS)  # the worst of them decides
     assert (third.box_px, third.iou, third.rule) == (None, 0.69, "disagreement")
     assert third.reason == "two boxes overlap by 0.69 only, less than agreement 0.7"
 
@@ -144,12 +144,14 @@ def entry(ref: str, box=None, origin: str = "", size=(1000, 1000), **values) -> 
 
 def test_room_before_a_rule():
     # A tenth of the picture is half way from a hundredth to all of it, by orders of magnitude.
-    assert room(entry("a", (0, 0, 400, 250)), SETTINGS) == pytest.approx(0.5)
-    assert room(entry("b", (0, 0, 700, 700)), SETTINGS) == pytest.approx(0.5)  # 49% is half of 98%, and 0.85 from 1%
+    assert rule_margin(entry("a", (0, 0, 400, 250)), SETTINGS) == pytest.approx(0.5)
+    assert rule_margin(entry("b", (0, 0, 700, 700)), SETTINGS) == pytest.approx(
+        0.5
+    )  # 49% is half of 98%, and 0.85 from 1%
     # 640 to 80: at the limit of 8 to 1.
-    assert room(entry("c", (0, 0, 640, 80)), SETTINGS) == pytest.approx(0)
-    assert room(entry("d", (0, 0, 200, 400)), SETTINGS) == pytest.approx(0.4515, abs=1e-4)  # 8%: 1 - 1.0969 / 2
-    assert room(entry("e", (0, 0, 1000, 1000), "alpha"), SETTINGS) == 1  # cropped, as cut-outs are
+    assert rule_margin(entry("c", (0, 0, 640, 80)), SETTINGS) == pytest.approx(0)
+    assert rule_margin(entry("d", (0, 0, 200, 400)), SETTINGS) == pytest.approx(0.4515, abs=1e-4)  # 8%: 1 - 1.0969 / 2
+    assert rule_margin(entry("e", (0, 0, 1000, 1000), "alpha"), SETTINGS) == 1  # cropped, as cut-outs are
 
 
 def test_the_most_doubtful_come_first():
