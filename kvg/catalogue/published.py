@@ -198,8 +198,8 @@ class Flowers102(FileSource):
     def __init__(self, root: str | Path, names: str | Path) -> None:
         super().__init__(root)
         self.names_path = Path(names)
-        found = object_of(str(names), "names", _json(self.names_path))
-        self.names = {number.strip(): name for number, name in found.items()}
+        content = object_of(str(names), "names", _json(self.names_path))
+        self.names = {number.strip(): name for number, name in content.items()}
 
     def listings(self) -> Iterator[Listed]:
         """See ``PictureSource``."""

@@ -114,13 +114,13 @@ class Recognition:
 
     def _names(self, rows: Sequence[Row]) -> dict[str, list[str]]:
         """All labels of each category, sorted."""
-        found: dict[str, set[str]] = {}
+        labels: dict[str, set[str]] = {}
         for _, row in rows:
             label = row.get(_field(row, _LABELS)) if isinstance(row, Mapping) else None
             if isinstance(label, str) and label.strip():
                 with suppress(DataError):  # reported where the row itself is read
-                    found.setdefault(self._category("", row), set()).add(_name(label))
-        return {category: sorted(names) for category, names in found.items()}
+                    labels.setdefault(self._category("", row), set()).add(_name(label))
+        return {category: sorted(names) for category, names in labels.items()}
 
     def _category(self, where: str, row: Mapping[str, Any]) -> str:
         row_category = optional_text(where, row, "category")
