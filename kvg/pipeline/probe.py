@@ -20,13 +20,14 @@ from rich.table import Table
 from kvg.catalogue.entry import CATALOGUE, read_catalogue
 from kvg.catalogue.prepared import PreparedPictures
 from kvg.catalogue.project import Project
-from kvg.catalogue.questions import Question, choice_questions, names_by_category, parse_choice
+from kvg.catalogue.questions import Question, choice_questions, names_by_category
 from kvg.config.settings import instantiate
 from kvg.errors import ConfigError, DataError
 from kvg.inference.local import LocalModel
 from kvg.inference.request import Asker, Request
 from kvg.pipeline.checks import CLIENT_METHODS
 from kvg.report.mastery import CONFIDENCE, EntityScore, guessing, level_rows, mastery_page
+from kvg.text.choices import parse_choice
 from kvg.work.files import atomic_write, disk_errors
 from kvg.work.job import Job
 

@@ -17,11 +17,11 @@ from markupsafe import Markup, escape
 from kvg.report.render import render_page
 from kvg.report.set_figures import COLUMNS
 from kvg.shards.schema import full_provenance, image_extension
+from kvg.text.box_refs import PLACEHOLDER
 from kvg.types import Sample
 
 # Dark enough for white numbers, and told apart by most colour-blind people where they are neighbours.
 COLOURS = ("#1f6fb4", "#c2540a", "#18794e", "#8b3fa8", "#a8871c", "#0f7c8a", "#b8326f", "#5b6470")
-_PLACEHOLDER = re.compile(r"<box:(\d+)>")
 _PART = re.compile(r"\b(Plan|Look|Compare|Conclusion):")
 _SMALL = 320  # pixels of the longer side; below, a picture is shown with its pixels
 
@@ -164,7 +164,7 @@ def _rationale(sample: Sample, boxes: Sequence[BoxView]) -> list[tuple[Markup, B
         return []
     pieces: list[tuple[Markup, BoxView | None]] = []
     start = 0
-    for match in _PLACEHOLDER.finditer(sample.rationale):
+    for match in PLACEHOLDER.finditer(sample.rationale):
         if int(match[1]) < len(boxes):
             pieces.append((_marked(sample.rationale[start : match.start()]), boxes[int(match[1])]))
             start = match.end()

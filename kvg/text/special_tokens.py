@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from kvg.errors import DataError
+from kvg.text.box_refs import PLACEHOLDER
 
 # Marks around names and boxes: plain vocabulary that published questions and answers use.
 REFERENCE_TOKENS: Final = frozenset(
@@ -21,7 +22,6 @@ PICTURE_PLACEHOLDERS: Final = ("<image>", "<video>", "<audio>")  # of ShareGPT a
 
 _CONTROL = re.compile(r"<\|[^<>|\s]{1,64}\|>")
 _STRUCTURE = re.compile(r"</?(?:think|answer)>|<(?:image|video|audio)>", re.IGNORECASE)
-_BOX_PLACEHOLDER = re.compile(r"<box:\d+>")
 _REMEDY: Final = "steers the model or the file's format instead of being read; remove it"
 
 
@@ -100,7 +100,7 @@ def check_plain(text: str, where: str, field: str) -> None:
     if "<" not in text:
         return
     token = control_token_in(text)
-    if token is None and (match := _STRUCTURE.search(text) or _BOX_PLACEHOLDER.search(text)):
+    if token is None and (match := _STRUCTURE.search(text) or PLACEHOLDER.search(text)):
         token = match[0]
     if token:
         raise DataError(where, field, f"may not hold {token}, which {_REMEDY}")

@@ -12,7 +12,7 @@ from PIL import Image
 
 from kvg.catalogue.entry import Entry
 from kvg.catalogue.prepared import PreparedPictures
-from kvg.catalogue.questions import chance_of, choice_questions, names_by_category, parse_choice
+from kvg.catalogue.questions import chance_of, choice_questions, names_by_category
 from kvg.errors import DataError
 from tests.catalogue.conftest import drawing, encoded
 
@@ -78,29 +78,6 @@ def test_small_categories_have_fewer_options_and_a_single_entity_none():
     catalogue = entries("AB", 2) + entries("CDE", 2, "car") + entries("F", 2, "dog")
     sizes = {question.entry.entity: len(question.options) for question in questions_about(catalogue)}
     assert sizes == {"A": 2, "B": 2, "C": 3, "D": 3, "E": 3}
-
-
-OPTIONS = ("Wren", "Red Kite", "A Merlin", "Bird (male)")
-
-
-@pytest.mark.parametrize(
-    ("text", "option"),
-    [
-        ("A", 0), ("b", 1), (" C ", 2), ("D<|im_end|>", 3), ("B.", 1), ("(B)", 1), ("B)", 1), ("**B**", 1),
-        ("B. Red Kite", 1), ("B: Red Kite", 1), ("Answer: C", 2), ("answer: (c)", 2), ("The answer is D.", 3),
-        ("The correct answer is B, the Red Kite", 1), ("Option B", 1), ("C\nbecause of its wings", 2),
-        ("B Red Kite", 1), ("B Wren", None),
-        ("Red Kite", 1), ("red kite.", 1), ("A Merlin", 2), ("Bird (male)", 3), ("'Wren'", 0),
-        ("", None), ("E", None), ("Z.", None), ("A bird", None), ("Bird", None), ("It is a Red Kite", None),
-        ("(B", None), ("Robin", None), ("AB", None), ("I think B", None), ("?", None), ("Answer:", None),
-    ],
-)  # fmt: skip
-def test_an_answer_is_read_by_its_letter_or_its_exact_name(text, option):
-    assert parse_choice(text, OPTIONS) == option
-
-
-def test_the_letter_of_an_option_that_is_not_there_is_none():
-    assert parse_choice("C", ("Wren", "Merlin")) is None
 
 
 def test_guessing_is_told_from_knowing_by_the_exact_binomial_test():

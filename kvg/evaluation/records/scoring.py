@@ -16,13 +16,13 @@ from typing import Any, Final
 import torch
 
 from kvg.boxes import MISSING_BOX, iou
-from kvg.catalogue.questions import parse_choice
 from kvg.errors import DataError
 from kvg.evaluation.records.fields import box_numbers, boxes_of, sides_field, text_field, whole_number
 from kvg.evaluation.records.prediction import IOU_GATE
 from kvg.records import excerpt
 from kvg.text.answer import read_answer
 from kvg.text.box_codec import GRID, AbsoluteCodec, BoxCodec, ImageSize, RelativeCodec, to_norm
+from kvg.text.choices import parse_choice
 from kvg.text.completion import parse_completion
 from kvg.text.prompts import LETTERS
 from kvg.text.published_parsers import Version, read_published
