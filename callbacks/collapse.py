@@ -54,7 +54,7 @@ class CollapseGuard(Callback):
         self.first_length: float | None = None
         names = (LENGTH, ENTROPY, SPREAD, UNPARSED, *_CAUSES)
         self._seen: dict[str, deque[float]] = {name: deque(maxlen=steps) for name in names}
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run goes on from."""
@@ -81,24 +81,24 @@ class CollapseGuard(Callback):
             self.first_length = means[LENGTH]
         signs = self._signs(means, getattr(pl_module, "start", lambda: None)())
         pl_module.log("train/collapse_signs", float(len(signs)), batch_size=1)
-        for sign in signs.keys() - self._told:
-            self._told.add(sign)
+        for sign in signs.keys() - self._warned:
+            self._warned.add(sign)
             warnings.warn(f"step {trainer.global_step}: {signs[sign]}", stacklevel=2)
         # All processes stop together: one that left alone would make the others wait for it.
         if self.stop and trainer.strategy.reduce_boolean_decision(bool(signs), all=False):
-            told = "; ".join(signs.values()) or "another process has seen a sign of collapse"
-            raise TrainingError(f"step {trainer.global_step}", f"{told}; callbacks.CollapseGuard stops the run")
+            reasons = "; ".join(signs.values()) or "another process has seen a sign of collapse"
+            raise TrainingError(f"step {trainer.global_step}", f"{reasons}; callbacks.CollapseGuard stops the run")
 
     def _signs(self, means: dict[str, float], start: Start | None) -> dict[str, str]:
-        found = {}
+        signs = {}
         over = f"over {self.steps} steps"
         if LENGTH in means and self.first_length and means[LENGTH] < self.min_length_share * self.first_length:
-            found[LENGTH] = f"completions shrank from {self.first_length:.0f} to {means[LENGTH]:.0f} tokens {over}"
+            signs[LENGTH] = f"completions shrank from {self.first_length:.0f} to {means[LENGTH]:.0f} tokens {over}"
         if means.get(ENTROPY, self.min_entropy) < self.min_entropy:
-            found[ENTROPY] = f"entropy is {means[ENTROPY]:.4f} nats a token {over}: all answers are alike"
+            signs[ENTROPY] = f"entropy is {means[ENTROPY]:.4f} nats a token {over}: all answers are alike"
         if means.get(SPREAD, self.min_reward_std) < self.min_reward_std:
             causes = nothing_learnt({name.removeprefix(_STAGE): mean for name, mean in means.items()}, over, start)
-            found[SPREAD] = f"rewards differ by {means[SPREAD]:.4f} within groups: {causes}"
+            signs[SPREAD] = f"rewards differ by {means[SPREAD]:.4f} within groups: {causes}"
         if means.get(UNPARSED, self.max_unparsed) > self.max_unparsed:
-            found[UNPARSED] = f"{means[UNPARSED]:.0%} of the answers hold no box {over}"
-        return found
+            signs[UNPARSED] = f"{means[UNPARSED]:.0%} of the answers hold no box {over}"
+        return signs

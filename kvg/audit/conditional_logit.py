@@ -140,14 +140,14 @@ def by_entity(family: str, entities: Sequence[Sequence[str]], chosen: Sequence[i
     half = halves(len(entities), seed)
     rates = []
     for own in (half, ~half):
-        asked: dict[str, float] = {}
+        as_target: dict[str, float] = {}
         expected: dict[str, float] = {}
         for number in np.flatnonzero(~own).tolist():
             names = entities[number]
-            asked[names[chosen[number]]] = asked.get(names[chosen[number]], 0.0) + 1
+            as_target[names[chosen[number]]] = as_target.get(names[chosen[number]], 0.0) + 1
             for name in names:
                 expected[name] = expected.get(name, 0.0) + 1 / len(names)
-        rates.append({name: (asked.get(name, 0.0) + _PRIOR) / (e + _PRIOR) for name, e in expected.items()})
+        rates.append({name: (as_target.get(name, 0.0) + _PRIOR) / (e + _PRIOR) for name, e in expected.items()})
     rows = [[[rates[not half[n]].get(name, 1.0)] for name in names] for n, names in enumerate(entities)]
     choices = Choices.of(rows, chosen)
     return judged(family, choices.features[..., 0], choices.present, choices.chosen, level)

@@ -34,19 +34,19 @@ def pixel_traces(sample: Sample) -> dict[str, list[list[float]]]:
     grey = pixels @ _EDGE_WEIGHTS
     across, down = np.abs(np.diff(grey, axis=1)), np.abs(np.diff(grey, axis=0))
     bent = np.abs(4 * grey[1:-1, 1:-1] - grey[1:-1, :-2] - grey[1:-1, 2:] - grey[:-2, 1:-1] - grey[2:, 1:-1])
-    found: dict[str, list[list[float]]] = {family: [] for family in FAMILIES}
+    traces: dict[str, list[list[float]]] = {family: [] for family in FAMILIES}
     for thing in sample.objects:
         x1, y1, x2, y2 = _whole(thing.box_px, sample.width, sample.height)
         inside_x, inside_y = across[y1:y2, x1 : x2 - 1], down[y1 : y2 - 1, x1:x2]
         inside = (float(inside_x.mean()) + float(inside_y.mean())) / 2
         rim = _rim(across, down, (x1, y1, x2, y2))
         second = bent[max(0, y1 - 1) : y2 - 1, max(0, x1 - 1) : x2 - 1]
-        found[RIM].append([_log(rim), _log(rim) - _log(inside)])
-        found[SHARPNESS].append([_log(float(second.mean()))])
-        found[NOISE].append([_log(float(np.percentile(second, 25)))])
-        found[BLOCKS].append([_blocks(inside_x.mean(0), x1), _blocks(inside_y.mean(1), y1)])
-        found[CONTRAST].append(_contrast(pixels, (x1, y1, x2, y2)))
-    return found
+        traces[RIM].append([_log(rim), _log(rim) - _log(inside)])
+        traces[SHARPNESS].append([_log(float(second.mean()))])
+        traces[NOISE].append([_log(float(np.percentile(second, 25)))])
+        traces[BLOCKS].append([_blocks(inside_x.mean(0), x1), _blocks(inside_y.mean(1), y1)])
+        traces[CONTRAST].append(_contrast(pixels, (x1, y1, x2, y2)))
+    return traces
 
 
 def _whole(box: Box, width: int, height: int) -> tuple[int, int, int, int]:

@@ -166,24 +166,24 @@ def gather(store: SampleStore, num_pixels: int = 2000, seed: int = 0, tally: Tal
 def box_features(sample: Sample) -> dict[str, list[list[float]]]:
     """Features of each object by family, from boxes and notes alone."""
     last = max(1, len(sample.objects) - 1)
-    found: dict[str, list[list[float]]] = {POSITION: [], SIZE: [], ASPECT: []}
+    features: dict[str, list[list[float]]] = {POSITION: [], SIZE: [], ASPECT: []}
     areas = []
     for number, thing in enumerate(sample.objects):
         x1, y1, x2, y2 = thing.box_px
         x, y = (x1 + x2) / 2 / sample.width, (y1 + y2) / 2 / sample.height
         place = [x, y, abs(x - 0.5), abs(y - 0.5), number / last, float(number == 0), float(number == last)]
-        found[POSITION].append(place)
+        features[POSITION].append(place)
         areas.append((x2 - x1) * (y2 - y1))
-        found[ASPECT].append([_ratio(x2 - x1, y2 - y1), abs(_ratio(x2 - x1, y2 - y1))])
+        features[ASPECT].append([_ratio(x2 - x1, y2 - y1), abs(_ratio(x2 - x1, y2 - y1))])
     for area in areas:
         extremes = [float(area == max(areas)), float(area == min(areas))]
-        found[SIZE].append([_ratio(area, sample.width * sample.height), *extremes])
-    found[SIZE], found[ASPECT] = ranked(found[SIZE]), ranked(found[ASPECT])
+        features[SIZE].append([_ratio(area, sample.width * sample.height), *extremes])
+    features[SIZE], features[ASPECT] = ranked(features[SIZE]), ranked(features[ASPECT])
     notes = [set(thing.traits) for thing in sample.objects]
     if all(notes):
         shared = [[len(a & b) / len(a | b) for j, b in enumerate(notes) if j != i] for i, a in enumerate(notes)]
-        found[RESEMBLANCE] = ranked([[sum(row) / len(row), max(row)] for row in shared])
-    return found
+        features[RESEMBLANCE] = ranked([[sum(row) / len(row), max(row)] for row in shared])
+    return features
 
 
 def _ordered(what: str, counter: Counter[str]) -> dict[str, int]:

@@ -69,12 +69,12 @@ class CatalogueTiles:
             if value < least:
                 raise ConfigError(f"source.{name}", f"{value} must be at least {least}")
         self._cut = Cut.of(margin, min_cut_px, "source")
-        found = load_project(project)
-        self._sources, self._max_pixels = found.build_sources(), found.scan.max_pixels
+        loaded = load_project(project)
+        self._sources, self._max_pixels = loaded.build_sources(), loaded.scan.max_pixels
         self._entries: dict[str, list[Entry]] = {}
         self._categories: dict[str, list[str]] = {}
         categories, known = set(), set()
-        for entry in boxed_entries(found):
+        for entry in boxed_entries(loaded):
             categories.add(entry.category)
             known.add(entry.entity)
             if entry.use not in uses or entry.box_px is None:
@@ -83,15 +83,15 @@ class CatalogueTiles:
                 self._categories.setdefault(entry.category, []).append(entry.entity)
             self._entries.setdefault(entry.entity, []).append(entry)
         if not self._entries:
-            raise DataError(str(found.out / CATALOGUE), "box_px", f"no picture with a box is for {', '.join(uses)}")
+            raise DataError(str(loaded.out / CATALOGUE), "box_px", f"no picture with a box is for {', '.join(uses)}")
         self._traits: dict[str, tuple[str, ...]] = {}
         if facts:
             read = read_facts(facts, self._entries, known)
             read.report(str(facts))
             self._traits = read.traits
-        self._knowledge = _read_knowledge(found.out / KNOWLEDGE)
+        self._knowledge = _read_knowledge(loaded.out / KNOWLEDGE)
         unmirrored = {
-            "unmirrored_sources": (unmirrored_sources, found.sources),
+            "unmirrored_sources": (unmirrored_sources, loaded.sources),
             "unmirrored_categories": (unmirrored_categories, categories),
         }
         self._mirror = Mirroring.of(mirror, unmirrored, "source")

@@ -130,8 +130,8 @@ class Compositor:
         Raises:
             DataError: it cannot be read.
         """
-        found = self.source.tile(entity, rng)
-        return found if isinstance(found, Tile) else Tile.of(found)
+        picture = self.source.tile(entity, rng)
+        return picture if isinstance(picture, Tile) else Tile.of(picture)
 
     def treated(self, tile: Tile, placing: Placing, ground: Ground, rng: random.Random) -> Image.Image:
         """What is pasted of a tile: the same for those asked for, for distractors and for clutter."""
@@ -161,9 +161,9 @@ class Compositor:
         for _ in range(_OVERLAP_TRIES if layout == "overlapping" else 0):
             rng.shuffle(laid)
             placings = [one.placing for one in laid]
-            found = visible(canvas, placings, [_shape(one) for one in laid], [t.tile.box is not None for t in laid])
-            if max(hidden for _, hidden in found) <= config.max_overlap:
-                boxes = [box if hidden and box else one.box for (box, hidden), one in zip(found, laid, strict=True)]
+            extents = visible(canvas, placings, [_shape(one) for one in laid], [t.tile.box is not None for t in laid])
+            if max(hidden for _, hidden in extents) <= config.max_overlap:
+                boxes = [box if hidden and box else one.box for (box, hidden), one in zip(extents, laid, strict=True)]
                 return layout, [replace(one, box=box) for one, box in zip(laid, boxes, strict=True)]
             laid = self._laid(tiles, self._layouts[layout](len(tiles), canvas, config.gap, rng), canvas, rng)
         if layout == "overlapping":
@@ -174,7 +174,7 @@ class Compositor:
     def _laid(
         self, tiles: Sequence[Tile], cells: Sequence[Cell], canvas: tuple[int, int], rng: random.Random
     ) -> list[_Laid]:
-        config, found = self.config, []
+        config, placed = self.config, []
         same = config.same_scale > 0 and rng.random() < config.same_scale
         tiles = [self._least.tightened(tile, cell, canvas) for tile, cell in zip(tiles, cells, strict=True)]
         shares = fills(tiles, cells, config.fill, same, rng)
@@ -182,8 +182,8 @@ class Compositor:
             fill = max(fill, self._least.fill(tile, cell, canvas))
             placing = place(tile, cell, fill, config.snap_px or 1, rng)
             x1, y1, x2, y2 = map(float, placing.box)
-            found.append(_Laid(number, tile, placing, (x1, y1, x2, y2)))
-        return found
+            placed.append(_Laid(number, tile, placing, (x1, y1, x2, y2)))
+        return placed
 
     def _place(
         self, num_tiles: int, canvas: tuple[int, int], layouts: Mapping[str, float], rng: random.Random

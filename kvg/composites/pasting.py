@@ -105,7 +105,7 @@ def visible(
         For each the box around its visible pixels, None where there are none, and the share that is hidden.
     """
     covered = np.zeros((canvas[1], canvas[0]), bool)
-    found: list[tuple[Box | None, float]] = []
+    extents: list[tuple[Box | None, float]] = []
     for placing, shape, is_whole in reversed(list(zip(placings, shapes, whole, strict=True))):
         left, top, right, bottom = placing.frame
         over = covered[top:bottom, left:right]
@@ -117,9 +117,9 @@ def visible(
             body[y1 - top : y2 - top, x1 - left : x2 - left] = True
         seen = body & ~over
         total = int(body.sum())
-        found.append((extent(seen, left, top), 1 - int(seen.sum()) / total if total else 1.0))
+        extents.append((extent(seen, left, top), 1 - int(seen.sum()) / total if total else 1.0))
         over |= alpha > OPAQUE
-    return found[::-1]
+    return extents[::-1]
 
 
 def extent(mask: Mask, left: int = 0, top: int = 0) -> Box | None:

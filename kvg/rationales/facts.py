@@ -66,18 +66,18 @@ def read_facts(path: str | Path, entities: Collection[str], elsewhere: Collectio
         ConfigError: the file cannot be opened, is no YAML, or holds a name twice.
         DataError: looks are no words, hold a control token, or one entity has two of them in two spellings.
     """
-    found: dict[str, str] = {}
+    looks_by_entity: dict[str, str] = {}
     for name, value in read_yaml(path, texts=True).items():
         entity, looks = clean_name(name), _looks(value, str(path), name)
-        if found.setdefault(entity, looks) != looks:
+        if looks_by_entity.setdefault(entity, looks) != looks:
             raise DataError(str(path), entity, "stands there twice in two spellings, with two looks; remove one")
     by_case = {caseless(entity): entity for entity in entities}
     known = {*entities, *elsewhere}
-    strange = [name for name in found if name not in known]
+    strange = [name for name in looks_by_entity if name not in known]
     other_case = {name: by_case[caseless(name)] for name in strange if caseless(name) in by_case}
     return Facts(
-        traits={entity: traits_of(found[entity]) for entity in entities if found.get(entity)},
-        missing=tuple(entity for entity in entities if not found.get(entity)),
+        traits={entity: traits_of(looks_by_entity[entity]) for entity in entities if looks_by_entity.get(entity)},
+        missing=tuple(entity for entity in entities if not looks_by_entity.get(entity)),
         unknown=tuple(name for name in strange if name not in other_case),
         other_case=other_case,
     )

@@ -181,8 +181,8 @@ def _pointed(text: str, sample: Sample, codec: BoxCodec, size: ImageSize, settin
     return re.sub(rf"{re.escape(REF_START)}|{re.escape(REF_END)}", "", spaced)
 
 
-def _whose(found: Box, truth: Sequence[Box], least: float) -> int | None:
-    overlaps = iou(torch.tensor([found] * len(truth)), torch.tensor(truth))
+def _whose(box: Box, truth: Sequence[Box], least: float) -> int | None:
+    overlaps = iou(torch.tensor([box] * len(truth)), torch.tensor(truth))
     best = int(overlaps.argmax())
     return best if float(overlaps[best]) >= least else None
 
@@ -193,16 +193,16 @@ def _parts(text: str, where: str) -> dict[str, str]:
     Raises:
         DataError: one is missing or empty, or they come in another order.
     """
-    found = [(str(match.lastgroup), match.start(), match.end()) for match in _HEADINGS.finditer(text)]
-    titles = [title for title, _, _ in found]
+    headings = [(str(match.lastgroup), match.start(), match.end()) for match in _HEADINGS.finditer(text)]
+    titles = [title for title, _, _ in headings]
     for title in PARTS:
         if titles.count(title) != 1:
             raise DataError(where, "parts", f"{title} is {'there twice' if title in titles else 'missing'}")
     if titles != list(PARTS):
         raise DataError(where, "parts", f"come in the order {', '.join(titles)}")
-    ends = [start for _, start, _ in found[1:]] + [len(text)]
+    ends = [start for _, start, _ in headings[1:]] + [len(text)]
     parts = {}
-    for (title, _, start), end in zip(found, ends, strict=True):
+    for (title, _, start), end in zip(headings, ends, strict=True):
         words = re.sub(r"\s+([.,;:)])", r"\1", " ".join(text[start:end].split()))
         if not (words := words.replace("( <", "(<").strip("*# ")):
             raise DataError(where, "parts", f"{title} is empty")

@@ -76,9 +76,9 @@ def _clamp(value: float, limit: int) -> float:
 def _last_box(text: str) -> tuple[Box, int] | None:
     """Numbers of the last box in a text, and in which form: the first, corners, is preferred, as published."""
     for form, pattern in enumerate((_CORNERS, _LIST), 1):
-        found = pattern.findall(text)
-        if found:
-            x1, y1, x2, y2 = (float(number) for number in found[-1])
+        matches = pattern.findall(text)
+        if matches:
+            x1, y1, x2, y2 = (float(number) for number in matches[-1])
             return (x1, y1, x2, y2), form
     return None
 
@@ -125,8 +125,8 @@ class BoxCodec(ABC):
             The box in pixels of the stored image, clamped to it, corners in the order given (``x2 <= x1`` is left as
             it is and counts as a miss); None where no box can be read.
         """
-        found = self.find(text, size)
-        return None if found is None else found[0]
+        match = self.find(text, size)
+        return None if match is None else match[0]
 
     @abstractmethod
     def is_canonical(self, text: str) -> bool:
@@ -165,10 +165,10 @@ class RelativeCodec(BoxCodec):
 
     def find(self, text: str, size: ImageSize) -> tuple[Box, int] | None:
         """See ``BoxCodec.find``; coordinates beyond 0-1000 are clamped."""
-        found = _last_box(text)
-        if found is None:
+        match = _last_box(text)
+        if match is None:
             return None
-        box, form = found
+        box, form = match
         unit = GRID if self.published_unit_boxes and sum(box) < 4 else 1
         x1, y1, x2, y2 = (_clamp(value * unit, GRID) for value in box)
         return from_norm((x1, y1, x2, y2), size.width, size.height), form
@@ -199,10 +199,10 @@ class AbsoluteCodec(BoxCodec):
 
     def find(self, text: str, size: ImageSize) -> tuple[Box, int] | None:
         """See ``BoxCodec.find``; coordinates beyond the resized image are clamped."""
-        found = _last_box(text)
-        if found is None:
+        match = _last_box(text)
+        if match is None:
             return None
-        box, form = found
+        box, form = match
         x1, x2 = (_clamp(value, size.resized_width) * size.width / size.resized_width for value in box[::2])
         y1, y2 = (_clamp(value, size.resized_height) * size.height / size.resized_height for value in box[1::2])
         return (x1, y1, x2, y2), form

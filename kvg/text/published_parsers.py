@@ -56,21 +56,21 @@ def _matches(marks: Sequence[_Mark], line: str) -> Iterator[Numbers]:
     while True:
         numbers: list[str] = []
         for mark in marks:
-            found = mark.pattern.search(line, place)
-            if found is None:
+            match = mark.pattern.search(line, place)
+            if match is None:
                 return
             if mark.takes_gap:
-                numbers.append(line[place : found.start()])
-            numbers.extend(found.groups())
-            place = found.end()
+                numbers.append(line[place : match.start()])
+            numbers.extend(match.groups())
+            place = match.end()
         yield tuple(numbers)
 
 
 def _last_on_a_line(marks: Sequence[_Mark], text: str) -> Numbers | None:
     for line in reversed(text.split("\n")):
-        found = deque(_matches(marks, line), maxlen=1)
-        if found:
-            return found[0]
+        match = deque(_matches(marks, line), maxlen=1)
+        if match:
+            return match[0]
     return None
 
 
@@ -135,9 +135,9 @@ def read_published(text: str, version: Version) -> tuple[Box, int]:
     if version == 3:
         text = _json_block(_answer_block(text))
     for number, pattern in enumerate(PATTERNS[: _NUM_PATTERNS[version]], 1):
-        found = pattern(text)
-        if found is not None:
-            return _box(found), number
+        match = pattern(text)
+        if match is not None:
+            return _box(match), number
     return (0.0, 0.0, 0.0, 0.0), 0
 
 

@@ -21,10 +21,11 @@ from kvg.backbones.backbone import Backbone
 from kvg.catalogue.entry import read_catalogue
 from kvg.catalogue.prepared import PreparedPictures
 from kvg.catalogue.project import load_project
-from kvg.catalogue.questions import LETTERS, choice_questions, names_by_category
+from kvg.catalogue.questions import choice_questions, names_by_category
 from kvg.cli.kvg_data import main
 from kvg.report.mastery import EntityScore, level_rows, mastery_page
 from kvg.rewards.knowledge import KnowledgeReward
+from kvg.text.prompts import LETTERS
 from tests.catalogue.conftest import drawing, encoded
 from tests.inference.scripted import MODEL, ScriptedServer, answer, says
 
