@@ -16,7 +16,7 @@ from typing import Any, TextIO
 from kvg.box_forms import BoxUnit
 from kvg.errors import ConfigError, DataError
 from kvg.evaluation.figures.accuracy import Figure, artifact_curves, choice_table, figures
-from kvg.evaluation.records.fields import name_field, on_grid, text_field, whole_number
+from kvg.evaluation.records.fields import name_field, on_grid
 from kvg.evaluation.records.prediction import Case, read_lines
 from kvg.evaluation.records.scoring import score
 from kvg.report.tables import Cell, Row, Table, percent, share
@@ -68,7 +68,8 @@ def score_file(path: Path, out: Path, parser: str, unit: BoxUnit | None = None) 
                         patterns[result.pattern] += 1
                         num_absolute += record.get("codec") == "absolute"
                     judged = {**record, **verdict}
-                    cases.append(_case(judged, where, number, lines))
+                    cases.append(Case.from_score(judged, result, where, number))
+                    _check_name(cases[-1], name_field(judged, where)[1], where, number, lines)
                     _write(judged, stream)
                 stream.flush()
                 os.fsync(stream.fileno())
@@ -87,31 +88,10 @@ def _write(line: Mapping[str, Any], stream: TextIO) -> None:
     stream.write(text + "\n")
 
 
-def _case(judged: Mapping[str, Any], where: str, number: int, lines: dict[str, int]) -> Case:
-    """What the figures need of a line; fields that they do not need may hold anything.
-
-    ``lines`` takes in where each question stands.
-    """
-    strength = whole_number(judged, "strength", where)
-    name, field = name_field(judged, where)
-    image = judged.get("image")
-    facts = {name: judged[name] for name in ("parser", "pattern", "options", "chosen") if name in judged}
-    case = Case(
-        key=name or f"line {number}",
-        answer="",
-        truth=(),
-        box=judged.get("box"),
-        iou=judged.get("iou", 0.0),
-        correct=judged["correct"],
-        set=text_field(judged, "set", where),
-        category=text_field(judged, "category", where),
-        split=text_field(judged, "split", where),
-        image=image if isinstance(image, str) else "",
-        facts={**facts, "artifact": text_field(judged, "artifact", where), "strength": strength},
-    )
-    if name and lines.setdefault(case.id, number) != number:
+def _check_name(case: Case, field: str, where: str, number: int, lines: dict[str, int]) -> None:
+    """Raises where a question comes twice; ``lines`` holds the line of each question so far."""
+    if field and lines.setdefault(case.id, number) != number:
         raise DataError(where, field, f"'{case.key}' stands in line {lines[case.id]} already; give each question once")
-    return case
 
 
 def tables_of(cases: Sequence[Case], parser: str, seed: int) -> Iterator[Table]:

@@ -146,7 +146,7 @@ def _answer(case: Case, look: Look) -> AnswerView:
     if rationale:
         parsed = parse_completion(case.answer)
         text = parsed.answer if parsed.rationale else case.answer.split(rationale, 1)[-1]
-    options: Sequence[str] = case.facts["options"] if case.is_choice else ()
+    options: Sequence[str] = case.options if case.is_choice else ()
     recalled = recall(case) if judged else None
     words: list[tuple[str, bool]] = []
     if recalled:
@@ -158,8 +158,8 @@ def _answer(case: Case, look: Look) -> AnswerView:
         reasoning="none" if judged is None else {True: "right", False: "wrong", None: "unclear"}[judged.verdict],
         outcome=_outcome(case),
         long=len(case.answer) > _SHORT,
-        description=_marked(str(case.facts.get("description") or "")),
-        options=[(name, n == case.facts["right"]) for n, name in enumerate(options)],
+        description=_marked(case.description),
+        options=[(name, n == case.right) for n, name in enumerate(options)],
         rationale=_marked(rationale or ""),
         text=_marked(text.strip()),
         recalled=recalled,
@@ -169,8 +169,8 @@ def _answer(case: Case, look: Look) -> AnswerView:
 
 def _outcome(case: Case) -> str:
     if case.is_choice:
-        chosen = case.facts.get("chosen")
-        return "no option" if chosen is None else f"{LETTERS[int(chosen)]} {case.facts['options'][int(chosen)]}"
+        chosen = case.chosen
+        return "no option" if chosen is None else f"{LETTERS[chosen]} {case.options[chosen]}"
     if case.box is None:
         return "no box"
     taken = answered_object(case)

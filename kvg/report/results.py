@@ -104,10 +104,10 @@ def run_facts(cases: Sequence[Case], record: dict[str, Any] | None = None) -> Ru
         cases=len(cases),
         pictures=len(set(pictures_of(cases))),
         unread=sum(not case.answered for case in cases),
-        cut_off=sum(case.facts.get("finish_reason") == "length" for case in cases),
+        cut_off=sum(case.finish_reason == "length" for case in cases),
         modes=_counted(case.mode for case in cases if case.mode),
-        parsers=_counted(str(case.facts.get("parser") or STRICT) for case in cases if not case.is_choice),
-        patterns=_counted(str(case.facts["pattern"]) for case in cases if "pattern" in case.facts),
+        parsers=_counted(case.parser or STRICT for case in cases if not case.is_choice),
+        patterns=_counted(str(case.pattern) for case in cases if case.pattern is not None),
         record=record,
     )
 

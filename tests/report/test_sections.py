@@ -55,12 +55,12 @@ def choice(make_line, key, right, **fields):
 
 
 def test_choices_in_the_form_of_the_papers_table(make_line):
-    from kvg.evaluation.records.prediction import case_of
+    from kvg.evaluation.records.prediction import Case
 
     lines = [choice(make_line, f"x{n}", n < 1, set="aircraft") for n in range(4)]
     lines += [choice(make_line, f"y{n}", n < 6, set="dogs") for n in range(8)]
     lines.append({**choice(make_line, "z", False, set="dogs"), "answer": "no idea"})
-    runs = {"mine": [case_of(line, "here") for line in lines]}
+    runs = {"mine": [Case.from_line(line, "here") for line in lines]}
     results = results_of(runs, Told(), 0)
     section = choice_section(results, looks(runs))
     assert [text(head) for head in section.tables[0].heads] == ["", "aircraft", "dogs", "average", "cases", "unread %"]

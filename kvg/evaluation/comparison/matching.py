@@ -183,8 +183,8 @@ def _check_truth(first: str, ours: Sequence[Case], label: str, theirs: Sequence[
 
 def _right_name(case: Case) -> tuple[list[str], str]:
     """Names to choose from, in any order, and the right one."""
-    options = case.facts["options"]
-    return sorted(options), options[case.facts["right"]]
+    options = case.options
+    return sorted(options), options[case.right]
 
 
 def _field(name: str, rows: Sequence[Sequence[Case]], notes: list[str]) -> list[str]:

@@ -23,9 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvg.errors import ConfigError
+from kvg.evaluation.comparison.clustered_sample import ClusteredSample
 from kvg.evaluation.comparison.matching import ALL, GROUPINGS, Group, Matched, match
 from kvg.evaluation.figures.accuracy import DIFFERENCE
-from kvg.evaluation.figures.clustered_sample import Drawn
 from kvg.evaluation.figures.estimate import SHARE, Estimate
 from kvg.evaluation.records.prediction import Case
 from kvg.stats.paired import SignTest, holm, mcnemar, sign_flip
@@ -177,7 +177,7 @@ def compare_runs(
 
 
 def _accuracy(matched: Matched, group: Group, run: str, seed: int, level: float) -> Accuracy:
-    drawn = Drawn.of(matched, group)
+    drawn = ClusteredSample.of(matched, group)
     hits = matched.hits[run][:, group.members]
     per_seed = [drawn.mean(row) for row in hits]
     if len(hits) == 1:
@@ -198,7 +198,7 @@ def _accuracy(matched: Matched, group: Group, run: str, seed: int, level: float)
 
 
 def _difference(matched: Matched, group: Group, before: str, after: str, seed: int, level: float) -> Difference:
-    drawn = Drawn.of(matched, group)
+    drawn = ClusteredSample.of(matched, group)
     old, new = (matched.hits[name][:, group.members] for name in (before, after))
     old_mean, new_mean = old.mean(axis=0), new.mean(axis=0)  # [N]
     only_after = float((new_mean * (1 - old_mean)).sum())
@@ -240,7 +240,7 @@ def _difference(matched: Matched, group: Group, before: str, after: str, seed: i
     )
 
 
-def _detectable(drawn: Drawn, steps: NDArray[np.float64], alpha: float) -> float | None:
+def _detectable(drawn: ClusteredSample, steps: NDArray[np.float64], alpha: float) -> float | None:
     """Smallest detectable difference; pictures and weights make cases worth less than as many independent ones."""
     discordant = float((steps != 0).mean())
     scale = 1.0 if drawn.strata is not None else 1 / len(steps)

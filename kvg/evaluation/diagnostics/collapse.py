@@ -79,8 +79,8 @@ def lengths(cases: Sequence[Case], seed: int) -> Lengths:
         mean_if_any([c for c in told if c.correct is verdict], lambda c: float(c.num_tokens or 0), seed, bounds=None)
         for verdict in (True, False)
     )
-    ended = [case for case in cases if case.facts.get("finish_reason")]
-    cut_off = mean_if_any(ended, lambda case: case.facts["finish_reason"] == "length", seed)
+    ended = [case for case in cases if case.finish_reason]
+    cut_off = mean_if_any(ended, lambda case: case.finish_reason == "length", seed)
     return Lengths(
         n=len(told),
         right=right,

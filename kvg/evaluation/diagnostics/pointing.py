@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 
 from kvg.boxes import iou
-from kvg.evaluation.records.prediction import IOU_GATE, Case, NamedBox
+from kvg.evaluation.records.prediction import Case, NamedBox
+from kvg.evaluation.records.scoring import IOU_GATE
 from kvg.types import Box
 
 

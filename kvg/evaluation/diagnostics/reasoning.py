@@ -15,8 +15,8 @@ from typing import Final
 
 from kvg.evaluation.diagnostics.pointing import object_at
 from kvg.evaluation.diagnostics.recall import recall
-from kvg.evaluation.records.prediction import IOU_GATE, Case
-from kvg.evaluation.records.scoring import PARSERS, STRICT, best_iou
+from kvg.evaluation.records.prediction import Case
+from kvg.evaluation.records.scoring import IOU_GATE, PARSERS, STRICT, best_iou
 from kvg.text.box_codec import box_spans
 from kvg.text.box_refs import nouns_of, with_placeholders
 from kvg.text.completion import parse_completion
@@ -75,12 +75,12 @@ def reasoning(case: Case) -> Reasoning | None:
 def rationale_of(case: Case) -> str:
     """The rationale: the think block, also one that was cut off; in the mode ``cot`` what stands before the last box.
 
-    >>> from kvg.evaluation.records.prediction import case_of
+    >>> from kvg.evaluation.records.prediction import Case
     >>> line = {"answer": "<think>two birds, and the", "gt_bbox": [[0, 0, 9, 9]]}
-    >>> rationale_of(case_of(line, "line 1"))
+    >>> rationale_of(Case.from_line(line, "line 1"))
     'two birds, and the'
     >>> line = {"answer": "The left one: (0,0),(9,9)", "gt_bbox": [[0, 0, 9, 9]]}
-    >>> rationale_of(case_of(line, "line 1")), rationale_of(case_of({**line, "mode": "cot"}, "line 1"))
+    >>> rationale_of(Case.from_line(line, "line 1")), rationale_of(Case.from_line({**line, "mode": "cot"}, "line 1"))
     ('', 'The left one:')
     """
     parsed = parse_completion(case.answer)
@@ -120,7 +120,7 @@ def _with_placeholders(text: str, case: Case) -> tuple[str, list[Box]]:
     boxes: list[Box] = []
 
     def place(written: str) -> int | None:
-        box, _ = PARSERS[STRICT](written, case.facts, case.id)
+        box, _ = PARSERS[STRICT](written, case.raw, case.id)
         if box is None:
             return None
         boxes.append(box)

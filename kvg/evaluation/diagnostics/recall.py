@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from kvg.evaluation.records.prediction import IOU_GATE, Case
-from kvg.evaluation.records.scoring import best_iou
+from kvg.evaluation.records.prediction import Case
+from kvg.evaluation.records.scoring import IOU_GATE, best_iou
 from kvg.text.completion import parse_completion
 
 _PLAN = re.compile(r"Plan: the .+? is ([^.]+)\.")

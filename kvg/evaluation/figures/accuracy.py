@@ -112,7 +112,7 @@ def choice_table(cases: Sequence[Case], seed: int) -> ChoiceTable | None:
                 n=len(members),
                 accuracy=mean_over(members, _right, seed),
                 unread=mean_over(members, _unread, seed),
-                chance=sum(1 / len(case.facts["options"]) for case in members) / len(members),
+                chance=sum(1 / len(case.options) for case in members) / len(members),
             )
         )
     average = mean_of_means(asked, _right, lambda case: case.set, seed)

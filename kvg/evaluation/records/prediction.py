@@ -22,16 +22,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 from kvg.errors import DataError
 from kvg.evaluation.records.fields import box_of, boxes_of, name_field, text_field, whole_number
+from kvg.evaluation.records.scoring import Score, score
 from kvg.records import excerpt, is_utf8, list_of, parse_json
 from kvg.types import Box
 
-IOU_GATE: Final = 0.5  # an answer with at least this overlap is right (paper v3, section 5.1)
 PREDICTIONS: Final = "predictions.jsonl"
 
 
@@ -46,16 +46,28 @@ class NamedBox:
 
 @dataclass(frozen=True)
 class Case:
-    """An answered question with its verdict. Boxes stand on the 0-1000 grid.
+    """One line of ``predictions.jsonl`` with its verdict. Boxes stand on the 0-1000 grid.
 
     Attributes:
         key: unique within ``set``.
         answer: the model's text.
-        truth: boxes, any of which is right; empty for a question of several choices.
-        box: that was read from the answer; None where none could be.
-        iou: best overlap with the truth; 0 without a box, and for a question of several choices.
+        truth: true boxes, any of which is right; empty for a question of several choices.
+        box: the box in the answer; None where none can be read.
+        iou: best overlap with the true boxes; 0 without a box, and for a question of several choices.
         correct: the verdict.
-        facts: the whole line.
+        image: checksum of the picture.
+        target: index of the object that is asked for.
+        artifact: kind of the corruption; '' for a picture as it is.
+        strength: of the corruption; 0 for a picture as it is.
+        options: names to choose from; empty where a box is asked for.
+        right: index of the right option.
+        chosen: index of the option in the answer; None where none can be read.
+        num_tokens: length of the answer; None where it is not known.
+        finish_reason: ``stop`` or ``length``; '' where it is not known.
+        description: the model's first turn, in the mode ``describe``.
+        parser: that has read the box, as the line says; '' for the strict one.
+        pattern: 1-based number of that parser's pattern; 0 where none matches, None where the line does not say.
+        raw: the line as it was read.
     """
 
     key: str
@@ -73,42 +85,108 @@ class Case:
     image: str = ""
     objects: tuple[NamedBox, ...] = ()
     target: int = 0
-    facts: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    artifact: str = ""
+    strength: int = 0
+    options: tuple[str, ...] = ()
+    right: int = 0
+    chosen: int | None = None
+    num_tokens: int | None = None
+    finish_reason: str = ""
+    description: str = ""
+    parser: str = ""
+    pattern: int | None = None
+    raw: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def from_score(cls, record: Mapping[str, Any], verdict: Score, where: str, number: int = 0) -> Case:
+        """A prediction with what figures need: the verdict and the groups, but no texts and no objects.
+
+        Args:
+            record: the line; other fields may hold anything.
+            verdict: of its answer.
+            where: file and line, for messages.
+            number: of the line; its name where it has none.
+
+        Raises:
+            DataError: a field is wrong.
+        """
+        words: dict[str, Any] = {
+            name: text_field(record, name, where) for name in ("set", "category", "split", "artifact", "parser")
+        }
+        image = record.get("image")
+        return cls(
+            key=name_field(record, where)[0] or f"line {number}",
+            answer="",
+            truth=(),
+            box=verdict.box,
+            iou=verdict.iou,
+            correct=verdict.correct,
+            image=image if isinstance(image, str) else "",
+            strength=whole_number(record, "strength", where) or 0,
+            options=tuple(record.get("options", ())),
+            chosen=verdict.chosen,
+            pattern=whole_number(record, "pattern", where),
+            **words,
+        )
+
+    @classmethod
+    def from_line(cls, record: Mapping[str, Any], where: str, number: int = 0) -> Case:
+        """A prediction from its line, judged by the box that the line gives, or else by the strict parser.
+
+        Args:
+            record: the line.
+            where: file and line, for messages.
+            number: of the line; its name where it has none.
+
+        Raises:
+            DataError: a field is missing or wrong.
+        """
+        check_utf8(record, where)
+        prediction = cls.from_score(record, score(record, where, parser=None), where, number)
+        text_field(record, "codec", where)
+        names = ("knowledge", "entity", "mode", "image", "finish_reason", "description")
+        words: dict[str, Any] = {name: text_field(record, name, where) for name in names}
+        objects = _objects(record, where)
+        target = whole_number(record, "target", where) or 0
+        if objects and target >= len(objects):
+            raise DataError(where, "target", f"{target} is not an index into {len(objects)} objects")
+        return replace(
+            prediction,
+            answer=record["answer"],
+            truth=() if prediction.is_choice else tuple(boxes_of(record["gt_bbox"], where, "gt_bbox")),
+            objects=objects,
+            target=target if objects else 0,
+            right=record["right"] if prediction.is_choice else 0,
+            num_tokens=whole_number(record, "num_tokens", where),
+            raw=record,
+            **words,
+        )
+
+    def to_line(self) -> dict[str, Any]:
+        """The line as it was read, with the verdict in it."""
+        if self.is_choice:
+            return {**self.raw, "chosen": self.chosen, "correct": self.correct}
+        box = None if self.box is None else list(self.box)
+        return {**self.raw, "box": box, "iou": self.iou, "correct": self.correct}
 
     @property
     def id(self) -> str:
-        """Key and set: what the same question is called in another run; a disturbed picture makes it another one."""
+        """Set, key and corruption: the same for the same question in another run."""
         disturbed = f"@{self.artifact}-{self.strength}" if self.artifact else ""
         return f"{self.set}/{self.key}{disturbed}"
 
     @property
     def is_choice(self) -> bool:
-        """Whether an option was to be chosen instead of a box to be given."""
-        return "options" in self.facts
+        """Whether the question gives options to choose from, instead of asking for a box."""
+        return bool(self.options)
 
     @property
     def answered(self) -> bool:
         """Whether a box, or an option, could be read."""
         if self.is_choice:
-            return self.facts.get("chosen") is not None
-        # The published parsers say (0, 0, 0, 0) where no pattern of theirs hits.
-        return self.box is not None and not (self.facts.get("parser") and self.facts.get("pattern") == 0)
-
-    @property
-    def artifact(self) -> str:
-        """How the picture was disturbed; '' where it was not."""
-        return str(self.facts.get("artifact") or "")
-
-    @property
-    def strength(self) -> int:
-        """How much it was; 0 where it was not."""
-        return int(self.facts.get("strength") or 0)
-
-    @property
-    def num_tokens(self) -> int | None:
-        """Length of the answer; None where it is not known."""
-        found = self.facts.get("num_tokens")
-        return None if found is None else int(found)
+            return self.chosen is not None
+        # The published parsers say (0, 0, 0, 0) where no pattern of theirs matches.
+        return self.box is not None and not (self.parser and self.pattern == 0)
 
 
 def read_cases(run: str | Path) -> list[Case]:
@@ -129,7 +207,7 @@ def read_cases(run: str | Path) -> list[Case]:
     lines: dict[str, int] = {}
     for number, record in read_lines(path):
         where = f"{path} line {number}"
-        case = case_of(record, where, number)
+        case = Case.from_line(record, where, number)
         if case.id in lines:
             remedy = f"'{case.key}' stands in line {lines[case.id]} already; give each question once"
             raise DataError(where, "key", remedy)
@@ -169,45 +247,6 @@ def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             yield number, record
     if not num:
         raise DataError(str(path), "lines", "there are none; an empty file has no score")
-
-
-def case_of(record: Mapping[str, Any], where: str, number: int = 0) -> Case:
-    """Makes a case of a line.
-
-    Args:
-        record: the line.
-        where: file and line, for messages.
-        number: of the line; its name where it has none.
-
-    Raises:
-        DataError: a field is missing or wrong.
-    """
-    from kvg.evaluation.records.scoring import score  # which needs the gate of this file
-
-    check_utf8(record, where)
-    scored = score(record, where, parser=None)
-    names = ("set", "category", "split", "knowledge", "entity", "mode", "image")
-    words = {name: text_field(record, name, where) for name in names}
-    for name in ("artifact", "finish_reason", "description", "parser", "codec"):
-        text_field(record, name, where)
-    for name in ("num_tokens", "strength", "pattern"):
-        whole_number(record, name, where)
-    objects = _objects(record, where)
-    target = whole_number(record, "target", where) or 0
-    if objects and target >= len(objects):
-        raise DataError(where, "target", f"{target} is not an index into {len(objects)} objects")
-    return Case(
-        key=name_field(record, where)[0] or f"line {number}",
-        answer=record["answer"],
-        truth=tuple(boxes_of(record["gt_bbox"], where, "gt_bbox")) if "options" not in record else (),
-        box=scored.box,
-        iou=scored.iou,
-        correct=scored.correct,
-        objects=objects,
-        target=target if objects else 0,
-        facts={**record, **({"chosen": scored.chosen} if "options" in record else {})},
-        **words,
-    )
 
 
 def check_utf8(record: Mapping[str, Any], where: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from kvg.errors import DataError
 from kvg.evaluation.records.fields import DIGITS
-from kvg.evaluation.records.prediction import Case, case_of
+from kvg.evaluation.records.prediction import Case
 from kvg.text.box_codec import BoxCodec, ImageSize, to_norm
 from kvg.text.prompts import DESCRIBE, PUBLISHED, PromptFormat, choice_prompt, describe_prompts, prompt
 from kvg.types import Box, Sample
@@ -122,11 +122,4 @@ class Question:
                 for o, box in zip(sample.objects, boxes, strict=True)
             ]
         record = {name: value for name, value in record.items() if value is not None}
-        return {**record, **verdict(case_of(record, sample.key))}
-
-
-def verdict(case: Case) -> dict[str, Any]:
-    """What a line says of the verdict."""
-    if case.is_choice:
-        return {"chosen": case.facts["chosen"], "correct": case.correct}
-    return {"box": None if case.box is None else list(case.box), "iou": case.iou, "correct": case.correct}
+        return Case.from_line(record, sample.key).to_line()

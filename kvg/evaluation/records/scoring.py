@@ -18,7 +18,6 @@ import torch
 from kvg.boxes import MISSING_BOX, iou
 from kvg.errors import DataError
 from kvg.evaluation.records.fields import box_numbers, boxes_of, sides_field, text_field, whole_number
-from kvg.evaluation.records.prediction import IOU_GATE
 from kvg.records import excerpt
 from kvg.text.answer import read_answer
 from kvg.text.box_codec import GRID, AbsoluteCodec, BoxCodec, ImageSize, RelativeCodec, to_norm
@@ -28,6 +27,7 @@ from kvg.text.prompts import LETTERS
 from kvg.text.published_parsers import Version, read_published
 from kvg.types import Box, Completion
 
+IOU_GATE: Final = 0.5  # an answer with at least this overlap is right (paper v3, section 5.1)
 STRICT: Final = "strict"
 CODECS: Final[dict[str, BoxCodec]] = {"relative": RelativeCodec(), "absolute": AbsoluteCodec()}
 _GRID: Final = ImageSize(GRID, GRID, GRID, GRID)  # of which boxes are read on the 0-1000 grid

@@ -6,14 +6,14 @@ import pytest
 
 from kvg.evaluation.figures.accuracy import artifact_curves, choice_table, figures
 from kvg.evaluation.figures.estimate import difference, mean_of_means, mean_over
-from kvg.evaluation.records.prediction import case_of
+from kvg.evaluation.records.prediction import Case
 from kvg.stats.bootstrap import bootstrap_interval
 
 
 @pytest.fixture
 def make_case(make_line):
     def make(key="k0", right=True, **fields):
-        return case_of(make_line(key, right, **fields), "test")
+        return Case.from_line(make_line(key, right, **fields), "test")
 
     return make
 
@@ -102,7 +102,7 @@ def test_levels_sets_and_exposures(make_case):
 
 def choice(make_line, key, right, set_name, options=4):
     line = make_line(key, set=set_name, answer="A" if right else "B", gt_bbox=None, objects=None)
-    return case_of({**line, "options": [f"name {i}" for i in range(options)], "right": 0}, "test")
+    return Case.from_line({**line, "options": [f"name {i}" for i in range(options)], "right": 0}, "test")
 
 
 def test_the_table_of_choices_has_a_column_a_set_and_their_average(make_case, make_line):

@@ -15,7 +15,7 @@ from kvg.stats.seeds import Spread
 
 
 @dataclass(frozen=True)
-class Drawn:
+class ClusteredSample:
     """N cases as they were drawn.
 
     Attributes:
@@ -29,7 +29,7 @@ class Drawn:
     weights: NDArray[np.float64]
 
     @classmethod
-    def of(cls, matched: Matched, group: Group) -> Drawn:
+    def of(cls, matched: Matched, group: Group) -> ClusteredSample:
         """The cases of a group."""
         pictures = [matched.pictures[i] for i in group.members]
         strata = [matched.fields["category"][i] for i in group.members] if group.by == MEAN else None
