@@ -1,13 +1,11 @@
-"""Streams samples in a seeded order that a run can resume at any sample."""
+"""Streams samples in an order that the seed decides, so that a loader can go on at any sample."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from typing import Any
 
 import torch.distributed as dist
-from torch.utils.data import IterableDataset, get_worker_info
 
 from kvg.errors import DataError
 from kvg.shards.reader import SamplePart, SampleStore, Tally
@@ -61,7 +59,7 @@ class Lap:
             raise DataError(self.place, "samples", f"{share} can be read ({first}); copy or make the set again")
 
 
-class ShardDataset(IterableDataset[Sample]):
+class ShardDataset:
     """Samples of a store, split among slots (a slot is one worker of one process).
 
     Each epoch draws a new order of the parts from the seed and deals them out to the slots; where there are fewer parts
@@ -77,7 +75,6 @@ class ShardDataset(IterableDataset[Sample]):
         self.store, self.seed, self.shuffle_buffer = store, seed, shuffle_buffer
         self.parts = store.parts()
         self.num_samples = sum(part.num_samples for part in self.parts)
-        self.epoch, self._consumed = 0, 0
         self.tally = Tally()
 
     def stream(self, epoch: int, slot: int = 0, num_slots: int = 1, lap: int = 0) -> Iterator[Sample]:
@@ -107,26 +104,6 @@ class ShardDataset(IterableDataset[Sample]):
                 problem = self.tally.problems[0] if self.tally.problems else "there are fewer samples than slots"
                 raise DataError(f"slot {slot} of {num_slots}", "samples", f"none can be read ({problem})")
             lap += 1
-
-    def __iter__(self) -> Iterator[Sample]:
-        """One lap of the current epoch, from where ``load_state_dict`` said."""
-        rank, world = rank_and_world()
-        worker = get_worker_info()
-        worker_id, num_workers = (worker.id, worker.num_workers) if worker else (0, 1)
-        skip, self._consumed = self._consumed, 0
-        for sample in self.stream(self.epoch, rank * num_workers + worker_id, world * num_workers):
-            self._consumed += 1
-            if self._consumed > skip:
-                yield sample
-        self.epoch, self._consumed = self.epoch + 1, 0
-
-    def state_dict(self) -> dict[str, Any]:
-        """Epoch and number of samples taken from it."""
-        return {"epoch": self.epoch, "consumed": self._consumed}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Makes the next ``iter`` go on after the samples already taken."""
-        self.epoch, self._consumed = int(state["epoch"]), int(state["consumed"])
 
     def _read(self, epoch: int, slot: int, num_slots: int) -> Iterator[Sample]:
         lap = Lap(str(getattr(self.store, "folder", getattr(self.store, "path", "the set"))), self.tally)
