@@ -63,16 +63,15 @@ def check(path: Path) -> Iterator[str]:
     most = MAX_LINES_OF_COMMAND if of_command else MAX_LINES
     if len(lines) > most:
         yield f"{path}: {len(lines)} lines; cut it, {most} are the most"
-    for node in ast.walk(ast.parse(source)):
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
         for name in _defined(node):
             if word := _forbidden(name):
                 yield f"{path}:{node.lineno}: '{name}' is no name here; write {WORDS[word]}"
         if isinstance(node, ast.Global):
             yield f"{path}:{node.lineno}: global; pass the value, or keep it in an object"
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not of_command:
-            for inner in ast.walk(node):
-                if isinstance(inner, ast.Import | ast.ImportFrom) and not _has_reason(lines, inner):
-                    yield f"{path}:{inner.lineno}: import inside a function; move it up, or say why in a comment"
+    for line in [] if of_command else _hidden_imports(tree, lines):
+        yield f"{path}:{line}: import inside a function; move it up, or say why in a comment"
 
 
 def _defined(node: ast.AST) -> Iterator[str]:
@@ -85,6 +84,18 @@ def _defined(node: ast.AST) -> Iterator[str]:
         yield node.name
     elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
         yield node.attr
+    elif isinstance(node, ast.ExceptHandler) and node.name:
+        yield node.name
+    elif isinstance(node, ast.alias) and node.asname:
+        yield node.asname
+
+
+def _hidden_imports(tree: ast.Module, lines: list[str]) -> list[int]:
+    """Lines of the imports inside functions that give no reason; each once, also where functions are nested."""
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    inner = [node for function in functions for node in ast.walk(function)]
+    imports = [node for node in inner if isinstance(node, ast.Import | ast.ImportFrom)]
+    return sorted({node.lineno for node in imports if not _has_reason(lines, node)})
 
 
 def _forbidden(name: str) -> str:

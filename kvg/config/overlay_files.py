@@ -31,17 +31,17 @@ def shipped_configs(args: Sequence[str]) -> list[str]:
     Raises:
         ConfigError: a config exists in neither place.
     """
-    found, is_path = [], False
+    words, is_path = [], False
     for arg in args:
         name, _, value = arg.partition("=")
         if is_path or (name in ("-c", "--config") and value):
             path = arg if is_path else value
-            found.append(_existing(path) if is_path else f"{name}={_existing(path)}")
+            words.append(_existing(path) if is_path else f"{name}={_existing(path)}")
             is_path = False
         else:
-            found.append(arg)
+            words.append(arg)
             is_path = arg in ("-c", "--config")
-    return found
+    return words
 
 
 def switches(args: Sequence[str]) -> list[str]:
@@ -70,9 +70,9 @@ def shipped(path: str) -> str:
 
 
 def _existing(path: str) -> str:
-    found = shipped(path)
-    if Path(found).is_file():
-        return found
+    existing = shipped(path)
+    if Path(existing).is_file():
+        return existing
     near = next((folder for folder in (Path(path).parent, (SHIPPED / path).parent) if folder.is_dir()), None)
     names = sorted(file.name for file in near.glob("*.yaml")) if near else []
     there = f"; {os.path.relpath(near)} holds {', '.join(names)}" if near and names else ""

@@ -52,7 +52,7 @@ class Step:
         needs: names of the steps before it.
         reads: other files that decide the result.
         cores: how many it keeps busy.
-        told: what else decides the result, in words.
+        extra_identity: what else decides the result, as text.
         resume: gives the words to add where an interrupted step goes on with what it has left, or None where that is of
             no use. Without such a function what is left is removed.
     """
@@ -65,7 +65,7 @@ class Step:
     needs: tuple[str, ...] = ()
     reads: tuple[Path, ...] = ()
     cores: int = 1
-    told: str = ""
+    extra_identity: str = ""
     resume: Callable[[], tuple[str, ...] | None] | None = field(default=None, compare=False)
 
     @property
@@ -95,7 +95,7 @@ class StepRunner:
     Args:
         folder: for ``logs`` and ``stamps``.
         cores: number of single-core steps that may run at once.
-        console: where to tell of it.
+        console: where progress is printed.
     """
 
     def __init__(self, folder: Path, cores: int, console: Console) -> None:
@@ -148,7 +148,7 @@ class StepRunner:
             digest = hashlib.sha256("\0".join(step.command).encode())
             for path in step.reads:
                 digest.update(path.read_bytes())
-            digest.update(step.told.encode())
+            digest.update(step.extra_identity.encode())
             for name in step.needs:
                 digest.update(identities[name].encode())
             identities[step.name] = digest.hexdigest()
@@ -262,7 +262,7 @@ def carry_out(runner: StepRunner, steps: Sequence[Step]) -> bool:
     """Runs the steps of a command; whoever ends it ends its children, too.
 
     Returns:
-        Whether all of them are complete; what failed has been told.
+        Whether all of them are complete; what failed has been printed.
     """
     with ends_interrupt():
         try:

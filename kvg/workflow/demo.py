@@ -160,7 +160,7 @@ def _fit(
     reads = (
         *map(Path, overlays[1::2]),
         *(() if stage == "grpo" else _weights(start)),
-    )  # what a step made is told by needs
+    )  # `needs` covers what a step made
     proof = folder / "export/config.json"
     return Step(stage, titles[stage], _words(*words), folder, proof, needs, reads, processes)
 

@@ -12,7 +12,7 @@ from kvg.catalogue.project import load_project
 from kvg.pipeline.project_check import check_sections
 from kvg.work.pool import follow_parent
 
-# What each is told beside the project file. The optional ones run where the project file has a section of that name.
+# What each is given beside the project file. The optional ones run where the project file has a section of that name.
 STEPS: Mapping[str, tuple[str, ...]] = {
     "scan": ("--if-changed",),
     "box": (),

@@ -82,8 +82,8 @@ def plan(experiment: Experiment) -> Plan:
     made = [experiment.out, *(entry.makes for entry in experiment.prepare)]
     for entry in experiment.prepare:
         name, needs = f"prepare_{entry.name}", tuple(step.name for step in prepare)
-        title, told = f"{entry.name}, for all runs", _files(entry.command, made)
-        prepare.append(Step(name, title, entry.command, entry.makes, entry.makes, needs, told=told))
+        title, contents = f"{entry.name}, for all runs", _files(entry.command, made)
+        prepare.append(Step(name, title, entry.command, entry.makes, entry.makes, needs, extra_identity=contents))
     needs = tuple(step.name for step in prepare)
     runs = []
     for variant, seed in pairs:

@@ -170,11 +170,11 @@ def test_a_step_that_can_go_on_keeps_what_it_has_left(run, tmp_path):
         f"echo $0 > {words}; test -e {out}/part && touch {out}/proof || {{ mkdir -p {out}; touch {out}/part; false; }}"
     )
 
-    def fit(told: str = "", script: str = script) -> Step:
+    def fit(inputs: str = "", script: str = script) -> Step:
         def resume() -> tuple[str, ...] | None:
             return ("from-part",) if (out / "part").exists() else None
 
-        return Step("fit", "a test", ("sh", "-c", script), out, out / "proof", told=told, resume=resume)
+        return Step("fit", "a test", ("sh", "-c", script), out, out / "proof", extra_identity=inputs, resume=resume)
 
     with pytest.raises(StepError, match="fit ended with exit code 1"):
         run(fit())

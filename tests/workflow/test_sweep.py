@@ -168,15 +168,15 @@ def test_other_data_are_another_run_and_what_the_sweep_makes_is_not(here, write_
     (tmp_path / "train").mkdir()
     manifest = tmp_path / "train/manifest.json"
 
-    def told(text: str) -> list[str]:
+    def identities(text: str) -> list[str]:
         manifest.write_text(text)
-        return [step.told for step in plan(experiment).steps()]
+        return [step.extra_identity for step in plan(experiment).steps()]
 
-    before = told('{"sha256": "1"}')
+    before = identities('{"sha256": "1"}')
     (tmp_path / "sweep/test").mkdir(parents=True)
     (tmp_path / "sweep/test/manifest.json").write_text("{}")
-    assert told('{"sha256": "1"}') == before
-    prepare, fit, predict = told('{"sha256": "2"}')
+    assert identities('{"sha256": "1"}') == before
+    prepare, fit, predict = identities('{"sha256": "2"}')
     assert (prepare, predict) == (before[0], before[2])
     assert fit != before[1]
     assert str(tmp_path / "train") in fit
