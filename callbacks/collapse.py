@@ -23,7 +23,7 @@ class CollapseGuard(Callback):
     """Warns, and on request stops, when the mean of the last steps has left its range.
 
     Args:
-        steps: that means are taken over; nothing is said before there are as many.
+        steps: that means are taken over; there are no warnings before that many steps.
         min_length_share: completions shorter than this share of their length in the first ``steps`` steps.
         min_entropy: nats per token.
         min_reward_std: within a group; without differences nothing is learnt.
@@ -57,18 +57,18 @@ class CollapseGuard(Callback):
         self._warned: set[str] = set()
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run goes on from."""
+        """The means so far, for a resumed run."""
         return {"first_length": self.first_length, "seen": {name: list(v) for name, v in self._seen.items()}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes it back."""
+        """Restores the means."""
         self.first_length = state_dict["first_length"]
         self._seen = {name: deque(values, maxlen=self.steps) for name, values in state_dict["seen"].items()}
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Takes in a step and looks at the means.
+        """Adds a step and checks the means.
 
         Raises:
             TrainingError: there is a sign of collapse, and ``stop`` is set.

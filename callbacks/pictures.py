@@ -106,7 +106,7 @@ def draw(sample: Sample, answer: Box | None) -> np.ndarray[Any, np.dtype[np.uint
 
 
 def caption(sample: Sample, line: Mapping[str, Any]) -> str:
-    """What was asked, what was answered, and how near it was, as Markdown."""
+    """The question, the answer and its IoU, as Markdown."""
     group = ", ".join(word for word in (sample.category, sample.split, sample.knowledge) if word)
     text = line["answer"].replace("`", "'")
     return f"**{sample.entity}** ({group}): {_verdict(sample, line)}\n\n```\n{text}\n```"

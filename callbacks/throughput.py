@@ -1,4 +1,4 @@
-"""How fast a run is and what it waits for."""
+"""Logs the speed of a run and the time that it waits for data."""
 
 from __future__ import annotations
 

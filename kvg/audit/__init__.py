@@ -1,1 +1,1 @@
-"""Audits of a finished set: how it is distributed, and by which shortcuts the target could be found."""
+"""Audits of a finished set: its distributions, and the shortcuts that would find the target without its looks."""

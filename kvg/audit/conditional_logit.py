@@ -1,4 +1,4 @@
-"""How well a few numbers about each object of a composite tell which of them is asked for."""
+"""A conditional logit model: how well a few numbers about each object predict which object is the target."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a set of composites holds, and by what else than its looks the object asked for could be found."""
+"""Statistics of a set of composites, and the accuracy of shortcuts that find the target without its looks."""
 
 from __future__ import annotations
 

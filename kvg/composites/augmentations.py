@@ -1,4 +1,4 @@
-"""Traces of how pictures are taken, sent and pasted, laid on every tile by a draw that does not know what is asked.
+"""Random traces of taking, sending and pasting a picture, drawn alike for targets, distractors and clutter.
 
 A model that finds the object asked for by a seam, by its noise or by its colours would learn nothing of the entity. All
 tiles of a composite, and what lies between them, are treated alike: each draws from the same ranges.

@@ -1,4 +1,4 @@
-"""What lies behind the tiles: pale, so that it can be mistaken for no entity, or like nature, or a photograph."""
+"""Backgrounds of composites: pale colours, gradients, clouds, textures like nature's, or photographs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What else lies about on a composite: small things of other categories, or patches, below all entities."""
+"""Clutter: small things of other categories, or patches, that lie below all entities of a composite."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is on a composite: the entities, which of them is asked for, and what else lies about."""
+"""Draws the entities of a composite and which of them is the target."""
 
 from __future__ import annotations
 

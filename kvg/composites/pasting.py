@@ -1,4 +1,4 @@
-"""How a tile comes to lie on its canvas: in which size, where, and what of it can be seen."""
+"""Places tiles on a canvas: the size, the position, and the visible part of each."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The lab: a small drawn world in which it is a fact what a model knows."""
+"""The lab: a small drawn world in which the knowledge of a model is known exactly."""

@@ -1,4 +1,4 @@
-"""What a scene lets us say of each visual token and of each word: training aids of the lab's base model."""
+"""Dense labels of visual tokens and words, which help to train the lab's base model."""
 
 from __future__ import annotations
 

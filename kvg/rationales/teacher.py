@@ -1,4 +1,4 @@
-"""A big model as the writer of rationales: what it is told and asked, and what of its words can be used.
+"""A large model as the writer of rationales: its prompt, and the rules that its rationales have to meet.
 
 The paper (v3, appendix B.1) shows the teacher the composite, all entities with their boxes and the box of the one that
 is meant, asks how one would find it, and gives three notes. It describes no check of the answers; this one takes an
@@ -78,7 +78,7 @@ class RationaleRules:
 
 
 def teacher_prompt(sample: Sample, codec: BoxCodec, size: ImageSize) -> str:
-    """What the teacher is told and asked about a composite; the picture goes with it.
+    """The teacher's prompt about a composite; the picture is sent with it.
 
     Args:
         sample: objects with boxes, and which is meant.

@@ -1,1 +1,1 @@
-"""What is said to the model and by it: prompts, box conventions, completions."""
+"""Texts of the model's input and output: prompts, box conventions, completions."""

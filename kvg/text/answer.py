@@ -1,4 +1,4 @@
-"""A completion that has been read: its parts and its box, once for rewards, logs and figures."""
+"""A parsed completion, with its parts and its box. Rewards, logs and figures read from it."""
 
 from __future__ import annotations
 

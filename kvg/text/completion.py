@@ -1,4 +1,4 @@
-"""What the model says: a rationale in think tags, then a box in answer tags. Writing it, and reading it strictly."""
+"""Completions: a rationale in think tags, then a box in answer tags. Writes them, and parses them strictly."""
 
 from __future__ import annotations
 
