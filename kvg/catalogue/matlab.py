@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from kvg.errors import ConfigError, DataError
+from kvg.errors import DataError
 
 
 def read_variables(path: Path, names: Sequence[str]) -> list[Any]:
@@ -22,14 +22,11 @@ def read_variables(path: Path, names: Sequence[str]) -> list[Any]:
         names: of the variables.
 
     Raises:
-        ConfigError: SciPy is not installed.
         DataError: the file cannot be read, or lacks a variable.
     """
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
         try:
             return process.submit(_read, str(path), tuple(names)).result()
-        except ImportError as error:
-            raise ConfigError("source", "this set's index needs SciPy; run pip install 'kvg[sets]'") from error
         except BrokenProcessPool as error:
             raise DataError(str(path), "index", "is damaged: its reader crashed; unpack the whole set") from error
         except Exception as error:  # a damaged file makes its parser raise nearly anything

@@ -54,7 +54,7 @@ class FGVCAircraft(FileSource):
 
 
 class StanfordCars(FileSource):
-    """``cars_train``, ``cars_test`` and ``devkit`` (its ``.mat`` files need SciPy: ``pip install kvg[sets]``).
+    """``cars_train``, ``cars_test`` and ``devkit``.
 
     The test pictures' names come from ``cars_test_annos_withlabels.mat``, which is left out where it is missing.
     """
@@ -188,7 +188,7 @@ class StanfordDogs(FileSource):
 
 
 class Flowers102(FileSource):
-    """``jpg/image_00001.jpg`` with ``imagelabels.mat`` and ``setid.mat`` (SciPy: ``pip install kvg[sets]``).
+    """``jpg/image_00001.jpg`` with ``imagelabels.mat`` and ``setid.mat``.
 
     Args:
         root: the folder that holds all of them.

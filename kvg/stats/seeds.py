@@ -32,12 +32,13 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import stdtr, stdtrit
 
 from kvg.stats.bootstrap import Floats, codes_of
-from kvg.stats.student import t_quantile, t_tail
 
 _ROUNDING = 1e-12  # what is less comes of it
 _EXACT = 1 + 1e-6  # how near to each other the bounds of a p-value must come
+_SMALLEST = 1e-200  # p-value; SciPy has no quantiles of Student's t far below
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Spread:
         if not total:
             return 0.0
         parts = ((self.seed_variance, self.seed_df), (self.case_variance, self.case_df))
-        return sum(variance * t_quantile(tail, df) for variance, df in parts if variance) / total
+        return float(sum(-variance * stdtrit(df, tail / 2) for variance, df in parts if variance) / total)
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """``(low, high)`` for the mean over all seeds and cases there could be."""
@@ -83,8 +84,8 @@ class Spread:
             return 1.0 if abs(self.mean) < _ROUNDING else 0.0
         ratio = abs(self.mean) / self.error
         parts = ((self.seed_variance, self.seed_df), (self.case_variance, self.case_df))
-        tails = [t_tail(ratio, df) for variance, df in parts if variance]
-        low, high = max(min(tails), 1e-300), max(tails)  # the p-value lies between those of the parts
+        tails = [2 * float(stdtr(df, -ratio)) for variance, df in parts if variance]
+        low, high = max(min(tails), _SMALLEST), max(tails)  # the p-value lies between those of the parts
         while high > low * _EXACT:
             middle = math.sqrt(low * high)
             low, high = (middle, high) if self.quantile(middle) > ratio else (low, middle)
