@@ -33,15 +33,15 @@ class BoxPictures(Callback):
     def __init__(self, num: int = 8) -> None:
         check_whole("callbacks.BoxPictures.num", num, 0)
         self.num = num
-        self._num_shown: dict[str, int] = {}
+        self._num_logged: dict[str, int] = {}
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Starts anew."""
-        self._num_shown = {}
+        self._num_logged = {}
 
     def on_test_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Starts anew."""
-        self._num_shown = {}
+        self._num_logged = {}
 
     def on_validation_batch_end(
         self,
@@ -72,15 +72,15 @@ class BoxPictures(Callback):
         if trainer.sanity_checking or not trainer.is_global_zero or not boards or not outputs:
             return
         name = outputs[0].get("set") or str(loader)
-        shown = self._num_shown.get(name, 0)
+        num_before = self._num_logged.get(name, 0)
         samples = batch["samples"] if isinstance(batch, Mapping) else batch.samples
-        cases = list(zip(samples, outputs, strict=True))[: max(0, self.num - shown)]
-        for number, (sample, line) in enumerate(cases, start=shown):
+        cases = list(zip(samples, outputs, strict=True))[: max(0, self.num - num_before)]
+        for number, (sample, line) in enumerate(cases, start=num_before):
             tag = f"{stage}/{name}/{number}"
             for board in boards:
                 board.experiment.add_image(tag, draw(sample, line.get("box")), trainer.global_step, dataformats="HWC")
                 board.experiment.add_text(tag, caption(sample, line), trainer.global_step)
-        self._num_shown[name] = shown + len(cases)
+        self._num_logged[name] = num_before + len(cases)
 
 
 def draw(sample: Sample, answer: Box | None) -> np.ndarray[Any, np.dtype[np.uint8]]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kvg.ranges import check_number, check_whole
 
-SHOWN = {  # name on the bar: log key
+DEFAULT_KEYS = {  # name on the bar: log key
     "loss": "train/loss",
     "reward": "train/reward/total",
     "iou": "train/reward/iou",
@@ -30,16 +30,16 @@ class StageProgress(RichProgressBar):
     Where output goes to a file, as under SLURM, a line every ``line_every_s`` takes the place of the bar.
 
     Args:
-        shown: log key by the name shown; those not logged in this stage are left out. None = the above.
+        keys: log key by the name on the bar; those not logged in this stage are left out. None = the above.
         line_every_s: seconds between two lines without a terminal.
         refresh_rate: steps between two refreshes of the bar; 0 = neither bar nor lines.
     """
 
-    def __init__(self, shown: dict[str, str] | None = None, line_every_s: float = 30.0, refresh_rate: int = 1) -> None:
+    def __init__(self, keys: dict[str, str] | None = None, line_every_s: float = 30.0, refresh_rate: int = 1) -> None:
         check_number("callbacks.StageProgress.line_every_s", line_every_s, 0)
         check_whole("callbacks.StageProgress.refresh_rate", refresh_rate, 0)
         super().__init__(refresh_rate=refresh_rate, leave=True)
-        self.shown: Mapping[str, str] = SHOWN if shown is None else shown
+        self.keys: Mapping[str, str] = DEFAULT_KEYS if keys is None else keys
         self.line_every_s = line_every_s
         self._plain = refresh_rate > 0 and not Console().is_terminal
         self._since, self._first_step, self._last_line = 0.0, 0, -line_every_s
@@ -54,7 +54,7 @@ class StageProgress(RichProgressBar):
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
         """What stands beside the bar: the shown keys that have been logged, to three digits."""
         logged = {**trainer.callback_metrics, **trainer.progress_bar_metrics}
-        return {name: _short(logged[key]) for name, key in self.shown.items() if key in logged}
+        return {name: _short(logged[key]) for name, key in self.keys.items() if key in logged}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Starts the clock."""

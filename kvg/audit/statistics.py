@@ -17,7 +17,7 @@ from kvg.audit.pixel_traces import FAMILIES, pixel_traces, ranked
 from kvg.errors import DataError
 from kvg.shards.reader import SampleStore, Tally
 from kvg.types import Sample
-from kvg.work.progress import shown
+from kvg.work.progress import with_progress
 
 log = logging.getLogger(__name__)
 POSITION, SIZE, ASPECT, RESEMBLANCE, ENTITY = "position", "size", "aspect", "resemblance in words", "entity"
@@ -145,7 +145,7 @@ def gather(store: SampleStore, num_pixels: int = 2000, seed: int = 0, tally: Tal
         for part in parts:
             yield from (sample for _, sample in part.read(tally))
 
-    for number, sample in enumerate(shown(samples(), "reading composites", total)):
+    for number, sample in enumerate(with_progress(samples(), "reading composites", total)):
         figures.count(sample)
         if len(sample.objects) > 1 and number in tried:
             plain.add(sample, box_features(sample))

@@ -21,7 +21,7 @@ from kvg.shards.reader import SampleStore, Tally
 from kvg.shards.writer import ShardWriter
 from kvg.text.prompts import PROMPTS
 from kvg.types import Sample
-from kvg.work.progress import shown
+from kvg.work.progress import with_progress
 
 # What a form has no place for. Boxes of all but shards stand on the 0-1000 grid.
 LEFT_OUT = {
@@ -118,7 +118,7 @@ def _check_num(num: int, source: str | Path) -> None:
 def _samples(store: SampleStore, tally: Tally, source: str, form: str, clipped: Counter[str]) -> Iterator[Sample]:
     parts, keys = store.parts(), set[str]()
     read = (sample for part in parts for _, sample in part.read(tally))
-    for sample in shown(read, "convert", sum(part.num_samples for part in parts)):
+    for sample in with_progress(read, "convert", sum(part.num_samples for part in parts)):
         if form != "shards" and sample.options:
             raise ConfigError("to", f"{form} has no place for questions of several choices, as these are; take shards")
         if sample.key in keys:  # its picture would take the place of the other's

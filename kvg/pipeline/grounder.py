@@ -20,7 +20,7 @@ from kvg.errors import ConfigError, DataError
 from kvg.inference.request import Asker, Request
 from kvg.text.box_codec import BoxCodec
 from kvg.types import Box
-from kvg.work.progress import shown
+from kvg.work.progress import with_progress
 
 T = TypeVar("T")
 QUALITY = 95  # of the JPEG that is sent
@@ -161,7 +161,7 @@ def _sendable(text: str) -> str:
 def _with_bar(outcomes: Iterator[T], total: int) -> Iterator[T]:
     """The same, with a bar from the first one on: a model that is loaded here shows its own before."""
     for first in outcomes:
-        yield from shown(chain([first], outcomes), "boxes", total)
+        yield from with_progress(chain([first], outcomes), "boxes", total)
 
 
 def _build(client: Any, codec: Any, name: str, codec_name: str) -> tuple[Asker, BoxCodec]:

@@ -19,7 +19,7 @@ from kvg.shards.writer import ShardFile
 from kvg.text.box_codec import BoxCodec, ImageSize
 from kvg.types import Sample
 from kvg.work.files import disk_errors
-from kvg.work.progress import shown
+from kvg.work.progress import with_progress
 
 
 class RationaleShard:
@@ -140,7 +140,7 @@ class Teacher:
         total = sum(parts[number].num_samples for number in left)
         shard: RationaleShard | None = None
         try:
-            for outcome in shown(outcomes, f"asking for {job.folder}", total):
+            for outcome in with_progress(outcomes, f"asking for {job.folder}", total):
                 number, sample = requests.waiting.pop(outcome.request.key)
                 while left[0] != number:  # the part before has come to its end
                     self._finish(left.pop(0), shard, requests, job)

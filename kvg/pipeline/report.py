@@ -20,11 +20,11 @@ from kvg.formats.written_boxes import Reading
 from kvg.report.curves import read_curves
 from kvg.report.pairs import pairs_of
 from kvg.report.report import Report, chosen_gallery, make_report
-from kvg.report.results import Told, read_record, with_knowledge
+from kvg.report.results import ReportContext, read_record, with_knowledge
 from kvg.report.sections import BY_CATEGORY
 from kvg.report.tables import terminal_table
 from kvg.work.files import atomic_write, disk_errors
-from kvg.work.progress import shown
+from kvg.work.progress import with_progress
 
 PACKAGES: Final = ("kvg", "torch", "lightning", "transformers")
 PAGE, RESULTS, TABLES = "index.html", "results.json", "results.md"
@@ -86,7 +86,9 @@ def build_report(settings: ReportSettings) -> Report:
     runs = settings.runs
     pairs = pairs_of(list(settings.pairs), list(runs))
     levels = read_levels(settings.knowledge)
-    cases = {name: with_knowledge(read_cases(path), levels) for name, path in shown(runs.items(), "runs", len(runs))}
+    cases = {
+        name: with_knowledge(read_cases(path), levels) for name, path in with_progress(runs.items(), "runs", len(runs))
+    }
     context = _context(settings, cases, levels)
     sets = [_named_or_not(text, cases) for text in settings.sets]
     gallery = chosen_gallery(cases, sets, settings.cases, settings.seed, settings.reading)
@@ -94,7 +96,7 @@ def build_report(settings: ReportSettings) -> Report:
     facts = {name: " ".join(values) for name, values in given.items() if values}
     facts |= {"seed": str(settings.seed), **installed()}
     pairs_given = bool(settings.pairs)
-    return make_report(cases, pairs, gallery, context, facts, settings.seed, settings.title, pairs_asked=pairs_given)
+    return make_report(cases, pairs, gallery, context, facts, settings.seed, settings.title, pairs_given=pairs_given)
 
 
 def write_report(report: Report, out: Path, options: Mapping[str, Any]) -> list[Path]:
@@ -156,14 +158,16 @@ def print_tables(report: Report) -> None:
                     console.print(terminal_table(table, without=BY_CATEGORY))
 
 
-def _context(settings: ReportSettings, cases: Mapping[str, Sequence[Case]], levels: Mapping[str, str]) -> Told:
+def _context(settings: ReportSettings, cases: Mapping[str, Sequence[Case]], levels: Mapping[str, str]) -> ReportContext:
     """What is known besides the answers."""
     exposure = None
     if settings.trained:
         names = sorted({case.entity for some in cases.values() for case in some if case.entity})
         exposure = exposure_of(names, settings.trained, settings.texts, settings.lab, settings.reading)
     records = {name: record for name, path in settings.runs.items() if (record := read_record(path))}
-    return Told(levels, exposure, {name: read_curves(folder) for name, folder in settings.curves.items()}, records)
+    return ReportContext(
+        levels, exposure, {name: read_curves(folder) for name, folder in settings.curves.items()}, records
+    )
 
 
 def _named_or_not(text: str, cases: Mapping[str, Sequence[Case]]) -> tuple[str, str]:

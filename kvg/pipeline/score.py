@@ -21,7 +21,7 @@ from kvg.evaluation.records.prediction import Case, read_lines
 from kvg.evaluation.records.scoring import score
 from kvg.report.tables import Cell, Row, Table, percent, share
 from kvg.work.files import disk_errors
-from kvg.work.progress import shown
+from kvg.work.progress import with_progress
 
 _GROUPS = {"split": "by split", "set": "by set", "category": "by category"}
 
@@ -55,7 +55,7 @@ def score_file(path: Path, out: Path, parser: str, unit: BoxUnit | None = None) 
         out.parent.mkdir(parents=True, exist_ok=True)
         try:
             with partial.open("w", encoding="utf-8") as stream:
-                for number, line in shown(read_lines(path), "judging answers", None):
+                for number, line in with_progress(read_lines(path), "judging answers", None):
                     where = f"{path} line {number}"
                     record = on_grid(line, unit, where)
                     result = score(record, where, parser)

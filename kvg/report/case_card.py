@@ -13,8 +13,8 @@ from kvg.evaluation.diagnostics.pointing import answered_object
 from kvg.evaluation.diagnostics.reasoning import rationale_of, reasoning
 from kvg.evaluation.diagnostics.recall import Recall, recall
 from kvg.evaluation.records.prediction import Case
-from kvg.report.gallery import Asked
-from kvg.report.naming import Look
+from kvg.report.gallery import QuestionView
+from kvg.report.naming import RunStyle
 from kvg.report.pictures import Picture
 from kvg.report.render import render
 from kvg.text.box_codec import GRID
@@ -30,7 +30,7 @@ _DASH: Final = (7, 5)  # pixels of a dash and of what is between two
 
 
 @dataclass(frozen=True)
-class Drawn:
+class CardPicture:
     """A picture on a card. ``repeats``: an earlier card of the page holds it already."""
 
     picture: Picture
@@ -75,7 +75,7 @@ class AnswerView:
         words: words of the card, each with whether it was recalled.
     """
 
-    look: Look
+    look: RunStyle
     verdict: str
     reasoning: str
     outcome: str
@@ -89,14 +89,17 @@ class AnswerView:
 
 
 def case_card(
-    question: Asked, looks: Mapping[str, Look], drawn: Drawn | None = None, several_sets: bool = False
+    question: QuestionView,
+    looks: Mapping[str, RunStyle],
+    picture: CardPicture | None = None,
+    several_sets: bool = False,
 ) -> Markup:
     """The card.
 
     Args:
         question: with its answers.
         looks: of the runs, all of the page, in their order.
-        drawn: its picture; None where there is none.
+        picture: None where there is none.
         several_sets: whether the name of the set tells anything.
     """
     case = question.case
@@ -105,15 +108,15 @@ def case_card(
         case=case,
         data={"category": case.category, "split": case.split, "knowledge": case.knowledge, "set": case.set},
         facts=" · ".join(filter(None, (case.category, case.split, case.knowledge, case.set if several_sets else ""))),
-        picture=drawn.picture if drawn else None,
-        repeats=bool(drawn and drawn.repeats),
+        picture=picture.picture if picture else None,
+        repeats=bool(picture and picture.repeats),
         grid=GRID,
         boxes=_boxes(question, looks),
         answers=[_answer(answer, looks[run]) for run, answer in question.answers.items()],
     )
 
 
-def _boxes(question: Asked, looks: Mapping[str, Look]) -> list[Rect]:
+def _boxes(question: QuestionView, looks: Mapping[str, RunStyle]) -> list[Rect]:
     """Other objects first and the truth over them; each run's answer over that, in a dash of its own colour.
 
     Dashes of several runs are shifted against each other, so that equal boxes can all be seen.
@@ -140,7 +143,7 @@ def _boxes(question: Asked, looks: Mapping[str, Look]) -> list[Rect]:
     return boxes
 
 
-def _answer(case: Case, look: Look) -> AnswerView:
+def _answer(case: Case, look: RunStyle) -> AnswerView:
     judged = reasoning(case)
     rationale, text = rationale_of(case), case.answer
     if rationale:

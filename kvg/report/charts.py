@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from kvg.evaluation.figures.estimate import Estimate, said
 from kvg.report.curves import Curve, smooth
-from kvg.report.naming import Look
+from kvg.report.naming import RunStyle
 
 _Scale = Callable[[float], float]  # from a value to a place in the picture
 
@@ -41,7 +41,7 @@ def _svg(width: float, height: float, label: str, content: str) -> Markup:
     )
 
 
-def bar_chart(groups: Sequence[Group], looks: Mapping[str, Look]) -> Markup:
+def bar_chart(groups: Sequence[Group], looks: Mapping[str, RunStyle]) -> Markup:
     """Accuracy by group, a bar a run, with whiskers for the interval; '' where there is nothing to compare.
 
     Args:
@@ -72,7 +72,7 @@ def bar_chart(groups: Sequence[Group], looks: Mapping[str, Look]) -> Markup:
     return _svg(width, height, "Percent right by group and run, with 95% intervals", "".join(parts))
 
 
-def _bar(group: Group, look: Look, x: float, width: float, y: _Scale) -> str:
+def _bar(group: Group, look: RunStyle, x: float, width: float, y: _Scale) -> str:
     value = group.values[look.name]
     low, high, top = y(value["low"]), y(value["high"]), y(value["value"])
     middle, reach = x + width / 2, min(4.0, width / 4)
@@ -87,7 +87,7 @@ def _bar(group: Group, look: Look, x: float, width: float, y: _Scale) -> str:
     )
 
 
-def dot_chart(groups: Sequence[Group], looks: Mapping[str, Look]) -> Markup:
+def dot_chart(groups: Sequence[Group], looks: Mapping[str, RunStyle]) -> Markup:
     """Accuracy by group, from left to right; a dot a run, with its interval; '' without any value.
 
     Args:
@@ -129,7 +129,7 @@ def dot_chart(groups: Sequence[Group], looks: Mapping[str, Look]) -> Markup:
     return _svg(width, height, "Percent right by category and run, with 95% intervals", "".join(parts))
 
 
-def _tip(group: Group, look: Look) -> str:
+def _tip(group: Group, look: RunStyle) -> str:
     value = group.values[look.name]
     name = " ".join(filter(None, (group.name, group.below)))
     return html.escape(f"{look.title}, {name}: {said(value)}, n = {value['n']}")
@@ -177,9 +177,9 @@ def line_chart(title: str, lines: Sequence[Line], share: bool = False, smoothed:
             parts.append(f"{dot}<title>{tip}</title></circle>")
     key = "".join(f'<span><i style="background:{line.colour}"></i>{html.escape(line.name)}</span>' for line in lines)
     label = html.escape(title)
-    drawn = _svg(width, height, label, "".join(parts))
+    chart = _svg(width, height, label, "".join(parts))
     return Markup(
-        f"<figure class=curve><figcaption><b>{label}</b><span class=key>{key}</span></figcaption>{drawn}</figure>"
+        f"<figure class=curve><figcaption><b>{label}</b><span class=key>{key}</span></figcaption>{chart}</figure>"
     )
 
 

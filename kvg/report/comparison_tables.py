@@ -47,15 +47,15 @@ def comparison_markdown(comparison: Comparison, title: str = "Comparison") -> st
 
 
 def _accuracies(comparison: Comparison) -> Table:
-    found: dict[tuple[str, str, str], dict[str, Accuracy]] = {}
+    by_group: dict[tuple[str, str, str], dict[str, Accuracy]] = {}
     for row in comparison.accuracies:
-        found.setdefault((row["set"], row["by"], row["name"]), {})[row["run"]] = row
+        by_group.setdefault((row["set"], row["by"], row["name"]), {})[row["run"]] = row
     rows: list[Row] = []
-    for heading, group in _ordered(list(found)):
+    for heading, group in _ordered(list(by_group)):
         if heading:
             rows.append([heading])
         else:
-            figures = found[group]
+            figures = by_group[group]
             first = next(iter(figures.values()))
             cells = [share(figures[run]["accuracy"]) for run in comparison.runs]
             rows.append([_name(group), str(first["n"]), str(first["pictures"]), *cells])

@@ -89,7 +89,7 @@ class CardView:
     origin: Sequence[tuple[str, str]]
 
     @property
-    def drawn(self) -> list[BoxView]:
+    def in_drawing_order(self) -> list[BoxView]:
         """The boxes in the order of drawing: the target comes last, so that none lies over it."""
         return sorted(self.boxes, key=lambda box: box.is_target)
 
@@ -162,13 +162,13 @@ def _rationale(sample: Sample, boxes: Sequence[BoxView]) -> list[tuple[Markup, B
     """Pieces of the rationale, each with the box that its placeholder stands for."""
     if not sample.rationale:
         return []
-    pieces: list[tuple[Markup, BoxView | None]] = []
+    parts: list[tuple[Markup, BoxView | None]] = []
     start = 0
     for match in PLACEHOLDER.finditer(sample.rationale):
         if int(match[1]) < len(boxes):
-            pieces.append((_marked(sample.rationale[start : match.start()]), boxes[int(match[1])]))
+            parts.append((_marked(sample.rationale[start : match.start()]), boxes[int(match[1])]))
             start = match.end()
-    return [*pieces, (_marked(sample.rationale[start:]), None)]
+    return [*parts, (_marked(sample.rationale[start:]), None)]
 
 
 def _marked(text: str) -> Markup:

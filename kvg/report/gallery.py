@@ -11,7 +11,7 @@ from kvg.evaluation.records.prediction import Case
 
 
 @dataclass(frozen=True)
-class Asked:
+class QuestionView:
     """One question and what each run answered; a run that was not asked it is left out."""
 
     answers: Mapping[str, Case]
@@ -27,19 +27,19 @@ class Asked:
         return tuple(case.correct for case in self.answers.values())
 
 
-def asked(runs: Mapping[str, Sequence[Case]]) -> list[Asked]:
+def questions_of(runs: Mapping[str, Sequence[Case]]) -> list[QuestionView]:
     """The questions of all runs in the order of the first that has them; disturbed pictures are left out."""
     # Where each run knows one set only, its name does not matter, as in comparisons.
     nameless = all(len({case.set for case in cases}) == 1 for cases in runs.values())
-    found: dict[str, dict[str, Case]] = {}
+    by_question: dict[str, dict[str, Case]] = {}
     for run, cases in runs.items():
         for case in cases:
             if not case.artifact:
-                found.setdefault(case.key if nameless else case.id, {})[run] = case
-    return [Asked(answers) for answers in found.values()]
+                by_question.setdefault(case.key if nameless else case.id, {})[run] = case
+    return [QuestionView(answers) for answers in by_question.values()]
 
 
-def pick(questions: Sequence[Asked], num: int, seed: int) -> list[Asked]:
+def pick(questions: Sequence[QuestionView], num: int, seed: int) -> list[QuestionView]:
     """Chooses by lot, each time from the category shown least, and there of the verdicts shown least.
 
     Args:

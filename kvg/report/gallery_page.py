@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from kvg.evaluation.diagnostics.reasoning import rationale_of
-from kvg.report.case_card import Drawn, case_card
-from kvg.report.gallery import Asked
-from kvg.report.naming import Look
+from kvg.report.case_card import CardPicture, case_card
+from kvg.report.gallery import QuestionView
+from kvg.report.naming import RunStyle
 from kvg.report.pictures import Picture
 from kvg.report.render import render
 
@@ -34,7 +34,7 @@ class Gallery:
         notes: what a reader must know, for example that some pictures were not found.
     """
 
-    questions: Sequence[Asked]
+    questions: Sequence[QuestionView]
     pictures: Mapping[str, Picture] | None = None
     num_all: int = 0
     notes: Sequence[str] = ()
@@ -49,7 +49,7 @@ class Select:
     options: Sequence[tuple[str, str]]
 
 
-def gallery(contents: Gallery, looks: Mapping[str, Look]) -> Markup:
+def gallery(contents: Gallery, looks: Mapping[str, RunStyle]) -> Markup:
     """The section with filters and cards; '' without a case."""
     if not contents.questions:
         return Markup("")
@@ -57,11 +57,11 @@ def gallery(contents: Gallery, looks: Mapping[str, Look]) -> Markup:
     several_sets = len({question.case.set for question in contents.questions}) > 1
     for question in contents.questions:
         picture = (contents.pictures or {}).get(question.case.id)
-        drawn = None
+        card_picture = None
         if picture is not None:
-            drawn = Drawn(picture, picture.mark in marks)
+            card_picture = CardPicture(picture, picture.mark in marks)
             marks.add(picture.mark)
-        cards.append(case_card(question, looks, drawn, several_sets))
+        cards.append(case_card(question, looks, card_picture, several_sets))
     return render(
         "gallery.jinja",
         cards=cards,
@@ -74,7 +74,7 @@ def gallery(contents: Gallery, looks: Mapping[str, Look]) -> Markup:
     )
 
 
-def _selects(contents: Gallery, looks: Mapping[str, Look]) -> list[Select]:
+def _selects(contents: Gallery, looks: Mapping[str, RunStyle]) -> list[Select]:
     """Filters of what differs among the cards."""
     cases = [question.case for question in contents.questions]
     answers = [answer for question in contents.questions for answer in question.answers.values()]

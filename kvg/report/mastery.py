@@ -158,10 +158,10 @@ def histogram(scores: Sequence[EntityScore]) -> Markup:
         highest = bound
     for number, (guess, num, _) in enumerate(guessing(scores)):
         place = x(guess)
-        said = f"{guess:.0%} ({num})" if number else f"guessing {guess:.0%}"  # the commonest in full
+        label = f"{guess:.0%} ({num})" if number else f"guessing {guess:.0%}"  # the commonest in full
         parts.append(
             f'<path d="M{place:.1f} {top - 12:.1f}V{y(0):.1f}" style="stroke:var(--answer)" stroke-width="1.5" '
-            f'stroke-dasharray="5 4"/><text x="{place:.1f}" y="{top - 17:.1f}" class="mid strong">{said}</text>'
+            f'stroke-dasharray="5 4"/><text x="{place:.1f}" y="{top - 17:.1f}" class="mid strong">{label}</text>'
         )
     label = "Entities by accuracy, with the share that guessing gets right"
     return Markup(

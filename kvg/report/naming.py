@@ -20,7 +20,7 @@ _NUM_HUES: Final = 8  # of style.css; the first is grey and comes last
 
 
 @dataclass(frozen=True)
-class Look:
+class RunStyle:
     """A run on the page: its name, the title that is shown, and its colour in CSS."""
 
     name: str
@@ -28,7 +28,7 @@ class Look:
     colour: str
 
 
-def looks(names: Iterable[str]) -> dict[str, Look]:
+def looks(names: Iterable[str]) -> dict[str, RunStyle]:
     """How runs look, in their order; with more than eight of them colours come again.
 
     >>> [(look.title, look.colour) for look in looks(["base", "seed 1", "seed 2"]).values()]
@@ -37,12 +37,12 @@ def looks(names: Iterable[str]) -> dict[str, Look]:
     names = list(dict.fromkeys(names))
     taken = {_STAGE_HUES[name] for name in names if name in _STAGE_HUES}
     free = [hue for hue in (*range(1, _NUM_HUES), 0) if hue not in taken] or list(range(_NUM_HUES))
-    found: dict[str, Look] = {}
+    styles: dict[str, RunStyle] = {}
     num_own = 0
     for name in names:
         hue = _STAGE_HUES.get(name)
         if hue is None:
             hue = free[num_own % len(free)]
             num_own += 1
-        found[name] = Look(name, STAGES.get(name, name), f"var(--hue{hue})")
-    return found
+        styles[name] = RunStyle(name, STAGES.get(name, name), f"var(--hue{hue})")
+    return styles

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kvg.report.gallery_page import Gallery, gallery
-from kvg.report.naming import Look
+from kvg.report.naming import RunStyle
 from kvg.report.pair_section import Finding
 from kvg.report.render import render_page
 from kvg.report.sections import Section
@@ -30,7 +30,7 @@ class Contents:
 
     title: str
     lead: str
-    looks: Mapping[str, Look]
+    looks: Mapping[str, RunStyle]
     findings: Sequence[Finding] = ()
     sections: Sequence[Section] = ()
     signatures: Sequence[Section] = ()

@@ -9,13 +9,13 @@ from typing import Final
 from kvg.evaluation.comparison.matching import ALL, BOTH, MEAN
 from kvg.evaluation.comparison.runs import Difference
 from kvg.evaluation.figures.estimate import Estimate
-from kvg.report.naming import Look
+from kvg.report.naming import RunStyle
 from kvg.report.pairs import PairResult, difference_of, p_value
 from kvg.report.results import RunResults
 from kvg.report.sections import BY_CATEGORY, Section
 from kvg.report.tables import NONE, Cell, Row, Table, change, percent
 
-Looks = Mapping[str, Look]
+Looks = Mapping[str, RunStyle]
 
 # The method's own questions: stage before, stage after, grouping, group, and what the difference answers.
 _QUESTIONS: Final = (
@@ -79,17 +79,17 @@ def pair_section(pairs: Sequence[PairResult], notes: Sequence[str], looks: Looks
         if groups and by != ALL:
             rows.append([heading])
         for name_of_set, name in groups:
-            found = [_on(pair, name_of_set, by, name) for pair in pairs]
-            rows.append([_group_name(name_of_set, by, name, pairs), *map(_difference_cell, found)])
+            rows_of_pairs = [_on(pair, name_of_set, by, name) for pair in pairs]
+            rows.append([_group_name(name_of_set, by, name, pairs), *map(_difference_cell, rows_of_pairs)])
     heads = ["", *titles.values()]
     of_pairs = (note for pair in pairs for note in pair["notes"] if not note.startswith(_ONE_RUN))
-    told = list(dict.fromkeys([*notes, *of_pairs, "what is said of two runs is not said of other seeds"]))
-    said = (
+    remarks = list(dict.fromkeys([*notes, *of_pairs, "what is said of two runs is not said of other seeds"]))
+    intro = (
         "Points of percent right, with the 95% interval of a paired bootstrap over pictures. p: of a sign test over "
         "pictures (McNemar's where none is shared), adjusted (Holm) for the groups of its block and for every pair of "
         "these runs, shown here or not, as in `kvg-data compare`. Green and red are more than luck does (p ≤ 0.05). "
     )
-    note = said + " ".join(f"{one[:1].upper()}{one[1:]}." for one in told)
+    note = intro + " ".join(f"{one[:1].upper()}{one[1:]}." for one in remarks)
     return Section("Differences", note.strip(), [Table(heads, rows), _test_table(pairs, titles)], anchor="differences")
 
 
@@ -137,8 +137,8 @@ def _group_name(name_of_set: str, by: str, name: str, pairs: Sequence[PairResult
     several = len({row["set"] for pair in pairs for row in pair["differences"]}) > 1
     words = {(ALL, ALL): "all cases", (MEAN, ALL): "all categories", (MEAN, "seen"): "seen categories"}
     words[MEAN, "unseen"] = "unseen categories"
-    told = words.get((by, name), name)
-    return f"{name_of_set}: {told}" if several and name_of_set else told
+    text = words.get((by, name), name)
+    return f"{name_of_set}: {text}" if several and name_of_set else text
 
 
 def _difference_cell(row: Difference | None, with_p: bool = True) -> Cell:
@@ -151,9 +151,9 @@ def _difference_cell(row: Difference | None, with_p: bool = True) -> Cell:
 def _asked_first(pair: PairResult, looks: Looks) -> tuple[Difference | None, str]:
     for before, after, by, name, question in _QUESTIONS:
         if (before, after) == (pair["before"], pair["after"]):
-            found = difference_of(pair, by, name)
-            if found is not None:
-                return found, question
+            row = difference_of(pair, by, name)
+            if row is not None:
+                return row, question
     return difference_of(pair), f"{_title(pair, looks)}, all cases"
 
 
@@ -169,17 +169,17 @@ def _difference_card(row: Difference, question: str) -> Finding:
 
 
 def _main_shares(results: RunResults) -> list[tuple[str, Estimate]]:
-    found: list[tuple[str, Estimate]] = []
+    shares: list[tuple[str, Estimate]] = []
     for figure in results["figures"]:
         if figure["by"] == "all":
-            found.append(("of all answers are right", figure["accuracy"]))
+            shares.append(("of all answers are right", figure["accuracy"]))
             if figure["category_mean"]:
-                found.append(("mean of the categories", figure["category_mean"]))
+                shares.append(("mean of the categories", figure["category_mean"]))
         elif figure["by"] == "split":
-            found.append((f"in {figure['name']} categories", figure["accuracy"]))
+            shares.append((f"in {figure['name']} categories", figure["accuracy"]))
     if choice := results["choice"]:
-        found.append(("of the names chosen are right", choice["all"]))
-    return found
+        shares.append(("of the names chosen are right", choice["all"]))
+    return shares
 
 
 def _share_card(name: str, estimate: Estimate) -> Finding:

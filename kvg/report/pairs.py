@@ -12,7 +12,7 @@ from kvg.evaluation.comparison.runs import Comparison, Difference, adjust, compa
 from kvg.evaluation.figures.estimate import Estimate, points
 from kvg.evaluation.records.prediction import Case
 from kvg.report.naming import PAIRS
-from kvg.work.progress import shown
+from kvg.work.progress import with_progress
 
 LEVEL: Final = 0.95
 Cases = Mapping[str, Sequence[Case]]  # by run
@@ -30,11 +30,11 @@ class PairResult(TypedDict):
     differences: list[Difference]
 
 
-def pairs_of(asked: Sequence[str], runs: Sequence[str]) -> list[Pair]:
+def pairs_of(given: Sequence[str], runs: Sequence[str]) -> list[Pair]:
     """The pairs to compare.
 
     Args:
-        asked: ``BEFORE:AFTER``; with none, the method's own pairs where runs have the names of its stages, and else
+        given: ``BEFORE:AFTER``; with none, the method's own pairs where runs have the names of its stages, and else
             every run against the first.
         runs: names of the runs.
 
@@ -44,22 +44,22 @@ def pairs_of(asked: Sequence[str], runs: Sequence[str]) -> list[Pair]:
     >>> pairs_of([], ["base", "cot_sft", "mine"]), pairs_of([], ["a", "b", "c"]), pairs_of(["c:a"], ["a", "b", "c"])
     ([('base', 'cot_sft')], [('a', 'b'), ('a', 'c')], [('c', 'a')])
     """
-    if not asked:
+    if not given:
         known = [pair for pair in PAIRS if pair[0] in runs and pair[1] in runs]
         return known or [(runs[0], run) for run in runs[1:]]
-    found: list[Pair] = []
-    for text in asked:
+    pairs: list[Pair] = []
+    for text in given:
         # A name may hold a colon: the place counts that leaves a run on both sides.
         cuts = [(text[:at], text[at + 1 :]) for at, letter in enumerate(text) if letter == ":"]
         pair = next(((a, b) for a, b in cuts if a in runs and b in runs and a != b), None)
         if pair is None:
             remedy = f"'{text}' is not BEFORE:AFTER with two of the runs {', '.join(runs)}"
             raise ConfigError("--pairs", remedy)
-        found.append(pair)
-    return list(dict.fromkeys(found))
+        pairs.append(pair)
+    return list(dict.fromkeys(pairs))
 
 
-def compare_pairs(runs: Cases, pairs: Sequence[Pair], seed: int, asked: bool) -> tuple[list[PairResult], list[str]]:
+def compare_pairs(runs: Cases, pairs: Sequence[Pair], seed: int, given: bool) -> tuple[list[PairResult], list[str]]:
     """Compares pairs of runs, on pictures as they are.
 
     P-values are those of ``kvg.evaluation.comparison.runs``: adjusted over every pair of ``runs``, not over ``pairs``
@@ -70,19 +70,19 @@ def compare_pairs(runs: Cases, pairs: Sequence[Pair], seed: int, asked: bool) ->
         runs: cases by run.
         pairs: of runs.
         seed: of the bootstrap.
-        asked: whether somebody asked for these pairs; else two runs without a common case are passed over.
+        given: whether a user has named these pairs; else two runs without a common case are passed over.
 
     Returns:
         Results, and what a reader must know.
 
     Raises:
-        DataError: two runs tell different truths of a case, or share none although they were asked for.
+        DataError: two runs tell different truths of a case, or share none although a user has named them.
     """
     plain = {name: [[case for case in cases if not case.artifact]] for name, cases in runs.items()}
     try:
         whole = compare_runs(plain, GROUPINGS, seed, LEVEL)
     except DataError:  # not all runs hold the same cases
-        return _compare_apart(plain, pairs, seed, asked)
+        return _compare_apart(plain, pairs, seed, given)
     by_pair: dict[Pair, list[Difference]] = {}
     for row in whole.differences:
         by_pair.setdefault((row["before"], row["after"]), []).append(row)
@@ -90,26 +90,26 @@ def compare_pairs(runs: Cases, pairs: Sequence[Pair], seed: int, asked: bool) ->
 
 
 def _compare_apart(
-    runs: Mapping[str, Sequence[Sequence[Case]]], pairs: Sequence[Pair], seed: int, asked: bool
+    runs: Mapping[str, Sequence[Sequence[Case]]], pairs: Sequence[Pair], seed: int, given: bool
 ) -> tuple[list[PairResult], list[str]]:
     """Compares each pair on its own cases; pairs that are not shown still belong to the family of those that are."""
     comparisons: dict[Pair, Comparison] = {}
     notes: list[str] = []
     every = list(combinations(runs, 2))
-    for before, after in shown(every, "pairs of runs", len(every)):
+    for before, after in with_progress(every, "pairs of runs", len(every)):
         chosen = (before, after) in pairs or (after, before) in pairs
         both = {name: runs[name] for name in (before, after)}
         try:
             comparisons[before, after] = compare_runs(both, GROUPINGS, seed, LEVEL, common=True)
         except DataError as error:
-            if chosen and (asked or error.field != "cases"):
+            if chosen and (given or error.field != "cases"):
                 raise
             if chosen:
                 notes.append(f"{before} and {after} share no case and are not compared")
     by_pair = {pair: comparison.differences for pair, comparison in comparisons.items()}
     adjust([row for rows in by_pair.values() for row in rows], 1 - LEVEL)
     compared = {pair: comparisons.get(pair) or comparisons.get(pair[::-1]) for pair in pairs}
-    return [_result(pair, found, by_pair) for pair, found in compared.items() if found], notes
+    return [_result(pair, comparison, by_pair) for pair, comparison in compared.items() if comparison], notes
 
 
 def _result(pair: Pair, comparison: Comparison, by_pair: Mapping[Pair, Sequence[Difference]]) -> PairResult:
@@ -147,12 +147,12 @@ def in_words(row: Difference) -> str:
     >>> in_words(row)
     '+1.2 points (-1.0 to +3.0), p = 0.21: no more than luck does; 3.4 points could have been seen'
     """
-    said = f"{points(row['difference'])}, {p_value(row['p_holm'])}"
+    text = f"{points(row['difference'])}, {p_value(row['p_holm'])}"
     if row["significant"]:
-        return f"{said}: more than luck does"
+        return f"{text}: more than luck does"
     seen = row["detectable"]
     could = "no difference could have been seen" if seen is None else f"{100 * seen:.1f} points could have been seen"
-    return f"{said}: no more than luck does; {could}"
+    return f"{text}: no more than luck does; {could}"
 
 
 def p_value(p: float) -> str:

@@ -19,12 +19,12 @@ from kvg.pictures import read_rgb
 from kvg.shards.reader import Tally
 from kvg.shards.schema import image_extension
 from kvg.types import Sample
-from kvg.work.progress import shown
+from kvg.work.progress import with_progress
 
 SIDE: Final = 640  # pixels of the longer side that are shown
 QUALITY: Final = 80
 _LIGHT: Final = 60_000  # bytes; a smaller file of a small picture stays as it is
-_DRAWN: Final = 320  # pixels of the longer side; a smaller picture is shown with its pixels
+_SMALL: Final = 320  # pixels of the longer side; a smaller picture is shown with its pixels
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,14 @@ class Picture:
     height: int
 
     @property
-    def is_drawn(self) -> bool:
+    def is_small(self) -> bool:
         """Whether it is so small that its pixels are to be seen."""
-        return max(self.width, self.height) < _DRAWN
+        return max(self.width, self.height) < _SMALL
 
 
 @dataclass(frozen=True)
 class FoundPictures:
-    """What was found.
+    """What was matches.
 
     Attributes:
         by_case: pictures by ``Case.id``.
@@ -81,14 +81,14 @@ def read_pictures(
     for case in cases:
         if not case.artifact:
             wanted.setdefault(case.key, []).append(case)
-    found: dict[str, Picture] = {}
+    matches: dict[str, Picture] = {}
     made: dict[str, Picture] = {}
     others: set[str] = set()
     problems: list[str] = []
     for name, path in sets:
         parts, tally = open_store(path, reading=reading).parts(), Tally(log_problems=False)
         samples = (sample for part in parts for _, sample in part.read(tally))
-        for sample in shown(samples, f"pictures of {path}", sum(part.num_samples for part in parts)):
+        for sample in with_progress(samples, f"pictures of {path}", sum(part.num_samples for part in parts)):
             for case in wanted.get(sample.key, ()):
                 if name and case.set != name:
                     continue
@@ -98,16 +98,16 @@ def read_pictures(
                     continue
                 if mark not in made:
                     made[mark] = picture_of(sample, mark)
-                found[case.id] = made[mark]
+                matches[case.id] = made[mark]
         problems += tally.problems
-    asked = {case.id for some in wanted.values() for case in some}
-    others -= found.keys()
-    if asked and not found:
-        told = "they hold other pictures under the same keys" if others else "they hold none of their keys"
-        told += f"; a part of them cannot be read: {problems[0]}" if problems else ""
-        remedy = f"these sets are not what the runs were asked ({told}); give the set of the runs"
+    wanted_ids = {case.id for some in wanted.values() for case in some}
+    others -= matches.keys()
+    if wanted_ids and not matches:
+        reason = "they hold other pictures under the same keys" if others else "they hold none of their keys"
+        reason += f"; a part of them cannot be read: {problems[0]}" if problems else ""
+        remedy = f"these sets are not what the runs were asked ({reason}); give the set of the runs"
         raise DataError(", ".join(path for _, path in sets), "key", remedy)
-    return FoundPictures(found, len(asked) - len(found) - len(others), len(others))
+    return FoundPictures(matches, len(wanted_ids) - len(matches) - len(others), len(others))
 
 
 def picture_of(sample: Sample, mark: str) -> Picture:

@@ -11,15 +11,15 @@ from kvg.evaluation.figures.exposure import EXPOSURES
 from kvg.evaluation.records.prediction import Case
 from kvg.formats.written_boxes import Reading
 from kvg.report.curves import Curve
-from kvg.report.gallery import asked, pick
+from kvg.report.gallery import pick, questions_of
 from kvg.report.gallery_page import Gallery
 from kvg.report.markdown import markdown
-from kvg.report.naming import Look, looks
+from kvg.report.naming import RunStyle, looks
 from kvg.report.page import Contents, page
 from kvg.report.pair_section import findings_of, pair_section
 from kvg.report.pairs import Pair, PairResult, compare_pairs
 from kvg.report.pictures import read_pictures
-from kvg.report.results import RunResults, Told, drawn_curves, entities_without_level, results_of
+from kvg.report.results import ReportContext, RunResults, drawn_curves, entities_without_level, results_of
 from kvg.report.run_section import runs_section
 from kvg.report.sections import (
     Section,
@@ -44,7 +44,7 @@ class Report:
         results: by run.
         pairs: differences.
         notes: what a reader must know of the pairs.
-        told: what is known besides the answers.
+        context: what is known besides the answers.
         sections: figures.
         signatures: failure signatures.
         gallery: cases.
@@ -53,11 +53,11 @@ class Report:
 
     title: str
     lead: str
-    looks: Mapping[str, Look]
+    looks: Mapping[str, RunStyle]
     results: Mapping[str, RunResults]
     pairs: Sequence[PairResult]
     notes: Sequence[str]
-    told: Told
+    context: ReportContext
     sections: Sequence[Section]
     signatures: Sequence[Section]
     gallery: Gallery
@@ -84,7 +84,7 @@ class Report:
             "runs": dict(self.results),
             "pairs": list(self.pairs),
             "notes": list(self.notes),
-            "curves": {run: _finite(drawn_curves(found)) for run, found in self.told.curves.items()},
+            "curves": {run: _finite(drawn_curves(own)) for run, own in self.context.curves.items()},
             "settings": dict(settings),
             "versions": dict(versions),
         }
@@ -99,11 +99,11 @@ def make_report(
     runs: Cases,
     pairs: Sequence[Pair],
     gallery: Gallery,
-    told: Told,
+    context: ReportContext,
     facts: Mapping[str, str],
     seed: int,
     title: str = "",
-    pairs_asked: bool = False,
+    pairs_given: bool = False,
 ) -> Report:
     """Measures the runs and makes the sections.
 
@@ -111,36 +111,36 @@ def make_report(
         runs: cases by the name of their run.
         pairs: runs to compare.
         gallery: cases to show, see ``chosen_gallery``.
-        told: what is known besides the answers.
+        context: what is known besides the answers.
         facts: settings and versions, by name.
         seed: of all intervals and lots.
         title: headline; made of the runs where there is none.
-        pairs_asked: see ``compare_pairs``.
+        pairs_given: see ``compare_pairs``.
 
     Raises:
         DataError: two runs that are compared tell different truths of a case, or share none.
     """
-    look = looks([*runs, *told.curves])
-    results = results_of(runs, told, seed)
-    compared, notes = compare_pairs(runs, pairs, seed, pairs_asked)
+    look = looks([*runs, *context.curves])
+    results = results_of(runs, context, seed)
+    compared, notes = compare_pairs(runs, pairs, seed, pairs_given)
     own = {name: look[name] for name in runs}
     sections = (
         accuracy_section(results, own),
         pair_section(compared, notes, own),
         choice_section(results, own),
         artifact_section(results, own),
-        curve_section(told.curves, look),
+        curve_section(context.curves, look),
         runs_section(results, own),
     )
-    signs = {run: found["signatures"] for run, found in results.items() if found["signatures"]}
+    signs = {run: own["signatures"] for run, own in results.items() if own["signatures"]}
     return Report(
         title=title or _title(own),
-        lead=_lead(runs, told),
+        lead=_lead(runs, context),
         looks=own,
         results=results,
         pairs=compared,
         notes=notes,
-        told=told,
+        context=context,
         sections=[section for section in sections if section],
         signatures=signature_sections(signs, look),
         gallery=gallery,
@@ -163,29 +163,29 @@ def chosen_gallery(
     Raises:
         DataError: a set cannot be opened, or holds none of the pictures.
     """
-    questions = asked(runs)
+    questions = questions_of(runs)
     chosen = pick(questions, num, seed)
     notes = []
     if any(case.artifact for cases in runs.values() for case in cases):
         notes.append("Disturbed pictures are not shown.")
     if not sets or not chosen:
         return Gallery(chosen, None, len(questions), notes)
-    found = read_pictures(sets, [question.case for question in chosen], reading)
-    if found.num_missing:
-        notes.append(f"The pictures of {found.num_missing} cases are in none of the sets given.")
-    if found.num_other:
-        notes.append(f"Of {found.num_other} cases the sets hold another picture than the one that was asked about.")
-    return Gallery(chosen, found.by_case, len(questions), notes)
+    matches = read_pictures(sets, [question.case for question in chosen], reading)
+    if matches.num_missing:
+        notes.append(f"The pictures of {matches.num_missing} cases are in none of the sets given.")
+    if matches.num_other:
+        notes.append(f"Of {matches.num_other} cases the sets hold another picture than the one that was asked about.")
+    return Gallery(chosen, matches.by_case, len(questions), notes)
 
 
-def _title(runs: Mapping[str, Look]) -> str:
+def _title(runs: Mapping[str, RunStyle]) -> str:
     names = [look.title for look in runs.values()]
     if len(names) == 1:
         return f"Evaluation of {names[0]}"
     return f"{', '.join(names[:-1])} and {names[-1]} compared" if len(names) <= 4 else f"{len(names)} runs compared"
 
 
-def _lead(runs: Cases, told: Told) -> str:
+def _lead(runs: Cases, context: ReportContext) -> str:
     cases = [case for some in runs.values() for case in some]
     parts = []
     if any(not case.is_choice for case in cases):
@@ -195,8 +195,8 @@ def _lead(runs: Cases, told: Told) -> str:
         )
     if any(case.split for case in cases):
         parts.append("Training saw the seen categories only.")
-    if told.levels:
-        missing = entities_without_level(runs, told.levels)
+    if context.levels:
+        missing = entities_without_level(runs, context.levels)
         parts.append(
             "Known entities are those that the base model could tell from others, by the knowledge files given."
         )
@@ -204,7 +204,7 @@ def _lead(runs: Cases, told: Told) -> str:
             parts.append(f"Of {len(missing)} entities they tell nothing; these are neither known nor unknown.")
     elif any(case.knowledge for case in cases):
         parts.append("Known entities are those that the base model had read about before.")
-    if told.exposure:
+    if context.exposure:
         novel = EXPOSURES[-1].capitalize()
         parts.append(f"“{novel}” entities are those of which training has shown no picture and told nothing.")
     return " ".join(parts)

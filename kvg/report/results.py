@@ -26,7 +26,7 @@ from kvg.evaluation.records.prediction_files import RECORD
 from kvg.evaluation.records.scoring import STRICT
 from kvg.records import read_json
 from kvg.report.curves import Curve
-from kvg.work.progress import shown
+from kvg.work.progress import with_progress
 
 Curves = Mapping[str, Curve]  # by tag
 
@@ -55,7 +55,7 @@ class RunResults(TypedDict):
 
 
 @dataclass(frozen=True)
-class Told:
+class ReportContext:
     """What is known besides the answers.
 
     Attributes:
@@ -71,26 +71,26 @@ class Told:
     records: Mapping[str, dict[str, Any]] = field(default_factory=dict)
 
 
-def results_of(runs: Mapping[str, Sequence[Case]], told: Told, seed: int) -> dict[str, RunResults]:
+def results_of(runs: Mapping[str, Sequence[Case]], context: ReportContext, seed: int) -> dict[str, RunResults]:
     """Measures every run.
 
     Args:
         runs: cases by the name of their run.
-        told: what is known besides.
+        context: what is known besides.
         seed: of all intervals and lots.
     """
-    found: dict[str, RunResults] = {}
-    for name, cases in shown(runs.items(), "figures of runs", len(runs)):
-        exposures = told.exposure.by_case(cases) if told.exposure else None
+    results: dict[str, RunResults] = {}
+    for name, cases in with_progress(runs.items(), "figures of runs", len(runs)):
+        exposures = context.exposure.by_case(cases) if context.exposure else None
         plain = any(not case.is_choice and not case.artifact for case in cases)
-        found[name] = RunResults(
-            facts=run_facts(cases, told.records.get(name)),
-            figures=figures(cases, seed, told.levels, exposures),
+        results[name] = RunResults(
+            facts=run_facts(cases, context.records.get(name)),
+            figures=figures(cases, seed, context.levels, exposures),
             choice=choice_table(cases, seed),
             artifacts=artifact_curves(cases, seed),
-            signatures=signatures(cases, seed, told.levels, told.curves.get(name)) if plain else None,
+            signatures=signatures(cases, seed, context.levels, context.curves.get(name)) if plain else None,
         )
-    return found
+    return results
 
 
 def run_facts(cases: Sequence[Case], record: dict[str, Any] | None = None) -> RunFacts:
@@ -113,7 +113,7 @@ def run_facts(cases: Sequence[Case], record: dict[str, Any] | None = None) -> Ru
 
 
 def with_knowledge(cases: Sequence[Case], levels: Levels) -> list[Case]:
-    """The cases, with what is told of their entities; see ``kvg.evaluation.figures.levels.knowledge_of``."""
+    """The cases, with what is context of their entities; see ``kvg.evaluation.figures.levels.knowledge_of``."""
     return [replace(case, knowledge=knowledge_of(case, levels)) for case in cases] if levels else list(cases)
 
 
@@ -126,13 +126,13 @@ def read_record(run: str | Path) -> dict[str, Any] | None:
     path = Path(run) / RECORD if Path(run).is_dir() else Path(run).with_name(RECORD)
     if not path.is_file():
         return None
-    found = read_json(path)
-    if not isinstance(found, dict):
+    record = read_json(path)
+    if not isinstance(record, dict):
         raise DataError(str(path), "json", "holds no object; remove the file, or run it again")
-    if not isinstance(found.get("bad") or [], list):
+    if not isinstance(record.get("bad") or [], list):
         raise DataError(str(path), "bad", "must be a list of reasons; remove the file, or run it again")
-    check_utf8(found, str(path))
-    return found
+    check_utf8(record, str(path))
+    return record
 
 
 def entities_without_level(runs: Mapping[str, Sequence[Case]], levels: Levels) -> list[str]:

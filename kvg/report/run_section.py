@@ -47,8 +47,8 @@ def runs_section(runs: Runs, looks: Looks) -> Section:
         tables.append(_patterns(runs, looks))
     reasons = [(run, str(why)) for run, r in runs.items() for why in (r["facts"]["record"] or {}).get("bad") or ()]
     if reasons:
-        told: list[Row] = [[run_cell(looks[run]), reason] for run, reason in reasons]
-        tables.append(Table(["", "reason"], told, title="What could not be asked", texts=2))
+        fault_rows: list[Row] = [[run_cell(looks[run]), reason] for run, reason in reasons]
+        tables.append(Table(["", "reason"], fault_rows, title="What could not be asked", texts=2))
     if settings := _settings(runs, looks):
         tables.append(settings)
     note = (
@@ -70,11 +70,11 @@ def _patterns(runs: Runs, looks: Looks) -> Table:
 
 def _settings(runs: Runs, looks: Looks) -> Table | None:
     """What the runs' predictions.json say of how they were made; what is the same in all of them, once."""
-    told = {run: dict(_flat(results["facts"]["record"] or {})) for run, results in runs.items()}
+    settings = {run: dict(_flat(results["facts"]["record"] or {})) for run, results in runs.items()}
     rows: list[Row] = []
-    for name in dict.fromkeys(name for found in told.values() for name in found):
+    for name in dict.fromkeys(name for own in settings.values() for name in own):
         if name.partition(".")[0] not in _TOLD_ELSEWHERE:
-            rows.append([name, *(found.get(name, NONE) for found in told.values())])
+            rows.append([name, *(own.get(name, NONE) for own in settings.values())])
     if not rows:
         return None
     heads: list[Cell | str] = ["", *run_cells(looks)]

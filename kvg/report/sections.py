@@ -11,12 +11,12 @@ from markupsafe import Markup
 from kvg.evaluation.figures.accuracy import Figure, Strength
 from kvg.report.charts import Group, Line, bar_chart, dot_chart, line_chart
 from kvg.report.curves import Curve, smooth
-from kvg.report.naming import Look
+from kvg.report.naming import RunStyle
 from kvg.report.results import DRAWN_CURVES, REWARD, RunResults, drawn_curves
 from kvg.report.tables import NONE, Cell, Row, Table, change, percent, share
 
 Runs = Mapping[str, RunResults]
-Looks = Mapping[str, Look]
+Looks = Mapping[str, RunStyle]
 
 BY_CATEGORY: Final = "By category"
 _HEADINGS: Final = {  # in the order of the table
@@ -36,7 +36,7 @@ _PART_COLOURS = ("var(--hue3)", "var(--hue1)", "var(--hue2)", "var(--hue4)")
 class Verdict:
     """What was said of a run; ``kind`` is ``bad`` for a sign, ``good`` for none, '' where it cannot be told."""
 
-    run: Look
+    run: RunStyle
     text: str
     kind: str
 
@@ -69,18 +69,18 @@ def run_cells(looks: Looks) -> list[Cell]:
 
 def accuracy_table(runs: Runs, looks: Looks) -> Table:
     """Percent right of every group and run: instance-weighted, and the mean of the categories."""
-    found: dict[tuple[str, str], dict[str, Figure]] = {}
+    by_group: dict[tuple[str, str], dict[str, Figure]] = {}
     for run, results in runs.items():
         for figure in results["figures"]:
-            found.setdefault((figure["by"], figure["name"]), {})[run] = figure
+            by_group.setdefault((figure["by"], figure["name"]), {})[run] = figure
     rows: list[Row] = []
-    if overall := found.get(("all", "all")):
+    if overall := by_group.get(("all", "all")):
         rows.append(_figure_row("all cases", overall, looks))
         if any(figure["category_mean"] for figure in overall.values()):
             means = [overall[run]["category_mean"] if run in overall else None for run in looks]
             rows.append(["mean of categories", "", *map(share, means)])
     for by, heading in _HEADINGS.items():
-        members = [(name, figures) for (kind, name), figures in found.items() if kind == by]
+        members = [(name, figures) for (kind, name), figures in by_group.items() if kind == by]
         if members:
             rows.append([heading])
             rows += [_figure_row(name, figures, looks) for name, figures in members]
@@ -144,9 +144,9 @@ def choice_section(runs: Runs, looks: Looks) -> Section | None:
         by_set = {one["name"]: one for one in table["sets"]}
         chances |= {name: one["chance"] for name, one in by_set.items()}
         cells = [share(by_set[name]["accuracy"] if name in by_set else None) for name in sets]
-        unread = sum(one["unread"]["value"] * one["n"] for one in table["sets"]) / table["all"]["n"]
+        unparsed = sum(one["unread"]["value"] * one["n"] for one in table["sets"]) / table["all"]["n"]
         average = [share(table["average"])] if len(sets) > 1 else []
-        rows.append([run_cell(looks[run]), *cells, *average, str(table["all"]["n"]), percent(unread)])
+        rows.append([run_cell(looks[run]), *cells, *average, str(table["all"]["n"]), percent(unparsed)])
     guess = [percent(chances[name]) for name in sets]
     if len(sets) > 1:
         guess.append(percent(sum(chances.values()) / len(chances)))
@@ -156,7 +156,7 @@ def choice_section(runs: Runs, looks: Looks) -> Section | None:
     return Section("Names to choose from", note, [Table(heads, rows)], anchor="choice")
 
 
-def run_cell(look: Look) -> Cell:
+def run_cell(look: RunStyle) -> Cell:
     """A run as the first cell of a row."""
     return Cell(look.title, colour=look.colour)
 
@@ -191,12 +191,12 @@ def artifact_section(runs: Runs, looks: Looks) -> Section | None:
 
 
 def _strength_cells(points: Sequence[Strength], strengths: Sequence[int]) -> Iterator[Cell]:
-    found = {point["strength"]: point for point in points}
+    by_strength = {point["strength"]: point for point in points}
     for strength in strengths:
-        if strength not in found:
+        if strength not in by_strength:
             yield Cell(NONE)
             continue
-        point = found[strength]
+        point = by_strength[strength]
         moved = change(point["change"])
         small = share(point["accuracy"]).small
         if point["change"] is not None:
@@ -206,22 +206,22 @@ def _strength_cells(points: Sequence[Strength], strengths: Sequence[int]) -> Ite
 
 def curve_section(curves: Mapping[str, Mapping[str, Curve]], looks: Looks) -> Section | None:
     """Learning curves."""
-    drawn = {run: drawn_curves(found) for run, found in curves.items()}
+    chosen = {run: drawn_curves(own) for run, own in curves.items()}
     charts, rows = [], list[Row]()
     for title, tag, is_share in DRAWN_CURVES:
-        lines = [Line(looks[run].title, looks[run].colour, found[tag]) for run, found in drawn.items() if tag in found]
+        lines = [Line(looks[run].title, looks[run].colour, own[tag]) for run, own in chosen.items() if tag in own]
         charts.append(line_chart(title, lines, is_share) if lines else "")
-    for run, found in drawn.items():
-        parts = [tag for tag in found if tag.startswith(REWARD)]
+    for run, own in chosen.items():
+        parts = [tag for tag in own if tag.startswith(REWARD)]
         lines = [
-            Line(tag.removeprefix(REWARD), _PART_COLOURS[n % len(_PART_COLOURS)], found[tag])
+            Line(tag.removeprefix(REWARD), _PART_COLOURS[n % len(_PART_COLOURS)], own[tag])
             for n, tag in enumerate(parts)
         ]
-        several = f": {looks[run].title}" if sum("train/reward/total" in other for other in drawn.values()) > 1 else ""
+        several = f": {looks[run].title}" if sum("train/reward/total" in other for other in chosen.values()) > 1 else ""
         charts.append(line_chart(f"Reward and its parts{several}", lines) if lines else "")
-        if found:
+        if own:
             rows.append([looks[run].title])
-            rows += [[tag, *_ends(curve)] for tag, curve in found.items()]
+            rows += [[tag, *_ends(curve)] for tag, curve in own.items()]
     if not rows:
         return None
     note = "Over optimizer steps, in stage 2 over batches of answers. Bold: running mean; pale: single values."

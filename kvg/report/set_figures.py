@@ -52,13 +52,13 @@ class SetFigures:
 
     def rows(self) -> list[list[str]]:
         """The table, see ``COLUMNS``; where there are several rows, with their sum."""
-        found = [self._row(key, group, len(self.entities[key])) for key, group in sorted(self.groups.items())]
-        if len(found) > 1:
+        rows = [self._row(key, group, len(self.entities[key])) for key, group in sorted(self.groups.items())]
+        if len(rows) > 1:
             total: Counter[str] = Counter()
             for group in self.groups.values():
                 total.update(group)
-            found.append(self._row(("all", "", ""), total, self.num_entities))
-        return found
+            rows.append(self._row(("all", "", ""), total, self.num_entities))
+        return rows
 
     @staticmethod
     def _row(key: tuple[str, str, str], group: Counter[str], num_entities: int) -> list[str]:

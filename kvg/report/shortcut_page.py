@@ -44,14 +44,14 @@ def bars(title: str, counter: Mapping[str, int]) -> Markup:
     >>> print(bars("k", {"2": 3, "3": 1})[:35])
     <figure><figcaption>k</figcaption><
     """
-    shown = list(counter.items())
-    if len(shown) > _MOST_BARS:
-        frequent = sorted(shown, key=lambda pair: -pair[1])[: _MOST_BARS - 1]
-        rest = len(shown) - len(frequent)
-        shown = [*frequent, (f"{rest} others", sum(counter.values()) - sum(num for _, num in frequent))]
-    total, most = max(1, sum(counter.values())), max([1, *(num for _, num in shown)])
+    entries = list(counter.items())
+    if len(entries) > _MOST_BARS:
+        frequent = sorted(entries, key=lambda pair: -pair[1])[: _MOST_BARS - 1]
+        rest = len(entries) - len(frequent)
+        entries = [*frequent, (f"{rest} others", sum(counter.values()) - sum(num for _, num in frequent))]
+    total, most = max(1, sum(counter.values())), max([1, *(num for _, num in entries)])
     rows = []
-    for number, (name, num) in enumerate(shown):
+    for number, (name, num) in enumerate(entries):
         y, width = number * _ROW, 150 * num / most
         rows.append(
             f'<text x="122" y="{y + 14}" class="end">{html.escape(_short(name))}</text>'
@@ -61,7 +61,7 @@ def bars(title: str, counter: Mapping[str, int]) -> Markup:
         )
     label = html.escape(title)
     return Markup(
-        f'<figure><figcaption>{label}</figcaption><svg viewBox="0 0 340 {len(shown) * _ROW}" role="img" '
+        f'<figure><figcaption>{label}</figcaption><svg viewBox="0 0 340 {len(entries) * _ROW}" role="img" '
         f'aria-label="{label}">{"".join(rows)}</svg></figure>'
     )
 

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final, TypeVar
 
 from kvg.evaluation.diagnostics.signatures import Signatures
-from kvg.report.naming import Look
+from kvg.report.naming import RunStyle
 from kvg.report.pairs import p_value
 from kvg.report.sections import Looks, Section, Verdict, run_cell
 from kvg.report.tables import NONE, Cell, Row, Table, change, number, percent, share
 
-Found = Mapping[str, Signatures]  # by run
+ByRun = Mapping[str, Signatures]
 T = TypeVar("T")
 
 _PAIRS: Final = 12  # confusions shown of each run
@@ -23,27 +23,27 @@ _CURVES: Final = {
 }
 
 
-def signature_sections(found: Found, looks: Looks) -> list[Section]:
+def signature_sections(by_run: ByRun, looks: Looks) -> list[Section]:
     """All signatures of all runs, those left out of which nothing was measured.
 
     Args:
-        found: by run.
+        by_run: signatures of each run.
         looks: of the runs.
     """
     sections = (_reasoning, _length, _knowledge, _position, _confusion)
-    return [section for make in sections if (section := make(found, looks))]
+    return [section for make in sections if (section := make(by_run, looks))]
 
 
-def verdict_of(run: Look, text: str) -> Verdict:
+def verdict_of(run: RunStyle, text: str) -> Verdict:
     """A verdict with its kind, which its first words tell."""
     kind = "bad" if text.startswith("sign") else "good" if text.startswith("no sign") else ""
     return Verdict(run, text, kind)
 
 
-def _reasoning(found: Found, looks: Looks) -> Section | None:
+def _reasoning(by_run: ByRun, looks: Looks) -> Section | None:
     rows: list[Row] = []
     verdicts = []
-    for run, signs in found.items():
+    for run, signs in by_run.items():
         for table in signs["reasoning"]:
             if table["group"] == "all":
                 verdicts.append(verdict_of(looks[run], f"{table['verdict']} (judged by the {table['by']})"))
@@ -76,11 +76,11 @@ def _reasoning(found: Found, looks: Looks) -> Section | None:
     return Section("Reasoning and box", note, [Table(heads, rows, texts=3)], verdicts, anchor="reasoning")
 
 
-def _length(found: Found, looks: Looks) -> Section | None:
+def _length(by_run: ByRun, looks: Looks) -> Section | None:
     curves: list[Row] = []
     rows: list[Row] = []
     verdicts = []
-    for run, signs in found.items():
+    for run, signs in by_run.items():
         for sign in signs["collapse"]:
             cells = [number(sign["first"], 3), number(sign["last"], 3)]
             curves.append([run_cell(looks[run]), _CURVES.get(sign["tag"], sign["tag"]), str(sign["n"]), *cells])
@@ -104,10 +104,10 @@ def _length(found: Found, looks: Looks) -> Section | None:
     return Section("Length and variety", note, tables, verdicts, anchor="length")
 
 
-def _knowledge(found: Found, looks: Looks) -> Section | None:
+def _knowledge(by_run: ByRun, looks: Looks) -> Section | None:
     rows: list[Row] = []
     verdicts = []
-    for run, signs in found.items():
+    for run, signs in by_run.items():
         for gap in signs["knowledge"]:
             if gap["gap"] is None:
                 continue
@@ -122,25 +122,25 @@ def _knowledge(found: Found, looks: Looks) -> Section | None:
     return Section("Known and unknown", note, [Table(heads, rows, texts=2)], verdicts, anchor="knowledge")
 
 
-def _position(found: Found, looks: Looks) -> Section | None:
-    found = {run: signs for run, signs in found.items() if signs["position"]["n"]}
-    if not found:
+def _position(by_run: ByRun, looks: Looks) -> Section | None:
+    by_run = {run: signs for run, signs in by_run.items() if signs["position"]["n"]}
+    if not by_run:
         return None
-    verdicts = [verdict_of(looks[run], signs["position"]["verdict"]) for run, signs in found.items()]
+    verdicts = [verdict_of(looks[run], signs["position"]["verdict"]) for run, signs in by_run.items()]
     rows: list[Row] = []
-    for by in _in_order(found, lambda signs: [table["by"] for table in signs["position"]["by_place"]]):
-        tables = {r: t for r, signs in found.items() for t in signs["position"]["by_place"] if t["by"] == by}
+    for by in _in_order(by_run, lambda signs: [table["by"] for table in signs["position"]["by_place"]]):
+        tables = {r: t for r, signs in by_run.items() for t in signs["position"]["by_place"] if t["by"] == by}
         rows.append([f"{'place in ' if by.endswith('order') else ''}{by}"])
         for place in dict.fromkeys(place["place"] for table in tables.values() for place in table["places"]):
             cells = []
-            for run in found:
+            for run in by_run:
                 values = {p["place"]: p["accuracy"] for p in tables[run]["places"]} if run in tables else {}
                 cells.append(share(values.get(place)))
             rows.append([place, *cells])
-        rows.append(["p", *(_p(tables[run]["p"]) if run in tables else NONE for run in found)])
-    heads: list[Cell | str] = ["", *map(run_cell, (looks[run] for run in found))]
+        rows.append(["p", *(_p(tables[run]["p"]) if run in tables else NONE for run in by_run)])
+    heads: list[Cell | str] = ["", *map(run_cell, (looks[run] for run in by_run))]
     tables_made = [Table(heads, rows, title="Percent right by the place of the object asked for")]
-    tables_made.append(_fields(found, looks))
+    tables_made.append(_fields(by_run, looks))
     favourites: list[Row] = [
         [
             run_cell(looks[run]),
@@ -149,7 +149,7 @@ def _position(found: Found, looks: Looks) -> Section | None:
             percent(one["expected"]),
             change(one["difference"]),
         ]
-        for run, signs in found.items()
+        for run, signs in by_run.items()
         for one in signs["position"]["favourites"]
     ]
     if favourites:
@@ -163,24 +163,24 @@ def _position(found: Found, looks: Looks) -> Section | None:
     return Section("Position", note, tables_made, verdicts, anchor="position")
 
 
-def _fields(found: Found, looks: Looks) -> Table:
+def _fields(by_run: ByRun, looks: Looks) -> Table:
     """Where answered boxes stand, in place of where the true ones do."""
-    fields = _in_order(found, lambda signs: [one["field"] for one in signs["position"]["fields"]])
+    fields = _in_order(by_run, lambda signs: [one["field"] for one in signs["position"]["fields"]])
     rows: list[Row] = []
     for field in fields:
         cells = []
-        for signs in found.values():
+        for signs in by_run.values():
             one = next((one for one in signs["position"]["fields"] if one["field"] == field), None)
             cells.append(Cell(str(one["answered"]), f"truth {one['truth']}") if one else Cell(NONE))
         rows.append([field, *cells])
-    rows.append(["p", *(_p(signs["position"]["p"]) for signs in found.values())])
-    heads: list[Cell | str] = ["", *map(run_cell, (looks[run] for run in found))]
+    rows.append(["p", *(_p(signs["position"]["p"]) for signs in by_run.values())])
+    heads: list[Cell | str] = ["", *map(run_cell, (looks[run] for run in by_run))]
     return Table(heads, rows, title="Answered boxes by the field of the picture that they stand in")
 
 
-def _confusion(found: Found, looks: Looks) -> Section | None:
+def _confusion(by_run: ByRun, looks: Looks) -> Section | None:
     verdicts, errors, alike, pairs = [], list[Row](), list[Row](), list[Row]()
-    for run, signs in found.items():
+    for run, signs in by_run.items():
         confusion = signs["confusion"]
         kinds = confusion["errors"]
         if not kinds["n"]:
@@ -214,6 +214,6 @@ def _p(p: float) -> str:
     return p_value(p).removeprefix("p ").removeprefix("= ")
 
 
-def _in_order(found: Found, values: Callable[[Signatures], list[T]]) -> Iterator[T]:
+def _in_order(by_run: ByRun, values: Callable[[Signatures], list[T]]) -> Iterator[T]:
     """Each value once, in the order in which it comes first."""
-    return iter(dict.fromkeys(value for signs in found.values() for value in values(signs)))
+    return iter(dict.fromkeys(value for signs in by_run.values() for value in values(signs)))

@@ -144,8 +144,8 @@ def terminal_table(table: Table, without: str = "") -> TerminalTable:
     made = TerminalTable(title=table.title or None, box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
     for n, head in enumerate(table.heads):
         cell = _as_cell(head)
-        told = Text.assemble(cell.text, ("\n" + cell.small if cell.small else "", "dim"))
-        made.add_column(told, justify="left" if n < table.texts else "right", overflow="fold")
+        head_text = Text.assemble(cell.text, ("\n" + cell.small if cell.small else "", "dim"))
+        made.add_column(head_text, justify="left" if n < table.texts else "right", overflow="fold")
     part = ""
     for row in table.rows:
         if len(row) == 1:

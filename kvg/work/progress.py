@@ -29,7 +29,7 @@ def progress_bar(hidden: bool = False) -> Progress:
     return Progress(*columns, disable=hidden)
 
 
-def shown(items: Iterable[T], title: str, total: int | None) -> Iterator[T]:
+def with_progress(items: Iterable[T], title: str, total: int | None) -> Iterator[T]:
     """The same things, with a bar that advances with each."""
     with progress_bar() as progress:
         task = progress.add_task(title, total=total)

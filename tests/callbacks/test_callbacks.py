@@ -173,7 +173,7 @@ def test_progress_counts_all_steps_of_a_stage_that_takes_several_a_batch(
 
 
 def test_progress_shows_what_was_logged_under_short_names(tmp_path: Path) -> None:
-    bar = StageProgress(shown={"r": "train/reward/total", "acc": "val/iou_acc", "kl": "train/kl"})
+    bar = StageProgress(keys={"r": "train/reward/total", "acc": "val/iou_acc", "kl": "train/kl"})
     run = trainer(tmp_path, bar)
     module = OneWeight()
     run.fit(module, loader(1), loader(1))

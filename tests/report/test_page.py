@@ -3,12 +3,12 @@ from __future__ import annotations
 import html
 import re
 
-from kvg.report.case_card import Drawn, case_card
-from kvg.report.gallery import asked
+from kvg.report.case_card import CardPicture, case_card
+from kvg.report.gallery import questions_of
 from kvg.report.naming import looks
 from kvg.report.pictures import picture_of
 from kvg.report.report import chosen_gallery, make_report
-from kvg.report.results import Told
+from kvg.report.results import ReportContext
 from kvg.shards.writer import ShardWriter
 from tests.report.balance import parsed
 
@@ -34,7 +34,7 @@ def test_the_page_is_whole_and_needs_nothing_else(make_case, make_sample, tmp_pa
     curves = {"cot_sft": {"train/loss": [(0, 1.0), (9, 0.5)]}}
     pairs = [("base", "cot_sft"), ("cot_sft", "cot_sft_grpo")]
     gallery = chosen_gallery(runs, [("", str(tmp_path / "set"))], 6, 0)
-    report = make_report(runs, pairs, gallery, Told(curves=curves), {"seed": "0"}, seed=0)
+    report = make_report(runs, pairs, gallery, ReportContext(curves=curves), {"seed": "0"}, seed=0)
     text = report.html()
     found = parsed(text)
     assert found.counts["article"] == found.counts["img"] == 6
@@ -50,7 +50,7 @@ def test_the_page_is_whole_and_needs_nothing_else(make_case, make_sample, tmp_pa
 
 def test_a_page_of_one_run_and_nothing_more(make_case):
     runs = {"mine": [make_case("a"), make_case("b", right=False)]}
-    report = make_report(runs, [], chosen_gallery(runs, [], 10, 0), Told(), {}, seed=0)
+    report = make_report(runs, [], chosen_gallery(runs, [], 10, 0), ReportContext(), {}, seed=0)
     text = report.html()
     found = parsed(text)
     assert "img" not in found.counts
@@ -59,14 +59,14 @@ def test_a_page_of_one_run_and_nothing_more(make_case):
     assert "<b>50.0 <small>% (" in text  # in the place of differences
     assert "Learning curves" not in text
     assert "Differences" not in text
-    none = make_report(runs, [], chosen_gallery(runs, [], 0, 0), Told(), {}, seed=0).html()
+    none = make_report(runs, [], chosen_gallery(runs, [], 0, 0), ReportContext(), {}, seed=0).html()
     assert "article" not in parsed(none).counts
     assert "id=cases" not in none
 
 
 def test_markdown_holds_what_the_page_holds(make_case):
     runs = {run: [make_case(f"k{n}", right=n % 3 < num) for n in range(9)] for num, run in ((1, "a"), (2, "b"))}
-    report = make_report(runs, [("a", "b")], chosen_gallery(runs, [], 9, 0), Told(), {}, seed=0)
+    report = make_report(runs, [("a", "b")], chosen_gallery(runs, [], 9, 0), ReportContext(), {}, seed=0)
     page, text = report.html(), report.markdown()
     rows = re.findall(r"<tr>(<td.*?)</tr>", page)
     cells = [first_words(cell) for row in rows for cell in re.findall(r"<td[^>]*>(.*?)</td>", row)]
@@ -88,7 +88,7 @@ def first_words(cell):
 
 
 def card(cases, picture=None, **options):
-    question = asked({f"r{n}": [case] for n, case in enumerate(cases)})[0]
+    question = questions_of({f"r{n}": [case] for n, case in enumerate(cases)})[0]
     made = case_card(question, looks(question.answers), picture, **options)
     parsed(made)
     return made
@@ -131,18 +131,18 @@ def test_an_answer_without_end_is_cut(make_case):
 
 
 def test_answers_of_several_runs_stand_side_by_side(make_case, make_sample):
-    picture = Drawn(picture_of(make_sample("k0"), "mark"))
+    picture = CardPicture(picture_of(make_sample("k0"), "mark"))
     made = card([make_case(), make_case(right=False), make_case(answer="?")], picture)
     assert made.count("<section class=") == 3
     assert made.count('class="answer"') == 2  # the third gave none
     colours = re.findall(r'class="answer"[^>]*style="stroke:(.*?);', made)
     assert colours == ["var(--hue1)", "var(--hue2)"]
     assert 'id="pmark" src="data:image/png' in made
-    again = card([make_case()], Drawn(picture.picture, repeats=True))
+    again = card([make_case()], CardPicture(picture.picture, repeats=True))
     assert 'data-same="pmark"' in again
     assert "base64" not in again
     assert "stroke:var(--answer)" in again  # one run alone: orange
-    lost = card([make_case()], Drawn(picture_of(make_sample("k0", b"\x89PNG\r\n\x1a\nbroken"), "m")))
+    lost = card([make_case()], CardPicture(picture_of(make_sample("k0", b"\x89PNG\r\n\x1a\nbroken"), "m")))
     assert "this picture cannot be opened" in lost
 
 

@@ -36,12 +36,12 @@ def test_a_small_picture_stays_as_it_is_and_a_large_one_is_shrunk(make_sample, e
     small, large = make_sample("a"), make_sample("b", encoded((9, 99, 199), (1600, 800), "PNG"), (1600, 800))
     kept = picture_of(small, "m")
     assert base64.b64decode(kept.uri.partition(",")[2]) == small.image
-    assert kept.is_drawn
+    assert kept.is_small
     shrunk = picture_of(large, "m")
     assert shrunk.uri.startswith("data:image/jpeg;base64,")
     assert opened(shrunk.uri).size == (SIDE, SIDE // 2)
     assert (shrunk.width, shrunk.height) == (1600, 800)  # the page draws it with the sides of the stored one
-    assert not shrunk.is_drawn
+    assert not shrunk.is_small
 
 
 def test_a_hundred_and_twenty_photographs_stay_below_fifteen_megabytes(make_sample):

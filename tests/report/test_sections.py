@@ -6,7 +6,7 @@ import math
 
 from kvg.report.charts import Group, Line, bar_chart, dot_chart, line_chart, nice_ticks
 from kvg.report.naming import looks
-from kvg.report.results import Told, results_of, run_facts
+from kvg.report.results import ReportContext, results_of, run_facts
 from kvg.report.run_section import runs_section
 from kvg.report.sections import (
     accuracy_section,
@@ -37,7 +37,7 @@ def test_accuracies_of_two_runs(make_case):
     second = [make_case(f"k{n}", right=n < 15, category="dog" if n < 10 else "bird") for n in range(10, 20)]
     runs = {"a": first, "b": [*second, make_case("d", category="dog", split="unseen", knowledge=None)]}
     look = looks(runs)
-    section = accuracy_section(results_of(runs, Told(), 0), look)
+    section = accuracy_section(results_of(runs, ReportContext(), 0), look)
     rows = rows_of(section.tables[0])
     assert rows["all cases"] == ["11–20", "25.0", "54.5"]  # 5 of 20; 5 + 1 of 11
     assert rows["mean of categories"] == ["", "–", "75.0"]  # the second: 5 of 10 birds, 1 of 1 dog
@@ -61,7 +61,7 @@ def test_choices_in_the_form_of_the_papers_table(make_line):
     lines += [choice(make_line, f"y{n}", n < 6, set="dogs") for n in range(8)]
     lines.append({**choice(make_line, "z", False, set="dogs"), "answer": "no idea"})
     runs = {"mine": [Case.from_line(line, "here") for line in lines]}
-    results = results_of(runs, Told(), 0)
+    results = results_of(runs, ReportContext(), 0)
     section = choice_section(results, looks(runs))
     assert [text(head) for head in section.tables[0].heads] == ["", "aircraft", "dogs", "average", "cases", "unread %"]
     rows = rows_of(section.tables[0])
@@ -80,7 +80,7 @@ def test_disturbed_pictures_as_curves_with_intervals(make_case):
         for n in range(10)
     ]
     runs = {"mine": plain + blurred}
-    section = artifact_section(results_of(runs, Told(), 0), looks(runs))
+    section = artifact_section(results_of(runs, ReportContext(), 0), looks(runs))
     heads = [text(head) for head in section.tables[0].heads]
     assert heads == ["", "strength 0", "strength 1", "strength 3"]
     cells = section.tables[0].rows[1][1:]
@@ -91,7 +91,7 @@ def test_disturbed_pictures_as_curves_with_intervals(make_case):
     assert section.charts.count('class="band"') == 1
     # Points stand at 0, 1 and 3 of 3, from 44 to 350.
     assert 'points="44.0,48.8 146.0,85.6 350.0,159.2"' in section.charts
-    plain_only = artifact_section(results_of({"mine": plain}, Told(), 0), looks(runs))
+    plain_only = artifact_section(results_of({"mine": plain}, ReportContext(), 0), looks(runs))
     assert plain_only is None
 
 
@@ -109,7 +109,7 @@ def test_what_a_run_was_asked_read_and_left_out(make_case):
     facts = run_facts(cases, record)
     assert (facts["unread"], facts["cut_off"], facts["modes"]) == (1, 1, {"direct": 2})
     assert facts["parsers"] == {"strict": 2, "published-v3": 1}
-    results = results_of({"mine": cases}, Told(records={"mine": record}), 0)
+    results = results_of({"mine": cases}, ReportContext(records={"mine": record}), 0)
     section = runs_section(results, looks(["mine"]))
     row = rows_of(section.tables[0])["mine"]
     assert row[:4] == ["direct", "strict, published-v3", "3", "3"]
@@ -120,7 +120,7 @@ def test_what_a_run_was_asked_read_and_left_out(make_case):
 
 def test_patterns_that_read_the_answers(make_case):
     cases = [make_case(f"k{n}", box=[1, 1, 9, 9], parser="published-v3", pattern=n % 3) for n in range(5)]
-    section = runs_section(results_of({"mine": cases}, Told(), 0), looks(["mine"]))
+    section = runs_section(results_of({"mine": cases}, ReportContext(), 0), looks(["mine"]))
     table = section.tables[1]
     assert [text(head) for head in table.heads] == ["", "none", "pattern 1", "pattern 2"]
     assert rows_of(table)["mine"] == ["2", "2", "1"]
@@ -147,7 +147,7 @@ def test_signatures_say_what_was_found(make_case):
     cases += [make_case(f"l{n}", answer=think.format(wrong, right), num_tokens=40) for n in range(20)]
     cases += [make_case(f"w{n}", answer=wrong, knowledge="unknown", num_tokens=9) for n in range(30)]
     runs = {"mine": cases}
-    found = results_of(runs, Told(), 0)["mine"]["signatures"]
+    found = results_of(runs, ReportContext(), 0)["mine"]["signatures"]
     sections = {section.title: section for section in signature_sections({"mine": found}, looks(runs))}
     reasoning = sections["Reasoning and box"]
     assert reasoning.verdicts[0].kind == "bad"

@@ -24,7 +24,7 @@ from kvg.formats.written_boxes import Reading
 from kvg.lab.traits import load_cards
 from kvg.records import json_lines, parse_json, read_json, read_text, text_of
 from kvg.shards.reader import Tally
-from kvg.work.progress import shown
+from kvg.work.progress import with_progress
 
 EXPOSURES: Final = ("pictured and told", "pictured", "told", "novel")
 Words = tuple[str, ...]  # a name, word by word
@@ -192,7 +192,7 @@ def _read_set(path: str | Path, found: Exposure, reading: Reading | None) -> lis
     """Adds the objects of a training set, and returns its rationales."""
     parts, tally, rationales = open_store(path, reading=reading).parts(), Tally(log_problems=False), list[str]()
     samples = (sample for part in parts for _, sample in part.read(tally))
-    for sample in shown(samples, f"entities of {path}", sum(part.num_samples for part in parts)):
+    for sample in with_progress(samples, f"entities of {path}", sum(part.num_samples for part in parts)):
         names = [thing.entity for thing in sample.objects]
         found.pictured |= {words_of(name) for name in names if name}
         found.num_unnamed += names.count("")
