@@ -2,6 +2,10 @@
 
 Everything here comes from outside. What is damaged, mistyped or unknown becomes a ``ConfigError`` that names the key
 and what would be right; nothing raises anything else.
+
+Overlays of ``kvg`` are merged and read by jsonargparse, see ``kvg.training.resolved``; sections of other files are read
+here. jsonargparse takes the text ``"4"`` for a number, does not say which settings there are where one is unknown, and
+names an item of a list by the list alone; people mistype all three.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ from typing import Any, TypeVar
 import yaml
 
 from kvg.config.search_path import import_class
-from kvg.config.value_types import checked
+from kvg.config.value_types import checked, words_of
 from kvg.errors import ConfigError, KVGError
 
 T = TypeVar("T")
@@ -134,10 +138,11 @@ def class_setting(setting: Any, field: str) -> tuple[str, dict[str, Any]]:
 
 
 def settings_of(kind: type[T], values: Any, field: str) -> T:
-    """Builds the dataclass of a section.
+    """Builds the dataclass of a section, and those of the sections in it.
 
     Args:
-        kind: the dataclass; its annotations say of which type each value is, and it checks the values itself.
+        kind: the dataclass; its annotations say of which type each value is, and it checks the values itself. A field
+            whose type is a dataclass, or a mapping of names to one, is a section of its own.
         values: what the file holds; None for nothing.
         field: where it stands, for errors.
 
@@ -152,10 +157,24 @@ def settings_of(kind: type[T], values: Any, field: str) -> T:
         if key not in known:
             raise ConfigError(f"{field}.{key}", f"is unknown; choose from {', '.join(known)}")
         checked(value, hints[key], f"{field}.{key}")
+    given = {key: _built(value, hints[key], f"{field}.{key}") for key, value in (values or {}).items()}
+    for entry in dataclasses.fields(kind):  # type: ignore[arg-type]
+        if entry.name not in given and entry.default is entry.default_factory is dataclasses.MISSING:
+            raise ConfigError(f"{field}.{entry.name}", f"is missing; it should be {words_of(hints[entry.name])}")
     try:
-        return kind(**(values or {}))
+        return kind(**given)
     except TypeError as error:
         raise ConfigError(field, f"{error}; correct the value") from error
+
+
+def _built(value: Any, hint: Any, field: str) -> Any:
+    """A value whose type has been checked, with the dataclasses that its annotation names in place of mappings."""
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return settings_of(hint, value, field) if isinstance(value, Mapping) else value
+    if typing.get_origin(hint) is Mapping and isinstance(value, Mapping):
+        of_items = typing.get_args(hint)[1]
+        return {key: _built(item, of_items, f"{field}.{key}") for key, item in value.items()}
+    return value
 
 
 def _parameters(kind: Any) -> dict[str, Any]:

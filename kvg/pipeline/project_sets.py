@@ -22,18 +22,33 @@ SEEDS_A_PROJECT = 100  # sets of one project have seeds of their own, since a ke
 
 
 @dataclass(frozen=True)
+class SetSettings:
+    """One set in section ``compose`` of a project file.
+
+    Attributes:
+        num: composites.
+        uses: pictures that they are made of: ``train``, ``val``, ``test``; None for those of ``train``.
+        compositor: what differs from the section's settings of the compositor.
+    """
+
+    num: int
+    uses: Sequence[str] | None = None
+    compositor: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
 class ComposeSettings:
     """Section ``compose`` of a project file.
 
     Attributes:
-        sets: by name, each ``{num: composites, uses: [train], compositor: {what differs}}``.
+        sets: by name.
         facts: YAML file of ``{entity: its looks, comma separated}``, for the card writer.
         compositor: settings of ``kvg.composites.compositor.CompositorConfig``.
         tiles: further settings of ``kvg.composites.catalogue_tiles.CatalogueTiles``.
         samples_per_shard: of every shard but the last.
     """
 
-    sets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    sets: Mapping[str, SetSettings] = field(default_factory=dict)
     facts: str | None = None
     compositor: Mapping[str, Any] = field(default_factory=dict)
     tiles: Mapping[str, Any] = field(default_factory=dict)
@@ -53,17 +68,8 @@ class ComposeSettings:
             where = f"compose.sets.{name}"
             if not str(name).isidentifier():
                 raise ConfigError(where, "is no plain name; use letters, digits and underscores")
-            known: dict[str, Any] = {
-                "num": int,
-                "uses": Sequence[str] | None,
-                "compositor": Mapping[str, Any] | None,
-            }
-            if not isinstance(setting, Mapping) or set(setting) - set(known):
-                raise ConfigError(where, f"{setting!r} should hold {', '.join(sorted(known))} only")
-            for key, hint in known.items():
-                checked(setting.get(key), hint, f"{where}.{key}")
-            if setting["num"] < 1:
-                raise ConfigError(f"{where}.num", f"{setting['num']} is no number of composites")
+            if setting.num < 1:
+                raise ConfigError(f"{where}.num", f"{setting.num} is no number of composites")
         if len(self.sets) > SEEDS_A_PROJECT:
             raise ConfigError("compose.sets", f"are more than {SEEDS_A_PROJECT}")
 
@@ -114,7 +120,7 @@ def composed_sets(path: str | Path, names: Sequence[str] | None = None) -> list[
         ComposedSet(
             name=name,
             out=project.out / COMPOSITES / name,
-            num=setting["num"],
+            num=setting.num,
             seed=project.seed * SEEDS_A_PROJECT + number,
             samples_per_shard=settings.samples_per_shard,
             config={**compose_config(settings, setting, str(path)), "made_of": checksums(project, settings.facts)},
@@ -124,7 +130,7 @@ def composed_sets(path: str | Path, names: Sequence[str] | None = None) -> list[
     ]
 
 
-def compose_config(settings: ComposeSettings, setting: Mapping[str, Any], path: str) -> dict[str, Any]:
+def compose_config(settings: ComposeSettings, setting: SetSettings, path: str) -> dict[str, Any]:
     """``source`` and ``compositor`` of a set.
 
     Args:
@@ -135,12 +141,12 @@ def compose_config(settings: ComposeSettings, setting: Mapping[str, Any], path: 
     init_args = {
         **settings.tiles,
         "project": path,
-        "uses": list(setting.get("uses") or ["train"]),
+        "uses": list(setting.uses or ["train"]),
         "facts": settings.facts,
     }
     return {
         "source": {"class_path": TILES, "init_args": init_args},
-        "compositor": {**settings.compositor, **(setting.get("compositor") or {})},
+        "compositor": {**settings.compositor, **(setting.compositor or {})},
     }
 
 

@@ -115,8 +115,12 @@ def test_a_scan_that_would_find_nothing_new_can_be_left_out(project, tmp_path, c
     ("section", "value", "message"),
     [
         ("compose", {"sets": {}}, "compose.sets: names no set"),
-        ("compose", {"sets": {"train": {}}}, "compose.sets.train.num: null should be a whole number"),
-        ("compose", {"sets": {"train": {"num": 3, "use": ["val"]}}}, "compose.sets.train: "),
+        ("compose", {"sets": {"train": {}}}, "compose.sets.train.num: is missing; it should be a whole number"),
+        (
+            "compose",
+            {"sets": {"train": {"num": 3, "use": ["val"]}}},
+            "compose.sets.train.use: is unknown; choose from num, uses",
+        ),
         ("compose", {"sets": {"../x": {"num": 3}}}, "compose.sets.../x: is no plain name"),
         ("compose", {"sets": {"train": {"num": 3, "uses": ["vla"]}}}, "source.uses: ['vla'] are not some of"),
         ("compose", {"set": {"train": {"num": 3}}}, "compose.set: is unknown"),
