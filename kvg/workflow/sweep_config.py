@@ -5,20 +5,19 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
-from kvg.config.settings import read_yaml
+from kvg.config.settings import in_file, read_yaml, settings_of
 from kvg.errors import ConfigError
 from kvg.evaluation.comparison.matching import GROUPINGS
 from kvg.workflow.dag import MODULES
 from kvg.workflow.demo import config_path
 
 SECTIONS: Final = ("out", "seeds", "prepare", "fit", "axes", "predict", "compare")
-CURVES: Final = ("val/iou_acc",)
 JOINT: Final = "+"  # between the values of several axes in the name of a variant
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # of folders and logs
 _PLACEHOLDER: Final = re.compile(r"\{\w+\}")
@@ -28,7 +27,7 @@ _PLACEHOLDER: Final = re.compile(r"\{\w+\}")
 class Overlays:
     """Settings of ``kvg fit`` or ``kvg predict``: files of them, and single ones by their dotted names."""
 
-    configs: tuple[str, ...] = ()
+    configs: Sequence[str] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def merged(self, other: Overlays) -> Overlays:
@@ -38,12 +37,53 @@ class Overlays:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """One value of an axis: what it changes in training and in prediction."""
+
+    fit: Overlays = field(default_factory=Overlays)
+    predict: Overlays = field(default_factory=Overlays)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Section ``compare``: which variant the others are compared with, and what is put side by side.
+
+    Attributes:
+        baseline: name of a variant; None for the first one.
+        by: groupings.
+        curves: tags of the logs.
+    """
+
+    baseline: str | None = None
+    by: Sequence[str] = ("split", "knowledge")
+    curves: Sequence[str] = ("val/iou_acc",)
+
+    def __post_init__(self) -> None:
+        """Checks the settings.
+
+        Raises:
+            ConfigError: there is no such grouping.
+        """
+        for grouping in self.by:
+            if grouping not in GROUPINGS:
+                raise ConfigError("compare.by", f"'{grouping}' is none of {', '.join(GROUPINGS)}")
+
+
+@dataclass(frozen=True)
 class Variant:
     """One choice on every axis."""
 
     name: str
     fit: Overlays
     predict: Overlays
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command in section ``prepare`` as it stands in the file, and the file or folder that it makes."""
+
+    run: str
+    makes: str
 
 
 @dataclass(frozen=True)
@@ -72,8 +112,8 @@ class Experiment:
     seeds: tuple[int, ...]
     prepare: tuple[Preparation, ...]
     variants: tuple[Variant, ...]
-    by: tuple[str, ...]
-    curves: tuple[str, ...]
+    by: Sequence[str]
+    curves: Sequence[str]
 
     def fill(self, value: Any, variant: str = "", seed: int | None = None) -> str:
         """A value as it stands on a command line, with ``{out}``, ``{variant}`` and ``{seed}`` filled in.
@@ -100,21 +140,28 @@ def load_experiment(path: str | Path) -> Experiment:
     Raises:
         ConfigError: it cannot be read, or a key is unknown, missing or cannot work.
     """
-    values = _section(read_yaml(path), f"{path}", SECTIONS)
+    with in_file(path):
+        return _experiment(read_yaml(path), Path(path))
+
+
+def _experiment(values: Mapping[str, Any], path: Path) -> Experiment:
+    for key in values:
+        if key not in SECTIONS:
+            raise ConfigError(str(key), f"is unknown; choose from {', '.join(SECTIONS)}")
     axes = _named(values.get("axes"), "axes")
-    common = {name: _overlays(values.get(name), name) for name in ("fit", "predict")}
+    common = {name: settings_of(Overlays, values.get(name), name) for name in ("fit", "predict")}
     for name, overlays in common.items():
         if not overlays.configs:
             raise ConfigError(f"{name}.configs", "is missing; name the config of a stage, then backbone and data")
-    compare = _section(values.get("compare") or {}, "compare", ("baseline", "by", "curves"))
+    compare = settings_of(Comparison, values.get("compare"), "compare")
     out = values.get("out")
     experiment = Experiment(
-        out=Path(_text(out, "out") if out is not None else f"runs/sweeps/{Path(path).stem}"),
+        out=Path(_text(out, "out") if out is not None else f"runs/sweeps/{path.stem}"),
         seeds=_seeds(values.get("seeds")),
         prepare=(),
-        variants=_baseline_first(_variants(axes, common), compare.get("baseline")),
-        by=_groupings(compare.get("by", ("split", "knowledge"))),
-        curves=_texts(compare.get("curves", CURVES), "compare.curves"),
+        variants=_baseline_first(_variants(axes, common), compare.baseline),
+        by=compare.by,
+        curves=compare.curves,
     )
     prepare = _named(values["prepare"], "prepare") if values.get("prepare") else {}
     made = tuple(_preparation(experiment, name, value) for name, value in prepare.items())
@@ -128,8 +175,8 @@ def _variants(axes: Mapping[str, Any], common: Mapping[str, Overlays]) -> tuple[
         own = []
         for name, choice in _named(choices, f"axes.{axis}").items():
             where = f"axes.{axis}.{name}"
-            parts = _section(choice or {}, where, tuple(common))
-            own.append((name, {part: _overlays(value, f"{where}.{part}") for part, value in parts.items()}))
+            changes = settings_of(Choice, choice, where)
+            own.append((name, {"fit": changes.fit, "predict": changes.predict}))
         values.append(own)
     variants = []
     for combination in product(*values):
@@ -140,7 +187,7 @@ def _variants(axes: Mapping[str, Any], common: Mapping[str, Overlays]) -> tuple[
     return tuple(variants)
 
 
-def _baseline_first(variants: tuple[Variant, ...], baseline: Any) -> tuple[Variant, ...]:
+def _baseline_first(variants: tuple[Variant, ...], baseline: str | None) -> tuple[Variant, ...]:
     if baseline is None:
         return variants
     names = [variant.name for variant in variants]
@@ -149,28 +196,18 @@ def _baseline_first(variants: tuple[Variant, ...], baseline: Any) -> tuple[Varia
     return tuple(sorted(variants, key=lambda variant: variant.name != baseline))
 
 
-def _groupings(value: Any) -> tuple[str, ...]:
-    values = _texts(value, "compare.by")
-    for grouping in values:
-        if grouping not in GROUPINGS:
-            raise ConfigError("compare.by", f"'{grouping}' is none of {', '.join(GROUPINGS)}")
-    return values
-
-
 def _preparation(experiment: Experiment, name: str, value: Any) -> Preparation:
     where = f"prepare.{name}"
-    entry = _section(value, where, ("run", "makes"))
-    for key in ("run", "makes"):
-        if key not in entry:
-            raise ConfigError(f"{where}.{key}", "is missing; write `run: kvg-data ... --out X` and `makes: X`")
+    entry = settings_of(Command, value, where)
+    _text(entry.makes, f"{where}.makes")
     try:
-        words = shlex.split(experiment.fill(_text(entry["run"], f"{where}.run")))
+        words = shlex.split(experiment.fill(entry.run))
     except ValueError as error:
         raise ConfigError(f"{where}.run", f"cannot be taken apart ({error}); correct the quotes") from error
     if not words or words[0] not in MODULES:
         raise ConfigError(f"{where}.run", f"begins with none of {', '.join(MODULES)}; write a command of theirs")
     words = [config_path(word) if word.startswith("configs/") else word for word in words]
-    return Preparation(name, tuple(words), Path(experiment.fill(_text(entry["makes"], f"{where}.makes"))))
+    return Preparation(name, tuple(words), Path(experiment.fill(entry.makes)))
 
 
 def _seeds(value: Any) -> tuple[int, ...]:
@@ -182,14 +219,6 @@ def _seeds(value: Any) -> tuple[int, ...]:
     return tuple(value)
 
 
-def _overlays(value: Any, where: str) -> Overlays:
-    entry = _section(value or {}, where, ("configs", "settings"))
-    settings = entry.get("settings") or {}
-    if not isinstance(settings, dict) or not all(isinstance(name, str) for name in settings):
-        raise ConfigError(f"{where}.settings", f"{settings!r} are no settings; write `trainer.max_steps: 100` lines")
-    return Overlays(_texts(entry.get("configs") or (), f"{where}.configs"), settings)
-
-
 def _named(value: Any, where: str) -> dict[str, Any]:
     """A mapping by names that can be names of folders."""
     if not isinstance(value, dict) or not value:
@@ -199,21 +228,6 @@ def _named(value: Any, where: str) -> dict[str, Any]:
             remedy = "is no name: give a text of letters, digits, '.', '_' and '-', in quotes where it is a number"
             raise ConfigError(f"{where}.{name}", remedy)
     return value
-
-
-def _section(value: Any, where: str, known: tuple[str, ...]) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ConfigError(where, f"{value!r} is no mapping; choose from {', '.join(known)}")
-    for key in value:
-        if key not in known:
-            raise ConfigError(f"{where}: {key}", f"is unknown; choose from {', '.join(known)}")
-    return value
-
-
-def _texts(value: Any, where: str) -> tuple[str, ...]:
-    if not isinstance(value, list | tuple) or not all(isinstance(entry, str) for entry in value):
-        raise ConfigError(where, f"{value!r} is no list of texts; write `[a, b]`")
-    return tuple(value)
 
 
 def _text(value: Any, where: str) -> str:
