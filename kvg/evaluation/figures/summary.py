@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from kvg.benchmark import CATEGORIES
 from kvg.evaluation.records.prediction import Case
 
 
@@ -15,21 +14,20 @@ def summary(cases: Sequence[Case]) -> dict[str, float]:
 
     Returns:
         ``iou_acc``, ``mean_iou``, ``unparsed`` (0-1) and ``n``, then ``iou_acc/seen`` and so on. Questions of several
-        choices have ``choice_acc`` in the place of the first two. Categories are those of the benchmark, as others
-        could be any number.
+        choices have ``choice_acc`` in the place of the first two. Categories are those of the cases.
     """
     several = len({case.set for case in cases}) > 1
-    rooms: dict[str, list[Case]] = {}
+    parts: dict[str, list[Case]] = {}
     for case in cases:
         disturbed = f"{case.artifact}-{case.strength}/" if case.artifact else ""
-        rooms.setdefault(f"{case.set}/{disturbed}" if several else disturbed, []).append(case)
-    return {f"{room}{name}": value for room, found in rooms.items() for name, value in _of_room(found).items()}
+        parts.setdefault(f"{case.set}/{disturbed}" if several else disturbed, []).append(case)
+    return {f"{prefix}{name}": value for prefix, members in parts.items() for name, value in _figures(members).items()}
 
 
-def _of_room(cases: Sequence[Case]) -> dict[str, float]:
+def _figures(cases: Sequence[Case]) -> dict[str, float]:
     groups: dict[str, list[Case]] = {"": list(cases)}
     for case in cases:
-        for value in dict.fromkeys((case.split, case.knowledge, case.category if case.category in CATEGORIES else "")):
+        for value in dict.fromkeys((case.split, case.knowledge, case.category)):
             if value:
                 groups.setdefault(f"/{value}", []).append(case)
     found: dict[str, float] = {}

@@ -18,7 +18,7 @@ def test_figures_by_hand(write_lines, make_line):
     assert (found["iou_acc/seen"], found["mean_iou/seen"], found["n/seen"]) == (1.0, 0.75, 2.0)
     assert (found["iou_acc/unknown"], found["unparsed/unknown"]) == (0.5, 0.5)
     assert found["n/bird"] == 3.0
-    assert "n/heron" not in found  # no category of the benchmark
+    assert (found["n/heron"], found["iou_acc/heron"]) == (1.0, 0.0)  # a category of one's own counts, too
     assert "choice_acc" not in found
 
 
