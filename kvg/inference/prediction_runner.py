@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from kvg.errors import ConfigError
 from kvg.evaluation.figures.summary import summary
-from kvg.evaluation.records.prediction import read_cases
+from kvg.evaluation.records.prediction import read_predictions
 from kvg.evaluation.records.prediction_files import Predictions
 from kvg.evaluation.records.question_sets import QuestionBatches
 from kvg.inference.batch_runner import BatchRunner, Engine, Record, RequestJob
@@ -126,7 +126,7 @@ class PredictionRunner(BatchRunner):
     def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Writes ``predictions.jsonl``; logs ``test/iou_acc`` and its groups, from the lines of all processes."""
         if self._write():
-            for name, value in summary(read_cases(self.predictions.path)).items():
+            for name, value in summary(read_predictions(self.predictions.path)).items():
                 pl_module.log(f"test/{name}", torch.tensor(value), sync_dist=False)
 
     # -- parts -----------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from rich.console import Console
 from kvg.errors import ConfigError
 from kvg.evaluation.figures.exposure import exposure_of
 from kvg.evaluation.figures.levels import read_levels
-from kvg.evaluation.records.prediction import Case, read_cases
+from kvg.evaluation.records.prediction import Prediction, read_predictions
 from kvg.formats.written_boxes import Reading
 from kvg.report.curves import read_curves
 from kvg.report.pairs import pairs_of
@@ -87,7 +87,8 @@ def build_report(settings: ReportSettings) -> Report:
     pairs = pairs_of(list(settings.pairs), list(runs))
     levels = read_levels(settings.knowledge)
     cases = {
-        name: with_knowledge(read_cases(path), levels) for name, path in with_progress(runs.items(), "runs", len(runs))
+        name: with_knowledge(read_predictions(path), levels)
+        for name, path in with_progress(runs.items(), "runs", len(runs))
     }
     context = _context(settings, cases, levels)
     sets = [_named_or_not(text, cases) for text in settings.sets]
@@ -158,7 +159,9 @@ def print_tables(report: Report) -> None:
                     console.print(terminal_table(table, without=BY_CATEGORY))
 
 
-def _context(settings: ReportSettings, cases: Mapping[str, Sequence[Case]], levels: Mapping[str, str]) -> ReportContext:
+def _context(
+    settings: ReportSettings, cases: Mapping[str, Sequence[Prediction]], levels: Mapping[str, str]
+) -> ReportContext:
     """What is known besides the answers."""
     exposure = None
     if settings.trained:
@@ -170,7 +173,7 @@ def _context(settings: ReportSettings, cases: Mapping[str, Sequence[Case]], leve
     )
 
 
-def _named_or_not(text: str, cases: Mapping[str, Sequence[Case]]) -> tuple[str, str]:
+def _named_or_not(text: str, cases: Mapping[str, Sequence[Prediction]]) -> tuple[str, str]:
     """Name and path of a set; what stands before "=" is a name where some line knows it, else part of the path."""
     name, equals, path = text.partition("=")
     known = {case.set for some in cases.values() for case in some}

@@ -17,7 +17,7 @@ from kvg.box_forms import BoxUnit
 from kvg.errors import ConfigError, DataError
 from kvg.evaluation.figures.accuracy import Figure, artifact_curves, choice_table, figures
 from kvg.evaluation.records.fields import name_field, on_grid
-from kvg.evaluation.records.prediction import Case, read_lines
+from kvg.evaluation.records.prediction import Prediction, read_lines
 from kvg.evaluation.records.scoring import score
 from kvg.report.tables import Cell, Row, Table, percent, share
 from kvg.work.files import disk_errors
@@ -26,7 +26,9 @@ from kvg.work.progress import with_progress
 _GROUPS = {"split": "by split", "set": "by set", "category": "by category"}
 
 
-def score_file(path: Path, out: Path, parser: str, unit: BoxUnit | None = None) -> tuple[list[Case], Counter[int], int]:
+def score_file(
+    path: Path, out: Path, parser: str, unit: BoxUnit | None = None
+) -> tuple[list[Prediction], Counter[int], int]:
     """Judges every line of a file and writes it with its verdict, all of them or none.
 
     Args:
@@ -47,7 +49,7 @@ def score_file(path: Path, out: Path, parser: str, unit: BoxUnit | None = None) 
         raise ConfigError("--out", f"'{out}' is the file that is read; name another one")
     if out.is_dir():
         raise ConfigError("--out", f"'{out}' is a folder; name a file")
-    cases: list[Case] = []
+    cases: list[Prediction] = []
     patterns: Counter[int] = Counter()
     lines: dict[str, int] = {}
     num_absolute = 0
@@ -68,7 +70,7 @@ def score_file(path: Path, out: Path, parser: str, unit: BoxUnit | None = None) 
                         patterns[result.pattern] += 1
                         num_absolute += record.get("codec") == "absolute"
                     judged = {**record, **verdict}
-                    cases.append(Case.from_score(judged, result, where, number))
+                    cases.append(Prediction.from_score(judged, result, where, number))
                     _check_name(cases[-1], name_field(judged, where)[1], where, number, lines)
                     _write(judged, stream)
                 stream.flush()
@@ -88,13 +90,13 @@ def _write(line: Mapping[str, Any], stream: TextIO) -> None:
     stream.write(text + "\n")
 
 
-def _check_name(case: Case, field: str, where: str, number: int, lines: dict[str, int]) -> None:
+def _check_name(case: Prediction, field: str, where: str, number: int, lines: dict[str, int]) -> None:
     """Raises where a question comes twice; ``lines`` holds the line of each question so far."""
     if field and lines.setdefault(case.id, number) != number:
         raise DataError(where, field, f"'{case.key}' stands in line {lines[case.id]} already; give each question once")
 
 
-def tables_of(cases: Sequence[Case], parser: str, seed: int) -> Iterator[Table]:
+def tables_of(cases: Sequence[Prediction], parser: str, seed: int) -> Iterator[Table]:
     """Figures of judged cases: of boxes on pictures as they are, on disturbed ones, and of questions with choices.
 
     Args:
@@ -103,7 +105,7 @@ def tables_of(cases: Sequence[Case], parser: str, seed: int) -> Iterator[Table]:
         seed: of the intervals.
     """
     result = figures(cases, seed)
-    heads: list[Cell | str] = ["", "cases", Cell("Acc@0.5", "%"), Cell("mean IoU", "%"), Cell("unread", "%")]
+    heads: list[Cell | str] = ["", "cases", Cell("Acc@0.5", "%"), Cell("mean IoU", "%"), Cell("unparsed", "%")]
     if result:
         title = f"Boxes as {parser} reads them, with 95% bootstrap intervals; an answer without a box is wrong"
         yield Table(heads, list(_rows(result)), title)
@@ -116,10 +118,16 @@ def tables_of(cases: Sequence[Case], parser: str, seed: int) -> Iterator[Table]:
         yield Table(heads[:3], corrupted, "On disturbed pictures, by strength (0: as they are)")
     if chosen := choice_table(cases, seed):
         rows: list[Row] = [
-            [one["name"] or "all", str(one["n"]), share(one["accuracy"]), percent(one["chance"]), share(one["unread"])]
+            [
+                one["name"] or "all",
+                str(one["n"]),
+                share(one["accuracy"]),
+                percent(one["chance"]),
+                share(one["unparsed"]),
+            ]
             for one in chosen["sets"]
         ]
-        yield Table(["", "cases", "right", "by guessing", "unread"], rows, "Questions of several choices")
+        yield Table(["", "cases", "right", "by guessing", "unparsed"], rows, "Questions of several choices")
 
 
 def _rows(result: Sequence[Figure]) -> Iterator[Row]:
@@ -134,7 +142,7 @@ def _rows(result: Sequence[Figure]) -> Iterator[Row]:
         yield [
             figure["name"],
             str(figure["n"]),
-            *map(share, (figure["accuracy"], figure["mean_iou"], figure["unread"])),
+            *map(share, (figure["accuracy"], figure["mean_iou"], figure["unparsed"])),
         ]
         if by == "all" and figure["category_mean"]:
             yield ["mean of categories", "", share(figure["category_mean"]), "", ""]

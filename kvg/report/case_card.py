@@ -12,7 +12,7 @@ from markupsafe import Markup, escape
 from kvg.evaluation.diagnostics.pointing import answered_object
 from kvg.evaluation.diagnostics.reasoning import rationale_of, reasoning
 from kvg.evaluation.diagnostics.recall import Recall, recall
-from kvg.evaluation.records.prediction import Case
+from kvg.evaluation.records.prediction import Prediction
 from kvg.report.gallery import QuestionView
 from kvg.report.naming import RunStyle
 from kvg.report.pictures import Picture
@@ -127,7 +127,7 @@ def _boxes(question: QuestionView, looks: Mapping[str, RunStyle]) -> list[Rect]:
         for n, item in enumerate(case.objects)
         if n != case.target and not case.is_choice
     ]
-    for box in case.truth:
+    for box in case.targets:
         boxes += [Rect.of(box, "halo", ""), Rect.of(box, "truth", f"truth: {case.entity}")]
     several = len(looks) > 1
     dash, gap = _DASH
@@ -143,7 +143,7 @@ def _boxes(question: QuestionView, looks: Mapping[str, RunStyle]) -> list[Rect]:
     return boxes
 
 
-def _answer(case: Case, look: RunStyle) -> AnswerView:
+def _answer(case: Prediction, look: RunStyle) -> AnswerView:
     judged = reasoning(case)
     rationale, text = rationale_of(case), case.answer
     if rationale:
@@ -170,7 +170,7 @@ def _answer(case: Case, look: RunStyle) -> AnswerView:
     )
 
 
-def _outcome(case: Case) -> str:
+def _outcome(case: Prediction) -> str:
     if case.is_choice:
         chosen = case.chosen
         return "no option" if chosen is None else f"{LETTERS[chosen]} {case.options[chosen]}"

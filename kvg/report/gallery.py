@@ -7,17 +7,17 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from kvg.evaluation.records.prediction import Case
+from kvg.evaluation.records.prediction import Prediction
 
 
 @dataclass(frozen=True)
 class QuestionView:
     """One question and what each run answered; a run that was not asked it is left out."""
 
-    answers: Mapping[str, Case]
+    answers: Mapping[str, Prediction]
 
     @property
-    def case(self) -> Case:
+    def case(self) -> Prediction:
         """The first run's, for what is the same in all."""
         return next(iter(self.answers.values()))
 
@@ -27,11 +27,11 @@ class QuestionView:
         return tuple(case.correct for case in self.answers.values())
 
 
-def questions_of(runs: Mapping[str, Sequence[Case]]) -> list[QuestionView]:
+def questions_of(runs: Mapping[str, Sequence[Prediction]]) -> list[QuestionView]:
     """The questions of all runs in the order of the first that has them; disturbed pictures are left out."""
     # Where each run knows one set only, its name does not matter, as in comparisons.
     nameless = all(len({case.set for case in cases}) == 1 for cases in runs.values())
-    by_question: dict[str, dict[str, Case]] = {}
+    by_question: dict[str, dict[str, Prediction]] = {}
     for run, cases in runs.items():
         for case in cases:
             if not case.artifact:

@@ -29,7 +29,7 @@ class Gallery:
 
     Attributes:
         questions: the cases chosen.
-        pictures: by ``Case.id``; None where no set is given.
+        pictures: by ``Prediction.id``; None where no set is given.
         num_all: cases that they were chosen from.
         notes: what a reader must know, for example that some pictures were not found.
     """

@@ -10,12 +10,12 @@ from kvg.errors import ConfigError, DataError
 from kvg.evaluation.comparison.matching import ALL, GROUPINGS
 from kvg.evaluation.comparison.runs import Comparison, Difference, adjust, compare_runs
 from kvg.evaluation.figures.estimate import Estimate, points
-from kvg.evaluation.records.prediction import Case
+from kvg.evaluation.records.prediction import Prediction
 from kvg.report.naming import PAIRS
 from kvg.work.progress import with_progress
 
 LEVEL: Final = 0.95
-Cases = Mapping[str, Sequence[Case]]  # by run
+Cases = Mapping[str, Sequence[Prediction]]  # by run
 Pair = tuple[str, str]  # before, after
 
 
@@ -90,7 +90,7 @@ def compare_pairs(runs: Cases, pairs: Sequence[Pair], seed: int, given: bool) ->
 
 
 def _compare_apart(
-    runs: Mapping[str, Sequence[Sequence[Case]]], pairs: Sequence[Pair], seed: int, given: bool
+    runs: Mapping[str, Sequence[Sequence[Prediction]]], pairs: Sequence[Pair], seed: int, given: bool
 ) -> tuple[list[PairResult], list[str]]:
     """Compares each pair on its own cases; pairs that are not shown still belong to the family of those that are."""
     comparisons: dict[Pair, Comparison] = {}

@@ -12,7 +12,7 @@ from typing import Final
 from PIL import Image
 
 from kvg.errors import DataError
-from kvg.evaluation.records.prediction import Case
+from kvg.evaluation.records.prediction import Prediction
 from kvg.formats.stores import open_store
 from kvg.formats.written_boxes import Reading
 from kvg.pictures import read_rgb
@@ -54,7 +54,7 @@ class FoundPictures:
     """What was matches.
 
     Attributes:
-        by_case: pictures by ``Case.id``.
+        by_case: pictures by ``Prediction.id``.
         num_missing: cases whose key no set holds.
         num_other: cases whose key a set holds with another picture than the one that was asked about.
     """
@@ -65,7 +65,7 @@ class FoundPictures:
 
 
 def read_pictures(
-    sets: Sequence[tuple[str, str]], cases: Sequence[Case], reading: Reading | None = None
+    sets: Sequence[tuple[str, str]], cases: Sequence[Prediction], reading: Reading | None = None
 ) -> FoundPictures:
     """Finds the pictures of cases by key; none is shown that has another checksum than the case tells.
 
@@ -77,7 +77,7 @@ def read_pictures(
     Raises:
         DataError: a set cannot be opened, or holds no picture of these cases.
     """
-    wanted: dict[str, list[Case]] = {}
+    wanted: dict[str, list[Prediction]] = {}
     for case in cases:
         if not case.artifact:
             wanted.setdefault(case.key, []).append(case)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kvg.evaluation.figures.exposure import EXPOSURES
-from kvg.evaluation.records.prediction import Case
+from kvg.evaluation.records.prediction import Prediction
 from kvg.formats.written_boxes import Reading
 from kvg.report.curves import Curve
 from kvg.report.gallery import pick, questions_of
@@ -30,7 +30,7 @@ from kvg.report.sections import (
 )
 from kvg.report.signature_sections import signature_sections
 
-Cases = Mapping[str, Sequence[Case]]  # by run
+Cases = Mapping[str, Sequence[Prediction]]  # by run
 
 
 @dataclass(frozen=True)

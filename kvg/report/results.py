@@ -21,7 +21,7 @@ from kvg.evaluation.figures.accuracy import (
 from kvg.evaluation.figures.estimate import pictures_of
 from kvg.evaluation.figures.exposure import Exposure
 from kvg.evaluation.figures.levels import Levels, knowledge_of, without_level
-from kvg.evaluation.records.prediction import Case, check_utf8
+from kvg.evaluation.records.prediction import Prediction, check_utf8
 from kvg.evaluation.records.prediction_files import RECORD
 from kvg.evaluation.records.scoring import STRICT
 from kvg.records import read_json
@@ -36,7 +36,7 @@ class RunFacts(TypedDict):
 
     cases: int
     pictures: int
-    unread: int  # no box, or no option, could be read
+    unparsed: int  # no box, or no option, could be read
     cut_off: int  # the answer was as long as was allowed
     modes: dict[str, int]
     parsers: dict[str, int]
@@ -71,7 +71,7 @@ class ReportContext:
     records: Mapping[str, dict[str, Any]] = field(default_factory=dict)
 
 
-def results_of(runs: Mapping[str, Sequence[Case]], context: ReportContext, seed: int) -> dict[str, RunResults]:
+def results_of(runs: Mapping[str, Sequence[Prediction]], context: ReportContext, seed: int) -> dict[str, RunResults]:
     """Measures every run.
 
     Args:
@@ -93,7 +93,7 @@ def results_of(runs: Mapping[str, Sequence[Case]], context: ReportContext, seed:
     return results
 
 
-def run_facts(cases: Sequence[Case], record: dict[str, Any] | None = None) -> RunFacts:
+def run_facts(cases: Sequence[Prediction], record: dict[str, Any] | None = None) -> RunFacts:
     """Counts of a run.
 
     Args:
@@ -103,7 +103,7 @@ def run_facts(cases: Sequence[Case], record: dict[str, Any] | None = None) -> Ru
     return RunFacts(
         cases=len(cases),
         pictures=len(set(pictures_of(cases))),
-        unread=sum(not case.answered for case in cases),
+        unparsed=sum(not case.answered for case in cases),
         cut_off=sum(case.finish_reason == "length" for case in cases),
         modes=_counted(case.mode for case in cases if case.mode),
         parsers=_counted(case.parser or STRICT for case in cases if not case.is_choice),
@@ -112,7 +112,7 @@ def run_facts(cases: Sequence[Case], record: dict[str, Any] | None = None) -> Ru
     )
 
 
-def with_knowledge(cases: Sequence[Case], levels: Levels) -> list[Case]:
+def with_knowledge(cases: Sequence[Prediction], levels: Levels) -> list[Prediction]:
     """The cases, with what is context of their entities; see ``kvg.evaluation.figures.levels.knowledge_of``."""
     return [replace(case, knowledge=knowledge_of(case, levels)) for case in cases] if levels else list(cases)
 
@@ -135,7 +135,7 @@ def read_record(run: str | Path) -> dict[str, Any] | None:
     return record
 
 
-def entities_without_level(runs: Mapping[str, Sequence[Case]], levels: Levels) -> list[str]:
+def entities_without_level(runs: Mapping[str, Sequence[Prediction]], levels: Levels) -> list[str]:
     """Entities asked for of which no knowledge file tells; none where no file was given."""
     return without_level([case for cases in runs.values() for case in cases], levels) if levels else []
 

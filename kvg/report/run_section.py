@@ -35,13 +35,24 @@ def runs_section(runs: Runs, looks: Looks) -> Section:
                 str(facts["cases"]),
                 str(facts["pictures"]),
                 number(overall(results, lambda figure: figure["mean_iou"])),
-                f"{facts['unread']} ({percent(facts['unread'] / facts['cases'])}%)",
+                f"{facts['unparsed']} ({percent(facts['unparsed'] / facts['cases'])}%)",
                 str(facts["cut_off"]),
                 number(overall(results, lambda figure: figure["mean_tokens"]), 0),
                 NONE if left_out is None else str(left_out),
             ]
         )
-    heads = ["", "asked in", "read by", "cases", "pictures", "mean IoU", "unread", "cut off", "tokens", "bad, left out"]
+    heads = [
+        "",
+        "asked in",
+        "read by",
+        "cases",
+        "pictures",
+        "mean IoU",
+        "unparsed",
+        "cut off",
+        "tokens",
+        "bad, left out",
+    ]
     tables = [Table(heads, rows, texts=3)]
     if any(len(results["facts"]["patterns"]) > 1 for results in runs.values()):
         tables.append(_patterns(runs, looks))

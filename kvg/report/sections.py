@@ -144,14 +144,20 @@ def choice_section(runs: Runs, looks: Looks) -> Section | None:
         by_set = {one["name"]: one for one in table["sets"]}
         chances |= {name: one["chance"] for name, one in by_set.items()}
         cells = [share(by_set[name]["accuracy"] if name in by_set else None) for name in sets]
-        unparsed = sum(one["unread"]["value"] * one["n"] for one in table["sets"]) / table["all"]["n"]
+        unparsed = sum(one["unparsed"]["value"] * one["n"] for one in table["sets"]) / table["all"]["n"]
         average = [share(table["average"])] if len(sets) > 1 else []
         rows.append([run_cell(looks[run]), *cells, *average, str(table["all"]["n"]), percent(unparsed)])
     guess = [percent(chances[name]) for name in sets]
     if len(sets) > 1:
         guess.append(percent(sum(chances.values()) / len(chances)))
     rows.append(["guessing", *guess, "", ""])
-    heads = ["", *(name or "questions" for name in sets), *(["average"] if len(sets) > 1 else []), "cases", "unread %"]
+    heads = [
+        "",
+        *(name or "questions" for name in sets),
+        *(["average"] if len(sets) > 1 else []),
+        "cases",
+        "unparsed %",
+    ]
     note = "Fine-grained recognition: the name is chosen from several. Percent right with its 95% interval."
     return Section("Names to choose from", note, [Table(heads, rows)], anchor="choice")
 

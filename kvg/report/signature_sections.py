@@ -186,7 +186,7 @@ def _confusion(by_run: ByRun, looks: Looks) -> Section | None:
         if not kinds["n"]:
             continue
         verdicts.append(verdict_of(looks[run], confusion["verdict"]))
-        cells = [share(one) for one in (kinds["other_object"], kinds["no_object"], kinds["unread"], kinds["untold"])]
+        cells = [share(one) for one in (kinds["other_object"], kinds["no_object"], kinds["unparsed"], kinds["untold"])]
         errors.append([run_cell(looks[run]), str(kinds["n"]), *cells])
         if one := confusion["look_alikes"]:
             cells = [share(one["to_look_alike"]), Cell(percent(one["chance"])), change(one["difference"])]
@@ -198,7 +198,7 @@ def _confusion(by_run: ByRun, looks: Looks) -> Section | None:
                 pairs.append([pair["asked"], pair["answered"] or "an object without a name", *often])
     if not errors:
         return None
-    heads = ["", "errors", "another object", "no object", "unread", "cannot be told"]
+    heads = ["", "errors", "another object", "no object", "unparsed", "cannot be told"]
     tables = [Table(heads, errors, title="Kinds of errors in percent")]
     if alike:
         heads = ["", "confusions", "to the look-alike %", "by chance %", "difference in points"]

@@ -66,7 +66,7 @@ def test_tables_results_and_page(finished, capsys):
         accuracy = overall["accuracy"]
         assert accuracy["value"] == pytest.approx(0.2 * number)
         assert accuracy["low"] < accuracy["value"] < accuracy["high"]
-        assert results["facts"]["unread"] == 40 - 8 * number
+        assert results["facts"]["unparsed"] == 40 - 8 * number
     pairs = {(pair["before"], pair["after"]): pair for pair in record["pairs"]}
     assert list(pairs) == [("base", "cot_sft"), ("direct_sft", "cot_sft"), ("cot_sft", "cot_sft_grpo")]
     gain = pairs["base", "cot_sft"]["differences"][0]

@@ -11,7 +11,7 @@ import pytest
 
 from kvg.cli import score
 from kvg.cli.kvg_data import main
-from kvg.evaluation.records.prediction import read_cases
+from kvg.evaluation.records.prediction import read_predictions
 from kvg.evaluation.records.scoring import PARSERS
 
 TRUTH = [[100, 100, 400, 400]]
@@ -65,7 +65,7 @@ def test_a_line_keeps_what_it_has_and_gets_its_verdict(write):
 def test_what_was_written_is_read_again_with_the_same_verdicts(write, parser):
     path = write(*(line(answer, key=key) for key, answer in enumerate((RIGHT, WRONG, "no", f"<think>{RIGHT}"))))
     _, lines = judge(path, "--parser", parser)
-    cases = read_cases(path.with_name("out.jsonl"))
+    cases = read_predictions(path.with_name("out.jsonl"))
     assert [(case.correct, case.iou) for case in cases] == [(one["correct"], one["iou"]) for one in lines]
     assert [case.answered for case in cases] == [True, True, False, parser != "strict"]
     assert judge(path.with_name("out.jsonl"), "--parser", parser, out=path.with_name("again.jsonl"))[1] == lines
@@ -77,7 +77,7 @@ def test_figures_weigh_cases_alike_and_categories_alike(write, capsys):
     assert judge(path)[0] == 0
     out = capsys.readouterr().out
     rows = {words[0]: words[1:] for words in map(str.split, out.splitlines()) if words}
-    assert rows["all"] == ["5", "60.0", "60.0", "20.0"]  # cases, Acc@0.5, mean IoU, unread
+    assert rows["all"] == ["5", "60.0", "60.0", "20.0"]  # cases, Acc@0.5, mean IoU, unparsed
     assert rows["mean"] == ["of", "categories", "37.5"]  # (75 + 0) / 2
     assert rows["bird"] == ["4", "75.0", "75.0", "0.0"]
     assert rows["dog"] == ["1", "0.0", "0.0", "100.0"]

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from kvg.cli.kvg import main
-from kvg.evaluation.records.prediction import read_cases
+from kvg.evaluation.records.prediction import read_predictions
 from kvg.formats.kvg_bench import write_kvg_bench
 
 CONFIGS = ("stage/cot_sft", "backbone/tiny", "data/kvg_bench")
@@ -46,7 +46,7 @@ def bench(tmp_path, scenes):
 
 def test_predictions_are_lines_that_can_be_scored(bench, tmp_path):
     assert main(command(bench, tmp_path / "run", "--model.max_new_tokens", 4)) == 0
-    cases = read_cases(tmp_path / "run")
+    cases = read_predictions(tmp_path / "run")
     assert [case.raw["question_id"].rpartition("/")[2] for case in cases] == [f"s0-000000{n}" for n in range(5)]
     told = json.loads((tmp_path / "run/predictions.json").read_text("utf-8"))
     assert (told["num_cases"], told["num_bad"]) == (5, 0)

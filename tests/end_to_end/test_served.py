@@ -11,7 +11,7 @@ import pytest
 from kvg.backbones.answers import completions
 from kvg.backbones.backbone import Backbone
 from kvg.cli.kvg import main
-from kvg.evaluation.records.prediction import read_cases
+from kvg.evaluation.records.prediction import read_predictions
 from kvg.rl.rollout import SamplingSettings, rollout
 from kvg.shards.writer import ShardWriter
 from kvg.text.prompts import describe_prompts, prompt
@@ -81,7 +81,7 @@ def test_lines_and_verdicts_of_all_that_a_server_may_say(test_set, scenes, tmp_p
     assert (lines[1]["answer"], lines[1]["box"]) == ("", None)
     assert lines[1]["fault"] == 'the server refused it: 400 "too large"'
     assert (lines[2]["answer"], lines[2]["finish_reason"], lines[2]["box"]) == ("(1,2),(3", "length", None)
-    assert [case.answered for case in read_cases(tmp_path / "run")] == [True] + 6 * [False]
+    assert [case.answered for case in read_predictions(tmp_path / "run")] == [True] + 6 * [False]
     record = json.loads((tmp_path / "run/predictions.json").read_text("utf-8"))
     assert (record["num_cases"], record["num_bad"], record["num_unanswered"]) == (7, 0, 1)
     assert server.url in record["client"]

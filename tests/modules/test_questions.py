@@ -15,7 +15,7 @@ from kvg.backbones.families.qwen2_5_vl import Qwen25VL
 from kvg.backbones.families.qwen2_vl import Qwen2VL
 from kvg.backbones.lora import LoRASettings
 from kvg.errors import DataError
-from kvg.evaluation.records.prediction import read_cases
+from kvg.evaluation.records.prediction import read_predictions
 from kvg.evaluation.records.question_sets import ArtifactSettings
 from kvg.inference import engine
 from kvg.modules.cot_sft import CoTSFTModule
@@ -288,10 +288,10 @@ def test_lines_are_read_as_cases_with_boxes_on_the_grid(tiny, ask, write, scenes
         )
         lines, logged = ask(backbone, write(name, 3), folder=name)
         assert {line["codec"] for line in lines} == {name}
-        cases = read_cases(tmp_path / name)
+        cases = read_predictions(tmp_path / name)
         for case, sample in zip(cases, samples, strict=True):
             truth = [v * 1000 / side for v, side in zip(sample.box_px, (sample.width, sample.height) * 2, strict=True)]
-            assert case.truth[0] == pytest.approx(truth, abs=1e-5)
+            assert case.targets[0] == pytest.approx(truth, abs=1e-5)
             assert case.box == pytest.approx(truth, abs=12)  # the pixel of a picture of 56 is 18 wide
             assert case.correct
         assert (logged["test/iou_acc"], logged["test/unparsed"]) == (1.0, 0.0)

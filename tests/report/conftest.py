@@ -8,7 +8,7 @@ import json
 import pytest
 from PIL import Image
 
-from kvg.evaluation.records.prediction import Case
+from kvg.evaluation.records.prediction import Prediction
 from kvg.types import Sample, SceneObject
 from tests.conftest import BIRDS
 from tests.report.browser import Browser, find_browser
@@ -19,7 +19,7 @@ def make_case(make_line):
     """The case of such a line."""
 
     def make(key="k0", right=True, **fields):
-        return Case.from_line(make_line(key, right, **fields), "here")
+        return Prediction.from_line(make_line(key, right, **fields), "here")
 
     return make
 

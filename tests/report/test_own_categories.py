@@ -6,7 +6,7 @@ from kvg.evaluation.comparison.matching import GROUPINGS
 from kvg.evaluation.comparison.runs import compare_runs
 from kvg.evaluation.figures.summary import summary
 from kvg.report.naming import looks
-from kvg.report.results import Told, results_of
+from kvg.report.results import ReportContext, results_of
 from kvg.report.sections import accuracy_section
 
 OWN, PUBLISHED = ("coin", "stamp"), ("aircraft", "bird")
@@ -34,7 +34,7 @@ def test_a_run_with_own_categories_has_the_figures_of_one_with_published_ones(ma
     renamed = {"/".join(rename.get(part, part) for part in name.split("/")): value for name, value in found.items()}
     assert renamed == summary(published["before"])
 
-    sections = [accuracy_section(results_of(runs, Told(), 0), looks(runs)) for runs in (own, published)]
+    sections = [accuracy_section(results_of(runs, ReportContext(), 0), looks(runs)) for runs in (own, published)]
     names = [[str(row[0]) for table in section.tables for row in table.rows] for section in sections]
     assert {"coin", "stamp", "mean of categories"} <= set(names[0])
     assert [rename.get(name, name) for name in names[0]] == names[1]

@@ -147,11 +147,11 @@ def test_answers_of_several_runs_stand_side_by_side(make_case, make_sample):
 
 
 def test_a_question_of_several_choices(make_line):
-    from kvg.evaluation.records.prediction import Case
+    from kvg.evaluation.records.prediction import Prediction
 
     line = make_line(answer="<think>small</think><answer>B</answer>", options=["Merlin", "<Hobby>"])
     line = {**{n: line[n] for n in line if n not in ("gt_bbox", "objects", "target")}, "right": 0}
-    made = card([Case.from_line(line, "here")])
+    made = card([Prediction.from_line(line, "here")])
     assert "Which bird is it?" in made
     assert "✗ B &lt;Hobby&gt;" in made
     assert "<li class=right>Merlin</li><li>&lt;Hobby&gt;</li>" in made

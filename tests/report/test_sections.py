@@ -55,15 +55,22 @@ def choice(make_line, key, right, **fields):
 
 
 def test_choices_in_the_form_of_the_papers_table(make_line):
-    from kvg.evaluation.records.prediction import Case
+    from kvg.evaluation.records.prediction import Prediction
 
     lines = [choice(make_line, f"x{n}", n < 1, set="aircraft") for n in range(4)]
     lines += [choice(make_line, f"y{n}", n < 6, set="dogs") for n in range(8)]
     lines.append({**choice(make_line, "z", False, set="dogs"), "answer": "no idea"})
-    runs = {"mine": [Case.from_line(line, "here") for line in lines]}
+    runs = {"mine": [Prediction.from_line(line, "here") for line in lines]}
     results = results_of(runs, ReportContext(), 0)
     section = choice_section(results, looks(runs))
-    assert [text(head) for head in section.tables[0].heads] == ["", "aircraft", "dogs", "average", "cases", "unread %"]
+    assert [text(head) for head in section.tables[0].heads] == [
+        "",
+        "aircraft",
+        "dogs",
+        "average",
+        "cases",
+        "unparsed %",
+    ]
     rows = rows_of(section.tables[0])
     # 1 of 4; 6 of 9; their mean; one of 13 cannot be read.
     assert rows["mine"] == ["25.0", "66.7", "45.8", "13", "7.7"]
@@ -107,7 +114,7 @@ def test_what_a_run_was_asked_read_and_left_out(make_case):
         "settings": {"mode": "direct", "model": {"dtype": "bf16"}},
     }
     facts = run_facts(cases, record)
-    assert (facts["unread"], facts["cut_off"], facts["modes"]) == (1, 1, {"direct": 2})
+    assert (facts["unparsed"], facts["cut_off"], facts["modes"]) == (1, 1, {"direct": 2})
     assert facts["parsers"] == {"strict": 2, "published-v3": 1}
     results = results_of({"mine": cases}, ReportContext(records={"mine": record}), 0)
     section = runs_section(results, looks(["mine"]))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from kvg.benchmark import CATEGORIES, KNOWLEDGE, SPLITS
 from kvg.errors import ConfigError, DataError
-from kvg.evaluation.records.prediction import Case
+from kvg.evaluation.records.prediction import Prediction
 
 BOTH: Final = "split and knowledge"
 GROUPINGS: Final = ("split", "category", "knowledge", BOTH)
@@ -84,10 +84,10 @@ class Matched:
                 yield Group(name, MEAN, part_name, np.flatnonzero(part))
 
 
-def match(runs: Mapping[str, Sequence[Sequence[Case]]], common: bool = False) -> Matched:
+def match(runs: Mapping[str, Sequence[Sequence[Prediction]]], common: bool = False) -> Matched:
     """Puts the answers of several runs to the same questions side by side.
 
-    Questions are the same where ``Case.id`` is. Where each run knows one set only, its name does not matter.
+    Questions are the same where ``Prediction.id`` is. Where each run knows one set only, its name does not matter.
 
     Args:
         runs: by the name of a setting, its runs: one a seed.
@@ -126,22 +126,22 @@ def match(runs: Mapping[str, Sequence[Sequence[Case]]], common: bool = False) ->
     )
 
 
-def _by_name(runs: Sequence[Sequence[Case]]) -> list[dict[str, Case]]:
+def _by_name(runs: Sequence[Sequence[Prediction]]) -> list[dict[str, Prediction]]:
     """Tables of cases by what they are called; without the set, where each run has one and they differ."""
     sets = [{case.set for case in cases} for cases in runs]
     alone = all(len(own) == 1 for own in sets) and len(set.union(*sets)) > 1
     return [{_name(case, alone): case for case in cases} for cases in runs]
 
 
-def _name(case: Case, alone: bool) -> str:
+def _name(case: Prediction, alone: bool) -> str:
     return case.id[len(case.set) + 1 :] if alone else case.id
 
 
-def _set_of(case: Case) -> str:
+def _set_of(case: Prediction) -> str:
     return f"{case.set}@{case.artifact}-{case.strength}" if case.artifact else case.set
 
 
-def _shared(tables: Mapping[str, Mapping[str, Case]], common: bool) -> tuple[list[str], int]:
+def _shared(tables: Mapping[str, Mapping[str, Prediction]], common: bool) -> tuple[list[str], int]:
     """Names that all runs have, in the order of the first, and how many others there are.
 
     Raises:
@@ -164,16 +164,16 @@ def _shared(tables: Mapping[str, Mapping[str, Case]], common: bool) -> tuple[lis
     return order, len(everything) - len(order)
 
 
-def _check_truth(first: str, ours: Sequence[Case], label: str, theirs: Sequence[Case]) -> None:
+def _check_truth(first: str, ours: Sequence[Prediction], label: str, theirs: Sequence[Prediction]) -> None:
     for one, other in zip(ours, theirs, strict=True):
         if one.is_choice or other.is_choice:
             same = one.is_choice and other.is_choice and _right_name(one) == _right_name(other)
             told = "options"
         else:
             told = "gt_bbox"
-            same = len(one.truth) == len(other.truth) and all(
+            same = len(one.targets) == len(other.targets) and all(
                 abs(a - b) <= _TOLERANCE
-                for p, q in zip(sorted(one.truth), sorted(other.truth), strict=True)
+                for p, q in zip(sorted(one.targets), sorted(other.targets), strict=True)
                 for a, b in zip(p, q, strict=True)
             )
         if not same:
@@ -181,13 +181,13 @@ def _check_truth(first: str, ours: Sequence[Case], label: str, theirs: Sequence[
             raise DataError(f"run '{label}', case '{other.id}'", told, remedy)
 
 
-def _right_name(case: Case) -> tuple[list[str], str]:
+def _right_name(case: Prediction) -> tuple[list[str], str]:
     """Names to choose from, in any order, and the right one."""
     options = case.options
     return sorted(options), options[case.right]
 
 
-def _field(name: str, rows: Sequence[Sequence[Case]], notes: list[str]) -> list[str]:
+def _field(name: str, rows: Sequence[Sequence[Prediction]], notes: list[str]) -> list[str]:
     """Of each case what the first run tells that tells anything; where another contradicts, that is noted."""
     told = [[value for case in cases if (value := getattr(case, name))] for cases in zip(*rows, strict=True)]
     num_other = sum(len({*values}) > 1 for values in told)
@@ -196,7 +196,7 @@ def _field(name: str, rows: Sequence[Sequence[Case]], notes: list[str]) -> list[
     return [values[0] if values else "" for values in told]
 
 
-def _pictures(cases: Sequence[Case], images: Sequence[str]) -> list[str]:
+def _pictures(cases: Sequence[Prediction], images: Sequence[str]) -> list[str]:
     """What was drawn together; a disturbed picture has another checksum, and is yet the picture that it was."""
     plain = {(case.set, case.key): image for case, image in zip(cases, images, strict=True) if not case.artifact}
     return [

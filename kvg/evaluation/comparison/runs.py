@@ -27,7 +27,7 @@ from kvg.evaluation.comparison.clustered_sample import ClusteredSample
 from kvg.evaluation.comparison.matching import ALL, GROUPINGS, Group, Matched, match
 from kvg.evaluation.figures.accuracy import DIFFERENCE
 from kvg.evaluation.figures.estimate import SHARE, Estimate
-from kvg.evaluation.records.prediction import Case
+from kvg.evaluation.records.prediction import Prediction
 from kvg.stats.paired import SignTest, holm, mcnemar, sign_flip
 from kvg.stats.power import detectable_difference
 from kvg.stats.seeds import combine, contrast
@@ -126,7 +126,7 @@ class Comparison:
 
 
 def compare_runs(
-    runs: Mapping[str, Sequence[Sequence[Case]]],
+    runs: Mapping[str, Sequence[Sequence[Prediction]]],
     by: Sequence[str] = USUAL,
     seed: int = 0,
     level: float = 0.95,
@@ -136,7 +136,7 @@ def compare_runs(
     """Compares settings, every two of them or each with one, on the cases that they share.
 
     Args:
-        runs: by the name of a setting its runs, one a seed, each with all its cases (``read_cases``).
+        runs: by the name of a setting its runs, one a seed, each with all its cases (``read_predictions``).
         by: groupings, some of ``GROUPINGS``; with ``category`` come category means, in all and by split.
         seed: of the bootstrap; the same one gives the same figures.
         level: of the intervals, in (0, 1).
@@ -267,7 +267,7 @@ def adjust(differences: Sequence[Difference], alpha: float) -> None:
             row["p_holm"], row["significant"] = adjusted, adjusted <= alpha
 
 
-def _seed_notes(runs: Mapping[str, Sequence[Sequence[Case]]]) -> list[str]:
+def _seed_notes(runs: Mapping[str, Sequence[Sequence[Prediction]]]) -> list[str]:
     """What the number of seeds allows to be said."""
     notes = []
     single = [name for name, seeds in runs.items() if len(seeds) == 1]

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final, TypedDict
 
 from kvg.evaluation.figures.estimate import Estimate, difference, mean_if_any, said
-from kvg.evaluation.records.prediction import Case
+from kvg.evaluation.records.prediction import Prediction
 from kvg.stats.bootstrap import bootstrap_interval
 
 Curve = Sequence[tuple[int, float]]  # (step, value), by step
@@ -67,7 +67,7 @@ def curve_signs(curves: Mapping[str, Curve], seed: int) -> list[CurveSign]:
     return signs
 
 
-def lengths(cases: Sequence[Case], seed: int) -> Lengths:
+def lengths(cases: Sequence[Prediction], seed: int) -> Lengths:
     """Lengths of right and wrong answers, and the share that was cut off.
 
     Args:

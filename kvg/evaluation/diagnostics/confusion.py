@@ -9,7 +9,7 @@ from typing import TypedDict
 from kvg.evaluation.diagnostics.pointing import answered_object
 from kvg.evaluation.figures.accuracy import DIFFERENCE
 from kvg.evaluation.figures.estimate import Estimate, mean_if_any, mean_over, points, said
-from kvg.evaluation.records.prediction import Case
+from kvg.evaluation.records.prediction import Prediction
 from kvg.lab.traits import load_cards, neighbours
 
 
@@ -19,7 +19,7 @@ class Errors(TypedDict):
     n: int
     other_object: Estimate | None
     no_object: Estimate | None
-    unread: Estimate | None
+    unparsed: Estimate | None
     untold: Estimate | None
 
 
@@ -63,7 +63,7 @@ class Confusion(TypedDict):
     verdict: str
 
 
-def confusion(cases: Sequence[Case], seed: int) -> Confusion:
+def confusion(cases: Sequence[Prediction], seed: int) -> Confusion:
     """What is answered in place of what.
 
     Args:
@@ -85,12 +85,12 @@ def confusion(cases: Sequence[Case], seed: int) -> Confusion:
     return {**found, "verdict": _verdict(found)}
 
 
-def _errors(cases: Sequence[Case], pointed: dict[str, int | None], seed: int) -> Errors:
+def _errors(cases: Sequence[Prediction], pointed: dict[str, int | None], seed: int) -> Errors:
     wrong = [case for case in cases if not case.correct]
 
-    def kind(case: Case) -> str:
+    def kind(case: Prediction) -> str:
         if not case.answered:
-            return "unread"
+            return "unparsed"
         if len(case.objects) < 2:
             return "untold"
         return "no_object" if pointed[case.id] is None else "other_object"
@@ -104,12 +104,12 @@ def _errors(cases: Sequence[Case], pointed: dict[str, int | None], seed: int) ->
         n=len(wrong),
         other_object=share("other_object"),
         no_object=share("no_object"),
-        unread=share("unread"),
+        unparsed=share("unparsed"),
         untold=share("untold"),
     )
 
 
-def _pairs(cases: Sequence[Case], taken: Sequence[Case], pointed: dict[str, int | None]) -> list[Pair]:
+def _pairs(cases: Sequence[Prediction], taken: Sequence[Prediction], pointed: dict[str, int | None]) -> list[Pair]:
     together = Counter(
         (case.entity, name)
         for case in cases
@@ -123,7 +123,7 @@ def _pairs(cases: Sequence[Case], taken: Sequence[Case], pointed: dict[str, int 
     ]
 
 
-def _entities(cases: Sequence[Case], pairs: Sequence[Pair]) -> list[EntityConfusion]:
+def _entities(cases: Sequence[Prediction], pairs: Sequence[Pair]) -> list[EntityConfusion]:
     asked = Counter(case.entity for case in cases)
     right = Counter(case.entity for case in cases if case.correct)
     most: dict[str, Pair] = {}
@@ -142,7 +142,7 @@ def _entities(cases: Sequence[Case], pairs: Sequence[Pair]) -> list[EntityConfus
     return sorted(rows, key=lambda row: (-row["num"], row["entity"]))
 
 
-def _look_alikes(taken: Sequence[Case], pointed: dict[str, int | None], seed: int) -> LookAlikes | None:
+def _look_alikes(taken: Sequence[Prediction], pointed: dict[str, int | None], seed: int) -> LookAlikes | None:
     """Look-alikes are those of the cards: of the same category, and one trait apart."""
     cards = {(card.category, card.name): card for card in load_cards()}
     alike: dict[str, list[int]] = {}
@@ -154,10 +154,10 @@ def _look_alikes(taken: Sequence[Case], pointed: dict[str, int | None], seed: in
     if not confused:
         return None
 
-    def is_alike(case: Case) -> float:
+    def is_alike(case: Prediction) -> float:
         return float(pointed[case.id] in alike[case.id])
 
-    def by_chance(case: Case) -> float:
+    def by_chance(case: Prediction) -> float:
         return len(alike[case.id]) / (len(case.objects) - 1)
 
     return LookAlikes(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from kvg.boxes import iou
-from kvg.evaluation.records.prediction import Case, NamedBox
+from kvg.evaluation.records.prediction import NamedBox, Prediction
 from kvg.evaluation.records.scoring import IOU_GATE
 from kvg.types import Box
 
@@ -33,7 +33,7 @@ def object_at(box: Box | None, objects: Sequence[NamedBox]) -> int | None:
     return best if float(overlaps[best]) >= IOU_GATE else None
 
 
-def answered_object(case: Case) -> int | None:
+def answered_object(case: Prediction) -> int | None:
     """The object that the answer means: the target where the answer is right, else any other; None = none."""
     if not case.objects:
         return None

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from kvg.evaluation.diagnostics.pointing import answered_object
 from kvg.evaluation.figures.estimate import FEWEST, Estimate, mean_over, pictures_of, points
-from kvg.evaluation.records.prediction import Case
+from kvg.evaluation.records.prediction import Prediction
 from kvg.evaluation.records.scoring import best_iou
 from kvg.stats.bootstrap import bootstrap_interval, codes_of
 from kvg.stats.paired import holm
@@ -78,7 +78,7 @@ class Position(TypedDict):
     verdict: str
 
 
-def position(cases: Sequence[Case], seed: int) -> Position:
+def position(cases: Sequence[Prediction], seed: int) -> Position:
     """Signs of position bias.
 
     Args:
@@ -125,15 +125,15 @@ def _part(low: float, high: float, num: int) -> int:
     return int(min(max((low + high) / 2 * num / GRID, 0), num - 1))
 
 
-def _truth(case: Case) -> Box:
+def _truth(case: Prediction) -> Box:
     """The true box: of several the one that the answer overlaps most."""
-    return max(case.truth, key=lambda box: best_iou(case.box, [box])) if len(case.truth) > 1 else case.truth[0]
+    return max(case.targets, key=lambda box: best_iou(case.box, [box])) if len(case.targets) > 1 else case.targets[0]
 
 
 def _by_place(
     by: str,
-    cases: Sequence[Case],
-    place: Callable[[Case], str],
+    cases: Sequence[Prediction],
+    place: Callable[[Prediction], str],
     names: Sequence[str],
     rng: np.random.Generator,
     seed: int,
@@ -161,7 +161,7 @@ def _by_place(
     return ByPlace(by=by, places=places, p=_p_value((excess**2 / size).sum(axis=1)))
 
 
-def _fields(cases: Sequence[Case], rng: np.random.Generator) -> tuple[list[FieldCount], float, float]:
+def _fields(cases: Sequence[Prediction], rng: np.random.Generator) -> tuple[list[FieldCount], float, float]:
     """Counts by field, their distance, and its p-value; a picture changes sides with all its cases."""
     names = [f"{row} {column}" for row in ROWS for column in COLUMNS]
     if not cases:
@@ -187,27 +187,29 @@ def _p_value(statistics: NDArray[Any]) -> float:
     return float((statistics >= statistics[0] * (1 - 1e-9)).mean())
 
 
-def _first(case: Case) -> int:
+def _first(case: Prediction) -> int:
     return 0
 
 
-def _largest(case: Case) -> int:
+def _largest(case: Prediction) -> int:
     areas = [(x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in (thing.box for thing in case.objects)]
     return areas.index(max(areas))
 
 
 # Objects stand in reading order, as in shards.
-_FAVOURITES: Final[dict[str, Callable[[Case], int]]] = {"first": _first, "largest": _largest}
+_FAVOURITES: Final[dict[str, Callable[[Prediction], int]]] = {"first": _first, "largest": _largest}
 
 
-def _favourite(name: str, pointed: Sequence[tuple[Case, int]], place: Callable[[Case], int], seed: int) -> Favourite:
+def _favourite(
+    name: str, pointed: Sequence[tuple[Prediction, int]], place: Callable[[Prediction], int], seed: int
+) -> Favourite:
     cases = [case for case, _ in pointed]
     verdicts: dict[int, list[bool]] = defaultdict(list)
     for case in cases:
         verdicts[len(case.objects)].append(case.correct)
     rates = {num: sum(own) / len(own) for num, own in verdicts.items()}
 
-    def expected(case: Case) -> float:
+    def expected(case: Prediction) -> float:
         num = len(case.objects)
         right = rates[num]
         return right if place(case) == case.target else (1 - right) / (num - 1)
@@ -225,7 +227,7 @@ def _favourite(name: str, pointed: Sequence[tuple[Case, int]], place: Callable[[
     )
 
 
-def _right(case: Case) -> float:
+def _right(case: Prediction) -> float:
     return float(case.correct)
 
 

@@ -15,7 +15,7 @@ from typing import Final
 
 from kvg.evaluation.diagnostics.pointing import object_at
 from kvg.evaluation.diagnostics.recall import recall
-from kvg.evaluation.records.prediction import Case
+from kvg.evaluation.records.prediction import Prediction
 from kvg.evaluation.records.scoring import IOU_GATE, PARSERS, STRICT, best_iou
 from kvg.text.box_codec import box_spans
 from kvg.text.box_refs import nouns_of, with_placeholders
@@ -53,7 +53,7 @@ class Reasoning:
         return self.right if self.recalled is None else self.recalled
 
 
-def reasoning(case: Case) -> Reasoning | None:
+def reasoning(case: Prediction) -> Reasoning | None:
     """Reads the rationale of an answer; None where there is none."""
     text = rationale_of(case)
     if not text or case.is_choice:
@@ -72,16 +72,18 @@ def reasoning(case: Case) -> Reasoning | None:
     )
 
 
-def rationale_of(case: Case) -> str:
+def rationale_of(case: Prediction) -> str:
     """The rationale: the think block, also one that was cut off; in the mode ``cot`` what stands before the last box.
 
-    >>> from kvg.evaluation.records.prediction import Case
+    >>> from kvg.evaluation.records.prediction import Prediction
     >>> line = {"answer": "<think>two birds, and the", "gt_bbox": [[0, 0, 9, 9]]}
-    >>> rationale_of(Case.from_line(line, "line 1"))
+    >>> rationale_of(Prediction.from_line(line, "line 1"))
     'two birds, and the'
     >>> line = {"answer": "The left one: (0,0),(9,9)", "gt_bbox": [[0, 0, 9, 9]]}
-    >>> rationale_of(Case.from_line(line, "line 1")), rationale_of(Case.from_line({**line, "mode": "cot"}, "line 1"))
-    ('', 'The left one:')
+    >>> rationale_of(Prediction.from_line(line, "line 1"))
+    ''
+    >>> rationale_of(Prediction.from_line({**line, "mode": "cot"}, "line 1"))
+    'The left one:'
     """
     parsed = parse_completion(case.answer)
     if parsed.rationale:
@@ -95,8 +97,8 @@ def rationale_of(case: Case) -> str:
     return (case.answer[: spans[-1][0]] if spans else case.answer).strip()
 
 
-def _is_target(box: Box, case: Case) -> bool | None:
-    if best_iou(box, case.truth) >= IOU_GATE:
+def _is_target(box: Box, case: Prediction) -> bool | None:
+    if best_iou(box, case.targets) >= IOU_GATE:
         return True
     knows_others = len(case.objects) > 1
     others = [thing for n, thing in enumerate(case.objects) if n != case.target]
@@ -105,7 +107,7 @@ def _is_target(box: Box, case: Case) -> bool | None:
     return False
 
 
-def _concluded(rationale: str, case: Case) -> Box | None:
+def _concluded(rationale: str, case: Prediction) -> Box | None:
     text, boxes = _with_placeholders(rationale, case)
     text = with_name(text, case.entity)
     starts = [match.end() for match in _CONCLUSION.finditer(text)]
@@ -115,7 +117,7 @@ def _concluded(rationale: str, case: Case) -> Box | None:
     return None if number is None else boxes[number]
 
 
-def _with_placeholders(text: str, case: Case) -> tuple[str, list[Box]]:
+def _with_placeholders(text: str, case: Prediction) -> tuple[str, list[Box]]:
     """The text with ``<box:N>`` in place of each box, and the boxes on the 0-1000 grid."""
     boxes: list[Box] = []
 

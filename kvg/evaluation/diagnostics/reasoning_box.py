@@ -9,7 +9,7 @@ from kvg.benchmark import SPLITS
 from kvg.evaluation.diagnostics.reasoning import Reasoning, reasoning
 from kvg.evaluation.diagnostics.recall import recall
 from kvg.evaluation.figures.estimate import FEWEST, Estimate, difference, mean_if_any, points, said
-from kvg.evaluation.records.prediction import Case
+from kvg.evaluation.records.prediction import Prediction
 
 CARDS, BOXES = "cards", "boxes"
 TOLERATED: Final = 0.05  # a share whose whole interval lies above is a sign
@@ -43,7 +43,7 @@ class ReasoningTable(TypedDict):
     verdict: str
 
 
-def reasoning_tables(cases: Sequence[Case], seed: int) -> list[ReasoningTable]:
+def reasoning_tables(cases: Sequence[Prediction], seed: int) -> list[ReasoningTable]:
     """The tables of all cases, of seen and of unseen categories; none where nothing reasons.
 
     Args:
@@ -62,7 +62,7 @@ def reasoning_tables(cases: Sequence[Case], seed: int) -> list[ReasoningTable]:
     return tables
 
 
-def _table(by: str, group: str, read: Sequence[tuple[Case, Reasoning]], seed: int) -> ReasoningTable:
+def _table(by: str, group: str, read: Sequence[tuple[Prediction, Reasoning]], seed: int) -> ReasoningTable:
     verdicts = {id(case): found.recalled if by == CARDS else found.right for case, found in read}
     kept = {id(case): _kept(by, case, found) for case, found in read}
     judged = [case for case, _ in read if verdicts[id(case)] is not None]
@@ -91,7 +91,7 @@ def _table(by: str, group: str, read: Sequence[tuple[Case, Reasoning]], seed: in
     return {**table, "verdict": _verdict(table)}
 
 
-def _kept(by: str, case: Case, found: Reasoning) -> bool | None:
+def _kept(by: str, case: Prediction, found: Reasoning) -> bool | None:
     """Whether the box is what the words lead to: the object most like the traits recalled, or the box concluded."""
     if by == BOXES:
         return found.kept

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from kvg.evaluation.records.prediction import Case
+from kvg.evaluation.records.prediction import Prediction
 from kvg.evaluation.records.scoring import IOU_GATE, best_iou
 from kvg.text.completion import parse_completion
 
@@ -33,7 +33,7 @@ class Recall:
         return self.said == self.true
 
 
-def recall(case: Case) -> Recall | None:
+def recall(case: Prediction) -> Recall | None:
     """Compares the plan of an answer with the card; None where there is no plan, or no card in words."""
     true = case.objects[case.target].note if case.objects else ""
     found = _PLAN.search(parse_completion(case.answer).rationale or case.answer) if true else None
@@ -42,7 +42,7 @@ def recall(case: Case) -> Recall | None:
     return Recall(found[1], true, _follows(case, found[1]))
 
 
-def _follows(case: Case, said: str) -> bool | None:
+def _follows(case: Prediction, said: str) -> bool | None:
     if case.box is None:
         return None
     common = [_common(said, thing.note) for thing in case.objects]

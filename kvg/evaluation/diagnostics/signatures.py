@@ -12,7 +12,7 @@ from kvg.evaluation.diagnostics.reasoning_box import ReasoningTable, reasoning_t
 from kvg.evaluation.figures.accuracy import is_plain
 from kvg.evaluation.figures.gap import KnowledgeGap, knowledge_gaps
 from kvg.evaluation.figures.levels import Levels
-from kvg.evaluation.records.prediction import Case
+from kvg.evaluation.records.prediction import Prediction
 
 
 class Signatures(TypedDict):
@@ -27,7 +27,7 @@ class Signatures(TypedDict):
 
 
 def signatures(
-    cases: Sequence[Case], seed: int, levels: Levels | None = None, curves: Mapping[str, Curve] | None = None
+    cases: Sequence[Prediction], seed: int, levels: Levels | None = None, curves: Mapping[str, Curve] | None = None
 ) -> Signatures:
     """Measures all of them, on boxes that were asked for on pictures as they are.
 

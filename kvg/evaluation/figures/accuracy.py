@@ -9,7 +9,7 @@ from kvg.benchmark import KNOWLEDGE, LEVELS, SPLITS, category_order
 from kvg.evaluation.figures.estimate import Estimate, mean_if_any, mean_of_means, mean_over, pictures_of
 from kvg.evaluation.figures.exposure import EXPOSURES
 from kvg.evaluation.figures.levels import Levels, knowledge_of
-from kvg.evaluation.records.prediction import Case
+from kvg.evaluation.records.prediction import Prediction
 from kvg.text.names import clean_name
 
 DIFFERENCE: Final = (-1.0, 1.0)  # least and greatest difference of two verdicts
@@ -29,7 +29,7 @@ class Figure(TypedDict):
     accuracy: Estimate
     category_mean: Estimate | None
     mean_iou: Estimate
-    unread: Estimate
+    unparsed: Estimate
     mean_tokens: Estimate | None
 
 
@@ -39,7 +39,7 @@ class ChoiceFigure(TypedDict):
     name: str
     n: int
     accuracy: Estimate
-    unread: Estimate
+    unparsed: Estimate
     chance: float
 
 
@@ -66,13 +66,13 @@ class ArtifactCurve(TypedDict):
     points: list[Strength]
 
 
-def is_plain(case: Case) -> bool:
+def is_plain(case: Prediction) -> bool:
     """Whether a box was asked for, on the picture as it is: what most figures are about."""
     return not case.is_choice and not case.artifact
 
 
 def figures(
-    cases: Sequence[Case],
+    cases: Sequence[Prediction],
     seed: int,
     levels: Levels | None = None,
     exposures: Mapping[str, str] | None = None,
@@ -83,7 +83,7 @@ def figures(
         cases: of one run.
         seed: of the intervals.
         levels: of entities, see ``read_levels``; an entity of which nothing is told is in no such group.
-        exposures: by ``Case.id``, see ``Exposure.by_case``.
+        exposures: by ``Prediction.id``, see ``Exposure.by_case``.
     """
     plain = [case for case in cases if is_plain(case)]
     found = []
@@ -93,7 +93,7 @@ def figures(
     return found
 
 
-def choice_table(cases: Sequence[Case], seed: int) -> ChoiceTable | None:
+def choice_table(cases: Sequence[Prediction], seed: int) -> ChoiceTable | None:
     """Figures of the questions of several choices; None where there is none.
 
     Args:
@@ -111,7 +111,7 @@ def choice_table(cases: Sequence[Case], seed: int) -> ChoiceTable | None:
                 name=name,
                 n=len(members),
                 accuracy=mean_over(members, _right, seed),
-                unread=mean_over(members, _unread, seed),
+                unparsed=mean_over(members, _unparsed, seed),
                 chance=sum(1 / len(case.options) for case in members) / len(members),
             )
         )
@@ -119,7 +119,7 @@ def choice_table(cases: Sequence[Case], seed: int) -> ChoiceTable | None:
     return ChoiceTable(sets=found, average=average, all=mean_over(asked, _right, seed))
 
 
-def artifact_curves(cases: Sequence[Case], seed: int) -> list[ArtifactCurve]:
+def artifact_curves(cases: Sequence[Prediction], seed: int) -> list[ArtifactCurve]:
     """Accuracy over strength for each way in which pictures were disturbed.
 
     Args:
@@ -139,7 +139,7 @@ def artifact_curves(cases: Sequence[Case], seed: int) -> list[ArtifactCurve]:
     return found
 
 
-def _strength(cases: Sequence[Case], clean: Mapping[tuple[str, str], Case], seed: int) -> Strength:
+def _strength(cases: Sequence[Prediction], clean: Mapping[tuple[str, str], Prediction], seed: int) -> Strength:
     now = {(case.set, case.key): float(case.correct) for case in cases}
     # Over the clean cases: disturbed pictures have other checksums, even where they come from the same one.
     pairs = [clean[key] for key in now if key in clean]
@@ -147,17 +147,17 @@ def _strength(cases: Sequence[Case], clean: Mapping[tuple[str, str], Case], seed
     return Strength(strength=cases[0].strength, accuracy=mean_over(cases, _right, seed), change=change)
 
 
-def _right(case: Case) -> float:
+def _right(case: Prediction) -> float:
     return float(case.correct)
 
 
-def _unread(case: Case) -> float:
+def _unparsed(case: Prediction) -> float:
     return float(not case.answered)
 
 
 def _groups(
-    cases: Sequence[Case], levels: Levels, exposures: Mapping[str, str]
-) -> Iterator[tuple[str, str, list[Case]]]:
+    cases: Sequence[Prediction], levels: Levels, exposures: Mapping[str, str]
+) -> Iterator[tuple[str, str, list[Prediction]]]:
     knowledge = {case.id: knowledge_of(case, levels) for case in cases}
     yield "all", "all", list(cases)
     for split in SPLITS:
@@ -179,7 +179,7 @@ def _groups(
         yield "exposure", exposure, [case for case in cases if exposures.get(case.id) == exposure]
 
 
-def _figure(by: str, name: str, members: Sequence[Case], seed: int) -> Figure:
+def _figure(by: str, name: str, members: Sequence[Prediction], seed: int) -> Figure:
     measured = [case for case in members if case.num_tokens is not None]
     return Figure(
         by=by,
@@ -189,6 +189,6 @@ def _figure(by: str, name: str, members: Sequence[Case], seed: int) -> Figure:
         accuracy=mean_over(members, _right, seed),
         category_mean=mean_of_means(members, _right, lambda case: case.category, seed),
         mean_iou=mean_over(members, lambda case: case.iou, seed),
-        unread=mean_over(members, _unread, seed),
+        unparsed=mean_over(members, _unparsed, seed),
         mean_tokens=mean_if_any(measured, lambda case: float(case.num_tokens or 0), seed, bounds=None),
     )

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Hashable, Sequence
 from typing import Final, TypedDict
 
-from kvg.evaluation.records.prediction import Case
+from kvg.evaluation.records.prediction import Prediction
 from kvg.stats.bootstrap import bootstrap_interval
 
 FEWEST: Final = 20  # cases below which no verdict is given
@@ -25,13 +25,16 @@ class Estimate(TypedDict):
     high: float
 
 
-def pictures_of(cases: Sequence[Case]) -> list[Hashable]:
+def pictures_of(cases: Sequence[Prediction]) -> list[Hashable]:
     """The picture of each case; one that does not tell has its own."""
     return [case.image or ("alone", number) for number, case in enumerate(cases)]
 
 
 def mean_over(
-    cases: Sequence[Case], value: Callable[[Case], float], seed: int, bounds: tuple[float, float] | None = SHARE
+    cases: Sequence[Prediction],
+    value: Callable[[Prediction], float],
+    seed: int,
+    bounds: tuple[float, float] | None = SHARE,
 ) -> Estimate:
     """Mean of a number a case.
 
@@ -50,14 +53,17 @@ def mean_over(
 
 
 def mean_if_any(
-    cases: Sequence[Case], value: Callable[[Case], float], seed: int, bounds: tuple[float, float] | None = SHARE
+    cases: Sequence[Prediction],
+    value: Callable[[Prediction], float],
+    seed: int,
+    bounds: tuple[float, float] | None = SHARE,
 ) -> Estimate | None:
     """As ``mean_over``; None where there is no case."""
     return mean_over(cases, value, seed, bounds) if cases else None
 
 
 def mean_of_means(
-    cases: Sequence[Case], value: Callable[[Case], float], part: Callable[[Case], str], seed: int
+    cases: Sequence[Prediction], value: Callable[[Prediction], float], part: Callable[[Prediction], str], seed: int
 ) -> Estimate | None:
     """Mean of the means of parts, however many cases each has; None where there are not at least two parts.
 

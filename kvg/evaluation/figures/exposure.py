@@ -18,7 +18,7 @@ from typing import Any, Final
 import yaml
 
 from kvg.errors import DataError
-from kvg.evaluation.records.prediction import Case
+from kvg.evaluation.records.prediction import Prediction
 from kvg.formats.stores import open_store
 from kvg.formats.written_boxes import Reading
 from kvg.lab.traits import load_cards
@@ -57,8 +57,8 @@ class Exposure:
         name = words_of(entity)
         return EXPOSURES[2 * (name not in self.pictured) + (name not in self.told)]
 
-    def by_case(self, cases: Iterable[Case]) -> dict[str, str]:
-        """The exposure of each case's entity, by ``Case.id``; cases that name no entity are left out."""
+    def by_case(self, cases: Iterable[Prediction]) -> dict[str, str]:
+        """The exposure of each case's entity, by ``Prediction.id``; cases that name no entity are left out."""
         return {case.id: self.of(case.entity) for case in cases if case.entity}
 
 

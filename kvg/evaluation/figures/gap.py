@@ -8,7 +8,7 @@ from typing import TypedDict
 from kvg.benchmark import KNOWLEDGE, SPLITS
 from kvg.evaluation.figures.estimate import Estimate, difference, mean_if_any, points
 from kvg.evaluation.figures.levels import Levels, knowledge_of
-from kvg.evaluation.records.prediction import Case
+from kvg.evaluation.records.prediction import Prediction
 
 
 class KnowledgeGap(TypedDict):
@@ -23,7 +23,7 @@ class KnowledgeGap(TypedDict):
     verdict: str
 
 
-def knowledge_gaps(cases: Sequence[Case], seed: int, levels: Levels | None = None) -> list[KnowledgeGap]:
+def knowledge_gaps(cases: Sequence[Prediction], seed: int, levels: Levels | None = None) -> list[KnowledgeGap]:
     """The gap in all, in seen and in unseen categories.
 
     Args:

@@ -12,7 +12,7 @@ from typing import Any
 
 from kvg.benchmark import LEVELS, knowledge_of_level, level_of
 from kvg.errors import DataError
-from kvg.evaluation.records.prediction import Case
+from kvg.evaluation.records.prediction import Prediction
 from kvg.records import excerpt
 from kvg.rewards.accuracies import accuracy_of, read_by_entity
 from kvg.text.names import clean_name
@@ -42,7 +42,7 @@ def read_levels(paths: Sequence[str | Path]) -> dict[str, str]:
     return found
 
 
-def knowledge_of(case: Case, levels: Levels) -> str:
+def knowledge_of(case: Prediction, levels: Levels) -> str:
     """``known``, ``unknown``, or '' where nothing tells.
 
     What the case says of itself comes first: in the lab it is a fact, while a level is an estimate. An entity in no
@@ -55,7 +55,7 @@ def knowledge_of(case: Case, levels: Levels) -> str:
     return knowledge_of_level(levels[entity])
 
 
-def without_level(cases: Sequence[Case], levels: Levels) -> list[str]:
+def without_level(cases: Sequence[Prediction], levels: Levels) -> list[str]:
     """Entities asked for of which no file tells, each once, in order of their names."""
     return sorted({clean_name(case.entity) for case in cases} - levels.keys())
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from kvg.evaluation.records.prediction import Case
+from kvg.evaluation.records.prediction import Prediction
 
 
-def summary(cases: Sequence[Case]) -> dict[str, float]:
+def summary(cases: Sequence[Prediction]) -> dict[str, float]:
     """Shares of right answers, mean overlaps and the like: over all cases, and by split, knowledge and category.
 
     Where there are several sets their names come first; cases with disturbed pictures stand under ``KIND-STRENGTH``.
@@ -17,15 +17,15 @@ def summary(cases: Sequence[Case]) -> dict[str, float]:
         choices have ``choice_acc`` in the place of the first two. Categories are those of the cases.
     """
     several = len({case.set for case in cases}) > 1
-    parts: dict[str, list[Case]] = {}
+    parts: dict[str, list[Prediction]] = {}
     for case in cases:
         disturbed = f"{case.artifact}-{case.strength}/" if case.artifact else ""
         parts.setdefault(f"{case.set}/{disturbed}" if several else disturbed, []).append(case)
     return {f"{prefix}{name}": value for prefix, members in parts.items() for name, value in _figures(members).items()}
 
 
-def _figures(cases: Sequence[Case]) -> dict[str, float]:
-    groups: dict[str, list[Case]] = {"": list(cases)}
+def _figures(cases: Sequence[Prediction]) -> dict[str, float]:
+    groups: dict[str, list[Prediction]] = {"": list(cases)}
     for case in cases:
         for value in dict.fromkeys((case.split, case.knowledge, case.category)):
             if value:

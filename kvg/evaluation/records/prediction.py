@@ -45,13 +45,13 @@ class NamedBox:
 
 
 @dataclass(frozen=True)
-class Case:
+class Prediction:
     """One line of ``predictions.jsonl`` with its verdict. Boxes stand on the 0-1000 grid.
 
     Attributes:
         key: unique within ``set``.
         answer: the model's text.
-        truth: true boxes, any of which is right; empty for a question of several choices.
+        targets: true boxes, any of which is right; empty for a question of several choices.
         box: the box in the answer; None where none can be read.
         iou: best overlap with the true boxes; 0 without a box, and for a question of several choices.
         correct: the verdict.
@@ -72,7 +72,7 @@ class Case:
 
     key: str
     answer: str
-    truth: tuple[Box, ...]
+    targets: tuple[Box, ...]
     box: Box | None
     iou: float
     correct: bool
@@ -98,7 +98,7 @@ class Case:
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
-    def from_score(cls, record: Mapping[str, Any], verdict: Score, where: str, number: int = 0) -> Case:
+    def from_score(cls, record: Mapping[str, Any], verdict: Score, where: str, number: int = 0) -> Prediction:
         """A prediction with what figures need: the verdict and the groups, but no texts and no objects.
 
         Args:
@@ -117,7 +117,7 @@ class Case:
         return cls(
             key=name_field(record, where)[0] or f"line {number}",
             answer="",
-            truth=(),
+            targets=(),
             box=verdict.box,
             iou=verdict.iou,
             correct=verdict.correct,
@@ -130,7 +130,7 @@ class Case:
         )
 
     @classmethod
-    def from_line(cls, record: Mapping[str, Any], where: str, number: int = 0) -> Case:
+    def from_line(cls, record: Mapping[str, Any], where: str, number: int = 0) -> Prediction:
         """A prediction from its line, judged by the box that the line gives, or else by the strict parser.
 
         Args:
@@ -153,7 +153,7 @@ class Case:
         return replace(
             prediction,
             answer=record["answer"],
-            truth=() if prediction.is_choice else tuple(boxes_of(record["gt_bbox"], where, "gt_bbox")),
+            targets=() if prediction.is_choice else tuple(boxes_of(record["gt_bbox"], where, "gt_bbox")),
             objects=objects,
             target=target if objects else 0,
             right=record["right"] if prediction.is_choice else 0,
@@ -189,7 +189,7 @@ class Case:
         return self.box is not None and not (self.parser and self.pattern == 0)
 
 
-def read_cases(run: str | Path) -> list[Case]:
+def read_predictions(run: str | Path) -> list[Prediction]:
     """Reads the answers of a run, and reads boxes from them where that has not been done.
 
     Args:
@@ -203,11 +203,11 @@ def read_cases(run: str | Path) -> list[Case]:
     """
     path = Path(run)
     path = path / PREDICTIONS if path.is_dir() else path
-    cases: list[Case] = []
+    cases: list[Prediction] = []
     lines: dict[str, int] = {}
     for number, record in read_lines(path):
         where = f"{path} line {number}"
-        case = Case.from_line(record, where, number)
+        case = Prediction.from_line(record, where, number)
         if case.id in lines:
             remedy = f"'{case.key}' stands in line {lines[case.id]} already; give each question once"
             raise DataError(where, "key", remedy)

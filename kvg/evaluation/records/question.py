@@ -8,7 +8,7 @@ from typing import Any
 
 from kvg.errors import DataError
 from kvg.evaluation.records.fields import DIGITS
-from kvg.evaluation.records.prediction import Case
+from kvg.evaluation.records.prediction import Prediction
 from kvg.text.box_codec import BoxCodec, ImageSize, to_norm
 from kvg.text.prompts import DESCRIBE, PUBLISHED, PromptFormat, choice_prompt, describe_prompts, prompt
 from kvg.types import Box, Sample
@@ -122,4 +122,4 @@ class Question:
                 for o, box in zip(sample.objects, boxes, strict=True)
             ]
         record = {name: value for name, value in record.items() if value is not None}
-        return Case.from_line(record, sample.key).to_line()
+        return Prediction.from_line(record, sample.key).to_line()

@@ -11,7 +11,7 @@ from scipy import stats
 
 from kvg.errors import ConfigError, DataError
 from kvg.evaluation.comparison.runs import BY_PICTURE, MCNEMAR, OVER_SEEDS, compare_runs
-from kvg.evaluation.records.prediction import Case
+from kvg.evaluation.records.prediction import Prediction
 from kvg.stats.paired import mcnemar, sign_flip
 from kvg.stats.power import detectable_difference
 from kvg.stats.seeds import combine, contrast
@@ -26,7 +26,9 @@ def make_run(make_line):
         for i, verdict in enumerate(verdicts):
             own = {name: value[i] if isinstance(value, list) else value for name, value in fields.items()}
             line = {**make_line(f"k{i}", verdict == "1", image=f"picture {i}"), **own}
-            cases.append(Case.from_line({name: value for name, value in line.items() if value is not None}, "here"))
+            cases.append(
+                Prediction.from_line({name: value for name, value in line.items() if value is not None}, "here")
+            )
         return cases
 
     return make

@@ -3,7 +3,7 @@
 import pytest
 
 from kvg.evaluation.diagnostics.confusion import confusion
-from kvg.evaluation.records.prediction import Case
+from kvg.evaluation.records.prediction import Prediction
 from kvg.lab.traits import load_cards, neighbours
 
 BOXES = ([0, 0, 200, 200], [400, 0, 600, 200], [700, 0, 900, 200])
@@ -17,7 +17,7 @@ def ask(make_line):
     def ask(key, boxed, *names, **fields):
         objects = [{"entity": name, "box": box} for name, box in zip(names, BOXES, strict=False)]
         gt = [BOXES[0]]
-        return Case.from_line(
+        return Prediction.from_line(
             make_line(key, entity=names[0], answer=MARKS[boxed], gt_bbox=gt, objects=objects, **fields), "t"
         )
 
@@ -52,11 +52,11 @@ def test_kinds_of_errors(ask, make_line):
     cases = [ask(f"o{i}", 1, "Merlin", "Hobby") for i in range(4)]
     cases += [ask(f"b{i}", "bad", "Merlin", "Hobby") for i in range(3)]
     cases += [ask("u0", None, "Merlin", "Hobby"), ask("alone", "bad", "Merlin"), ask("right", 0, "Merlin", "Hobby")]
-    cases += [Case.from_line(make_line("nobody", right=False, objects=None), "t")]
+    cases += [Prediction.from_line(make_line("nobody", right=False, objects=None), "t")]
     errors = confusion(cases, seed=0)["errors"]
-    shares = {name: errors[name]["value"] for name in ("other_object", "no_object", "unread", "untold")}
+    shares = {name: errors[name]["value"] for name in ("other_object", "no_object", "unparsed", "untold")}
     assert errors["n"] == 10
-    assert shares == {"other_object": 0.4, "no_object": 0.3, "unread": 0.1, "untold": 0.2}
+    assert shares == {"other_object": 0.4, "no_object": 0.3, "unparsed": 0.1, "untold": 0.2}
 
 
 def test_objects_without_a_name_are_errors_but_no_pairs(ask):
@@ -88,6 +88,6 @@ def test_verdicts(ask, make_line):
     assert confusion(bad, 0)["verdict"].startswith("no sign: 0.0% (")
     taken = [ask(f"k{i}", 1, "Merlin", "Hobby") for i in range(30)]
     assert confusion(taken, 0)["verdict"].endswith("it is the choice that fails, not the box")
-    unknown = [Case.from_line(make_line("k", right=False, objects=None), "t")]
+    unknown = [Prediction.from_line(make_line("k", right=False, objects=None), "t")]
     assert confusion(unknown, 0)["verdict"].startswith("cannot be told")
     assert confusion([], 0)["errors"]["n"] == 0

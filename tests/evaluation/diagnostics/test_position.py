@@ -5,7 +5,7 @@ import random
 import pytest
 
 from kvg.evaluation.diagnostics.position import position
-from kvg.evaluation.records.prediction import Case
+from kvg.evaluation.records.prediction import Prediction
 
 # Three objects in a row; the second is the largest.
 BOXES = ((0, 0, 200, 200), (350, 0, 650, 300), (750, 600, 950, 800))
@@ -22,7 +22,7 @@ def ask(make_line):
         objects = [{"entity": f"E{i}", "box": list(box)} for i, box in enumerate(boxes)]
         answer = "?" if answered is None else text(boxes[answered])
         gt = [list(boxes[target])]
-        return Case.from_line(
+        return Prediction.from_line(
             make_line(key, answer=answer, gt_bbox=gt, objects=objects, target=target, **fields), "test"
         )
 
@@ -104,16 +104,16 @@ def test_the_same_seed_says_the_same_and_nothing_at_all_is_no_error(ask, make_li
     cases = [ask(f"k{i}", i % 3, i * 7 % 3) for i in range(30)]
     assert position(cases, seed=3) == position(cases, seed=3)
     assert position([], seed=0)["verdict"].startswith("cannot be told")
-    alone = position([Case.from_line(make_line(f"k{i}", objects=None), "t") for i in range(30)], seed=0)
+    alone = position([Prediction.from_line(make_line(f"k{i}", objects=None), "t") for i in range(30)], seed=0)
     assert (alone["pointed"], alone["favourites"], alone["verdict"]) == (0, [], "no sign")
     # Of several true boxes it is the one that was found.
-    either = Case.from_line(
+    either = Prediction.from_line(
         make_line(answer="(600,600),(900,900)", gt_bbox=[[100, 100, 400, 400], [600, 600, 900, 900]]), "t"
     )
     assert position([either], 0)["distance"] == 0
-    beyond = Case.from_line(make_line(answer="", box=[-900, -900, -600, 2000], parser="anybody's"), "t")
+    beyond = Prediction.from_line(make_line(answer="", box=[-900, -900, -600, 2000], parser="anybody's"), "t")
     assert position([beyond], 0)["fields"][3] == {"field": "bottom left", "truth": 0, "answered": 1}
-    nowhere = Case.from_line(make_line(answer="", box=[float("nan")] * 4, parser="anybody's"), "t")
+    nowhere = Prediction.from_line(make_line(answer="", box=[float("nan")] * 4, parser="anybody's"), "t")
     assert position([nowhere], 0)["answered"] == 0
-    swapped = Case.from_line(make_line(answer="(900,900),(600,600)"), "t")  # its centre is where it is
+    swapped = Prediction.from_line(make_line(answer="(900,900),(600,600)"), "t")  # its centre is where it is
     assert position([swapped], 0)["fields"][5] == {"field": "bottom right", "truth": 0, "answered": 1}

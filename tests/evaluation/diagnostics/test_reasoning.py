@@ -6,7 +6,7 @@ import pytest
 
 from kvg.errors import DataError
 from kvg.evaluation.diagnostics.reasoning import reasoning
-from kvg.evaluation.records.prediction import Case
+from kvg.evaluation.records.prediction import Prediction
 
 A, B, NOWHERE = "(100,100),(400,400)", "(600,600),(900,900)", "(0,800),(90,990)"
 NEAR_A = "<|box_start|>(110,100),(400,390)<|box_end|>"
@@ -17,7 +17,7 @@ TRUTH, OTHER = (100, 100, 400, 400), (600, 600, 900, 900)
 def read(make_line):
     def read(rationale, answer=A, **fields):
         text = f"<think>{rationale}</think><answer>{answer}</answer>"
-        return reasoning(Case.from_line(make_line(answer=text, **fields), "test"))
+        return reasoning(Prediction.from_line(make_line(answer=text, **fields), "test"))
 
     return read
 
@@ -101,21 +101,21 @@ def test_what_the_name_and_the_card_say(read):
 
 
 def test_answers_without_a_rationale_are_not_judged(make_line):
-    assert reasoning(Case.from_line(make_line(answer=A), "test")) is None
-    assert reasoning(Case.from_line(make_line(answer=f"The Merlin is at {A}"), "test")) is None
-    assert reasoning(Case.from_line(make_line(answer=f"<think> </think><answer>{A}</answer>"), "test")) is None
+    assert reasoning(Prediction.from_line(make_line(answer=A), "test")) is None
+    assert reasoning(Prediction.from_line(make_line(answer=f"The Merlin is at {A}"), "test")) is None
+    assert reasoning(Prediction.from_line(make_line(answer=f"<think> </think><answer>{A}</answer>"), "test")) is None
 
 
 def test_zero_shot_reasoning_stands_before_the_last_box(make_line):
     found = reasoning(
-        Case.from_line(make_line(mode="cot", answer=f"The Merlin is at {B}. So the answer is {A}"), "test")
+        Prediction.from_line(make_line(mode="cot", answer=f"The Merlin is at {B}. So the answer is {A}"), "test")
     )
     assert (found.concluded, found.kept) == (OTHER, False)
-    assert reasoning(Case.from_line(make_line(mode="cot", answer=A), "test")) is None
+    assert reasoning(Prediction.from_line(make_line(mode="cot", answer=A), "test")) is None
 
 
 def test_a_thought_that_was_cut_off_is_read_as_far_as_it_goes(make_line):
-    found = reasoning(Case.from_line(make_line(answer=f"<think>The Merlin is at {A}. But"), "test"))
+    found = reasoning(Prediction.from_line(make_line(answer=f"<think>The Merlin is at {A}. But"), "test"))
     assert (found.concluded, found.kept) == (TRUTH, None)
 
 
@@ -132,7 +132,7 @@ def test_no_text_takes_long(make_line):
         ",",
         "[1,2,",
     ):
-        case = Case.from_line(make_line(answer=f"<think>{text * (20_000 // len(text))}"), "test")
+        case = Prediction.from_line(make_line(answer=f"<think>{text * (20_000 // len(text))}"), "test")
         start = time.perf_counter()
         reasoning(case)
         assert time.perf_counter() - start < 5, text

@@ -6,7 +6,7 @@ import pytest
 
 from kvg.evaluation.diagnostics.reasoning_box import reasoning_tables
 from kvg.evaluation.diagnostics.recall import recall
-from kvg.evaluation.records.prediction import Case
+from kvg.evaluation.records.prediction import Prediction
 
 TRUE = "grey, plain, crest, slim"
 NOTES = (TRUE, "grey, white spots, crest, slim", "red, plain, long tail, broad")
@@ -26,7 +26,7 @@ def make_case(make_line):
             for i, (b, note) in enumerate(zip((0, 400, 700), notes, strict=True))
         ]
         line = make_line(key, answer=answer, gt_bbox=[[0, 0, 200, 200]], objects=objects, **fields)
-        return Case.from_line(line, "test")
+        return Prediction.from_line(line, "test")
 
     return make
 
@@ -58,7 +58,7 @@ def test_a_name_with_a_dot_and_a_thought_that_is_cut_off(make_case):
 def test_no_plan_or_no_card(make_case, make_line):
     assert recall(make_case("a", "", 0)) is None
     assert recall(make_case("a", says(TRUE), 0, notes=(None, None, None))) is None
-    assert recall(Case.from_line(make_line(answer=says(TRUE), objects=None), "test")) is None
+    assert recall(Prediction.from_line(make_line(answer=says(TRUE), objects=None), "test")) is None
 
 
 def test_counts(make_case):

@@ -10,7 +10,7 @@ from kvg.evaluation.diagnostics.collapse import curve_signs, lengths
 from kvg.evaluation.diagnostics.reasoning_box import reasoning_tables
 from kvg.evaluation.diagnostics.signatures import signatures, verdicts
 from kvg.evaluation.figures.gap import knowledge_gaps
-from kvg.evaluation.records.prediction import Case
+from kvg.evaluation.records.prediction import Prediction
 from kvg.stats.bootstrap import bootstrap_interval
 
 A, B = "(100,100),(400,400)", "(600,600),(900,900)"
@@ -22,7 +22,7 @@ def thinks(make_line):
 
     def make(key, pointed, boxed, plan="", **fields):
         rationale = f"{plan} The Merlin is at {pointed}." if pointed else f"{plan} A bird."
-        return Case.from_line(
+        return Prediction.from_line(
             make_line(key, answer=f"<think>{rationale}</think><answer>{boxed}</answer>", **fields), "test"
         )
 
@@ -32,7 +32,7 @@ def thinks(make_line):
 def test_reasoning_against_box_by_hand(thinks, make_line):
     answers = [(A, A)] * 6 + [(A, B)] * 2 + [(B, A)] * 3 + [(B, B)] * 4 + [("", A)] * 5
     cases = [thinks(f"k{i}", *answer) for i, answer in enumerate(answers)]
-    cases += [thinks("u0", A, A, split="unseen"), Case.from_line(make_line("plain"), "test")]
+    cases += [thinks("u0", A, A, split="unseen"), Prediction.from_line(make_line("plain"), "test")]
     tables = {(table["by"], table["group"]): table for table in reasoning_tables(cases, seed=0)}
     assert list(tables) == [("boxes", "all"), ("boxes", "seen"), ("boxes", "unseen")]
     seen = tables["boxes", "seen"]
@@ -129,11 +129,11 @@ def test_short_and_missing_curves():
 
 def test_lengths_of_right_and_wrong_answers_and_what_was_cut_off(make_line):
     def answer(key, right, num, ended):
-        return Case.from_line(make_line(key, right, num_tokens=num, finish_reason=ended), "test")
+        return Prediction.from_line(make_line(key, right, num_tokens=num, finish_reason=ended), "test")
 
     cases = [answer(f"r{i}", True, 10 + i, "stop") for i in range(3)]  # 10, 11, 12
     cases += [answer(f"w{i}", False, 40, "length") for i in range(2)]
-    cases += [Case.from_line(make_line("untold"), "test")]
+    cases += [Prediction.from_line(make_line("untold"), "test")]
     found = lengths(cases, seed=0)
     assert (found["n"], found["right"]["value"], found["wrong"]["value"]) == (5, 11, 40)
     assert found["difference"]["value"] == -29
@@ -147,7 +147,7 @@ def test_lengths_of_right_and_wrong_answers_and_what_was_cut_off(make_line):
 def test_the_knowledge_gap_within_seen_and_unseen(make_line):
     def answers(knowledge, split, num_right, num, entity="Merlin"):
         return [
-            Case.from_line(
+            Prediction.from_line(
                 make_line(f"{knowledge}{split}{i}", i < num_right, knowledge=knowledge, split=split, entity=entity), "t"
             )
             for i in range(num)
@@ -175,7 +175,7 @@ def test_the_knowledge_gap_within_seen_and_unseen(make_line):
 
 def test_all_signatures_go_into_json_and_say_their_verdicts(thinks, make_line):
     cases = [thinks(f"k{i}", A if i % 3 else B, A if i % 4 else B) for i in range(40)]
-    cases.append(Case.from_line(make_line("blurred", artifact="blur", strength=3), "test"))
+    cases.append(Prediction.from_line(make_line("blurred", artifact="blur", strength=3), "test"))
     found = signatures(cases, 0, {"Hobby": "mostly correct"}, {"train/entropy": curve(0.5, 0.4)})
     assert json.loads(json.dumps(found)) == found
     said = verdicts(found)

@@ -6,14 +6,14 @@ import pytest
 
 from kvg.evaluation.figures.accuracy import artifact_curves, choice_table, figures
 from kvg.evaluation.figures.estimate import difference, mean_of_means, mean_over
-from kvg.evaluation.records.prediction import Case
+from kvg.evaluation.records.prediction import Prediction
 from kvg.stats.bootstrap import bootstrap_interval
 
 
 @pytest.fixture
 def make_case(make_line):
     def make(key="k0", right=True, **fields):
-        return Case.from_line(make_line(key, right, **fields), "test")
+        return Prediction.from_line(make_line(key, right, **fields), "test")
 
     return make
 
@@ -47,7 +47,7 @@ def test_groups_by_hand(make_case):
     assert found["all", "all"]["category_mean"]["value"] == pytest.approx((0.75 + 0.5 + 0 + 0) / 4)
     assert found["split", "seen"]["category_mean"]["value"] == pytest.approx((0.75 + 0.5) / 2)
     assert found["category", "car"]["category_mean"] is None
-    assert found["all", "all"]["unread"]["value"] == 1 / 8
+    assert found["all", "all"]["unparsed"]["value"] == 1 / 8
     assert found["all", "all"]["mean_iou"]["value"] == 0.5  # a hit is exact, a miss does not touch
     json.dumps(list(found.values()))
 
@@ -68,7 +68,7 @@ def test_every_interval_is_the_bootstrap_s_own(make_case):
 def test_a_box_of_zeros_is_none_where_a_published_parser_says_so(make_case):
     found = {"parser": "published-v2", "pattern": 0, "box": [0, 0, 0, 0]}
     cases = [make_case("a", **found), make_case("b", **{**found, "pattern": 3}), make_case("c")]
-    assert by_name(figures(cases, 0))["all", "all"]["unread"]["value"] == pytest.approx(1 / 3)
+    assert by_name(figures(cases, 0))["all", "all"]["unparsed"]["value"] == pytest.approx(1 / 3)
 
 
 def test_length_is_told_where_it_is_known(make_case):
@@ -102,7 +102,7 @@ def test_levels_sets_and_exposures(make_case):
 
 def choice(make_line, key, right, set_name, options=4):
     line = make_line(key, set=set_name, answer="A" if right else "B", gt_bbox=None, objects=None)
-    return Case.from_line({**line, "options": [f"name {i}" for i in range(options)], "right": 0}, "test")
+    return Prediction.from_line({**line, "options": [f"name {i}" for i in range(options)], "right": 0}, "test")
 
 
 def test_the_table_of_choices_has_a_column_a_set_and_their_average(make_case, make_line):

@@ -8,7 +8,7 @@ from PIL import Image, ImageFile
 
 from kvg.errors import DataError
 from kvg.evaluation.figures.exposure import NameSearch, exposure_of, texts_of, words_of
-from kvg.evaluation.records.prediction import Case
+from kvg.evaluation.records.prediction import Prediction
 from kvg.formats.sharegpt import write_sharegpt
 from kvg.shards.writer import ShardWriter
 from kvg.types import Sample, SceneObject
@@ -65,7 +65,8 @@ def test_the_lab_s_base_model_has_read_the_known_cards():
 
 def test_by_case_and_without_an_entity(make_line):
     cases = [
-        Case.from_line(make_line(key=k, entity=e), "t") for k, e in (("a", "Merlin"), ("b", "Boeing 747"), ("c", None))
+        Prediction.from_line(make_line(key=k, entity=e), "t")
+        for k, e in (("a", "Merlin"), ("b", "Boeing 747"), ("c", None))
     ]
     assert exposure_of(["Merlin", "Boeing 747"], [], lab=True).by_case(cases) == {"test/a": "novel", "test/b": "told"}
 

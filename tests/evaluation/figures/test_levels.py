@@ -7,7 +7,7 @@ import pytest
 from kvg.benchmark import KNOWN_LEVELS, LEVELS
 from kvg.errors import ConfigError, DataError
 from kvg.evaluation.figures.levels import knowledge_of, read_levels, without_level
-from kvg.evaluation.records.prediction import Case
+from kvg.evaluation.records.prediction import Prediction
 from kvg.rewards.knowledge import KnowledgeReward
 from kvg.types import Sample, SceneObject
 
@@ -82,7 +82,7 @@ def test_a_file_that_is_not_there(tmp_path):
 def test_an_entity_in_no_file_is_in_no_group_and_what_a_line_says_of_itself_comes_first(make_line):
     levels = {"Merlin": "partially correct", "Hobby": "mostly incorrect"}
     plain = {
-        name: Case.from_line(make_line(entity=name, knowledge=None), "t")
+        name: Prediction.from_line(make_line(entity=name, knowledge=None), "t")
         for name in ("Merlin", "Hobby", "merlin", "Kite")
     }
     assert {name: knowledge_of(case, levels) for name, case in plain.items()} == {
@@ -92,7 +92,7 @@ def test_an_entity_in_no_file_is_in_no_group_and_what_a_line_says_of_itself_come
         "Kite": "",
     }
     assert without_level(list(plain.values()), levels) == ["Kite", "merlin"]
-    assert knowledge_of(Case.from_line(make_line(entity="Hobby", knowledge="known"), "t"), levels) == "known"
+    assert knowledge_of(Prediction.from_line(make_line(entity="Hobby", knowledge="known"), "t"), levels) == "known"
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_names_are_joined_in_one_spelling(tmp_path, make_line):
     path = tmp_path / "knowledge.json"
     path.write_bytes('{"Cafe\u0301  racer": 0.9}'.encode("utf-8-sig"))
     levels = read_levels([path])
-    case = Case.from_line(make_line(entity="Caf\u00e9 racer", knowledge=""), "line 1")
+    case = Prediction.from_line(make_line(entity="Caf\u00e9 racer", knowledge=""), "line 1")
     assert (levels, knowledge_of(case, levels)) == ({"Caf\u00e9 racer": "completely correct"}, "known")
     sample = Sample("k", b"", 9, 9, "bike", "seen", (SceneObject("Caf\u00e9 racer", (0, 0, 9, 9)),), 0)
     assert KnowledgeReward(str(path)).level(sample).name == "completely correct"

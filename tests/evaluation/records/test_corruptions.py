@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from kvg.errors import ConfigError, DataError
 from kvg.evaluation.records.corruptions import KINDS, STRENGTHS, disturbed
-from kvg.evaluation.records.prediction import Case
+from kvg.evaluation.records.prediction import Prediction
 from kvg.evaluation.records.question import Question
 from kvg.text.box_codec import ImageSize, RelativeCodec
 from kvg.types import Sample, SceneObject
@@ -79,7 +79,7 @@ def test_a_line_tells_of_it_and_is_another_question():
     question = disturbed(composite(), "blur", 2, 0)
     line = question.line("no idea", "direct", RelativeCodec(), ImageSize(140, 140, 140, 140))
     assert (line["artifact"], line["strength"]) == ("blur", 2)
-    assert Case.from_line(line, "line 1").id == "test/k0@blur-2"
+    assert Prediction.from_line(line, "line 1").id == "test/k0@blur-2"
 
 
 @pytest.mark.parametrize(("strength", "sigma"), [(1, 8), (2, 16), (3, 32)])

@@ -9,7 +9,7 @@ import pytest
 from kvg.cli.kvg_data import main
 from kvg.errors import DataError
 from kvg.evaluation.records.fields import on_grid
-from kvg.evaluation.records.prediction import read_cases
+from kvg.evaluation.records.prediction import read_predictions
 
 BOX = [100, 100, 400, 400]
 RIGHT = "(100,100),(400,400)"
@@ -82,7 +82,7 @@ def write(path, *lines, encoding="utf-8"):
 def test_mistyped_fields_are_told_by_line(tmp_path, fields, message):
     path = write(tmp_path / "p.jsonl", line(key="good"), line(**{"key": "bad", **fields}))
     with pytest.raises(DataError) as caught:
-        read_cases(path)
+        read_predictions(path)
     assert "line 2" in str(caught.value)
     assert message in str(caught.value)
 
@@ -103,7 +103,7 @@ def test_a_byte_order_mark_and_odd_characters_inside_of_texts(tmp_path):
     odd = line(answer=f"{RIGHT}\u2028\u0085\x0b", entity="Caf\u00e9")
     text = json.dumps(odd, ensure_ascii=False) + "\r\n\r\n" + json.dumps(line()) + "\n"
     (tmp_path / "p.jsonl").write_bytes(text.encode("utf-8-sig"))
-    assert [(case.key, case.correct) for case in read_cases(tmp_path / "p.jsonl")] == [
+    assert [(case.key, case.correct) for case in read_predictions(tmp_path / "p.jsonl")] == [
         ("line 1", True),
         ("line 3", True),
     ]
@@ -111,7 +111,7 @@ def test_a_byte_order_mark_and_odd_characters_inside_of_texts(tmp_path):
 
 def test_parsers_that_write_nan_have_read_no_box(tmp_path):
     nan = float("nan")
-    (case,) = read_cases(write(tmp_path / "p.jsonl", line(parser="theirs", box=[nan] * 4)))
+    (case,) = read_predictions(write(tmp_path / "p.jsonl", line(parser="theirs", box=[nan] * 4)))
     assert (case.box, case.correct) == (None, False)
 
 
@@ -134,8 +134,8 @@ def test_score_reads_true_boxes_in_their_declared_unit(tmp_path, unit, fields):
     assert judged["gt_bbox"] == [BOX]
     assert judged["objects"] == [{"entity": "Merlin", "box": BOX}]
     assert (judged["correct"], judged["iou"]) == (True, 1.0)
-    (case,) = read_cases(out)  # what was written is on the grid, for every later command
-    assert case.truth == ((100, 100, 400, 400),)
+    (case,) = read_predictions(out)  # what was written is on the grid, for every later command
+    assert case.targets == ((100, 100, 400, 400),)
 
 
 @pytest.mark.parametrize(

@@ -5,14 +5,14 @@ import json
 import pytest
 
 from kvg.errors import DataError
-from kvg.evaluation.records.prediction import read_cases
+from kvg.evaluation.records.prediction import read_predictions
 
 
 def test_needs_no_more_than_answer_and_truth(write_lines):
     path = write_lines(
         [{"answer": "(0,0),(500,1000)", "gt_bbox": [[0, 0, 1000, 1000]]}, {"answer": "no", "gt_bbox": [[0, 0, 9, 9]]}]
     )
-    half, missed = read_cases(path)
+    half, missed = read_predictions(path)
     assert (half.key, half.box, half.iou, half.correct) == ("line 1", (0, 0, 500, 1000), 0.5, True)
     assert (missed.key, missed.box, missed.iou, missed.correct, missed.answered) == ("line 2", None, 0.0, False, False)
 
@@ -20,15 +20,15 @@ def test_needs_no_more_than_answer_and_truth(write_lines):
 def test_absolute_boxes_are_read_by_the_size_of_the_resized_picture(write_lines):
     # 1120 x 560 pixels seen by the model: (112, 56, 560, 560) is 100, 100, 500, 1000 on the grid.
     line = {"answer": '{"bbox_2d": [112, 56, 560, 560]}', "gt_bbox": [[100, 100, 500, 1000]], "codec": "absolute"}
-    (case,) = read_cases(write_lines([{**line, "size": [2000, 1000, 1120, 560]}]))
+    (case,) = read_predictions(write_lines([{**line, "size": [2000, 1000, 1120, 560]}]))
     assert case.box == pytest.approx((100, 100, 500, 1000))
     with pytest.raises(DataError, match=r"line 1: size: None must be \[width"):
-        read_cases(write_lines([line]))
+        read_predictions(write_lines([line]))
 
 
 def test_choices_are_judged_by_their_letter(write_lines):
     line = {"answer": "<think>b or c</think><answer>B</answer>", "options": ["Merlin", "Hobby"], "right": 1}
-    right, wrong, silent = read_cases(
+    right, wrong, silent = read_predictions(
         write_lines([{**line, "key": k, "answer": a} for k, a in (("a", line["answer"]), ("b", "A."), ("c", "Hm"))])
     )
     assert [right.correct, wrong.correct, silent.correct] == [True, False, False]
@@ -37,9 +37,9 @@ def test_choices_are_judged_by_their_letter(write_lines):
 
 def test_a_box_that_another_parser_has_read_stays(write_lines, make_line):
     told = make_line(right=False, parser="published-v2", box=[100, 100, 400, 400], pattern=3)
-    (case,) = read_cases(write_lines([told]))
+    (case,) = read_predictions(write_lines([told]))
     assert case.correct
-    (again,) = read_cases(write_lines([{**told, "parser": None}]))
+    (again,) = read_predictions(write_lines([{**told, "parser": None}]))
     assert not again.correct  # the strict parser reads the answer
 
 
@@ -62,20 +62,20 @@ def test_a_box_that_another_parser_has_read_stays(write_lines, make_line):
 )
 def test_bad_lines_name_line_and_field(write_lines, make_line, change, message):
     with pytest.raises(DataError, match=message):
-        read_cases(write_lines([make_line("k0"), make_line(**{"key": "k1", **change})]))
+        read_predictions(write_lines([make_line("k0"), make_line(**{"key": "k1", **change})]))
 
 
 def test_a_box_without_area_beside_another_cannot_be_hit(write_lines):
     line = {"answer": "(9,0),(1,5)", "gt_bbox": [[9, 0, 1, 5], [0, 0, 100, 100]]}
-    assert read_cases(write_lines([line]))[0].iou == 0.0
+    assert read_predictions(write_lines([line]))[0].iou == 0.0
 
 
 def test_files_without_a_line_have_no_score(tmp_path):
     with pytest.raises(DataError, match=r"run `kvg predict` first"):
-        read_cases(tmp_path)
+        read_predictions(tmp_path)
     (tmp_path / "predictions.jsonl").write_text("\n")
     with pytest.raises(DataError, match="an empty file has no score"):
-        read_cases(tmp_path)
+        read_predictions(tmp_path)
     (tmp_path / "predictions.jsonl").write_text(json.dumps([1]) + "\n")
     with pytest.raises(DataError, match=r"line 1: json: is no object"):
-        read_cases(tmp_path)
+        read_predictions(tmp_path)
