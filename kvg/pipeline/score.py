@@ -19,7 +19,7 @@ from kvg.evaluation.figures.accuracy import Figure, artifact_curves, choice_tabl
 from kvg.evaluation.records.fields import name_field, on_grid
 from kvg.evaluation.records.prediction import Prediction, read_lines
 from kvg.evaluation.records.scoring import score
-from kvg.report.tables import Cell, Row, Table, percent, share
+from kvg.report.tables import Cell, FigureTable, Row, percent, share
 from kvg.work.files import disk_errors
 from kvg.work.progress import with_progress
 
@@ -96,7 +96,7 @@ def _check_name(case: Prediction, field: str, where: str, number: int, lines: di
         raise DataError(where, field, f"'{case.key}' stands in line {lines[case.id]} already; give each question once")
 
 
-def tables_of(cases: Sequence[Prediction], parser: str, seed: int) -> Iterator[Table]:
+def tables_of(cases: Sequence[Prediction], parser: str, seed: int) -> Iterator[FigureTable]:
     """Figures of judged cases: of boxes on pictures as they are, on disturbed ones, and of questions with choices.
 
     Args:
@@ -108,14 +108,14 @@ def tables_of(cases: Sequence[Prediction], parser: str, seed: int) -> Iterator[T
     heads: list[Cell | str] = ["", "cases", Cell("Acc@0.5", "%"), Cell("mean IoU", "%"), Cell("unparsed", "%")]
     if result:
         title = f"Boxes as {parser} reads them, with 95% bootstrap intervals; an answer without a box is wrong"
-        yield Table(heads, list(_rows(result)), title)
+        yield FigureTable(heads, list(_rows(result)), title)
     corrupted: list[Row] = [
         [f"{curve['artifact']} {point['strength']}", str(point["accuracy"]["n"]), share(point["accuracy"])]
         for curve in artifact_curves(cases, seed)
         for point in curve["points"]
     ]
     if corrupted:
-        yield Table(heads[:3], corrupted, "On disturbed pictures, by strength (0: as they are)")
+        yield FigureTable(heads[:3], corrupted, "On disturbed pictures, by strength (0: as they are)")
     if chosen := choice_table(cases, seed):
         rows: list[Row] = [
             [
@@ -127,7 +127,7 @@ def tables_of(cases: Sequence[Prediction], parser: str, seed: int) -> Iterator[T
             ]
             for one in chosen["sets"]
         ]
-        yield Table(["", "cases", "right", "by guessing", "unparsed"], rows, "Questions of several choices")
+        yield FigureTable(["", "cases", "right", "by guessing", "unparsed"], rows, "Questions of several choices")
 
 
 def _rows(result: Sequence[Figure]) -> Iterator[Row]:

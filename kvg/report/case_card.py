@@ -15,7 +15,7 @@ from kvg.evaluation.diagnostics.recall import Recall, recall
 from kvg.evaluation.records.prediction import Prediction
 from kvg.report.gallery import QuestionView
 from kvg.report.naming import RunStyle
-from kvg.report.pictures import Picture
+from kvg.report.pictures import PagePicture
 from kvg.report.render import render
 from kvg.text.box_codec import GRID
 from kvg.text.completion import parse_completion
@@ -33,7 +33,7 @@ _DASH: Final = (7, 5)  # pixels of a dash and of what is between two
 class CardPicture:
     """A picture on a card. ``repeats``: an earlier card of the page holds it already."""
 
-    picture: Picture
+    picture: PagePicture
     repeats: bool = False
 
 

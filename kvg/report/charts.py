@@ -17,7 +17,7 @@ _Scale = Callable[[float], float]  # from a value to a place in the picture
 
 
 @dataclass(frozen=True)
-class Group:
+class ChartGroup:
     """A group of bars or a line of dots: its name, a second line below it, and a share by the name of each run."""
 
     name: str
@@ -26,7 +26,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Line:
+class ChartLine:
     """One curve of a chart: its name in the legend, its CSS colour, its points, and the interval around each."""
 
     name: str
@@ -41,7 +41,7 @@ def _svg(width: float, height: float, label: str, content: str) -> Markup:
     )
 
 
-def bar_chart(groups: Sequence[Group], looks: Mapping[str, RunStyle]) -> Markup:
+def bar_chart(groups: Sequence[ChartGroup], looks: Mapping[str, RunStyle]) -> Markup:
     """Accuracy by group, a bar a run, with whiskers for the interval; '' where there is nothing to compare.
 
     Args:
@@ -72,7 +72,7 @@ def bar_chart(groups: Sequence[Group], looks: Mapping[str, RunStyle]) -> Markup:
     return _svg(width, height, "Percent right by group and run, with 95% intervals", "".join(parts))
 
 
-def _bar(group: Group, look: RunStyle, x: float, width: float, y: _Scale) -> str:
+def _bar(group: ChartGroup, look: RunStyle, x: float, width: float, y: _Scale) -> str:
     value = group.values[look.name]
     low, high, top = y(value["low"]), y(value["high"]), y(value["value"])
     middle, reach = x + width / 2, min(4.0, width / 4)
@@ -87,7 +87,7 @@ def _bar(group: Group, look: RunStyle, x: float, width: float, y: _Scale) -> str
     )
 
 
-def dot_chart(groups: Sequence[Group], looks: Mapping[str, RunStyle]) -> Markup:
+def dot_chart(groups: Sequence[ChartGroup], looks: Mapping[str, RunStyle]) -> Markup:
     """Accuracy by group, from left to right; a dot a run, with its interval; '' without any value.
 
     Args:
@@ -129,13 +129,13 @@ def dot_chart(groups: Sequence[Group], looks: Mapping[str, RunStyle]) -> Markup:
     return _svg(width, height, "Percent right by category and run, with 95% intervals", "".join(parts))
 
 
-def _tip(group: Group, look: RunStyle) -> str:
+def _tip(group: ChartGroup, look: RunStyle) -> str:
     value = group.values[look.name]
     name = " ".join(filter(None, (group.name, group.below)))
     return html.escape(f"{look.title}, {name}: {said(value)}, n = {value['n']}")
 
 
-def line_chart(title: str, lines: Sequence[Line], share: bool = False, smoothed: bool = True) -> Markup:
+def line_chart(title: str, lines: Sequence[ChartLine], share: bool = False, smoothed: bool = True) -> Markup:
     """Curves: the running mean in full colour, the single values pale behind it.
 
     Args:
@@ -183,7 +183,7 @@ def line_chart(title: str, lines: Sequence[Line], share: bool = False, smoothed:
     )
 
 
-def _band(line: Line, x: _Scale, y: _Scale) -> str:
+def _band(line: ChartLine, x: _Scale, y: _Scale) -> str:
     if not line.band:
         return ""
     there = [(x(step), y(low)) for (step, _), (low, _) in zip(line.curve, line.band, strict=True)]

@@ -8,7 +8,7 @@ from typing import Final
 from kvg.evaluation.comparison.matching import ALL, BOTH, MEAN
 from kvg.evaluation.comparison.runs import Accuracy, Comparison, Difference
 from kvg.report.pairs import in_words, p_value
-from kvg.report.tables import NONE, Cell, Row, Table, change, markdown_table, markdown_text, percent, share
+from kvg.report.tables import NONE, Cell, FigureTable, Row, change, markdown_table, markdown_text, percent, share
 
 _HEADINGS: Final = {
     "split": "By split",
@@ -29,7 +29,7 @@ def findings(comparison: Comparison) -> list[str]:
     ]
 
 
-def comparison_tables(comparison: Comparison) -> list[Table]:
+def comparison_tables(comparison: Comparison) -> list[FigureTable]:
     """Accuracies by group; seeds one by one, where there are several; for each pair of runs its differences."""
     tables = [_accuracies(comparison)]
     if max(comparison.runs.values()) > 1:
@@ -46,7 +46,7 @@ def comparison_markdown(comparison: Comparison, title: str = "Comparison") -> st
     return "\n".join([*lines, "", *(markdown_table(table, 2) for table in comparison_tables(comparison))])
 
 
-def _accuracies(comparison: Comparison) -> Table:
+def _accuracies(comparison: Comparison) -> FigureTable:
     by_group: dict[tuple[str, str, str], dict[str, Accuracy]] = {}
     for row in comparison.accuracies:
         by_group.setdefault((row["set"], row["by"], row["name"]), {})[row["run"]] = row
@@ -64,10 +64,10 @@ def _accuracies(comparison: Comparison) -> Table:
     note = f"{means}, with {100 * comparison.level:g}% intervals: a bootstrap over pictures" + (
         ", with several seeds a t interval over seeds and pictures." if several else "."
     )
-    return Table(["", "cases", "pictures", *comparison.runs], rows, "Accuracy", note)
+    return FigureTable(["", "cases", "pictures", *comparison.runs], rows, "Accuracy", note)
 
 
-def _seeds(comparison: Comparison) -> Table:
+def _seeds(comparison: Comparison) -> FigureTable:
     num = max(comparison.runs.values())
     several = len({row["set"] for row in comparison.accuracies}) > 1
     rows: list[Row] = []
@@ -77,10 +77,10 @@ def _seeds(comparison: Comparison) -> Table:
             name = f"{row['run']}, {row['set']}" if several else row["run"]
             rows.append([name, *values, percent(row["seed_sd"])])
     heads = ["", *(f"run {n}" for n in range(1, num + 1)), "standard deviation"]
-    return Table(heads, rows, "Seeds one by one", "Percent right on all cases; the standard deviation in points.")
+    return FigureTable(heads, rows, "Seeds one by one", "Percent right on all cases; the standard deviation in points.")
 
 
-def _pair(comparison: Comparison, before: str, after: str) -> Table:
+def _pair(comparison: Comparison, before: str, after: str) -> FigureTable:
     own = {
         (row["set"], row["by"], row["name"]): row
         for row in comparison.differences
@@ -96,7 +96,7 @@ def _pair(comparison: Comparison, before: str, after: str) -> Table:
         "heading, which decides. Could have seen: the smallest true difference that 8 of 10 such find, in points."
     )
     heads = ["", "cases", "difference", "right alone", "p", "significant", "could have seen"]
-    return Table(heads, rows, f"{after} against {before}", note)
+    return FigureTable(heads, rows, f"{after} against {before}", note)
 
 
 def _difference_cells(row: Difference) -> list[Cell | str]:

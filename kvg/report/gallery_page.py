@@ -11,7 +11,7 @@ from kvg.evaluation.diagnostics.reasoning import rationale_of
 from kvg.report.case_card import CardPicture, case_card
 from kvg.report.gallery import QuestionView
 from kvg.report.naming import RunStyle
-from kvg.report.pictures import Picture
+from kvg.report.pictures import PagePicture
 from kvg.report.render import render
 
 _VERDICTS = (("right", "right"), ("wrong", "wrong"))
@@ -35,7 +35,7 @@ class Gallery:
     """
 
     questions: Sequence[QuestionView]
-    pictures: Mapping[str, Picture] | None = None
+    pictures: Mapping[str, PagePicture] | None = None
     num_all: int = 0
     notes: Sequence[str] = ()
 

@@ -13,7 +13,7 @@ from kvg.report.naming import RunStyle
 from kvg.report.pairs import PairResult, difference_of, p_value
 from kvg.report.results import RunResults
 from kvg.report.sections import BY_CATEGORY, Section
-from kvg.report.tables import NONE, Cell, Row, Table, change, percent
+from kvg.report.tables import NONE, Cell, FigureTable, Row, change, percent
 
 Looks = Mapping[str, RunStyle]
 
@@ -90,10 +90,12 @@ def pair_section(pairs: Sequence[PairResult], notes: Sequence[str], looks: Looks
         "these runs, shown here or not, as in `kvg-data compare`. Green and red are more than luck does (p ≤ 0.05). "
     )
     note = intro + " ".join(f"{one[:1].upper()}{one[1:]}." for one in remarks)
-    return Section("Differences", note.strip(), [Table(heads, rows), _test_table(pairs, titles)], anchor="differences")
+    return Section(
+        "Differences", note.strip(), [FigureTable(heads, rows), _test_table(pairs, titles)], anchor="differences"
+    )
 
 
-def _test_table(pairs: Sequence[PairResult], titles: Mapping[int, str]) -> Table:
+def _test_table(pairs: Sequence[PairResult], titles: Mapping[int, str]) -> FigureTable:
     rows: list[Row] = []
     for pair in pairs:
         rows.append([titles[id(pair)]])
@@ -119,7 +121,7 @@ def _test_table(pairs: Sequence[PairResult], titles: Mapping[int, str]) -> Table
     note = (
         "“Could have seen”: the smallest true difference in points that this many cases find in 80 of 100 comparisons."
     )
-    return Table(heads, rows, title="Tests in full", note=note, folded=True)
+    return FigureTable(heads, rows, title="Tests in full", note=note, folded=True)
 
 
 def _title(pair: PairResult, looks: Looks) -> str:

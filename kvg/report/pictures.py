@@ -28,7 +28,7 @@ _SMALL: Final = 320  # pixels of the longer side; a smaller picture is shown wit
 
 
 @dataclass(frozen=True)
-class Picture:
+class PagePicture:
     """A picture of the page.
 
     Attributes:
@@ -59,7 +59,7 @@ class FoundPictures:
         num_other: cases whose key a set holds with another picture than the one that was asked about.
     """
 
-    by_case: Mapping[str, Picture]
+    by_case: Mapping[str, PagePicture]
     num_missing: int = 0
     num_other: int = 0
 
@@ -81,8 +81,8 @@ def read_pictures(
     for case in cases:
         if not case.artifact:
             wanted.setdefault(case.key, []).append(case)
-    matches: dict[str, Picture] = {}
-    made: dict[str, Picture] = {}
+    matches: dict[str, PagePicture] = {}
+    made: dict[str, PagePicture] = {}
     others: set[str] = set()
     problems: list[str] = []
     for name, path in sets:
@@ -110,7 +110,7 @@ def read_pictures(
     return FoundPictures(matches, len(wanted_ids) - len(matches) - len(others), len(others))
 
 
-def picture_of(sample: Sample, mark: str) -> Picture:
+def picture_of(sample: Sample, mark: str) -> PagePicture:
     """The picture of a sample for the page; a large or heavy one becomes a smaller JPEG."""
     light = max(sample.width, sample.height) <= SIDE and len(sample.image) <= _LIGHT
     try:
@@ -120,9 +120,9 @@ def picture_of(sample: Sample, mark: str) -> Picture:
         if not light:
             kind, data = "jpeg", _smaller(image)
     except DataError:
-        return Picture(mark, "", sample.width, sample.height)
+        return PagePicture(mark, "", sample.width, sample.height)
     uri = f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
-    return Picture(mark, uri, sample.width, sample.height)
+    return PagePicture(mark, uri, sample.width, sample.height)
 
 
 def _smaller(image: Image.Image) -> bytes:

@@ -10,7 +10,7 @@ from kvg.evaluation.figures.accuracy import Figure
 from kvg.evaluation.figures.estimate import Estimate
 from kvg.report.results import RunResults
 from kvg.report.sections import Looks, Runs, Section, run_cell, run_cells
-from kvg.report.tables import NONE, Cell, Row, Table, number, percent
+from kvg.report.tables import NONE, Cell, FigureTable, Row, number, percent
 
 _DEEPEST: Final = 8  # of settings inside of settings
 _TOLD_ELSEWHERE: Final = ("bad", "num_bad", "num_cases")
@@ -53,13 +53,13 @@ def runs_section(runs: Runs, looks: Looks) -> Section:
         "tokens",
         "bad, left out",
     ]
-    tables = [Table(heads, rows, texts=3)]
+    tables = [FigureTable(heads, rows, texts=3)]
     if any(len(results["facts"]["patterns"]) > 1 for results in runs.values()):
         tables.append(_patterns(runs, looks))
     reasons = [(run, str(why)) for run, r in runs.items() for why in (r["facts"]["record"] or {}).get("bad") or ()]
     if reasons:
         fault_rows: list[Row] = [[run_cell(looks[run]), reason] for run, reason in reasons]
-        tables.append(Table(["", "reason"], fault_rows, title="What could not be asked", texts=2))
+        tables.append(FigureTable(["", "reason"], fault_rows, title="What could not be asked", texts=2))
     if settings := _settings(runs, looks):
         tables.append(settings)
     note = (
@@ -69,17 +69,17 @@ def runs_section(runs: Runs, looks: Looks) -> Section:
     return Section("Runs", note, tables, anchor="runs")
 
 
-def _patterns(runs: Runs, looks: Looks) -> Table:
+def _patterns(runs: Runs, looks: Looks) -> FigureTable:
     numbers = sorted({int(number) for results in runs.values() for number in results["facts"]["patterns"]})
     rows: list[Row] = [
         [run_cell(looks[run]), *(str(results["facts"]["patterns"].get(str(number), 0)) for number in numbers)]
         for run, results in runs.items()
     ]
     heads = ["", *(f"pattern {number}" if number else "none" for number in numbers)]
-    return Table(heads, rows, title="Answers by the pattern that read them")
+    return FigureTable(heads, rows, title="Answers by the pattern that read them")
 
 
-def _settings(runs: Runs, looks: Looks) -> Table | None:
+def _settings(runs: Runs, looks: Looks) -> FigureTable | None:
     """What the runs' predictions.json say of how they were made; what is the same in all of them, once."""
     settings = {run: dict(_flat(results["facts"]["record"] or {})) for run, results in runs.items()}
     rows: list[Row] = []
@@ -89,7 +89,7 @@ def _settings(runs: Runs, looks: Looks) -> Table | None:
     if not rows:
         return None
     heads: list[Cell | str] = ["", *run_cells(looks)]
-    return Table(heads, rows, title="Settings of the runs", texts=len(heads), folded=True)
+    return FigureTable(heads, rows, title="Settings of the runs", texts=len(heads), folded=True)
 
 
 def _flat(record: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:

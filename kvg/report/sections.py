@@ -9,11 +9,11 @@ from typing import Final
 from markupsafe import Markup
 
 from kvg.evaluation.figures.accuracy import Figure, Strength
-from kvg.report.charts import Group, Line, bar_chart, dot_chart, line_chart
+from kvg.report.charts import ChartGroup, ChartLine, bar_chart, dot_chart, line_chart
 from kvg.report.curves import Curve, smooth
 from kvg.report.naming import RunStyle
 from kvg.report.results import DRAWN_CURVES, REWARD, RunResults, drawn_curves
-from kvg.report.tables import NONE, Cell, Row, Table, change, percent, share
+from kvg.report.tables import NONE, Cell, FigureTable, Row, change, percent, share
 
 Runs = Mapping[str, RunResults]
 Looks = Mapping[str, RunStyle]
@@ -56,7 +56,7 @@ class Section:
 
     title: str
     note: str = ""
-    tables: Sequence[Table] = ()
+    tables: Sequence[FigureTable] = ()
     verdicts: Sequence[Verdict] = ()
     charts: Markup = _NO_CHARTS
     anchor: str = ""
@@ -67,7 +67,7 @@ def run_cells(looks: Looks) -> list[Cell]:
     return [Cell(look.title, colour=look.colour) for look in looks.values()]
 
 
-def accuracy_table(runs: Runs, looks: Looks) -> Table:
+def accuracy_table(runs: Runs, looks: Looks) -> FigureTable:
     """Percent right of every group and run: instance-weighted, and the mean of the categories."""
     by_group: dict[tuple[str, str], dict[str, Figure]] = {}
     for run, results in runs.items():
@@ -85,7 +85,7 @@ def accuracy_table(runs: Runs, looks: Looks) -> Table:
             rows.append([heading])
             rows += [_figure_row(name, figures, looks) for name, figures in members]
     note = "Percent right (IoU ≥ 0.5) with its 95% bootstrap interval over pictures; an answer without a box is wrong."
-    return Table(["", "cases", *run_cells(looks)], rows, note=note)
+    return FigureTable(["", "cases", *run_cells(looks)], rows, note=note)
 
 
 def _figure_row(name: str, figures: Mapping[str, Figure], looks: Looks) -> Row:
@@ -107,11 +107,11 @@ def accuracy_section(runs: Runs, looks: Looks) -> Section | None:
     return Section("Accuracy", tables=[accuracy_table(runs, looks)], charts=charts, anchor="accuracy")
 
 
-def groups_of(runs: Runs, by: str) -> list[Group]:
+def groups_of(runs: Runs, by: str) -> list[ChartGroup]:
     """Accuracies of the groups of one kind, for a chart."""
     names = dict.fromkeys(f["name"] for r in runs.values() for f in r["figures"] if f["by"] == by)
     return [
-        Group(
+        ChartGroup(
             name,
             {
                 run: figure["accuracy"]
@@ -124,10 +124,10 @@ def groups_of(runs: Runs, by: str) -> list[Group]:
     ]
 
 
-def _in_two_lines(group: Group) -> Group:
+def _in_two_lines(group: ChartGroup) -> ChartGroup:
     first, _, second = group.name.partition(", ")
     words = {"seen": "seen categories", "unseen": "unseen categories", "all": "all cases"}
-    return Group(words.get(first, first), group.values, f"{second} entities" if second else "")
+    return ChartGroup(words.get(first, first), group.values, f"{second} entities" if second else "")
 
 
 def choice_section(runs: Runs, looks: Looks) -> Section | None:
@@ -159,7 +159,7 @@ def choice_section(runs: Runs, looks: Looks) -> Section | None:
         "unparsed %",
     ]
     note = "Fine-grained recognition: the name is chosen from several. Percent right with its 95% interval."
-    return Section("Names to choose from", note, [Table(heads, rows)], anchor="choice")
+    return Section("Names to choose from", note, [FigureTable(heads, rows)], anchor="choice")
 
 
 def run_cell(look: RunStyle) -> Cell:
@@ -184,7 +184,7 @@ def artifact_section(runs: Runs, looks: Looks) -> Section | None:
                 points = curve["points"]
                 values = [(p["strength"], p["accuracy"]["value"]) for p in points]
                 band = [(p["accuracy"]["low"], p["accuracy"]["high"]) for p in points]
-                lines.append(Line(looks[run].title, looks[run].colour, values, band))
+                lines.append(ChartLine(looks[run].title, looks[run].colour, values, band))
                 rows.append([run_cell(looks[run]), *_strength_cells(points, strengths)])
         charts.append(line_chart(kind, lines, share=True, smoothed=False))
     note = (
@@ -193,7 +193,7 @@ def artifact_section(runs: Runs, looks: Looks) -> Section | None:
     )
     heads = ["", *(f"strength {strength}" for strength in strengths)]
     chart = Markup(f"<div class=curves>{''.join(charts)}</div>")
-    return Section("Disturbed pictures", note, [Table(heads, rows)], charts=chart, anchor="artifacts")
+    return Section("Disturbed pictures", note, [FigureTable(heads, rows)], charts=chart, anchor="artifacts")
 
 
 def _strength_cells(points: Sequence[Strength], strengths: Sequence[int]) -> Iterator[Cell]:
@@ -215,12 +215,12 @@ def curve_section(curves: Mapping[str, Mapping[str, Curve]], looks: Looks) -> Se
     chosen = {run: drawn_curves(own) for run, own in curves.items()}
     charts, rows = [], list[Row]()
     for title, tag, is_share in DRAWN_CURVES:
-        lines = [Line(looks[run].title, looks[run].colour, own[tag]) for run, own in chosen.items() if tag in own]
+        lines = [ChartLine(looks[run].title, looks[run].colour, own[tag]) for run, own in chosen.items() if tag in own]
         charts.append(line_chart(title, lines, is_share) if lines else "")
     for run, own in chosen.items():
         parts = [tag for tag in own if tag.startswith(REWARD)]
         lines = [
-            Line(tag.removeprefix(REWARD), _PART_COLOURS[n % len(_PART_COLOURS)], own[tag])
+            ChartLine(tag.removeprefix(REWARD), _PART_COLOURS[n % len(_PART_COLOURS)], own[tag])
             for n, tag in enumerate(parts)
         ]
         several = f": {looks[run].title}" if sum("train/reward/total" in other for other in chosen.values()) > 1 else ""
@@ -232,7 +232,7 @@ def curve_section(curves: Mapping[str, Mapping[str, Curve]], looks: Looks) -> Se
         return None
     note = "Over optimizer steps, in stage 2 over batches of answers. Bold: running mean; pale: single values."
     heads = ["curve", "points", "last step", "begins", "ends"]
-    table = Table(heads, rows, title="Running means at both ends", folded=True)
+    table = FigureTable(heads, rows, title="Running means at both ends", folded=True)
     drawn_charts = Markup(f"<div class=curves>{''.join(charts)}</div>")
     return Section("Learning curves", note, [table], charts=drawn_charts, anchor="curves")
 

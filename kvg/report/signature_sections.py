@@ -9,7 +9,7 @@ from kvg.evaluation.diagnostics.signatures import Signatures
 from kvg.report.naming import RunStyle
 from kvg.report.pairs import p_value
 from kvg.report.sections import Looks, Section, Verdict, run_cell
-from kvg.report.tables import NONE, Cell, Row, Table, change, number, percent, share
+from kvg.report.tables import NONE, Cell, FigureTable, Row, change, number, percent, share
 
 ByRun = Mapping[str, Signatures]
 T = TypeVar("T")
@@ -73,7 +73,7 @@ def _reasoning(by_run: ByRun, looks: Looks) -> Section | None:
         "trait was recalled; elsewhere if the box that it concludes with is that of the object asked for. Shares in "
         "percent with 95% intervals."
     )
-    return Section("Reasoning and box", note, [Table(heads, rows, texts=3)], verdicts, anchor="reasoning")
+    return Section("Reasoning and box", note, [FigureTable(heads, rows, texts=3)], verdicts, anchor="reasoning")
 
 
 def _length(by_run: ByRun, looks: Looks) -> Section | None:
@@ -94,10 +94,10 @@ def _length(by_run: ByRun, looks: Looks) -> Section | None:
     tables = []
     if rows:
         heads = ["", "right answers", "wrong answers", "right less wrong", "cut off %"]
-        tables.append(Table(heads, rows, title="Tokens of an answer"))
+        tables.append(FigureTable(heads, rows, title="Tokens of an answer"))
     if curves:
         heads = ["", "over training", "points", "first", "last"]
-        tables.append(Table(heads, curves, title="First and last values of training", texts=2))
+        tables.append(FigureTable(heads, curves, title="First and last values of training", texts=2))
     if not tables:
         return None
     note = "A policy that is paid for boxes alone can stop thinking, stop varying, or stop answering."
@@ -119,7 +119,7 @@ def _knowledge(by_run: ByRun, looks: Looks) -> Section | None:
         return None
     heads = ["", "categories", "cases", "known", "unknown", "gap in points", "not told"]
     note = "How much more often entities are found that the model knows of."
-    return Section("Known and unknown", note, [Table(heads, rows, texts=2)], verdicts, anchor="knowledge")
+    return Section("Known and unknown", note, [FigureTable(heads, rows, texts=2)], verdicts, anchor="knowledge")
 
 
 def _position(by_run: ByRun, looks: Looks) -> Section | None:
@@ -139,7 +139,7 @@ def _position(by_run: ByRun, looks: Looks) -> Section | None:
             rows.append([place, *cells])
         rows.append(["p", *(_p(tables[run]["p"]) if run in tables else NONE for run in by_run)])
     heads: list[Cell | str] = ["", *map(run_cell, (looks[run] for run in by_run))]
-    tables_made = [Table(heads, rows, title="Percent right by the place of the object asked for")]
+    tables_made = [FigureTable(heads, rows, title="Percent right by the place of the object asked for")]
     tables_made.append(_fields(by_run, looks))
     favourites: list[Row] = [
         [
@@ -155,7 +155,7 @@ def _position(by_run: ByRun, looks: Looks) -> Section | None:
     if favourites:
         heads = ["", "object", "answered %", "expected %", "difference in points"]
         title = "Objects that are answered more often than they should be"
-        tables_made.append(Table(heads, favourites, title=title, texts=2))
+        tables_made.append(FigureTable(heads, favourites, title=title, texts=2))
     note = (
         "Whether the place of an object decides what is answered. p: how often places would differ as much by luck. "
         "The verdict allows for how many tests there are."
@@ -163,7 +163,7 @@ def _position(by_run: ByRun, looks: Looks) -> Section | None:
     return Section("Position", note, tables_made, verdicts, anchor="position")
 
 
-def _fields(by_run: ByRun, looks: Looks) -> Table:
+def _fields(by_run: ByRun, looks: Looks) -> FigureTable:
     """Where answered boxes stand, in place of where the true ones do."""
     fields = _in_order(by_run, lambda signs: [one["field"] for one in signs["position"]["fields"]])
     rows: list[Row] = []
@@ -175,7 +175,7 @@ def _fields(by_run: ByRun, looks: Looks) -> Table:
         rows.append([field, *cells])
     rows.append(["p", *(_p(signs["position"]["p"]) for signs in by_run.values())])
     heads: list[Cell | str] = ["", *map(run_cell, (looks[run] for run in by_run))]
-    return Table(heads, rows, title="Answered boxes by the field of the picture that they stand in")
+    return FigureTable(heads, rows, title="Answered boxes by the field of the picture that they stand in")
 
 
 def _confusion(by_run: ByRun, looks: Looks) -> Section | None:
@@ -199,13 +199,13 @@ def _confusion(by_run: ByRun, looks: Looks) -> Section | None:
     if not errors:
         return None
     heads = ["", "errors", "another object", "no object", "unparsed", "cannot be told"]
-    tables = [Table(heads, errors, title="Kinds of errors in percent")]
+    tables = [FigureTable(heads, errors, title="Kinds of errors in percent")]
     if alike:
         heads = ["", "confusions", "to the look-alike %", "by chance %", "difference in points"]
-        tables.append(Table(heads, alike, title="Confusions where a look-alike stood on the picture"))
+        tables.append(FigureTable(heads, alike, title="Confusions where a look-alike stood on the picture"))
     if pairs:
         heads = ["asked for", "answered", "times", "both there", "%"]
-        tables.append(Table(heads, pairs, title="Commonest confusions", texts=2))
+        tables.append(FigureTable(heads, pairs, title="Commonest confusions", texts=2))
     note = "What is answered in place of what was asked for."
     return Section("Confusions", note, tables, verdicts, anchor="confusions")
 

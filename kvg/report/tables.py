@@ -39,7 +39,7 @@ Row = Sequence[Cell | str]
 
 
 @dataclass(frozen=True)
-class Table:
+class FigureTable:
     """A table.
 
     Attributes:
@@ -108,13 +108,13 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f}"
 
 
-def html_table(table: Table) -> Markup:
+def html_table(table: FigureTable) -> Markup:
     """The table in HTML; it scrolls where it is wider than the page."""
     rows = [[_as_cell(cell) for cell in row] for row in table.rows]
     return render("table.jinja", table=table, heads=[_as_cell(cell) for cell in table.heads], rows=rows)
 
 
-def markdown_table(table: Table, level: int = 3) -> str:
+def markdown_table(table: FigureTable, level: int = 3) -> str:
     """The table in Markdown, under a heading of that level."""
     lines = [f"{'#' * level} {markdown_text(table.title)}", ""] if table.title else []
     lines += [markdown_text(table.note), ""] if table.note else []
@@ -138,7 +138,7 @@ def markdown_text(text: str) -> str:
     return re.sub(r"([\\`*_\[\]<|])", r"\\\1", " ".join(text.split()))
 
 
-def terminal_table(table: Table, without: str = "") -> TerminalTable:
+def terminal_table(table: FigureTable, without: str = "") -> TerminalTable:
     """The table for rich; ``without`` names a row that heads others, which are left out with it."""
     styles = {"good": "green", "bad": "red", "": ""}
     made = TerminalTable(title=table.title or None, box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)

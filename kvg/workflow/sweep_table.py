@@ -11,7 +11,7 @@ from kvg.evaluation.comparison.runs import Comparison, compare_runs
 from kvg.evaluation.records.prediction import read_predictions
 from kvg.report.comparison_tables import comparison_markdown, findings
 from kvg.report.curves import Curve, read_curves
-from kvg.report.tables import NONE, Cell, Row, Table, markdown_table
+from kvg.report.tables import NONE, Cell, FigureTable, Row, markdown_table
 from kvg.work.files import atomic_write, disk_errors
 from kvg.workflow.sweep_config import Experiment
 from kvg.workflow.sweep_plan import Run
@@ -74,7 +74,7 @@ def over_seeds(curves: Sequence[Curve]) -> list[Point]:
     ]
 
 
-def curve_table(tag: str, curves: Mapping[str, Sequence[Point]]) -> Table:
+def curve_table(tag: str, curves: Mapping[str, Sequence[Point]]) -> FigureTable:
     """A curve as a table: a row a step, a column a variant."""
     by_step = {name: {point["step"]: point for point in points} for name, points in curves.items()}
     rows: list[Row] = []
@@ -87,7 +87,7 @@ def curve_table(tag: str, curves: Mapping[str, Sequence[Point]]) -> Table:
         rows.append([str(step), *cells])
     silent = [name for name, points in curves.items() if not points]
     note = "Mean and range over seeds." + (f" Not logged by {', '.join(silent)}." if silent else "")
-    return Table(["step", *curves], rows, f"{tag} in training", note)
+    return FigureTable(["step", *curves], rows, f"{tag} in training", note)
 
 
 def write_sweep(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from kvg.report.charts import Group, Line, bar_chart, dot_chart, line_chart, nice_ticks
+from kvg.report.charts import ChartGroup, ChartLine, bar_chart, dot_chart, line_chart, nice_ticks
 from kvg.report.naming import looks
 from kvg.report.results import ReportContext, results_of, run_facts
 from kvg.report.run_section import runs_section
@@ -173,19 +173,19 @@ def test_signatures_say_what_was_found(make_case):
 def test_bars_stand_where_the_accuracy_says():
     look = looks(["a", "b"])
     values = {"a": estimate(0.75, 0.5, 1.0), "b": estimate(0.25, 0.0, 0.5)}
-    chart = bar_chart([Group("seen", values, "known"), Group("unseen", {})], look)
+    chart = bar_chart([ChartGroup("seen", values, "known"), ChartGroup("unseen", {})], look)
     parsed(chart)
     # The plot is 300 - 16 - 40 = 244 high: three quarters are 183.
     assert 'height="183.0"' in chart
     assert "a, seen known: 75.0% (50.0 to 100.0), n = 10" in chart
     assert "unseen" not in chart
     assert bar_chart([], look) == ""
-    assert bar_chart([Group("all", {"a": values["a"]})], look) == ""  # one bar says no more than its number
+    assert bar_chart([ChartGroup("all", {"a": values["a"]})], look) == ""  # one bar says no more than its number
 
 
 def test_dots_stand_where_the_accuracy_says():
     look = looks(["a"])
-    chart = dot_chart([Group("<bird>", {"a": estimate(0.5, 0.25, 0.75)}), Group("none", {})], look)
+    chart = dot_chart([ChartGroup("<bird>", {"a": estimate(0.5, 0.25, 0.75)}), ChartGroup("none", {})], look)
     parsed(chart)
     # From 150 to 760 - 18 = 742.
     assert 'cx="446.0"' in chart
@@ -196,12 +196,12 @@ def test_dots_stand_where_the_accuracy_says():
 
 
 def test_lines_reach_from_edge_to_edge():
-    chart = line_chart("Loss", [Line("a", "red", [(0, 0.0), (10, 1.0)])], share=True)
+    chart = line_chart("Loss", [ChartLine("a", "red", [(0, 0.0), (10, 1.0)])], share=True)
     parsed(chart)
     # Left at 44, right at 360 - 10; 0 at the bottom, 220 - 24, and 1 at the top, 12.
     assert 'points="44.0,196.0 350.0,12.0"' in chart
-    assert line_chart("Loss", [Line("a", "red", [(0, math.nan)])]) == ""
-    parsed(line_chart("flat", [Line("a", "red", [(0, 0.0)])]))
+    assert line_chart("Loss", [ChartLine("a", "red", [(0, math.nan)])]) == ""
+    parsed(line_chart("flat", [ChartLine("a", "red", [(0, 0.0)])]))
 
 
 def test_ticks():

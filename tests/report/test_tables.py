@@ -6,9 +6,9 @@ import io
 
 from rich.console import Console
 
-from kvg.report.tables import Cell, Table, change, html_table, markdown_table, number, share, terminal_table
+from kvg.report.tables import Cell, FigureTable, change, html_table, markdown_table, number, share, terminal_table
 
-TABLE = Table(
+TABLE = FigureTable(
     ["", "cases", Cell("mine", colour="red")],
     [
         ["a|b <i>", "12", Cell("66.1", "64.1 to 68.2", "good")],
@@ -37,7 +37,7 @@ def test_in_html():
     assert '<td class="good"><span class=value>66.1</span><small>64.1 to 68.2</small></td>' in text
     assert '<tr class=part><th colspan="3" scope=rowgroup>By category</th></tr>' in text
     assert "<small>-2.0 to +0.4</small><small>p = 0.12</small>" in text
-    folded = html_table(Table(["", "n"], [["a", "1"]], title="More", folded=True))
+    folded = html_table(FigureTable(["", "n"], [["a", "1"]], title="More", folded=True))
     assert folded.startswith("<details class=folded><summary>More</summary>")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kvg.evaluation.comparison.matching import MEAN, Group, Matched
+from kvg.evaluation.comparison.matching import MEAN, CaseGroup, Matched
 from kvg.evaluation.figures.estimate import Estimate
 from kvg.stats.bootstrap import bootstrap_interval, codes_of, unseen_share
 from kvg.stats.seeds import Spread
@@ -29,7 +29,7 @@ class ClusteredSample:
     weights: NDArray[np.float64]
 
     @classmethod
-    def of(cls, matched: Matched, group: Group) -> ClusteredSample:
+    def of(cls, matched: Matched, group: CaseGroup) -> ClusteredSample:
         """The cases of a group."""
         pictures = [matched.pictures[i] for i in group.members]
         strata = [matched.fields["category"][i] for i in group.members] if group.by == MEAN else None

@@ -22,7 +22,7 @@ _TOLERANCE: Final = 0.01  # of a true box on the 0-1000 grid: what rounding does
 
 
 @dataclass(frozen=True)
-class Group:
+class CaseGroup:
     """Cases that a figure is made of.
 
     Attributes:
@@ -60,7 +60,7 @@ class Matched:
     notes: list[str] = field(default_factory=list)
     num_left_out: int = 0
 
-    def groups(self, by: Sequence[str]) -> list[Group]:
+    def groups(self, by: Sequence[str]) -> list[CaseGroup]:
         """The groups that have a case: of each set all of it, its category means, and the parts of the groupings."""
         found = []
         for name in dict.fromkeys(self.sets):
@@ -68,20 +68,20 @@ class Matched:
             found += [group for group in self._groups_of(name, inside, by) if len(group.members)]
         return found
 
-    def _groups_of(self, name: str, inside: NDArray[np.bool_], by: Sequence[str]) -> Iterator[Group]:
+    def _groups_of(self, name: str, inside: NDArray[np.bool_], by: Sequence[str]) -> Iterator[CaseGroup]:
         values = {grouping: np.array(self.fields[grouping]) for grouping in GROUPINGS}
-        yield Group(name, ALL, ALL, np.flatnonzero(inside))
+        yield CaseGroup(name, ALL, ALL, np.flatnonzero(inside))
         parts = {ALL: inside}
         for grouping in by:
             for value in sorted({*values[grouping][inside]} - {""}, key=_place):
                 part = inside & (values[grouping] == value)
-                yield Group(name, grouping, str(value), np.flatnonzero(part))
+                yield CaseGroup(name, grouping, str(value), np.flatnonzero(part))
                 if grouping == "split":
                     parts[str(value)] = part
         for part_name, part in parts.items() if "category" in by else ():
             own = {*values["category"][part]}
             if len(own) > 1 and "" not in own:
-                yield Group(name, MEAN, part_name, np.flatnonzero(part))
+                yield CaseGroup(name, MEAN, part_name, np.flatnonzero(part))
 
 
 def match(runs: Mapping[str, Sequence[Sequence[Prediction]]], common: bool = False) -> Matched:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from kvg.errors import ConfigError
 from kvg.evaluation.comparison.clustered_sample import ClusteredSample
-from kvg.evaluation.comparison.matching import ALL, GROUPINGS, Group, Matched, match
+from kvg.evaluation.comparison.matching import ALL, GROUPINGS, CaseGroup, Matched, match
 from kvg.evaluation.figures.accuracy import DIFFERENCE
 from kvg.evaluation.figures.estimate import SHARE, Estimate
 from kvg.evaluation.records.prediction import Prediction
@@ -176,7 +176,7 @@ def compare_runs(
     )
 
 
-def _accuracy(matched: Matched, group: Group, run: str, seed: int, level: float) -> Accuracy:
+def _accuracy(matched: Matched, group: CaseGroup, run: str, seed: int, level: float) -> Accuracy:
     drawn = ClusteredSample.of(matched, group)
     hits = matched.hits[run][:, group.members]
     per_seed = [drawn.mean(row) for row in hits]
@@ -197,7 +197,7 @@ def _accuracy(matched: Matched, group: Group, run: str, seed: int, level: float)
     )
 
 
-def _difference(matched: Matched, group: Group, before: str, after: str, seed: int, level: float) -> Difference:
+def _difference(matched: Matched, group: CaseGroup, before: str, after: str, seed: int, level: float) -> Difference:
     drawn = ClusteredSample.of(matched, group)
     old, new = (matched.hits[name][:, group.members] for name in (before, after))
     old_mean, new_mean = old.mean(axis=0), new.mean(axis=0)  # [N]

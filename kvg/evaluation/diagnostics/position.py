@@ -64,7 +64,7 @@ class Favourite(TypedDict):
     sign: bool
 
 
-class Position(TypedDict):
+class PositionFigures(TypedDict):
     """All of it. ``n`` cases; the fields are counted over ``answered``, the favourites over ``pointed`` of them."""
 
     n: int
@@ -78,7 +78,7 @@ class Position(TypedDict):
     verdict: str
 
 
-def position(cases: Sequence[Prediction], seed: int) -> Position:
+def position(cases: Sequence[Prediction], seed: int) -> PositionFigures:
     """Signs of position bias.
 
     Args:
@@ -98,7 +98,7 @@ def position(cases: Sequence[Prediction], seed: int) -> Position:
     counts, distance, p = _fields(answered, rng)
     pointed = [(case, n) for case in among if (n := answered_object(case)) is not None]
     favourites = [_favourite(name, pointed, place, seed) for name, place in _FAVOURITES.items() if pointed]
-    found = Position(
+    found = PositionFigures(
         n=len(cases),
         answered=len(answered),
         pointed=len(pointed),
@@ -231,7 +231,7 @@ def _right(case: Prediction) -> float:
     return float(case.correct)
 
 
-def _verdict(found: Position) -> str:
+def _verdict(found: PositionFigures) -> str:
     if found["n"] < FEWEST:
         return f"cannot be told: {found['n']} cases are fewer than {FEWEST}"
     signs = []

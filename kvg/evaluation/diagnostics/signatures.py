@@ -7,7 +7,7 @@ from typing import TypedDict
 
 from kvg.evaluation.diagnostics.collapse import Curve, CurveSign, Lengths, curve_signs, lengths
 from kvg.evaluation.diagnostics.confusion import Confusion, confusion
-from kvg.evaluation.diagnostics.position import Position, position
+from kvg.evaluation.diagnostics.position import PositionFigures, position
 from kvg.evaluation.diagnostics.reasoning_box import ReasoningTable, reasoning_tables
 from kvg.evaluation.figures.accuracy import is_plain
 from kvg.evaluation.figures.gap import KnowledgeGap, knowledge_gaps
@@ -22,7 +22,7 @@ class Signatures(TypedDict):
     collapse: list[CurveSign]
     lengths: Lengths
     knowledge: list[KnowledgeGap]
-    position: Position
+    position: PositionFigures
     confusion: Confusion
 
 
