@@ -28,7 +28,7 @@ EXAMPLES = {
     "box": "kvg-data box project.yaml",
     "compose": "kvg-data compose project.yaml --workers 2",
     "probe": "kvg-data probe project.yaml",
-    "rationalize": "kvg-data rationalize --in runs/birds/composites/train --out runs/told --teacher teacher.yaml",
+    "rationalize": "kvg-data rationalize --in runs/birds/composites/train --out runs/reasoned --teacher teacher.yaml",
     "cards": "kvg-data cards --out runs/cards.jsonl",
     "exam": "kvg-data exam --checkpoint lab",
     "convert": "kvg-data convert --in runs/birds/shards/train --to sharegpt --out cot-sft.json",
