@@ -36,7 +36,7 @@ class BoxSettings:
     """Section ``box`` of a project file.
 
     Attributes:
-        asker: ``{class_path, init_args}`` of the client of the first model.
+        client: ``{class_path, init_args}`` of the client of the first model.
         codec: ``{class_path, init_args}`` of its box convention.
         question: text of the question; ``{entity}`` and ``{category}`` are filled in.
         second: client of another model, for a second opinion on the boxes of the first; None for none.
@@ -44,7 +44,7 @@ class BoxSettings:
         second_question: its question; the same by default.
         samples: answers of the first model; more than one is useful only where the model samples.
         agreement: least IoU of the first answer's box with every other one.
-        tries: attempts at most; an answer that breaks a rule is asked for again.
+        max_attempts: attempts at most; an answer that breaks a rule is asked for again.
         max_pixels: pictures are sent no larger than this; the model must not shrink them further, or boxes in absolute
             pixels are wrong.
         size_multiple: sides of sent pictures are multiples of this, the side of the model's visual token in pixels: 28
@@ -55,7 +55,7 @@ class BoxSettings:
         review: ``model`` shows the boxes of models on the review page, ``all`` given boxes and those of cut-outs, too.
     """
 
-    asker: Mapping[str, Any] | None = None
+    client: Mapping[str, Any] | None = None
     codec: Mapping[str, Any] = field(default_factory=lambda: _CODEC)
     question: str = question("{entity}")
     second: Mapping[str, Any] | None = None
@@ -63,7 +63,7 @@ class BoxSettings:
     second_question: str | None = None
     samples: int = 1
     agreement: float = 0.7
-    tries: int = 2
+    max_attempts: int = 2
     max_pixels: int = 401_408
     size_multiple: int = 28
     min_area: float = 0.01
@@ -77,7 +77,7 @@ class BoxSettings:
         Raises:
             ConfigError: one cannot work.
         """
-        for name in ("samples", "tries", "size_multiple", "max_pixels"):
+        for name in ("samples", "max_attempts", "size_multiple", "max_pixels"):
             least = MIN_TOKENS * self.size_multiple**2 if name == "max_pixels" else 1
             if type(getattr(self, name)) is not int or getattr(self, name) < least:
                 raise ConfigError(f"box.{name}", f"{getattr(self, name)!r} is not a whole number of at least {least}")
@@ -98,17 +98,17 @@ class BoxSettings:
                 raise ConfigError(f"box.{name}", f"{text!r} names nothing; write {{entity}} or {{category}} into it")
 
 
-def model_name(asker: Mapping[str, Any]) -> str:
+def model_name(client: Mapping[str, Any]) -> str:
     """The name of a model in files and messages: its name on a server, or its checkpoint, else its class.
 
     >>> model_name({"class_path": "kvg.inference.server.Server", "init_args": {"model": "Qwen2-VL-7B"}})
     'Qwen2-VL-7B'
     """
-    init = asker.get("init_args") or {}
+    init = client.get("init_args") or {}
     name = init.get("model") or init.get("backbone") or ""
     if isinstance(name, Mapping):
         name = (name.get("init_args") or {}).get("checkpoint", "")
-    return str(name) if name not in ("", *OWN) else str(asker.get("class_path", "")).rpartition(".")[2]
+    return str(name) if name not in ("", *OWN) else str(client.get("class_path", "")).rpartition(".")[2]
 
 
 def wording(text: str, entry: Entry) -> str:

@@ -8,9 +8,9 @@ from kvg.errors import ConfigError
 
 _HELP = {  # of the options that have no choices
     "checkpoint": (str, None, "the stage-1 model: a Hugging Face folder, or lab"),
-    "asker": (str, None, "YAML with {class_path, init_args} of what answers instead, such as a server"),
-    "min-pixels": (int, 56 * 56, "area that --asker enlarges pictures to"),
-    "max-pixels": (int, None, "area that --asker shrinks pictures to; for absolute boxes"),
+    "client": (str, None, "YAML with {class_path, init_args} of what answers instead, such as a server"),
+    "min-pixels": (int, 56 * 56, "area that --client enlarges pictures to"),
+    "max-pixels": (int, None, "area that --client shrinks pictures to; for absolute boxes"),
     "samples": (int, 4, "answers per sample (default 4)"),
     "temperature": (float, None, "of the answers (default 1)"),
     "iou": (float, 0.5, "an answer with at least this IoU is right (default 0.5)"),

@@ -14,7 +14,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", dest="names", action="append", help="only this set of the project; may be repeated")
     parser.add_argument("--in", dest="source", help="instead: folder of shards, or a published file")
     parser.add_argument("--out", help="with --in: folder for the new shards")
-    parser.add_argument("--teacher", help="with --in: YAML with `teacher`, and perhaps `codec`, `rules` and `tries`")
+    parser.add_argument(
+        "--teacher", help="with --in: YAML with `teacher`, and perhaps `codec`, `rules`, `max_attempts`"
+    )
     parser.add_argument("--writer", choices=("cards", "teacher"), help="with --in: who writes (default: as --teacher)")
     parser.add_argument("--min-facts", type=int, help="with --in: set samples aside with an object of fewer facts")
     parser.add_argument("--workers", type=int, default=1, help="processes of the card writer (default 1)")

@@ -12,9 +12,9 @@ from typing import Generic, TypeVar
 from kvg.errors import DataError
 from kvg.inference.cache import AnswerCache
 from kvg.inference.http_call import Call, Refused, Reply
-from kvg.inference.http_worker import Line, Ticket
+from kvg.inference.http_worker import HTTPWorker, Ticket
 from kvg.inference.request import Outcome, Request, Validator
-from kvg.inference.usage import Tally
+from kvg.inference.usage import Usage
 from kvg.shards.schema import image_extension
 from kvg.types import Completion
 
@@ -53,7 +53,7 @@ class _Open(Generic[T]):
         return Outcome(self.request, values, faults, completions, self.first_turn)
 
 
-class Order(Generic[T]):
+class Dispatcher(Generic[T]):
     """Puts requests on a line, judges the answers, and asks again.
 
     Args:
@@ -69,9 +69,9 @@ class Order(Generic[T]):
 
     def __init__(
         self,
-        line: Line,
+        line: HTTPWorker,
         cache: AnswerCache,
-        tally: Tally,
+        tally: Usage,
         call_of: CallOf,
         validator: Validator[T],
         max_attempts: int,

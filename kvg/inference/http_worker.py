@@ -18,7 +18,7 @@ import aiohttp
 from kvg.errors import DataError
 from kvg.inference.cache import AnswerCache
 from kvg.inference.http_call import EMPTY, Call, Passing, Refused, Reply, read_reply, served_names
-from kvg.inference.usage import Tally
+from kvg.inference.usage import Usage
 
 log = logging.getLogger(__name__)
 Ticket = tuple[int, int, int]  # number of the request, try, number of the answer: lower ones are called first
@@ -30,7 +30,7 @@ _CHUNK = 2**16
 
 
 @dataclass(frozen=True)
-class LineSettings:
+class HTTPSettings:
     """How a server is called.
 
     Attributes:
@@ -56,7 +56,7 @@ class LineSettings:
     seed: int
 
 
-class Pace:
+class RateLimiter:
     """Gives turns: evenly, where there is a limit, and none while the server wants to be left alone."""
 
     def __init__(self, per_minute: float | None) -> None:
@@ -74,7 +74,7 @@ class Pace:
         self._next = max(self._next, time.monotonic() + seconds)
 
 
-class Line:
+class HTTPWorker:
     """Makes calls in a thread of its own, which starts with the first.
 
     An answer is in the cache before it is handed out. A call that has used up its retries has failed alone if the
@@ -87,7 +87,7 @@ class Line:
         tally: counts.
     """
 
-    def __init__(self, settings: LineSettings, cache: AnswerCache, tally: Tally) -> None:
+    def __init__(self, settings: HTTPSettings, cache: AnswerCache, tally: Usage) -> None:
         self._settings, self._cache, self._tally = settings, cache, tally
         self._results: queue.SimpleQueue[tuple[Ticket, Result]] = queue.SimpleQueue()
         self._ready = threading.Event()
@@ -138,7 +138,11 @@ class Line:
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         self._calls: asyncio.PriorityQueue[tuple[Ticket, Call]] = asyncio.PriorityQueue()
-        self._pace, self._checking, self._checked = Pace(self._settings.requests_per_minute), asyncio.Lock(), False
+        self._pace, self._checking, self._checked = (
+            RateLimiter(self._settings.requests_per_minute),
+            asyncio.Lock(),
+            False,
+        )
         self._asked: dict[str, asyncio.Event] = {}
         headers = {"Content-Type": "application/json"}
         if self._settings.key:

@@ -1,4 +1,4 @@
-"""An asker that loads a backbone and answers here: in one process, or in many under any strategy of Lightning.
+"""An client that loads a backbone and answers here: in one process, or in many under any strategy of Lightning.
 
 Nothing heavy is imported before the first request is put.
 """
@@ -42,7 +42,7 @@ _NOISE = (
 )
 
 
-class LocalModel(Client):
+class LocalClient(Client):
     """A client with a model of its own.
 
     Requests are cut into batches of a fixed size, in their order. A batch is answered with random numbers of its own
@@ -118,7 +118,7 @@ class LocalModel(Client):
             if not missing:
                 break
         if self._made is not None and self._made.world_size > 1:
-            LocalModel._left_alone = True
+            LocalClient._left_alone = True
         if not is_first():
             raise SystemExit(0)
         self._num_answers = self._num_tokens = self._num_cut = 0

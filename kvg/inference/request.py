@@ -128,7 +128,3 @@ class Client(ABC):
     @abstractmethod
     def identity(self) -> str:
         """Text that changes when answers would."""
-
-
-Asker = Client
-Judge = Callable[["Request", str], T]

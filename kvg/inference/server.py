@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 
 from kvg.errors import ConfigError
 from kvg.inference.cache import AnswerCache
-from kvg.inference.dispatcher import Order
+from kvg.inference.dispatcher import Dispatcher
 from kvg.inference.http_call import Call
-from kvg.inference.http_worker import Line, LineSettings
+from kvg.inference.http_worker import HTTPSettings, HTTPWorker
 from kvg.inference.request import Client, Outcome, Request, Validator
-from kvg.inference.usage import Tally
+from kvg.inference.usage import Usage
 
 T = TypeVar("T")
 REPEATED_TEMPERATURE = 0.7  # at least, where a question is put once more: at 0 it would get the same answer again
@@ -31,7 +31,7 @@ class Server(Client):
 
     In a project file::
 
-        asker:
+        client:
           class_path: kvg.inference.server.Server
           init_args:
             url: http://127.0.0.1:8000/v1     # vllm serve Qwen/Qwen2-VL-7B-Instruct
@@ -87,7 +87,7 @@ class Server(Client):
     check_model: bool = True
     price_prompt: float = 0.0
     price_completion: float = 0.0
-    tally: Tally = field(default_factory=Tally, init=False, repr=False, compare=False)
+    tally: Usage = field(default_factory=Usage, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Checks the settings, without the network."""
@@ -138,7 +138,7 @@ class Server(Client):
     def _outcomes(
         self, requests: Iterable[Request], validator: Validator[T], work: Path, max_attempts: int, key: str
     ) -> Iterator[Outcome[T]]:
-        settings = LineSettings(
+        settings = HTTPSettings(
             url=self.url,
             model=self.model if self.check_model else "",
             key=key,
@@ -150,9 +150,9 @@ class Server(Client):
             seed=self.seed,
         )
         cache = AnswerCache(work)
-        line = Line(settings, cache, self.tally)
+        line = HTTPWorker(settings, cache, self.tally)
         try:
-            order = Order(line, cache, self.tally, self._call, validator, max_attempts, WINDOW * self.concurrency)
+            order = Dispatcher(line, cache, self.tally, self._call, validator, max_attempts, WINDOW * self.concurrency)
             yield from order.outcomes(requests)
         finally:
             line.close()

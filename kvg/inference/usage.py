@@ -10,8 +10,8 @@ from kvg.inference.http_call import Reply
 
 
 @dataclass
-class Tally:
-    """Counts of everything that was asked by one asker.
+class Usage:
+    """Counts of everything that was asked by one client.
 
     Attributes:
         requests: questions that were put.

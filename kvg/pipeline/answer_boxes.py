@@ -5,8 +5,8 @@ from __future__ import annotations
 from kvg.backbones.picture_processor import PatchProcessor
 from kvg.backbones.picture_settings import PictureSettings
 from kvg.errors import ConfigError
-from kvg.inference.local import LocalModel
-from kvg.inference.request import Asker
+from kvg.inference.local import LocalClient
+from kvg.inference.request import Client
 from kvg.text.box_codec import AbsoluteCodec, BoxCodec, ImageSize, RelativeCodec
 from kvg.text.completion import parse_completion
 from kvg.types import Box, Sample
@@ -26,9 +26,9 @@ class BoxReader:
     """
 
     def __init__(
-        self, client: Asker, codec: str | None = None, min_pixels: int = 56 * 56, max_pixels: int | None = None
+        self, client: Client, codec: str | None = None, min_pixels: int = 56 * 56, max_pixels: int | None = None
     ) -> None:
-        self.model = client if isinstance(client, LocalModel) else None
+        self.model = client if isinstance(client, LocalClient) else None
         self.codec, self.min_pixels, self.max_pixels = codec, min_pixels, max_pixels
         if codec == "absolute" and self.model is None and not max_pixels:
             remedy = "is needed for absolute boxes: name what the server's model is set to"

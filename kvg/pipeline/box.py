@@ -114,11 +114,11 @@ def _job(out: Path, settings: BoxSettings) -> Job:
 
 def _ask(entries: Sequence[Entry], project: Project, settings: BoxSettings, usage: list[str]) -> Iterator[Finding]:
     """One finding for each picture, in order."""
-    if settings.asker is None:
+    if settings.client is None:
         remedy = (
-            f"is missing, and {len(entries)} pictures have no box; add `asker: {{class_path: ..., init_args: ...}}`"
+            f"is missing, and {len(entries)} pictures have no box; add `client: {{class_path: ..., init_args: ...}}`"
         )
-        raise ConfigError("box.asker", remedy)
+        raise ConfigError("box.client", remedy)
     pictures = Pictures(project.build_sources(), settings, project.scan.max_pixels)
     first, second = Grounder.of(settings), Grounder.second_of(settings)
     answers = first.answers(entries, pictures, project.out / FIRST)
@@ -130,7 +130,7 @@ def _ask(entries: Sequence[Entry], project: Project, settings: BoxSettings, usag
         usage.append(second.client.summary())
         others = {id(entry): answer for entry, answer in zip(good, of_second, strict=True)}
     for entry, answer in zip(entries, answers, strict=True):
-        finding = Finding(entry.source, entry.ref, entry.entity, entry.sha256, box_from=model_name(settings.asker))
+        finding = Finding(entry.source, entry.ref, entry.entity, entry.sha256, box_from=model_name(settings.client))
         other = others.get(id(entry), BoxAnswer())
         if answer.rule or other.rule:
             whose = "" if answer.rule else "second model: "

@@ -6,7 +6,7 @@ from kvg.config.settings import named_class
 from kvg.errors import ConfigError
 from kvg.text.box_codec import BoxCodec
 
-CLIENT_METHODS = ("ask", "summary")  # of a ``kvg.inference.request.Asker``
+CLIENT_METHODS = ("ask", "summary")  # of a ``kvg.inference.request.Client``
 
 
 def check_codec(setting: object, field: str) -> None:

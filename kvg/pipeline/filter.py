@@ -21,7 +21,7 @@ from rich.table import Table
 from kvg.boxes import MISSING_BOX, iou
 from kvg.errors import DataError
 from kvg.formats.stores import checksums_of, open_store
-from kvg.inference.request import Asker, Outcome, Request
+from kvg.inference.request import Client, Outcome, Request
 from kvg.pipeline.answer_boxes import BoxReader
 from kvg.pipeline.filter_settings import FilterSettings
 from kvg.shards.manifest import MANIFEST
@@ -133,7 +133,7 @@ def filter_set(
     out: str | Path,
     settings: FilterSettings,
     overwrite: bool = False,
-    client: Asker | None = None,
+    client: Client | None = None,
     read: Callable[[str, Sample], Box | None] | None = None,
 ) -> FilterResult:
     """Filters one set; an interrupted one is resumed.

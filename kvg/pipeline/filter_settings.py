@@ -8,8 +8,8 @@ from typing import Any
 
 from kvg.config.settings import in_file, instantiate, read_yaml
 from kvg.errors import ConfigError
-from kvg.inference.local import LocalModel
-from kvg.inference.request import Asker
+from kvg.inference.local import LocalClient
+from kvg.inference.request import Client
 from kvg.pipeline.checks import CLIENT_METHODS
 from kvg.text.prompts import PROMPTS
 from kvg.training.resolved import answering_settings
@@ -17,7 +17,7 @@ from kvg.training.resolved import answering_settings
 CODECS = ("relative", "json", "absolute")
 _LOCAL = {"temperature": 1.0, "max_new_tokens": 256, "batch_size": 64}  # defaults of a model that is loaded here
 _NOTED = (
-    "checkpoint", "asker", "codec", "samples", "temperature", "iou", "keep_min", "mode", "max_new_tokens", "limit",
+    "checkpoint", "client", "codec", "samples", "temperature", "iou", "keep_min", "mode", "max_new_tokens", "limit",
     "seed",
 )  # fmt: skip
 
@@ -30,7 +30,7 @@ class FilterSettings:
         sets: of the project; None for all.
         checkpoint: the stage-1 model: a Hugging Face folder, or lab.
         config: overlays with a stage, a backbone or a strategy, merged as by ``kvg -c``.
-        asker: YAML with ``{class_path, init_args}`` of a client that answers instead, such as a server.
+        client: YAML with ``{class_path, init_args}`` of a client that answers instead, such as a server.
         codec: how answers write boxes; None for the model's own.
         min_pixels: area that the client's model enlarges pictures to, for absolute boxes.
         max_pixels: area that it shrinks them to.
@@ -50,7 +50,7 @@ class FilterSettings:
     sets: Sequence[str] | None = None
     checkpoint: str | None = None
     config: str | Sequence[str] = field(default_factory=list)
-    asker: str | None = None
+    client: str | None = None
     codec: str | None = None
     min_pixels: int = 56 * 56
     max_pixels: int | None = None
@@ -83,10 +83,10 @@ class FilterSettings:
             raise ConfigError("filter.mode", f"'{self.mode}' is not one of {', '.join(PROMPTS)}")
         if self.codec not in (None, *CODECS):
             raise ConfigError("filter.codec", f"'{self.codec}' is not one of {', '.join(CODECS)}")
-        if self.asker:
+        if self.client:
             for name in (*_LOCAL, "seed", "checkpoint", "config"):
                 if getattr(self, name) not in (None, [], ""):
-                    raise ConfigError(f"filter.{name}", "does not go with filter.asker; set it in that file")
+                    raise ConfigError(f"filter.{name}", "does not go with filter.client; set it in that file")
             return
         for name in ("batch_size", "max_new_tokens"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
@@ -96,7 +96,7 @@ class FilterSettings:
 
     def with_seed(self, seed: int) -> FilterSettings:
         """These settings with the project's seed, where a model is loaded here and has none of its own."""
-        return self if self.asker or self.seed is not None else replace(self, seed=seed)
+        return self if self.client or self.seed is not None else replace(self, seed=seed)
 
     @property
     def most(self) -> int:
@@ -111,23 +111,23 @@ class FilterSettings:
     def of_model(self, name: str) -> Any:
         """A setting of the model that is loaded here, with its default; None where a client answers."""
         value = getattr(self, name)
-        return value if value is not None or self.asker else {**_LOCAL, "seed": 0}[name]
+        return value if value is not None or self.client else {**_LOCAL, "seed": 0}[name]
 
     def record(self, source: str) -> dict[str, Any]:
         """The settings that the result depends on, for the record and the manifest."""
         values = {**asdict(self), **{name: self.of_model(name) for name in (*_LOCAL, "seed")}}
         return {"source": source, "keep_max": self.most, **{name: values[name] for name in _NOTED}}
 
-    def build_client(self) -> Asker:
-        """The client: a model that is loaded here, or the one that ``asker`` names. Nothing is loaded yet.
+    def build_client(self) -> Client:
+        """The client: a model that is loaded here, or the one that ``client`` names. Nothing is loaded yet.
 
         Raises:
             ConfigError: a file or setting cannot work.
         """
-        if self.asker:
-            values = read_yaml(self.asker)
-            with in_file(self.asker):
-                client: Asker = instantiate(values.get("asker", values), "asker", CLIENT_METHODS)
+        if self.client:
+            values = read_yaml(self.client)
+            with in_file(self.client):
+                client: Client = instantiate(values.get("client", values), "client", CLIENT_METHODS)
             return client
         backbone: Mapping[str, Any] | str
         if self.overlays:
@@ -135,8 +135,8 @@ class FilterSettings:
         elif self.checkpoint:
             backbone, trainer = self.checkpoint, {}
         else:
-            raise ConfigError("filter.checkpoint", "is missing; name the stage-1 model, or give filter.asker")
-        return LocalModel(
+            raise ConfigError("filter.checkpoint", "is missing; name the stage-1 model, or give filter.client")
+        return LocalClient(
             backbone,
             temperature=self.of_model("temperature"),
             max_tokens=self.of_model("max_new_tokens"),

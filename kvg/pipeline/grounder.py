@@ -17,7 +17,7 @@ from kvg.catalogue.entry import Entry
 from kvg.catalogue.listing import PictureSource
 from kvg.config.settings import instantiate
 from kvg.errors import ConfigError, DataError
-from kvg.inference.request import Asker, Request
+from kvg.inference.request import Client, Request
 from kvg.text.box_codec import BoxCodec
 from kvg.types import Box
 from kvg.work.progress import with_progress
@@ -54,7 +54,7 @@ class Pictures:
 class Grounder:
     """A model with its box codec and the question that it is asked."""
 
-    client: Asker
+    client: Client
     codec: BoxCodec
     text: str
     num_answers: int
@@ -66,7 +66,7 @@ class Grounder:
         Raises:
             ConfigError: a class or setting does not exist or does not fit.
         """
-        client, codec = _build(settings.asker, settings.codec, "asker", "codec")
+        client, codec = _build(settings.client, settings.codec, "client", "codec")
         return cls(client, codec, settings.question, settings.samples)
 
     @classmethod
@@ -101,7 +101,7 @@ class Grounder:
             return read_box(answer, sizes[request.key], self.codec, settings)
 
         answers: dict[str, BoxAnswer] = {}
-        for outcome in _with_bar(self.client.ask(requests, validate, work, settings.tries), len(entries)):
+        for outcome in _with_bar(self.client.ask(requests, validate, work, settings.max_attempts), len(entries)):
             fault = ("", "") if outcome.complete else named_fault(outcome.faults)
             answers[outcome.request.key] = BoxAnswer(outcome.values, *fault)
         for key, reason in requests.unreadable.items():
@@ -164,7 +164,7 @@ def _with_bar(outcomes: Iterator[T], total: int) -> Iterator[T]:
         yield from with_progress(chain([first], outcomes), "boxes", total)
 
 
-def _build(client: Any, codec: Any, name: str, codec_name: str) -> tuple[Asker, BoxCodec]:
+def _build(client: Any, codec: Any, name: str, codec_name: str) -> tuple[Client, BoxCodec]:
     """Builds the codec first, which costs nothing, so that a mistake there costs no loading."""
     built_codec = instantiate(codec, f"box.{codec_name}")
     if not isinstance(built_codec, BoxCodec):

@@ -23,8 +23,8 @@ from kvg.catalogue.project import Project
 from kvg.catalogue.questions import Question, choice_questions, names_by_category
 from kvg.config.settings import instantiate
 from kvg.errors import ConfigError, DataError
-from kvg.inference.local import LocalModel
-from kvg.inference.request import Asker, Request
+from kvg.inference.local import LocalClient
+from kvg.inference.request import Client, Request
 from kvg.pipeline.checks import CLIENT_METHODS
 from kvg.report.mastery import CONFIDENCE, EntityScore, guessing, level_rows, mastery_page
 from kvg.text.choices import parse_choice
@@ -39,14 +39,14 @@ class ProbeSettings:
     """How the model is asked.
 
     Attributes:
-        asker: who answers, ``{class_path, init_args}``.
+        client: who answers, ``{class_path, init_args}``.
         uses: pictures that it is asked about: ``train``, ``val``, ``test``.
         pictures: of an entity at most.
         questions: about an entity; where there are fewer pictures they are gone round.
         max_side: in pixels; larger pictures are shrunk.
     """
 
-    asker: Mapping[str, Any] = field(default_factory=dict)
+    client: Mapping[str, Any] = field(default_factory=dict)
     uses: Sequence[str] = ("train",)
     pictures: int = 50
     questions: int = 50
@@ -58,8 +58,8 @@ class ProbeSettings:
         Raises:
             ConfigError: one cannot work.
         """
-        if not isinstance(self.asker, Mapping) or not self.asker.get("class_path"):
-            raise ConfigError("probe.asker", "is missing; add `asker: {class_path: ..., init_args: ...}`")
+        if not isinstance(self.client, Mapping) or not self.client.get("class_path"):
+            raise ConfigError("probe.client", "is missing; add `client: {class_path: ..., init_args: ...}`")
         if isinstance(self.uses, str) or not self.uses or set(self.uses) - {"train", "val", "test"}:
             raise ConfigError("probe.uses", f"{self.uses} are not some of train, val, test")
         for name, low in (("pictures", 1), ("questions", 1), ("max_side", 28)):
@@ -155,7 +155,7 @@ def probe(project: Project) -> ProbeResult | None:
         DataError: the project has not been scanned, nothing can be asked, or the model answers no more.
     """
     settings, out = project.settings("probe", ProbeSettings), project.out
-    client: Asker = instantiate(settings.asker, "probe.asker", CLIENT_METHODS)
+    client: Client = instantiate(settings.client, "probe.client", CLIENT_METHODS)
     job = _job(project, settings, client)
     if job.is_complete(out / KNOWLEDGE, out / PAGE):
         return None
@@ -178,13 +178,13 @@ def probe(project: Project) -> ProbeResult | None:
     return result
 
 
-def _job(project: Project, settings: ProbeSettings, client: Asker) -> Job:
+def _job(project: Project, settings: ProbeSettings, client: Client) -> Job:
     """The work. Of a server's model nothing can be known but its settings."""
     catalogue = project.out / CATALOGUE
     if not catalogue.is_file():
         raise DataError(str(catalogue), "catalogue", "is missing; run `kvg-data scan` first")
     checksum = hashlib.sha256(catalogue.read_bytes()).hexdigest()
-    model = client.identity() if isinstance(client, LocalModel) else ""
+    model = client.identity() if isinstance(client, LocalClient) else ""
     parts = [checksum, project.seed, asdict(settings), model]
     return Job(project.out, RECORD, json.dumps(parts, sort_keys=True, default=str))
 

@@ -31,7 +31,7 @@ def check_sections(project: Project) -> None:
         if "box" in project.later:
             _check_box(project.settings("box", BoxSettings))
         if "probe" in project.later:
-            named_class(project.settings("probe", ProbeSettings).asker, "probe.asker", CLIENT_METHODS)
+            named_class(project.settings("probe", ProbeSettings).client, "probe.client", CLIENT_METHODS)
         if "filter" in project.later:
             project.settings("filter", FilterSettings)
 
@@ -45,9 +45,9 @@ def _check_compose(project: Project) -> None:
 
 
 def _check_box(settings: BoxSettings) -> None:
-    for name in ("asker", "second"):
-        if (asker := getattr(settings, name)) is not None:
-            named_class(asker, f"box.{name}", ("ask",))
+    for name in ("client", "second"):
+        if (client := getattr(settings, name)) is not None:
+            named_class(client, f"box.{name}", ("ask",))
     for name in ("codec", "second_codec"):
         if (codec := getattr(settings, name)) is not None:
             check_codec(codec, f"box.{name}")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kvg.errors import DataError
-from kvg.inference.request import Asker, Request
+from kvg.inference.request import Client, Request
 from kvg.rationales.rationale import CardWriter, RationaleWriter
 from kvg.rationales.teacher import RationaleRules, teacher_prompt, template_of
 from kvg.shards.job import ShardJob, shard_result
@@ -120,7 +120,7 @@ class Teacher:
         max_attempts: how often it is asked for one.
     """
 
-    def __init__(self, client: Asker, codec: BoxCodec, rules: RationaleRules, max_attempts: int) -> None:
+    def __init__(self, client: Client, codec: BoxCodec, rules: RationaleRules, max_attempts: int) -> None:
         self.client, self._codec, self._rules, self._max_attempts = client, codec, rules, max_attempts
 
     def write(self, parts: Sequence[SamplePart], job: ShardJob, work: Path) -> None:

@@ -38,7 +38,7 @@ class RationaleSettings:
         teacher: a client, ``{class_path, init_args}``, such as ``kvg.inference.server.Server``.
         codec: how the teacher writes boxes.
         rules: what its rationales have to be, see ``kvg.rationales.teacher.RationaleRules``.
-        tries: an answer that cannot be used is asked for again until it has been asked for so often.
+        max_attempts: an answer that cannot be used is asked for again until it has been asked for so often.
         min_facts: traits that every object of a sample has at least; other samples are set aside. With 0 the card
             writer only names the objects where one of them has no traits. Of the card writer alone.
     """
@@ -48,7 +48,7 @@ class RationaleSettings:
     teacher: Mapping[str, Any] | None = None
     codec: Mapping[str, Any] = field(default_factory=lambda: dict(_CODEC))
     rules: Mapping[str, Any] = field(default_factory=dict)
-    tries: int = 3
+    max_attempts: int = 3
     min_facts: int = 0
 
     def __post_init__(self) -> None:
@@ -65,8 +65,8 @@ class RationaleSettings:
                 "{class_path: kvg.inference.server.Server, init_args: {url: ..., model: ...}}`"
             )
             raise ConfigError("rationalize.teacher", remedy)
-        if not isinstance(self.tries, int) or self.tries < 1:
-            raise ConfigError("rationalize.tries", f"{self.tries!r} must be at least 1")
+        if not isinstance(self.max_attempts, int) or self.max_attempts < 1:
+            raise ConfigError("rationalize.max_attempts", f"{self.max_attempts!r} must be at least 1")
         if self.min_facts < 0:
             raise ConfigError("rationalize.min_facts", f"{self.min_facts} must be at least 0")
         if self.min_facts and self.writer != "cards":
@@ -85,7 +85,7 @@ class RationaleSettings:
 
     def record(self, source: Path) -> dict[str, Any]:
         """What the result depends on: these settings, and the checksums of the input."""
-        names = ["writer"] if self.writer == "cards" else ["writer", "teacher", "codec", "rules", "tries"]
+        names = ["writer"] if self.writer == "cards" else ["writer", "teacher", "codec", "rules", "max_attempts"]
         if self.min_facts:
             names.append("min_facts")
         return {**{name: getattr(self, name) for name in names}, "made_of": checksums_of(source)}
@@ -185,7 +185,7 @@ def build_teacher(settings: RationaleSettings) -> Teacher:
     rules = settings_of(RationaleRules, settings.rules, "rationalize.rules")
     codec = instantiate(settings.codec, "rationalize.codec")
     client = instantiate(settings.teacher, "rationalize.teacher", CLIENT_METHODS)
-    return Teacher(client, codec, rules, settings.tries)
+    return Teacher(client, codec, rules, settings.max_attempts)
 
 
 def _warn_of_names_alone(out: Path, num: int, results: Sequence[Mapping[str, Any]]) -> None:

@@ -18,7 +18,7 @@ from kvg.backbones.picture_settings import PictureSettings, parse_picture_settin
 from kvg.backbones.processor import ChatProcessor
 from kvg.cli.kvg_data import main as kvg_data
 from kvg.errors import ConfigError
-from kvg.inference.local import LocalModel
+from kvg.inference.local import LocalClient
 
 QWEN2_VL = "kvg.backbones.backbone.Backbone"
 
@@ -52,7 +52,7 @@ def budget(backbone) -> tuple[int, int]:
 
 def test_nothing_said_is_what_the_export_says(export, caplog):
     assert budget(Backbone(export)) == (784, 19_600)
-    assert budget(LocalModel(export).backbone) == (784, 19_600)
+    assert budget(LocalClient(export).backbone) == (784, 19_600)
     # 280 x 280 pixels are 20 x 20 patches; within 19,600 pixels they are 10 x 10.
     assert Backbone(export).processor.picture(Image.new("RGB", (280, 280))).tensors["grid"].tolist() == [[1, 10, 10]]
     assert not caplog.records

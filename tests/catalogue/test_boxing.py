@@ -183,7 +183,7 @@ def test_names_stay_names():
     ("values", "message"),
     [
         ({"samples": 0}, "box.samples: 0 is not a whole number of at least 1"),
-        ({"tries": 1.5}, "box.tries: 1.5"),
+        ({"max_attempts": 1.5}, "box.max_attempts: 1.5"),
         ({"max_pixels": 3000}, "box.max_pixels: 3000 is not a whole number of at least 3136"),
         ({"max_pixels": 4000, "size_multiple": 32}, "box.max_pixels: 4000 is not a whole number of at least 4096"),
         ({"size_multiple": 0}, "box.size_multiple: 0"),

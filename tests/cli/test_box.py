@@ -135,20 +135,20 @@ def project(folder: Path, server: GroundingServer | None, names: dict[str, int],
     splits = {"val": 0, "test": 0, "copy_distance": 0}
     config = {"out": str(folder / "out"), "sources": {"photos": source}, "splits": splits}
     if server:
-        config["box"] = {"asker": asker(server, "qwen2-vl"), **settings}
+        config["box"] = {"client": client(server, "qwen2-vl"), **settings}
     path = folder / "project.yaml"
     path.write_text(yaml.safe_dump(config))
     assert main(["scan", str(path)]) == 0
     return path
 
 
-def asker(server: GroundingServer, model: str) -> dict:
+def client(server: GroundingServer, model: str) -> dict:
     return {"class_path": "kvg.inference.server.Server", "init_args": {"url": server.url, "model": model, "retries": 1}}
 
 
 def second(server: GroundingServer) -> dict:
     return {
-        "second": asker(server, "qwen2.5-vl"),
+        "second": client(server, "qwen2.5-vl"),
         "second_codec": {"class_path": "kvg.text.box_codec.AbsoluteCodec"},
         "second_question": "Find the <|object_ref_start|>{entity}<|object_ref_end|>, a {category}, in JSON.",
     }
@@ -195,7 +195,7 @@ def test_nothing_is_asked_twice_also_where_rules_change(tmp_path, server):
     assert main(["box", str(path)]) == 0
     assert (tmp_path / "out/boxes.jsonl").read_bytes() == before
     config = yaml.safe_load(path.read_text())
-    path.write_text(yaml.safe_dump({**config, "box": {**config["box"], "min_area": 0.9, "tries": 1}}))
+    path.write_text(yaml.safe_dump({**config, "box": {**config["box"], "min_area": 0.9, "max_attempts": 1}}))
     assert main(["box", str(path)]) == 0
     assert [line["rule"] for line in lines(tmp_path)] == ["unreadable", "small", "small", "small"]
     path.write_text(yaml.safe_dump(config))
@@ -207,7 +207,7 @@ def test_nothing_is_asked_twice_also_where_rules_change(tmp_path, server):
 
 
 def test_two_answers_of_one_model_have_to_agree(tmp_path, server):
-    path = project(tmp_path, server, {"Right": 2, "Late": 1}, samples=2, tries=1)
+    path = project(tmp_path, server, {"Right": 2, "Late": 1}, samples=2, max_attempts=1)
     assert main(["box", str(path)]) == 0
     assert [(line["rule"], line["iou"]) for line in lines(tmp_path)] == [("unreadable", None), ("", 1.0), ("", 1.0)]
     assert server.calls == {"qwen2-vl": 6}
@@ -250,9 +250,9 @@ def test_without_anything_to_ask_the_page_is_still_written(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"asker": None}, "box.asker: is missing, and 1 pictures have no box"),
-        ({"asker": {"class_path": "kvg.Nothing"}}, "box.asker.class_path: 'kvg.Nothing' cannot be imported"),
-        ({"asker": {"class_path": "pathlib.Path"}}, "box.asker: is nothing that can be asked"),
+        ({"client": None}, "box.client: is missing, and 1 pictures have no box"),
+        ({"client": {"class_path": "kvg.Nothing"}}, "box.client.class_path: 'kvg.Nothing' cannot be imported"),
+        ({"client": {"class_path": "pathlib.Path"}}, "box.client: is nothing that can be asked"),
         ({"codec": {"class_path": "pathlib.Path"}}, "box.codec: is no box convention"),
         ({"second": {"class_path": "x"}}, "box.second.class_path: 'x' cannot be imported"),
         ({"max_aspect": 0}, "box.max_aspect: 0 allows"),
@@ -353,7 +353,7 @@ def test_a_model_of_this_machine_boxes_what_is_described(tmp_path, scenes):
         "init_args": {"checkpoint": "lab", "dtype": "float32"},
     }
     local = {"backbone": model, "temperature": 0.0, "max_tokens": 24, "batch_size": 4}
-    box = {"asker": {"class_path": "kvg.inference.local.LocalModel", "init_args": local}, "max_pixels": 19_600}
+    box = {"client": {"class_path": "kvg.inference.local.LocalClient", "init_args": local}, "max_pixels": 19_600}
     path = tmp_path / "project.yaml"
     splits = {"val": 0, "test": 0, "copy_distance": 0}
     config = {"out": str(tmp_path / "out"), "sources": {"lab": source}, "splits": splits, "box": box}

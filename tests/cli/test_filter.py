@@ -158,10 +158,10 @@ def test_a_served_model_answers_in_its_own_convention(samples, tmp_path, capsys)
     assert first != second
     answers = [f"<think>so</think><answer>{first}</answer>", first, "no idea", f"<think>so</think><answer>{second}"]
     path = write_yaml(
-        tmp_path / "asker.yaml",
-        {"class_path": "tests.cli.askers.Parrot", "init_args": {"answers": answers}},
+        tmp_path / "client.yaml",
+        {"class_path": "tests.cli.clients.Parrot", "init_args": {"answers": answers}},
     )
-    options = ["filter", "--in", source, "--out", tmp_path / "out", "--asker", path, "--mode", "direct"]
+    options = ["filter", "--in", source, "--out", tmp_path / "out", "--client", path, "--mode", "direct"]
     assert main([str(option) for option in options]) == 0
     said = capsys.readouterr().out
     assert (
@@ -173,9 +173,9 @@ def test_a_served_model_answers_in_its_own_convention(samples, tmp_path, capsys)
     pixels = [json.dumps({"bbox_2d": [round(2 * value) for value in samples[0].box_px]})]
     path = write_yaml(
         tmp_path / "pixels.yaml",
-        {"asker": {"class_path": "tests.cli.askers.Parrot", "init_args": {"answers": pixels}}},
+        {"client": {"class_path": "tests.cli.clients.Parrot", "init_args": {"answers": pixels}}},
     )
-    options = [*options[:4], tmp_path / "pixels", "--asker", path, "--keep-min", 4, "--keep-max", 4]
+    options = [*options[:4], tmp_path / "pixels", "--client", path, "--keep-min", 4, "--keep-max", 4]
     # This server shows its model pictures of at least 112x112 pixels, so 56x56 px become 112x112.
     assert main([str(o) for o in (*options, "--codec", "absolute", "--max-pixels", 12544, "--min-pixels", 12544)]) == 0
     assert [sample.key for sample in read(tmp_path / "pixels")] == [samples[0].key]
@@ -202,7 +202,7 @@ def test_an_overlay_brings_backbone_and_trainer(samples, checkpoint, tmp_path):
         (("--mode", "shout"), "--mode: 'shout' is not one of"),
         (("--iou", 1.5), "--iou: 1.5 is not within 0 to 1"),
         (("--config", "nowhere.yaml"), "-c nowhere.yaml: no such file"),
-        (("--asker", "nowhere.yaml"), "--temperature: does not go with --asker"),
+        (("--client", "nowhere.yaml"), "--temperature: does not go with --client"),
     ],
 )
 def test_wrong_options_stop_before_torch_is_imported(tmp_path, options, message):

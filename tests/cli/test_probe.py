@@ -29,7 +29,7 @@ from kvg.text.prompts import LETTERS
 from tests.catalogue.conftest import drawing, encoded
 from tests.inference.scripted import MODEL, ScriptedServer, answer, says
 
-CONNOISSEUR = "tests.cli.askers.Connoisseur"
+CONNOISSEUR = "tests.cli.clients.Connoisseur"
 KNOWN = {"Ten": 10, "Seven": 7, "Five": 5, "Four": 4, "Three": 3, "Two": 2, "One": 1, "None": 0}  # pictures of ten
 
 
@@ -41,7 +41,7 @@ def fill(root: Path, entities: dict[str, int], category: str, size=(96, 64), sta
             path.write_bytes(encoded(drawing(start + 100 * place + number, size), "PNG"))
 
 
-def project(folder: Path, asker: dict, name: str = "made", **probe) -> Path:
+def project(folder: Path, client: dict, name: str = "made", **probe) -> Path:
     """A scanned project."""
     path = folder / f"{name}.yaml"
     source = {"class_path": "kvg.catalogue.folders.ImageFolder", "init_args": {"root": str(folder / "in")}}
@@ -49,7 +49,7 @@ def project(folder: Path, asker: dict, name: str = "made", **probe) -> Path:
         "out": str(folder / name),
         "sources": {"photos": source},
         "splits": {"val": 0.0, "test": 0.0, "copy_distance": 0},
-        "probe": {"asker": asker, **probe},
+        "probe": {"client": client, **probe},
     }
     path.write_text(yaml.safe_dump(content))
     assert main(["scan", str(path)]) == 0
@@ -75,8 +75,8 @@ def test_levels_are_those_worked_out_by_hand(tmp_path, capsys):
     known = {
         digest: entity for ref, (entity, digest) in pictures.items() if int(Path(ref).stem) < KNOWN[entity]
     }  # of each entity the first few
-    asker = {"class_path": CONNOISSEUR, "init_args": {"known": known, "mumbles": 1.0}}
-    path = project(tmp_path, asker, questions=20)
+    client = {"class_path": CONNOISSEUR, "init_args": {"known": known, "mumbles": 1.0}}
+    path = project(tmp_path, client, questions=20)
     capsys.readouterr()
     assert main(["probe", str(path)]) == 0
     said = capsys.readouterr().out
@@ -169,8 +169,8 @@ def test_a_served_model_is_probed_over_http(tmp_path):
         return says(answer(next(f"Answer: {line[0]}" for line in text["text"].splitlines() if line[3:] == entity)))
 
     with ScriptedServer(script) as server:
-        asker = {"class_path": "kvg.inference.server.Server", "init_args": {"url": server.url, "model": MODEL}}
-        assert main(["probe", str(project(tmp_path, asker, questions=6))]) == 0
+        client = {"class_path": "kvg.inference.server.Server", "init_args": {"url": server.url, "model": MODEL}}
+        assert main(["probe", str(project(tmp_path, client, questions=6))]) == 0
         assert len(set(server.asked)) > 6
     known = json.loads((tmp_path / "made/knowledge.json").read_text())
     assert known == {"A": 1.0, "B": 1.0, "C": 1.0, "D": 1.0, "E": 0.0}
@@ -241,7 +241,7 @@ def learnt(tmp_path_factory):
 
 def local(folder: Path, **trainer) -> dict:
     init = {"backbone": str(folder / "export"), "temperature": 0, "max_tokens": 8, "batch_size": 2, "trainer": trainer}
-    return {"class_path": "kvg.inference.local.LocalModel", "init_args": init}
+    return {"class_path": "kvg.inference.local.LocalClient", "init_args": init}
 
 
 def test_a_model_is_found_to_know_what_it_has_learnt(learnt):
@@ -285,19 +285,19 @@ def test_a_killed_probe_goes_on_with_two_processes_too(learnt):
 @pytest.mark.parametrize(
     ("probe", "message"),
     [
-        ({"asker": {}}, "probe.asker: is missing; add"),
+        ({"client": {}}, "probe.client: is missing; add"),
         ({"uses": "train"}, "probe.uses: 'train' should be a list of text"),
         ({"uses": ["all"]}, "probe.uses: ['all'] are not some of"),
         ({"questions": 0}, "probe.questions: 0 must be a whole number of at least 1"),
         ({"max_side": 4}, "probe.max_side: 4 must be a whole number of at least 28"),
-        ({"colour": 1}, "probe.colour: is unknown; choose from asker, uses, pictures"),
-        ({"asker": {"class_path": "kvg.Nobody"}}, "probe.asker.class_path: 'kvg.Nobody' cannot be imported"),
+        ({"colour": 1}, "probe.colour: is unknown; choose from client, uses, pictures"),
+        ({"client": {"class_path": "kvg.Nobody"}}, "probe.client.class_path: 'kvg.Nobody' cannot be imported"),
         ({"uses": ["val"]}, "no category has two entities with pictures for val"),
     ],
 )
 def test_settings_that_cannot_work_say_what_to_do(tmp_path, capsys, probe, message):
     fill(tmp_path / "in", {"A": 1, "B": 1}, "bird")
-    path = project(tmp_path, **{"asker": {"class_path": CONNOISSEUR, "init_args": {"known": {}}}, **probe})
+    path = project(tmp_path, **{"client": {"class_path": CONNOISSEUR, "init_args": {"known": {}}}, **probe})
     assert main(["probe", str(path)]) == 2
     assert message in capsys.readouterr().err
 

@@ -142,7 +142,7 @@ def test_settings_that_cannot_work_stop_before_anything_is_made(project, tmp_pat
         ({"writer": "monkeys"}, "rationalize.writer: 'monkeys' is none of cards, teacher"),
         ({"writer": "teacher", "teacher": {"class_path": "no.Such"}}, "rationalize.teacher.class_path: 'no.Such'"),
         ({"sets": ["trian"]}, "rationalize.sets: have no 'trian'; there are train, unseen"),
-        ({"tries": 0}, "rationalize.tries: 0 must be at least 1"),
+        ({"max_attempts": 0}, "rationalize.max_attempts: 0 must be at least 1"),
     ],
 )
 def test_writers_that_cannot_work(project, capsys, value, message):
@@ -173,12 +173,12 @@ def test_a_sample_that_cannot_be_told_is_set_aside(project, tmp_path, capsys):
 
 
 class Teacher:
-    """An asker that has a good answer for every other request, and none for the rest; it stops where it is told to."""
+    """An client that has a good answer for every other request, and none for the rest; it stops where it is told to."""
 
     stop_after: int | None = None
     asked: ClassVar[list[str]] = []
 
-    def ask(self, requests, judge, work, tries=1):
+    def ask(self, requests, validator, work, max_attempts=1):
         from kvg.inference.request import Outcome
 
         for number, request in enumerate(requests):
@@ -190,7 +190,7 @@ class Teacher:
             good = f"Plan: a {name} has this.\nLook: 1 {box} has it.\nCompare: it does.\nConclusion: {name} {box}."
             try:
                 bad = number % 2 and "Plan: no idea."
-                yield Outcome(request, (judge(request, bad or good),))
+                yield Outcome(request, (validator(request, bad or good),))
             except DataError as error:
                 yield Outcome(request, (), (f"{error.field}: {error.remedy}",))
 

@@ -18,25 +18,25 @@ from kvg.pipeline.compose import load_config
 from kvg.pipeline.project_check import check_sections
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-ASKER = {"class_path": "kvg.inference.server.Server", "init_args": {"url": "http://127.0.0.1:9/v1", "model": "m"}}
+CLIENT = {"class_path": "kvg.inference.server.Server", "init_args": {"url": "http://127.0.0.1:9/v1", "model": "m"}}
 CODEC = {"class_path": "kvg.text.box_codec.RelativeCodec", "init_args": {"as_json": False}}
 SECTIONS = {  # those that the shipped file only shows in comments
     "box": {
-        "asker": ASKER,
+        "client": CLIENT,
         "codec": CODEC,
         "question": "Where is {entity}?",
-        "second": ASKER,
+        "second": CLIENT,
         "second_codec": CODEC,
         "samples": 1,
         "agreement": 0.7,
-        "tries": 2,
+        "max_attempts": 2,
         "max_pixels": 1_000_000,
         "min_area": 0.01,
         "max_area": 0.9,
         "max_aspect": 8,
         "review": "model",
     },
-    "probe": {"asker": ASKER, "uses": ["train"], "pictures": 5, "questions": 5, "max_side": 640},
+    "probe": {"client": CLIENT, "uses": ["train"], "pictures": 5, "questions": 5, "max_side": 640},
     "filter": {
         "sets": ["train"],
         "checkpoint": "lab",
@@ -70,7 +70,7 @@ def project() -> dict[str, Any]:
     settings["compose"]["sets"]["train"]["compositor"] = {"k_weights": {2: 1.0}}
     settings["compose"]["compositor"] |= yaml.safe_load((CONFIGS / "compose/catalogue.yaml").read_text())["compositor"]
     settings["rationalize"] |= {
-        "teacher": ASKER,
+        "teacher": CLIENT,
         "codec": CODEC,
         "rules": {"min_iou": 0.5, "min_words": 20, "max_words": 600, "all_boxes": False},
         "min_facts": 0,

@@ -69,4 +69,4 @@ def test_the_documented_project_file_is_one():
     for section in ("box", "probe"):  # what is commented out has to be right, too
         lines = text[text.index(f"# {section}:") :].split("\n\n")[0].splitlines()
         settings = yaml.safe_load("\n".join(line.removeprefix("# ") for line in lines if line.startswith("# ")))
-        assert settings[section]["asker"]["class_path"] == "kvg.inference.server.Server"
+        assert settings[section]["client"]["class_path"] == "kvg.inference.server.Server"

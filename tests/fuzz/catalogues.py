@@ -50,7 +50,7 @@ PROJECT = {
     "splits": {"unseen": [], "held_out": 0.0, "val": 0, "test": 0, "copy_distance": 0},
     "exclude": [],
     "compose": {"sets": {"train": {"num": 2, "uses": ["train"]}}, "facts": None, "compositor": {}},
-    "rationalize": {"sets": None, "writer": "cards", "tries": 3},
+    "rationalize": {"sets": None, "writer": "cards", "max_attempts": 3},
 }  # fmt: skip
 
 

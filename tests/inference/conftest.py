@@ -1,4 +1,4 @@
-"""Questions about small pictures, and an asker that does not wait long."""
+"""Questions about small pictures, and an client that does not wait long."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def as_it_is(request: Request, text: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def asker() -> Callable[..., Server]:
+def client() -> Callable[..., Server]:
     def make(server: ScriptedServer, **settings) -> Server:
         return Server(server.url, **{"model": MODEL, "backoff": 0.01, "retries": 3, "concurrency": 4, **settings})
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from kvg.errors import DataError
-from kvg.inference.local import LocalModel
+from kvg.inference.local import LocalClient
 from kvg.inference.request import Request
 from tests.catalogue.conftest import drawing, encoded
 
@@ -23,7 +23,7 @@ def requests() -> list[Request]:
     return made
 
 
-def judge(request: Request, text: str) -> str:
+def validator(request: Request, text: str) -> str:
     """Refuses about every second answer."""
     if sum(text.encode()) % 2:
         raise DataError(request.key, "answer", f"no {text}")
@@ -32,8 +32,8 @@ def judge(request: Request, text: str) -> str:
 
 def main(work: str, trainer: str) -> None:
     """Asks up to three times."""
-    asker = LocalModel("tiny", max_tokens=6, batch_size=2, seed=5, trainer=json.loads(trainer))
-    outcomes = list(asker.ask(requests(), judge, Path(work), max_attempts=3))
+    client = LocalClient("tiny", max_tokens=6, batch_size=2, seed=5, trainer=json.loads(trainer))
+    outcomes = list(client.ask(requests(), validator, Path(work), max_attempts=3))
     print(json.dumps([[o.request.key, o.values, o.faults] for o in outcomes]))
 
 

@@ -82,13 +82,13 @@ def test_a_file_that_changes_under_us_is_noticed(tmp_path):
     cache.close()
 
 
-def test_nothing_is_asked_twice_after_a_stop(asker, tmp_path):
+def test_nothing_is_asked_twice_after_a_stop(client, tmp_path):
     with ScriptedServer(latency=0.005) as server:
-        outcomes = asker(server).ask(questions(60, answers=2), as_it_is, tmp_path)
+        outcomes = client(server).ask(questions(60, answers=2), as_it_is, tmp_path)
         first = [next(outcomes) for _ in range(20)]
         outcomes.close()
         before = len(server.bodies)
-        again = asker(server)
+        again = client(server)
         everything = list(again.ask(questions(60, answers=2), as_it_is, tmp_path))
         assert everything[:20] == first
         assert again.tally.cached >= 40
@@ -96,20 +96,20 @@ def test_nothing_is_asked_twice_after_a_stop(asker, tmp_path):
         calls = Counter((body["seed"], body["messages"][0]["content"][1]["text"]) for body in server.bodies)
         assert len(calls) == 120
         assert sum(calls.values()) <= 120 + 4  # but for those that were under way
-    last = asker(server)  # the server has gone, and nobody needs it
+    last = client(server)  # the server has gone, and nobody needs it
     assert list(last.ask(questions(60, answers=2), as_it_is, tmp_path)) == everything
     assert last.tally.cached == 120
 
 
-def test_a_refused_answer_is_kept_and_judged_anew(asker, tmp_path):
+def test_a_refused_answer_is_kept_and_judged_anew(client, tmp_path):
     def strict(request, text):
         raise DataError(request.key, "answer", "is no good")
 
     with ScriptedServer() as server:
-        assert not any(o.complete for o in asker(server).ask(questions(3), strict, tmp_path, max_attempts=2))
-        outcomes = list(asker(server).ask(questions(3), strict, tmp_path, max_attempts=2))
+        assert not any(o.complete for o in client(server).ask(questions(3), strict, tmp_path, max_attempts=2))
+        outcomes = list(client(server).ask(questions(3), strict, tmp_path, max_attempts=2))
         assert [len(outcome.faults) for outcome in outcomes] == [2, 2, 2]
-        assert all(o.complete for o in asker(server).ask(questions(3), as_it_is, tmp_path))
+        assert all(o.complete for o in client(server).ask(questions(3), as_it_is, tmp_path))
         assert len(server.bodies) == 6
 
 
@@ -125,18 +125,18 @@ def test_a_refused_answer_is_kept_and_judged_anew(asker, tmp_path):
         {"model": "other"},
     ],
 )
-def test_other_settings_are_another_question(asker, tmp_path, settings):
+def test_other_settings_are_another_question(client, tmp_path, settings):
     with ScriptedServer(models=None) as server:
         for _ in range(2):
-            list(asker(server).ask(questions(1), as_it_is, tmp_path))
-            list(asker(server, **settings).ask(questions(1), as_it_is, tmp_path))
+            list(client(server).ask(questions(1), as_it_is, tmp_path))
+            list(client(server, **settings).ask(questions(1), as_it_is, tmp_path))
     assert len(server.bodies) == 2
 
 
-def test_a_failure_is_not_kept(asker, tmp_path):
+def test_a_failure_is_not_kept(client, tmp_path):
     with ScriptedServer({0: says({"error": "too long"}, 400)}) as server:
-        assert not any(o.complete for o in asker(server).ask(questions(1), as_it_is, tmp_path))
-        assert all(o.complete for o in asker(server).ask(questions(1), as_it_is, tmp_path))
+        assert not any(o.complete for o in client(server).ask(questions(1), as_it_is, tmp_path))
+        assert all(o.complete for o in client(server).ask(questions(1), as_it_is, tmp_path))
 
 
 def test_a_killed_process_goes_on_where_it_was(tmp_path):
@@ -181,10 +181,10 @@ def test_a_full_disk_is_said_so(tmp_path):
         assert last.returncode == 0
 
 
-def test_a_folder_that_cannot_be_made_is_said_so(asker, tmp_path):
+def test_a_folder_that_cannot_be_made_is_said_so(client, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with ScriptedServer() as server, pytest.raises(DataError, match="cannot be written"):
-        list(asker(server).ask(questions(3), as_it_is, tmp_path / "file"))
+        list(client(server).ask(questions(3), as_it_is, tmp_path / "file"))
 
 
 def test_twenty_thousand_answers_are_found_in_a_moment(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 
 from kvg.backbones.fingerprint import fingerprint
 from kvg.errors import ConfigError, DataError
-from kvg.inference.local import LocalModel
+from kvg.inference.local import LocalClient
 from kvg.inference.request import Request
 from tests.catalogue.conftest import drawing, encoded
 
@@ -30,7 +30,7 @@ def requests():
 
 @pytest.fixture(scope="module")
 def model():
-    return LocalModel("tiny", max_tokens=6, batch_size=3, seed=5)
+    return LocalClient("tiny", max_tokens=6, batch_size=3, seed=5)
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +38,8 @@ def answers(model, requests, tmp_path_factory):
     return texts(model, requests, tmp_path_factory.mktemp("whole"))
 
 
-def texts(asker, requests, work):
-    return [outcome.values for outcome in asker.ask(requests, lambda _, text: text, work)]
+def texts(client, requests, work):
+    return [outcome.values for outcome in client.ask(requests, lambda _, text: text, work)]
 
 
 def test_every_request_has_its_answers_and_a_damaged_picture_has_a_fault(model, requests, answers, tmp_path):
@@ -56,9 +56,9 @@ def test_every_request_has_its_answers_and_a_damaged_picture_has_a_fault(model, 
 
 
 def test_the_seed_decides(requests, answers, tmp_path):
-    other = LocalModel("tiny", max_tokens=6, batch_size=3, seed=6)
+    other = LocalClient("tiny", max_tokens=6, batch_size=3, seed=6)
     assert texts(other, requests, tmp_path) != answers
-    greedy = LocalModel("tiny", max_tokens=6, batch_size=3, temperature=0.0)
+    greedy = LocalClient("tiny", max_tokens=6, batch_size=3, temperature=0.0)
     same = texts(greedy, requests, tmp_path)[2]
     assert len(set(same)) == 1
 
@@ -90,14 +90,14 @@ def test_a_request_that_has_changed_is_asked_anew_with_its_batch(model, requests
     assert found[4] != answers[4]
     assert "known" not in (*found[4], *found[5])
     assert found[6] == ("known",)
-    other = LocalModel("tiny", max_tokens=6, batch_size=3, seed=5, temperature=0.5)
+    other = LocalClient("tiny", max_tokens=6, batch_size=3, seed=5, temperature=0.5)
     assert all("known" not in values for values in texts(other, requests, tmp_path))
 
 
 def test_a_refused_answer_is_asked_for_again_as_often_as_told(model, requests, tmp_path):
     seen: dict[str, list[str]] = {}
 
-    def judge(request: Request, text: str) -> str:
+    def validator(request: Request, text: str) -> str:
         met = seen.setdefault(request.key, [])
         if text not in met:
             met.append(text)
@@ -107,7 +107,7 @@ def test_a_refused_answer_is_asked_for_again_as_often_as_told(model, requests, t
             raise DataError("q6", "answer", "never")
         return text
 
-    outcomes = {o.request.key: o for o in model.ask(requests, judge, tmp_path, max_attempts=3)}
+    outcomes = {o.request.key: o for o in model.ask(requests, validator, tmp_path, max_attempts=3)}
     assert outcomes["q1"].complete  # two refused, then one of two, then one
     assert outcomes["q1"].values == tuple(seen["q1"][3:5])
     assert outcomes["q1"].faults == tuple(f"q1: answer: no {text}" for text in seen["q1"][:3])
@@ -132,11 +132,11 @@ def test_requests_that_change_on_the_way_are_refused(model, requests, tmp_path):
 
 
 def test_nothing_is_asked_of_nobody(tmp_path):
-    assert texts(LocalModel("nowhere/at/all"), [], tmp_path) == []
+    assert texts(LocalClient("nowhere/at/all"), [], tmp_path) == []
 
 
 def test_workers_prepare_the_same(requests, answers, tmp_path):
-    assert texts(LocalModel("tiny", max_tokens=6, batch_size=3, seed=5, num_workers=2), requests, tmp_path) == answers
+    assert texts(LocalClient("tiny", max_tokens=6, batch_size=3, seed=5, num_workers=2), requests, tmp_path) == answers
 
 
 def test_another_model_in_the_same_folder_is_another_model(tmp_path):
@@ -181,7 +181,7 @@ def test_another_model_in_the_same_folder_is_another_model(tmp_path):
 )
 def test_settings_are_checked_before_anything_is_loaded(settings, message):
     with pytest.raises(ConfigError) as caught:
-        LocalModel(**{"backbone": "tiny", **settings})
+        LocalClient(**{"backbone": "tiny", **settings})
     assert str(caught.value).startswith(message)
 
 
@@ -195,10 +195,10 @@ def test_settings_are_checked_before_anything_is_loaded(settings, message):
 )
 def test_what_only_loading_shows_says_what_to_do(requests, tmp_path, settings, message):
     with pytest.raises(ConfigError, match=message):
-        texts(LocalModel(**{"backbone": "tiny", **settings}), requests, tmp_path)
+        texts(LocalClient(**{"backbone": "tiny", **settings}), requests, tmp_path)
 
 
 def test_it_is_built_without_torch():
-    code = "import sys; from kvg.inference.local import LocalModel; LocalModel('tiny'); print('torch' in sys.modules)"
+    code = "import sys; from kvg.inference.local import LocalClient; LocalClient('tiny'); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

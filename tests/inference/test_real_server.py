@@ -147,7 +147,7 @@ def test_a_temperature_is_heeded_and_a_seed_gives_the_same_again(server):
     assert len(set(texts)) > 2
 
 
-def test_our_asker_gets_the_same_boxes_and_asks_nothing_twice(server, backbone, tmp_path):
+def test_our_client_gets_the_same_boxes_and_asks_nothing_twice(server, backbone, tmp_path):
     samples = {sample.key: sample for sample in described(NUM, (140, 140))}
     requests = [Request(key, prompt(sample.entity, "direct"), sample.image) for key, sample in samples.items()]
     # No picture at all: the server refuses it or falls over it each time, and the other requests must not suffer.
@@ -159,30 +159,30 @@ def test_our_asker_gets_the_same_boxes_and_asks_nothing_twice(server, backbone, 
             raise DataError(request.key, "answer", f"no box in {text!r}")
         return box
 
-    def boxes(asker: Server) -> dict[str, tuple[Box, ...]]:
-        outcomes = list(asker.ask(requests, box_of, tmp_path / "work"))
+    def boxes(client: Server) -> dict[str, tuple[Box, ...]]:
+        outcomes = list(client.ask(requests, box_of, tmp_path / "work"))
         assert [outcome.request.key for outcome in outcomes] == [request.key for request in requests]
         assert all(outcome.complete == (outcome.request.key != "broken") for outcome in outcomes), outcomes
         return {outcome.request.key: outcome.values for outcome in outcomes}
 
     calls = {"extra": server.extra, "concurrency": 4, "retries": 1, "backoff": 0.1}
-    asker = Server(url=server.url, model=server.name, max_tokens=60, **calls)
-    found = boxes(asker)
-    assert asker.tally.answers == NUM
+    client = Server(url=server.url, model=server.name, max_tokens=60, **calls)
+    found = boxes(client)
+    assert client.tally.answers == NUM
     ours, _ = our_answers(backbone, list(samples.values()), "direct")
     own = {key: answered_box(backbone, text, samples[key]) for key, text in zip(samples, ours, strict=True)}
     assert sum(found[key] == (own[key],) for key in samples) >= 0.96 * NUM
 
-    again = replace(asker)
+    again = replace(client)
     assert boxes(again) == found
     assert again.tally.answers == 0
 
 
-def test_our_asker_loses_nothing_of_what_is_thought(server, backbone, tmp_path):
+def test_our_client_loses_nothing_of_what_is_thought(server, backbone, tmp_path):
     samples = described(10, (140, 140))
     requests = [Request(sample.key, prompt(sample.entity, "think"), sample.image) for sample in samples]
-    asker = Server(url=server.url, model=server.name, extra=server.extra, concurrency=4)
-    outcomes = asker.ask(requests, lambda request, text: text, tmp_path)
+    client = Server(url=server.url, model=server.name, extra=server.extra, concurrency=4)
+    outcomes = client.ask(requests, lambda request, text: text, tmp_path)
     ours, _ = our_answers(backbone, samples, "think")
     assert sum(outcome.values == (text,) for outcome, text in zip(outcomes, ours, strict=True)) >= 9
 

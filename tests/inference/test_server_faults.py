@@ -32,9 +32,9 @@ PASSING = {
 
 
 @pytest.mark.parametrize("kind", PASSING)
-def test_a_failure_that_passes_is_waited_for(asker, tmp_path, kind):
+def test_a_failure_that_passes_is_waited_for(client, tmp_path, kind):
     with ScriptedServer({1: PASSING[kind], 2: PASSING[kind]}) as server:
-        patient = asker(server, concurrency=1, timeout=0.3 if kind == "time-out" else 30)
+        patient = client(server, concurrency=1, timeout=0.3 if kind == "time-out" else 30)
         outcomes = list(patient.ask(questions(3), as_it_is, tmp_path))
     assert [(o.values, o.faults) for o in outcomes] == [((f"question {n} seen",), ()) for n in range(3)]
     assert patient.tally.retries == {kind: 2}
@@ -46,25 +46,25 @@ def test_a_failure_that_passes_is_waited_for(asker, tmp_path, kind):
     "found",
     [[], 7, None, {"choices": []}, {"choices": [{}]}, {"choices": [[]]}, answer(["text"]), answer({"text": "a"})],
 )
-def test_json_that_is_no_answer_is_not_taken_for_one(asker, tmp_path, found):
+def test_json_that_is_no_answer_is_not_taken_for_one(client, tmp_path, found):
     with ScriptedServer({0: says(found)}) as server:
-        patient = asker(server)
+        patient = client(server)
         assert next(iter(patient.ask(questions(1), as_it_is, tmp_path))).values == ("question 0 seen",)
     assert patient.tally.retries == {"wrong schema": 1}
 
 
-def test_a_connection_that_is_reset_is_tried_again(asker, tmp_path):
+def test_a_connection_that_is_reset_is_tried_again(client, tmp_path):
     with ScriptedServer({0: resets}) as server:
-        patient = asker(server, concurrency=1)
+        patient = client(server, concurrency=1)
         assert [o.values for o in patient.ask(questions(1), as_it_is, tmp_path)] == [("question 0 seen",)]
     assert patient.tally.retries == {"cut connection": 1}
 
 
-def test_waits_grow_twofold_with_chance_from_the_seed(asker, tmp_path):
+def test_waits_grow_twofold_with_chance_from_the_seed(client, tmp_path):
     gaps = []
     for name in "ab":
         with ScriptedServer({n: says({}, 500) for n in range(3)}) as server:
-            list(asker(server, backoff=0.06, retries=3).ask(questions(1), as_it_is, tmp_path / name))
+            list(client(server, backoff=0.06, retries=3).ask(questions(1), as_it_is, tmp_path / name))
         gaps.append([b - a for a, b in zip(server.times, server.times[1:], strict=False)])
     for times in gaps:
         for number, gap in enumerate(times):
@@ -72,9 +72,9 @@ def test_waits_grow_twofold_with_chance_from_the_seed(asker, tmp_path):
     assert all(abs(a - b) < 0.15 for a, b in zip(*gaps, strict=True))
 
 
-def test_a_server_that_asks_to_be_left_alone_is_left_alone_by_all(asker, tmp_path):
+def test_a_server_that_asks_to_be_left_alone_is_left_alone_by_all(client, tmp_path):
     with ScriptedServer({3: says({}, 429, Retry_After="1")}, latency=0.05) as server:
-        assert all(o.complete for o in asker(server).ask(questions(12), as_it_is, tmp_path))
+        assert all(o.complete for o in client(server).ask(questions(12), as_it_is, tmp_path))
     refused = server.times[3]
     assert [t for t in server.times if refused + 0.1 < t < refused + 0.98] == []
     assert server.times[-1] < refused + 3
@@ -88,10 +88,10 @@ def test_a_pause_is_given_in_seconds_or_as_a_date():
 
 
 @pytest.mark.parametrize("code", [400, 413, 422, 451])
-def test_what_the_server_refuses_is_a_fault_of_that_request_alone(asker, tmp_path, code):
+def test_what_the_server_refuses_is_a_fault_of_that_request_alone(client, tmp_path, code):
     words = "The prompt is too long " + "x" * 1000
     with ScriptedServer({1: says({"error": {"message": words}}, code)}) as server:
-        outcomes = list(asker(server, concurrency=1).ask(questions(3), as_it_is, tmp_path, max_attempts=3))
+        outcomes = list(client(server, concurrency=1).ask(questions(3), as_it_is, tmp_path, max_attempts=3))
     assert [outcome.complete for outcome in outcomes] == [True, False, True]
     assert len(server.bodies) == 3
     (fault,) = outcomes[1].faults
@@ -99,28 +99,28 @@ def test_what_the_server_refuses_is_a_fault_of_that_request_alone(asker, tmp_pat
     assert len(fault) < 260
 
 
-def test_a_picture_that_is_none_is_not_sent(asker, tmp_path):
+def test_a_picture_that_is_none_is_not_sent(client, tmp_path):
     requests = [Request("odd", "What?", b"GIF89a"), *questions(1)]
     with ScriptedServer() as server:
-        outcomes = list(asker(server).ask(requests, as_it_is, tmp_path))
+        outcomes = list(client(server).ask(requests, as_it_is, tmp_path))
     assert outcomes[0].faults == ("odd: image: is neither JPEG nor PNG; convert it",)
     assert outcomes[1].complete
     assert server.asked == ["question 0"]
 
 
-def test_an_answer_that_is_cut_off_before_it_begins_is_not_waited_for(asker, tmp_path):
+def test_an_answer_that_is_cut_off_before_it_begins_is_not_waited_for(client, tmp_path):
     with ScriptedServer({0: says(answer(None, finish="length"))}) as server:
-        (outcome,) = asker(server).ask(questions(1), as_it_is, tmp_path)
+        (outcome,) = client(server).ask(questions(1), as_it_is, tmp_path)
     assert outcome.faults == ("was cut off after 20 tokens; raise max_tokens",)
 
 
-def test_an_answer_that_is_cut_off_is_a_fault_and_a_try(asker, tmp_path):
+def test_an_answer_that_is_cut_off_is_a_fault_and_a_try(client, tmp_path):
     cut = says(answer("It is a", finish="length"))
     with ScriptedServer(lambda number, body: cut if question(body) == "question 0" else None) as server:
-        first, second = asker(server, concurrency=1).ask(questions(2), as_it_is, tmp_path, max_attempts=2)
+        first, second = client(server, concurrency=1).ask(questions(2), as_it_is, tmp_path, max_attempts=2)
         assert (first.values, first.faults) == ((), ("was cut off after 20 tokens; raise max_tokens",) * 2)
         assert second.complete
-        list(asker(server).ask(questions(2), as_it_is, tmp_path, max_attempts=2))
+        list(client(server).ask(questions(2), as_it_is, tmp_path, max_attempts=2))
     assert len(server.bodies) == 3  # nor is that asked again
 
 
@@ -133,10 +133,10 @@ def test_an_answer_that_is_cut_off_is_a_fault_and_a_try(asker, tmp_path):
         (302, "", "sends on to http://elsewhere/v1"),
     ],
 )
-def test_what_no_call_would_survive_ends_it_at_once(asker, tmp_path, code, words, remedy):
+def test_what_no_call_would_survive_ends_it_at_once(client, tmp_path, code, words, remedy):
     said = says({"error": {"message": words}}, code, Location="http://elsewhere/v1")
     with ScriptedServer(lambda number, body: said if number >= 5 else None, models=None) as server:
-        outcomes = asker(server, concurrency=2).ask(questions(100), as_it_is, tmp_path)
+        outcomes = client(server, concurrency=2).ask(questions(100), as_it_is, tmp_path)
         with pytest.raises(DataError, match=remedy) as caught:
             list(outcomes)
         assert words in str(caught.value)
@@ -144,20 +144,20 @@ def test_what_no_call_would_survive_ends_it_at_once(asker, tmp_path, code, words
         assert len(server.bodies) <= 5 + 2
 
 
-def test_a_wrong_name_of_the_model_is_told_with_names_that_are_served(asker, tmp_path):
+def test_a_wrong_name_of_the_model_is_told_with_names_that_are_served(client, tmp_path):
     names = [f"org/model-{n}" for n in range(7)]
     with ScriptedServer(models=names) as server:
         with pytest.raises(DataError) as caught:
-            list(asker(server).ask(questions(3), as_it_is, tmp_path))
+            list(client(server).ask(questions(3), as_it_is, tmp_path))
         assert "'org/seer' is not served, but org/model-0, " in str(caught.value)
         assert "org/model-4 and 2 more" in str(caught.value)
         assert server.bodies == []
-        assert all(o.complete for o in asker(server, check_model=False).ask(questions(3), as_it_is, tmp_path))
+        assert all(o.complete for o in client(server, check_model=False).ask(questions(3), as_it_is, tmp_path))
 
 
-def test_a_server_that_lists_nothing_is_fine(asker, tmp_path):
+def test_a_server_that_lists_nothing_is_fine(client, tmp_path):
     with ScriptedServer(models=None) as server:
-        assert all(o.complete for o in asker(server).ask(questions(3), as_it_is, tmp_path))
+        assert all(o.complete for o in client(server).ask(questions(3), as_it_is, tmp_path))
 
 
 def test_a_server_that_is_not_there_is_said_so(tmp_path):
@@ -179,70 +179,70 @@ def test_a_server_that_comes_late_is_waited_for(tmp_path):
         url = server.url
         server.vanish()
         time.sleep(0.1)
-        asker = Server(url, MODEL, backoff=0.2, retries=3)
-        outcomes = asker.ask(questions(1), as_it_is, tmp_path)
+        client = Server(url, MODEL, backoff=0.2, retries=3)
+        outcomes = client.ask(questions(1), as_it_is, tmp_path)
         port = int(url.split(":")[2].split("/")[0])
         server.come_back(port, after=0.2)
         assert next(outcomes).complete
-    assert asker.tally.retries["no connection"] >= 1
+    assert client.tally.retries["no connection"] >= 1
 
 
-def test_a_server_that_vanishes_ends_it_and_what_was_answered_is_kept(asker, tmp_path):
+def test_a_server_that_vanishes_ends_it_and_what_was_answered_is_kept(client, tmp_path):
     def script(number, body):
         if number == 30:
             server.vanish()
         return None
 
     with ScriptedServer(script, latency=0.005) as server:
-        outcomes = asker(server).ask(questions(100), as_it_is, tmp_path)
+        outcomes = client(server).ask(questions(100), as_it_is, tmp_path)
         seen = []
         with pytest.raises(DataError, match="start the server and run it again"):
             seen.extend(outcomes)
     assert all(outcome.complete for outcome in seen)
     with ScriptedServer() as server:  # elsewhere
-        again = asker(server)
+        again = client(server)
         assert sum(outcome.complete for outcome in again.ask(questions(100), as_it_is, tmp_path)) == 100
     assert 25 <= again.tally.cached <= 30
     assert again.tally.answers == 100 - again.tally.cached
 
 
-def test_one_question_that_is_always_in_vain_fails_alone(asker, tmp_path):
+def test_one_question_that_is_always_in_vain_fails_alone(client, tmp_path):
     for name, act in {"a": says({"error": "bug"}, 500), "b": resets}.items():
         poison = {"question 2": act}
         with ScriptedServer(lambda number, body, poison=poison: poison.get(question(body))) as server:
             for _ in range(2):  # the second time, nothing else is left to be asked
-                outcomes = list(asker(server).ask(questions(6), as_it_is, tmp_path / name))
+                outcomes = list(client(server).ask(questions(6), as_it_is, tmp_path / name))
                 assert [outcome.complete for outcome in outcomes] == [True, True, False, True, True, True]
                 assert outcomes[2].faults[0].startswith("asked 4 times in vain: ")
             assert len(server.bodies) == 5 + 4 + 4
 
 
-def test_questions_that_are_in_vain_among_others_fail_alone_however_many_they_are(asker, tmp_path):
+def test_questions_that_are_in_vain_among_others_fail_alone_however_many_they_are(client, tmp_path):
     with ScriptedServer(lambda number, body: resets if question(body)[-1] in "13579" else None) as server:
-        outcomes = list(asker(server, concurrency=1, retries=0).ask(questions(20), as_it_is, tmp_path))
+        outcomes = list(client(server, concurrency=1, retries=0).ask(questions(20), as_it_is, tmp_path))
     assert [outcome.complete for outcome in outcomes] == [True, False] * 10
 
 
-def test_a_server_that_fails_at_everything_ends_it(asker, tmp_path):
+def test_a_server_that_fails_at_everything_ends_it(client, tmp_path):
     with ScriptedServer(lambda number, body: says({"error": "engine is dead"}, 500)) as server:
         with pytest.raises(DataError, match=r"engine is dead.*look after the server") as caught:
-            list(asker(server).ask(questions(100), as_it_is, tmp_path))
+            list(client(server).ask(questions(100), as_it_is, tmp_path))
         assert str(tmp_path) in str(caught.value)
         assert len(server.bodies) <= 8 * 4
 
 
-def test_an_answer_that_stays_empty_is_asked_for_with_another_seed(asker, tmp_path):
+def test_an_answer_that_stays_empty_is_asked_for_with_another_seed(client, tmp_path):
     empty = says(answer(""))
     with ScriptedServer(lambda number, body: empty if number < 4 else None) as server:
-        (outcome,) = asker(server).ask(questions(1), as_it_is, tmp_path, max_attempts=2)
+        (outcome,) = client(server).ask(questions(1), as_it_is, tmp_path, max_attempts=2)
     assert outcome.values == ("question 0 seen",)
     assert outcome.faults == ("asked 4 times in vain: an empty answer",)
     assert len({body["seed"] for body in server.bodies}) == 2
 
 
-def test_half_a_character_is_replaced(asker, tmp_path):
+def test_half_a_character_is_replaced(client, tmp_path):
     with ScriptedServer({0: says(b'{"choices": [{"message": {"content": "a \\ud83d b"}}]}')}) as server:
-        (outcome,) = asker(server).ask(questions(1), as_it_is, tmp_path)
+        (outcome,) = client(server).ask(questions(1), as_it_is, tmp_path)
     assert outcome.values == ("a ? b",)
 
 
@@ -258,14 +258,14 @@ def test_a_key_is_sent_and_never_told(tmp_path, monkeypatch, caplog):
 
     for code in (400, 401, 500, 302):
         with ScriptedServer({0: echoes}) as server:
-            asker = Server(server.url, MODEL, key_env="KEY_OF_A_TEST", backoff=0.01, retries=0 if code == 500 else 2)
+            client = Server(server.url, MODEL, key_env="KEY_OF_A_TEST", backoff=0.01, retries=0 if code == 500 else 2)
             try:
-                words += [o.faults for o in asker.ask(questions(1), as_it_is, tmp_path / str(code))]
+                words += [o.faults for o in client.ask(questions(1), as_it_is, tmp_path / str(code))]
             except DataError as error:
                 words.append(str(error))
-            list(asker.ask(questions(2), as_it_is, tmp_path / str(code)))
+            list(client.ask(questions(2), as_it_is, tmp_path / str(code)))
             assert server.headers[0]["Authorization"] == f"Bearer {key}"
-            words += [asker.summary(), repr(asker), repr(vars(asker)), caplog.text]
+            words += [client.summary(), repr(client), repr(vars(client)), caplog.text]
     assert "no good: Bearer ***" in str(words)
     files = [path.read_text() for path in tmp_path.rglob("*") if path.is_file()]
     assert files

@@ -1,4 +1,4 @@
-"""Settings of the asker of servers: each is checked when it is built."""
+"""Settings of the client of servers: each is checked when it is built."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.inference.conftest import as_it_is
 def test_the_example_of_a_project_file_is_one():
     lines = Server.__doc__.split("In a project file::")[1].split("A hosted one")[0]
     (setting,) = yaml.safe_load(textwrap.dedent(lines)).values()
-    server = instantiate(setting, "asker")
+    server = instantiate(setting, "client")
     assert (server.url, server.concurrency) == ("http://127.0.0.1:8000/v1", 64)
 
 

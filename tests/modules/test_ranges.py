@@ -9,7 +9,7 @@ import pytest
 from callbacks import BoxPictures, CollapseGuard, StageProgress, Throughput
 from data_modules import CoTSFTDataModule, EvaluationDataModule, GRPODataModule
 from kvg.errors import ConfigError
-from kvg.inference.local import LocalModel
+from kvg.inference.local import LocalClient
 from kvg.losses.family import GRPOLoss
 from kvg.modules.cot_sft import CoTSFTModule
 from kvg.modules.grpo import GRPOModule
@@ -31,7 +31,7 @@ MAKERS = {
     "pictures": lambda _, **settings: BoxPictures(**settings),
     "progress": lambda _, **settings: StageProgress(**settings),
     "throughput": lambda _, **settings: Throughput(**settings),
-    "local": lambda _, **settings: LocalModel("tiny", **settings),
+    "local": lambda _, **settings: LocalClient("tiny", **settings),
 }
 WHOLE = {  # least value that works
     ("sft", "max_new_tokens"): 1,

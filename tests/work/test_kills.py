@@ -18,7 +18,7 @@ from PIL import Image
 from kvg.cli.kvg_data import main
 from kvg.formats.kvg_bench import write_kvg_bench
 from tests.catalogue.conftest import bad_ones, drawing, encoded
-from tests.cli.test_box import GroundingServer, asker, second
+from tests.cli.test_box import GroundingServer, client, second
 from tests.cli.test_box import project as box_project
 from tests.cli.test_probe import fill
 from tests.cli.test_rationalize import School, teacher
@@ -109,8 +109,8 @@ def box(place: Place) -> Command:
     server = GroundingServer(delay=0.15)
     place.stack.callback(server.close)
     names = {"Right": 8, "Late": 2, "Garbled": 2, "Torn": 2}
-    settings = {**second(server), "asker": asker(server, "qwen2-vl")}
-    for name in ("asker", "second"):
+    settings = {**second(server), "client": client(server, "qwen2-vl")}
+    for name in ("client", "second"):
         settings[name]["init_args"]["concurrency"] = 2
     path = box_project(place.folder, server, names, **settings)
     return Command(("kvg-data", "box", str(path)), path.parent / "out", "box.json", (4, 6), calls=server.calls.total)
@@ -130,7 +130,7 @@ def probe(place: Place) -> Command:
         "out": str(out),
         "sources": image_folder(place.folder / "in"),
         "splits": {"val": 0.0, "test": 0.0, "copy_distance": 0},
-        "probe": {"asker": client, "questions": 4},
+        "probe": {"client": client, "questions": 4},
     }
     path = place.write("project.yaml", content)
     assert main(["scan", path]) == 0

@@ -1,4 +1,4 @@
-"""Askers that answer from a script; named by class_path, as a user names a server."""
+"""Clients that answer from a script; named by class_path, as a user names a server."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from kvg.errors import DataError
-from kvg.inference.request import Judge, Outcome, Request
+from kvg.inference.request import Outcome, Request, Validator
 
 
 class Parrot:
@@ -17,9 +17,11 @@ class Parrot:
     def __init__(self, answers: list[str]) -> None:
         self.answers = answers
 
-    def ask(self, requests: Iterable[Request], judge: Judge, work: Path, tries: int = 1) -> Iterator[Outcome]:
+    def ask(
+        self, requests: Iterable[Request], validator: Validator, work: Path, max_attempts: int = 1
+    ) -> Iterator[Outcome]:
         for request in requests:
-            values = [judge(request, self.answers[n % len(self.answers)]) for n in range(request.num)]
+            values = [validator(request, self.answers[n % len(self.answers)]) for n in range(request.num)]
             yield Outcome(request, tuple(values))
 
     def summary(self) -> str:
@@ -40,14 +42,16 @@ class Connoisseur:
         self.known, self.seed, self.mumbles, self.fails = known, seed, mumbles, fails
         self.shown: list[Request] = []
 
-    def ask(self, requests: Iterable[Request], judge: Judge, work: Path, tries: int = 1) -> Iterator[Outcome]:
+    def ask(
+        self, requests: Iterable[Request], validator: Validator, work: Path, max_attempts: int = 1
+    ) -> Iterator[Outcome]:
         for request in requests:
             self.shown.append(request)
             if self.fails and self.fails in request.key:
                 yield Outcome(request, (), ("was cut off",))
                 continue
             try:
-                yield Outcome(request, (judge(request, self._answer(request)),))
+                yield Outcome(request, (validator(request, self._answer(request)),))
             except DataError as error:
                 yield Outcome(request, (), (str(error),))
 
