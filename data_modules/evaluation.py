@@ -58,7 +58,7 @@ class EvaluationDataModule(CompositeDataModule):
             raise ConfigError("data.test", "names no set; give at least one")
         if mode not in (AUTO, DESCRIBE, *PROMPTS):
             raise ConfigError("data.mode", f"'{mode}' is not one of {', '.join((AUTO, *PROMPTS, DESCRIBE))}")
-        self.asked, self.skip_bad, self.artifacts = mode, skip_bad, artifacts
+        self.requested_mode, self.skip_bad, self.artifacts = mode, skip_bad, artifacts
         self.batches: QuestionBatches | None = None
         self.answer_loader: AnswerLoader | None = None
         self._backbone: HasProcessor | None = None
@@ -81,7 +81,7 @@ class EvaluationDataModule(CompositeDataModule):
     @property
     def mode(self) -> str:
         """The mode in which is asked."""
-        return (self.trained_mode or PLAIN) if self.asked == AUTO else self.asked
+        return (self.trained_mode or PLAIN) if self.requested_mode == AUTO else self.requested_mode
 
     def setup(self, stage: str) -> None:
         """Opens everything; for questions also goes through it once, so that bad input ends here. Comes twice.
@@ -96,7 +96,7 @@ class EvaluationDataModule(CompositeDataModule):
         elif self.batches is None:
             sets = [check_set(name, path, self.skip_bad, self.reading(name)) for name, path in self.test.items()]
             choices = [one.name for one in sets if one.num_choices]
-            if choices and self.asked == DESCRIBE:
+            if choices and self.requested_mode == DESCRIBE:
                 remedy = f"describe asks for boxes, and {choices[0]} holds names to choose from; take another mode"
                 raise ConfigError("data.mode", remedy)
             self.batches = question_batches(sets, self.batch_size, self.artifacts)
@@ -119,12 +119,14 @@ class EvaluationDataModule(CompositeDataModule):
         return [self.prompt_loader(path, self.mode, name) for name, path in self.test.items()]
 
     def _tell_mode(self) -> None:
-        if self.asked == AUTO and self._backbone is None:
+        if self.requested_mode == AUTO and self._backbone is None:
             remedy = "auto needs a model that tells; name the one that the asked model was trained with, or direct"
             raise ConfigError("data.mode", remedy)
-        if self.asked == AUTO and self.trained_mode is None:
+        if self.requested_mode == AUTO and self.trained_mode is None:
             rank_zero_info("The model does not tell how it was trained to be asked; it is asked plainly (direct).")
-        elif self.asked == AUTO:
+        elif self.requested_mode == AUTO:
             rank_zero_info("The model is asked as it was trained to be: %s.", self.mode)
-        elif self.trained_mode not in (None, self.asked):
-            rank_zero_warn(f"the model is asked in the mode {self.asked}, but was trained with {self.trained_mode}")
+        elif self.trained_mode not in (None, self.requested_mode):
+            rank_zero_warn(
+                f"the model is asked in the mode {self.requested_mode}, but was trained with {self.trained_mode}"
+            )

@@ -35,8 +35,8 @@ def pixel_traces(sample: Sample) -> dict[str, list[list[float]]]:
     across, down = np.abs(np.diff(grey, axis=1)), np.abs(np.diff(grey, axis=0))
     bent = np.abs(4 * grey[1:-1, 1:-1] - grey[1:-1, :-2] - grey[1:-1, 2:] - grey[:-2, 1:-1] - grey[2:, 1:-1])
     traces: dict[str, list[list[float]]] = {family: [] for family in FAMILIES}
-    for thing in sample.objects:
-        x1, y1, x2, y2 = _whole(thing.box_px, sample.width, sample.height)
+    for item in sample.objects:
+        x1, y1, x2, y2 = _whole(item.box_px, sample.width, sample.height)
         inside_x, inside_y = across[y1:y2, x1 : x2 - 1], down[y1 : y2 - 1, x1:x2]
         inside = (float(inside_x.mean()) + float(inside_y.mean())) / 2
         rim = _rim(across, down, (x1, y1, x2, y2))

@@ -40,7 +40,7 @@ class Figures:
         num_samples: composites.
         counts: by what is counted, then by value.
         present: how often each entity appears, by category.
-        asked: how often each is asked for, by category.
+        targets: how often each is asked for, by category.
         trials: what came of guessing.
         num_pixels: composites whose pixels were looked at.
     """
@@ -48,7 +48,7 @@ class Figures:
     num_samples: int = 0
     counts: dict[str, Counter[str]] = field(default_factory=dict)
     present: dict[str, Counter[str]] = field(default_factory=dict)
-    asked: dict[str, Counter[str]] = field(default_factory=dict)
+    targets: dict[str, Counter[str]] = field(default_factory=dict)
     trials: list[Trial] = field(default_factory=list)
     num_pixels: int = 0
 
@@ -60,8 +60,8 @@ class Figures:
         self._add("layout", str(sample.provenance.get("layout", "-")))
         self._add("background", str(sample.provenance.get("background", "-")))
         self._add("place in reading order", str(sample.target + 1))
-        for number, thing in enumerate(sample.objects):
-            x1, y1, x2, y2 = thing.box_px
+        for number, item in enumerate(sample.objects):
+            x1, y1, x2, y2 = item.box_px
             column = min(GRID[0] - 1, int((x1 + x2) / 2 / sample.width * GRID[0]))
             row = min(GRID[1] - 1, int((y1 + y2) / 2 / sample.height * GRID[1]))
             size = _area_class((x2 - x1) * (y2 - y1) / (sample.width * sample.height))
@@ -70,8 +70,8 @@ class Figures:
             for name in ("all", "asked for") if wanted else ("all",):
                 self._add(f"area, {name}", size)
                 self._add(f"centre, {name}", place)
-            self.present.setdefault(sample.category, Counter())[thing.entity] += 1
-            self.asked.setdefault(sample.category, Counter())[thing.entity] += wanted
+            self.present.setdefault(sample.category, Counter())[item.entity] += 1
+            self.targets.setdefault(sample.category, Counter())[item.entity] += wanted
 
     def _add(self, what: str, value: str) -> None:
         self.counts.setdefault(what, Counter())[value] += 1
@@ -90,11 +90,11 @@ class Figures:
         """A row for each category: least, median and most often that an entity appears, is asked for, and is not."""
         rows = []
         for category, present in sorted(self.present.items()):
-            asked = self.asked[category]
+            num_target = self.targets[category]
             times = {
                 "present": sorted(present.values()),
-                "asked for": sorted(asked[name] for name in present),
-                "distractor": sorted(num - asked[name] for name, num in present.items()),
+                "asked for": sorted(num_target[name] for name in present),
+                "distractor": sorted(num - num_target[name] for name, num in present.items()),
             }
             spans = {name: [values[0], median(values), values[-1]] for name, values in times.items()}
             rows.append({"category": category, "entities": len(present), **spans})
@@ -168,8 +168,8 @@ def box_features(sample: Sample) -> dict[str, list[list[float]]]:
     last = max(1, len(sample.objects) - 1)
     features: dict[str, list[list[float]]] = {POSITION: [], SIZE: [], ASPECT: []}
     areas = []
-    for number, thing in enumerate(sample.objects):
-        x1, y1, x2, y2 = thing.box_px
+    for number, item in enumerate(sample.objects):
+        x1, y1, x2, y2 = item.box_px
         x, y = (x1 + x2) / 2 / sample.width, (y1 + y2) / 2 / sample.height
         place = [x, y, abs(x - 0.5), abs(y - 0.5), number / last, float(number == 0), float(number == last)]
         features[POSITION].append(place)
@@ -179,7 +179,7 @@ def box_features(sample: Sample) -> dict[str, list[list[float]]]:
         extremes = [float(area == max(areas)), float(area == min(areas))]
         features[SIZE].append([_ratio(area, sample.width * sample.height), *extremes])
     features[SIZE], features[ASPECT] = ranked(features[SIZE]), ranked(features[ASPECT])
-    notes = [set(thing.traits) for thing in sample.objects]
+    notes = [set(item.traits) for item in sample.objects]
     if all(notes):
         shared = [[len(a & b) / len(a | b) for j, b in enumerate(notes) if j != i] for i, a in enumerate(notes)]
         features[RESEMBLANCE] = ranked([[sum(row) / len(row), max(row)] for row in shared])
@@ -210,7 +210,7 @@ class _Gathered:
     def add(self, sample: Sample, features: dict[str, list[list[float]]]) -> None:
         for family, rows in features.items():
             self.rows.setdefault(family, []).append(rows)
-        self.entities.append([thing.entity for thing in sample.objects])
+        self.entities.append([item.entity for item in sample.objects])
         self.chosen.append(sample.target)
         self.rows = {family: rows for family, rows in self.rows.items() if len(rows) == len(self.chosen)}
 

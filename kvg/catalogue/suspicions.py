@@ -12,7 +12,7 @@ from kvg.catalogue.examine import FORMS
 from kvg.text.names import caseless
 
 _MOST = 0.5  # above this share of misfits the other boxes of a list are rejected, too
-_SHOWN = 10  # names in one line
+_MAX_NAMES = 10  # names in one line
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,9 @@ def spellings(entries: Sequence[Entry]) -> list[str]:
         groups = [names for names in by_letters.values() if len(names) > 1]
         if groups:
             examples = "; ".join(
-                " and ".join(f"{name!r} ({counts[name]})" for name in names) for names in groups[:_SHOWN]
+                " and ".join(f"{name!r} ({counts[name]})" for name in names) for names in groups[:_MAX_NAMES]
             )
-            more = f"; and {len(groups) - _SHOWN} more" if len(groups) > _SHOWN else ""
+            more = f"; and {len(groups) - _MAX_NAMES} more" if len(groups) > _MAX_NAMES else ""
             lines.append(
                 f"{len(groups)} {kind} are written in different capitals, and count as several: {examples}{more}"
             )

@@ -206,7 +206,7 @@ class Table(FileSource):
         if not rows or any(isinstance(value, Unusable) or value.box is not None for value in listed):
             return
         known = {self.columns.get(name, name) for name in _TEXTS}
-        unread = [name for name in rows[0][1] if str(name).lower() in _LIKE_BOXES - known]
-        if unread:
-            names = ", ".join(map(str, unread))
+        ignored = [name for name in rows[0][1] if str(name).lower() in _LIKE_BOXES - known]
+        if ignored:
+            names = ", ".join(map(str, ignored))
             yield Remark(f"{self.path}: {names} look like boxes and are not read; see `columns` and `box_format`")

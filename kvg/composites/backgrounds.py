@@ -142,7 +142,7 @@ class Photographs:
         Raises:
             DataError: none of the pictures can be read.
         """
-        image = self._drawn(rng)
+        image = self._sample(rng)
         scale = min(image.width / canvas[0], image.height / canvas[1]) * rng.uniform(0.5, 1.0)
         width, height = canvas[0] * scale, canvas[1] * scale
         x, y = rng.uniform(0, image.width - width), rng.uniform(0, image.height - height)
@@ -160,7 +160,7 @@ class Photographs:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_kept": OrderedDict()}  # another process opens pictures for itself
 
-    def _drawn(self, rng: random.Random) -> Image.Image:
+    def _sample(self, rng: random.Random) -> Image.Image:
         """A picture; one that cannot be read is reported once and passed over."""
         for path in rng.sample(self._paths, min(len(self._paths), 20)):
             if path in self._bad:

@@ -17,7 +17,7 @@ from kvg.composites.tiles import Picture, Tile
 
 _SIDE: Final = (0.25, 0.55)  # of the side of a square as large as the smallest entity
 _PATCHES: Final = 0.3  # share of patches where there are other categories
-_TRIES: Final = 12
+_MAX_ATTEMPTS: Final = 12
 _MAX_HIDDEN: Final = 0.4  # of a thing that an entity will cover; all of it would be work for nothing
 
 
@@ -71,7 +71,7 @@ def clutter(
 
 
 def _free(canvas: tuple[int, int], side: int, taken: Sequence[Cell], rng: random.Random) -> Cell | None:
-    for _ in range(_TRIES):
+    for _ in range(_MAX_ATTEMPTS):
         x, y = (rng.randint(0, max(0, length - side)) for length in canvas)
         cell = (x, y, min(canvas[0], x + side), min(canvas[1], y + side))
         hidden = sum(_common(cell, other) for other in taken)

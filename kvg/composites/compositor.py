@@ -25,9 +25,9 @@ from kvg.errors import ConfigError
 from kvg.types import Box, Sample, SceneObject
 
 T = TypeVar("T")
-_OVERLAP_TRIES: Final = 8  # before a composite is laid out without overlap
-_SIZE_TRIES: Final = 12  # layouts of one canvas, before an object is too small for all of them
-_CANVAS_TRIES: Final = 4  # canvases with other pictures of the same entities, before the composite is left out
+_MAX_OVERLAP_ATTEMPTS: Final = 8  # before a composite is laid out without overlap
+_MAX_SIZE_ATTEMPTS: Final = 12  # layouts of one canvas, before an object is too small for all of them
+_MAX_CANVAS_ATTEMPTS: Final = 4  # canvases with other pictures of the same entities, before the composite is left out
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Compositor:
         rng = random.Random(f"{config.seed}/{index}")
         category, entities, target = self.sampler.draw(_weighted(config.k_weights, rng), rng)
         small = TooSmall(self._least)
-        for _ in range(_CANVAS_TRIES):
+        for _ in range(_MAX_CANVAS_ATTEMPTS):
             width, height = rng.choice(list(config.canvas_sizes))
             canvas = (width, height)
             background = _weighted(config.backgrounds, rng)
@@ -142,7 +142,7 @@ class Compositor:
         self, tiles: Sequence[Tile], canvas: tuple[int, int], small: TooSmall, rng: random.Random
     ) -> tuple[str, list[_Laid]]:
         """A layout in which no object is too small, see ``_drawn_layout``; an empty one where none was found."""
-        for _ in range(_SIZE_TRIES):
+        for _ in range(_MAX_SIZE_ATTEMPTS):
             layout, laid = self._drawn_layout(tiles, canvas, rng)
             too_small = [one for one in laid if not self._least.holds(one.box, canvas)]
             if not too_small:
@@ -158,7 +158,7 @@ class Compositor:
         config = self.config
         layout, cells = self._place(len(tiles), canvas, config.layouts, rng)
         laid = self._laid(tiles, cells, canvas, rng)
-        for _ in range(_OVERLAP_TRIES if layout == "overlapping" else 0):
+        for _ in range(_MAX_OVERLAP_ATTEMPTS if layout == "overlapping" else 0):
             rng.shuffle(laid)
             placings = [one.placing for one in laid]
             extents = visible(canvas, placings, [_shape(one) for one in laid], [t.tile.box is not None for t in laid])
@@ -193,11 +193,11 @@ class Compositor:
         best, cells = "", list[Cell]()
         while left:
             name = _weighted(left, rng)
-            drawn = self._layouts[name](num_tiles, canvas, self.config.gap, rng)
-            if not best or _shortest(drawn) > _shortest(cells):
-                best, cells = name, drawn
-            if _shortest(drawn) >= self.config.min_cell_px:
-                best, cells = name, drawn
+            slots = self._layouts[name](num_tiles, canvas, self.config.gap, rng)
+            if not best or _shortest(slots) > _shortest(cells):
+                best, cells = name, slots
+            if _shortest(slots) >= self.config.min_cell_px:
+                best, cells = name, slots
                 break
             del left[name]
         if _shortest(cells) < (self.config.snap_px or 1) * 2:

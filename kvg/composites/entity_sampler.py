@@ -10,7 +10,7 @@ from kvg.composites.sources import TileSource
 from kvg.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
-_TRIES = 40  # blind draws before all that are left are listed
+_MAX_ATTEMPTS = 40  # blind draws before all that are left are listed
 
 
 class EntitySampler:
@@ -109,7 +109,7 @@ class EntitySampler:
             near = [e for e in self.source.neighbours(rng.choice(chosen)) if fits(e)]
             if near:
                 return rng.choice(near)
-        for _ in range(_TRIES):
+        for _ in range(_MAX_ATTEMPTS):
             if fits(entity := rng.choice(everyone)):
                 return entity
         rest = [entity for entity in everyone if fits(entity)]

@@ -11,8 +11,8 @@ Cell = tuple[int, int, int, int]  # x1, y1, x2, y2 in pixels of the canvas
 Rectangle = TypeVar("Rectangle", bound=tuple[float, float, float, float])
 Layout = Callable[[int, tuple[int, int], int, random.Random], list[Cell]]
 
-_SIZE_TRIES: Final = 20
-_PLACE_TRIES: Final = 12
+_MAX_SIZE_ATTEMPTS: Final = 20
+_MAX_PLACE_ATTEMPTS: Final = 12
 
 
 def horizontal(num_tiles: int, canvas: tuple[int, int], gap: int, rng: random.Random) -> list[Cell]:
@@ -54,10 +54,10 @@ def grid(num_tiles: int, canvas: tuple[int, int], gap: int, rng: random.Random) 
 def scattered(num_tiles: int, canvas: tuple[int, int], gap: int, rng: random.Random) -> list[Cell]:
     """Random places and sizes without overlap; where the dice find no room, a grid."""
     room = min((canvas[0] - gap) * (canvas[1] - gap) / num_tiles, (min(canvas) - gap) ** 2)
-    for attempt in range(_SIZE_TRIES):
+    for attempt in range(_MAX_SIZE_ATTEMPTS):
         side = math.sqrt(room) * 0.95**attempt - gap  # smaller each time, so that a crowded canvas is found a place for
         cells: list[Cell] = []
-        for _ in range(num_tiles * _PLACE_TRIES):
+        for _ in range(num_tiles * _MAX_PLACE_ATTEMPTS):
             cell = _thrown(side, canvas, gap, rng)
             if not any(_nearer_than(gap, cell, other) for other in cells):
                 cells.append(cell)
@@ -82,10 +82,10 @@ def overlapping(
         Cells in no order.
     """
     room = min((canvas[0] - gap) * (canvas[1] - gap) / num_tiles, (min(canvas) - gap) ** 2)
-    for attempt in range(_SIZE_TRIES):
+    for attempt in range(_MAX_SIZE_ATTEMPTS):
         side = math.sqrt(room) * (1 + share / 2) * 0.96**attempt - gap
         cells: list[Cell] = []
-        for _ in range(num_tiles * _PLACE_TRIES):
+        for _ in range(num_tiles * _MAX_PLACE_ATTEMPTS):
             cell = _thrown(side, canvas, gap, rng)
             if all(_shared(cell, other) <= share for other in cells):
                 cells.append(cell)

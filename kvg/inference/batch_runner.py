@@ -164,7 +164,7 @@ class BatchRunner(Callback):
         answers = list(self.engine.answer(batch, job.seed))
         if refused or not batch["due"]:  # answered only so that a sharded model is gathered here, too
             return []
-        made = [job.record(request, said) for request, said in zip(batch["requests"], answers, strict=True)]
+        made = [job.record(request, answer) for request, answer in zip(batch["requests"], answers, strict=True)]
         seconds = time.perf_counter() - start + batch.get("seconds", 0.0)  # those of a client, which has answered
         seconds, good = seconds / len(batch["faults"]), iter(made)
         records = [next(good) if fault is None else {"fault": str(fault)} for fault in batch["faults"]]

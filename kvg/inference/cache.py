@@ -60,12 +60,12 @@ class AnswerCache:
         try:
             with path.open("rb") as stream:
                 stream.seek(start)
-                found = _parsed(stream.readline())
+                entry = _parsed(stream.readline())
         except OSError as error:
             raise _unreadable(path, error) from error
-        if found is None or found[0] != bytes.fromhex(key):
+        if entry is None or entry[0] != bytes.fromhex(key):
             raise DataError(str(path), f"byte {start}", "was changed meanwhile; let nobody write there, and run again")
-        return found[1]
+        return entry[1]
 
     def put(self, key: str, reply: Reply) -> None:
         """Keeps an answer.
@@ -108,9 +108,9 @@ class AnswerCache:
         start, bad = 0, 0
         with path.open("rb") as stream:
             for line in stream:
-                found = _parsed(line)
-                if found:
-                    self._places[found[0]] = (path, start)
+                entry = _parsed(line)
+                if entry:
+                    self._places[entry[0]] = (path, start)
                 elif line.endswith(b"\n"):
                     bad += 1
                 start += len(line)

@@ -92,10 +92,10 @@ class Dispatcher(Generic[T]):
         while True:
             # One in, one out: neither a slow source nor a slow reader of the outcomes leaves the server without work.
             if more and len(window) < self._room:
-                found = next(source, None)
-                more = found is not None
-                if found is not None:
-                    window.append(self._admit(*found))
+                upcoming = next(source, None)
+                more = upcoming is not None
+                if upcoming is not None:
+                    window.append(self._admit(*upcoming))
             wait = not (more and len(window) < self._room) and bool(window) and window[0].waiting > 0
             for ticket, result in self._line.results(wait):
                 self._take(ticket, result)
@@ -155,8 +155,8 @@ class Dispatcher(Generic[T]):
             self._ask(entry, tried, answer)
             return True
         if reply.cut and not entry.request.keep_truncated:
-            told = f" after {reply.completion_tokens} tokens" if reply.completion_tokens is not None else ""
-            entry.faults[tried, answer] = f"was cut off{told}; raise max_tokens"
+            after = f" after {reply.completion_tokens} tokens" if reply.completion_tokens is not None else ""
+            entry.faults[tried, answer] = f"was cut off{after}; raise max_tokens"
             return False
         try:
             value = self._validator(entry.request, reply.text)

@@ -144,15 +144,15 @@ def read_reply(status: int, headers: Mapping[str, str], data: bytes, url: str, k
 
 def _reply_of(data: bytes, key: str) -> Reply:
     try:
-        found = json.loads(data)
+        content = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise Passing("broken JSON", f"an answer that is no JSON: {quoted(data, key)}") from error
     try:
-        choice = found["choices"][0]
-        text, finish = _said(choice["message"]), choice.get("finish_reason")
+        choice = content["choices"][0]
+        text, finish = _text_of(choice["message"]), choice.get("finish_reason")
     except (AttributeError, IndexError, KeyError, TypeError) as error:
         raise Passing("wrong schema", f"an answer without a choice with text: {quoted(data, key)}") from error
-    usage = found.get("usage")
+    usage = content.get("usage")
     usage = usage if isinstance(usage, dict) else {}
     text = text.encode("utf-8", "replace").decode("utf-8")  # half a character could not be written to a file
     if not text.strip() and finish != "length":
@@ -160,7 +160,7 @@ def _reply_of(data: bytes, key: str) -> Reply:
     return Reply(text, finish == "length", _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens")))
 
 
-def _said(message: Any) -> str:
+def _text_of(message: Any) -> str:
     """What the model wrote; some servers set apart what was thought, under one of two names.
 
     Raises:
@@ -185,10 +185,10 @@ def quoted(data: bytes, key: str) -> str:
     """A server's words on an error, short and without the key."""
     text = data.decode("utf-8", "replace")
     try:
-        found = json.loads(text)
-        inner = found.get("error", found)
-        said = inner if isinstance(inner, str) else inner.get("message") or inner.get("detail")
-        text = said if isinstance(said, str) else text
+        content = json.loads(text)
+        inner = content.get("error", content)
+        text_of_error = inner if isinstance(inner, str) else inner.get("message") or inner.get("detail")
+        text = text_of_error if isinstance(text_of_error, str) else text
     except (ValueError, RecursionError, AttributeError):
         pass
     text = " ".join((text.replace(key, "***") if key else text).split())

@@ -138,12 +138,12 @@ class HTTPWorker:
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         self._calls: asyncio.PriorityQueue[tuple[Ticket, Call]] = asyncio.PriorityQueue()
-        self._pace, self._checking, self._checked = (
+        self._limiter, self._checking, self._checked = (
             RateLimiter(self._settings.requests_per_minute),
             asyncio.Lock(),
             False,
         )
-        self._asked: dict[str, asyncio.Event] = {}
+        self._in_flight: dict[str, asyncio.Event] = {}
         headers = {"Content-Type": "application/json"}
         if self._settings.key:
             headers["Authorization"] = f"Bearer {self._settings.key}"
@@ -167,13 +167,13 @@ class HTTPWorker:
             self._results.put((ticket, result))
 
     async def _answer(self, call: Call) -> Reply:
-        while call.key in self._asked:  # the same is under way for another request
-            await self._asked[call.key].wait()
+        while call.key in self._in_flight:  # the same is under way for another request
+            await self._in_flight[call.key].wait()
         reply = self._cache.get(call.key)
         if reply is not None:
             self._tally.cached += 1
             return reply
-        self._asked[call.key] = asyncio.Event()
+        self._in_flight[call.key] = asyncio.Event()
         self._tally.begin()
         try:
             await self._check()
@@ -186,7 +186,7 @@ class HTTPWorker:
             raise
         finally:
             self._tally.end()
-            self._asked.pop(call.key).set()
+            self._in_flight.pop(call.key).set()
 
     async def _check(self) -> None:
         """Looks once whether the model is served, where the server tells.
@@ -222,7 +222,7 @@ class HTTPWorker:
         settings, rng = self._settings, random.Random(f"{self._settings.seed}/{call.key}")
         body = call.body()
         for attempt in range(settings.retries + 1):
-            await self._pace.turn()
+            await self._limiter.turn()
             try:
                 answer = await self._request("POST", "chat/completions", settings.timeout, body)
                 reply = read_reply(*answer, settings.url, settings.key)
@@ -234,7 +234,7 @@ class HTTPWorker:
             else:
                 self._lost = 0
                 return reply
-            self._pace.hold(last.wait)
+            self._limiter.hold(last.wait)
             if last.wait > _LONGEST:
                 log.warning("%s asks for a pause of %.0f s", settings.url, last.wait)
             if attempt < settings.retries:

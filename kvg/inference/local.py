@@ -113,8 +113,8 @@ class LocalClient(Client):
             rounds.append((missing, self._answered(again, work, turn)))
             if turn + 1 == max(1, max_attempts):
                 break
-            found = enumerate(self._outcomes(requests, validator, rounds))
-            missing = {index: num for index, (outcome, num) in found if num and not outcome.complete}
+            outcomes = enumerate(self._outcomes(requests, validator, rounds))
+            missing = {index: num for index, (outcome, num) in outcomes if num and not outcome.complete}
             if not missing:
                 break
         if self._made is not None and self._made.world_size > 1:

@@ -41,11 +41,11 @@ def trainer_settings(given: Mapping[str, Any] | None) -> dict[str, Any]:
     """
     if given is not None and not isinstance(given, Mapping):
         raise ConfigError("trainer", f"{given!r} are no settings; see configs/strategy")
-    found = {name: value for name, value in (given or {}).items() if name not in _OF_TRAINING}
-    for name in found:
+    settings = {name: value for name, value in (given or {}).items() if name not in _OF_TRAINING}
+    for name in settings:
         if name not in TRAINER:
             raise ConfigError(f"trainer.{name}", f"has no place in answering; choose from {', '.join(TRAINER)}")
-    strategy, precision = found.get("strategy", "auto"), found.get("precision", 32)
+    strategy, precision = settings.get("strategy", "auto"), settings.get("precision", 32)
     if isinstance(strategy, Mapping):
         if str(strategy.get("class_path", "")).endswith(("strategies.FSDPStrategy", "DeepSpeedStrategy")):
             raise ConfigError("trainer.strategy", "cannot draw answers; use configs/strategy/fsdp2.yaml for shards")
@@ -55,4 +55,4 @@ def trainer_settings(given: Mapping[str, Any] | None) -> dict[str, Any]:
     if str(precision) not in _PRECISIONS:
         remedy = f"'{precision}' is none of {', '.join(_PRECISIONS)}; weights are cast by backbone.init_args.dtype"
         raise ConfigError("trainer.precision", remedy)
-    return found
+    return settings

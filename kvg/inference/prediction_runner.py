@@ -139,16 +139,16 @@ class PredictionRunner(BatchRunner):
 
     def _record(self, request: Request, answers: Answers) -> Record:
         assert isinstance(request, QuestionRequest), "made by QuestionRequests"
-        said = answers.completions[0] if answers.completions else Completion("", None, "")
+        completion = answers.completions[0] if answers.completions else Completion("", None, "")
         sample = request.question.sample
         size = self.engine.image_size(sample.width, sample.height)
         line = request.question.line(
-            said.text,
+            completion.text,
             self._mode,
             self.engine.codec,
             size,
-            said.num_tokens,
-            said.finish_reason or None,
+            completion.num_tokens,
+            completion.finish_reason or None,
             answers.first_turn,
         )
         return {"line": {**line, **({"fault": answers.fault} if answers.fault else {})}}

@@ -61,14 +61,14 @@ class QuestionRequests:
         except DataError as error:
             return DataError(where, error.field, error.remedy)
         first, *rest = question.turns(self.mode, self.form)
-        shown = question.sample
+        sample = question.sample
         return QuestionRequest(
-            shown.key,
+            sample.key,
             first,
-            shown.image,
+            sample.image,
             second_turn="".join(rest),
             keep_truncated=True,
-            sample=shown,
+            sample=sample,
             question=question,
             where=where,
         )

@@ -72,8 +72,8 @@ def sent_picture(sample: Sample, size: SentSize | None) -> bytes:
     if image.size != (sample.width, sample.height):
         sizes = f"the picture is {image.width}x{image.height}, the record says {sample.width}x{sample.height}"
         raise DataError(sample.key, "width, height", f"{sizes}; write the size of the stored picture")
-    for number, thing in enumerate(sample.objects):
-        check_box(thing.box_px, *image.size, sample.key, f"objects[{number}].box_px")
+    for number, item in enumerate(sample.objects):
+        check_box(item.box_px, *image.size, sample.key, f"objects[{number}].box_px")
     try:
         both = size.of(*image.size) if size else ImageSize(*image.size, *image.size)
     except ValueError as error:

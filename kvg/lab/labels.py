@@ -29,29 +29,29 @@ UNSAID: Looks = (-100,) * len(TRAIT_CLASSES)
 EDGE_CLASSES = 21  # a box edge on the lab's canvas falls on one of 21 multiples of the snapping step
 
 
-def wanted_looks(asked: str) -> Looks:
+def wanted_looks(request: str) -> Looks:
     """Classes of the traits that a request for a box names, or the plan or card beside it; -100 = none.
 
     >>> wanted_looks("Find <|object_ref_start|>red, white spots, slim<|object_ref_end|>")
     (-100, 3, 2, 0, -100, 0)
     """
-    found = dict.fromkeys(TRAIT_CLASSES, -100)
-    match = _PLAN.search(asked) or _REQUEST.search(asked)
+    classes = dict.fromkeys(TRAIT_CLASSES, -100)
+    match = _PLAN.search(request) or _REQUEST.search(request)
     for words in match[1].split(", ") if match else ():
         accent, _, pattern = words.rpartition(" ")
         if pattern in PATTERNS and (accent in COLOURS or words == "plain"):
-            found["pattern"] = PATTERNS.index(pattern)
-            found["accent"] = list(COLOURS).index(accent) if accent else -100
+            classes["pattern"] = PATTERNS.index(pattern)
+            classes["accent"] = list(COLOURS).index(accent) if accent else -100
         elif words in COLOURS:
-            found["colour"] = list(COLOURS).index(words)
+            classes["colour"] = list(COLOURS).index(words)
         elif words in BUILDS:
-            found["build"] = BUILDS.index(words)
+            classes["build"] = BUILDS.index(words)
         else:
-            found["part"] = ALL_PARTS.index(words)
-    return tuple(found.values())
+            classes["part"] = ALL_PARTS.index(words)
+    return tuple(classes.values())
 
 
-def mentions(asked: str, answer: str) -> list[tuple[str, int]]:
+def mentions(request: str, answer: str) -> list[tuple[str, int]]:
     """Cuts an answer into pieces, each with the number of the object of which it speaks (-1 = none).
 
     An object is spoken of from its box to the end of the clause, and in the verdict on it, where it is counted from 1.
@@ -64,14 +64,14 @@ def mentions(asked: str, answer: str) -> list[tuple[str, int]]:
     >>> mentions("What is at <box:2>?", "red, plain")
     [('red, plain', 2)]
     """
-    pieces, end = [], 0
+    parts, end = [], 0
     for match in _MENTION.finditer(answer):
         number = int(match["box"]) if match["box"] else int(match["verdict"]) - 1
-        pieces += [(answer[end : match.start()], -1), (match[0], number)]
+        parts += [(answer[end : match.start()], -1), (match[0], number)]
         end = match.end()
-    if not end and (named := _MENTION.search(asked)):
+    if not end and (named := _MENTION.search(request)):
         return [(answer, int(named["box"]))]
-    return [piece for piece in (*pieces, (answer[end:], -1)) if piece[0]]
+    return [part for part in (*parts, (answer[end:], -1)) if part[0]]
 
 
 def token_owners(sample: Sample, grid_thw: Tensor) -> Tensor:
@@ -102,8 +102,8 @@ def token_labels(sample: Sample, owners: Tensor) -> dict[str, Tensor]:
     for token, owner in enumerate(owners.tolist()):
         if owner < 0:
             continue
-        thing = sample.objects[owner]
-        colour, marking, part, build = thing.traits
+        item = sample.objects[owner]
+        colour, marking, part, build = item.traits
         accent, pattern = (None, "plain") if marking == "plain" else marking.split()
         out["category"][token] = CATEGORIES.index(sample.category)
         for name, words, word in zip(
@@ -111,6 +111,6 @@ def token_labels(sample: Sample, owners: Tensor) -> dict[str, Tensor]:
         ):
             if word is not None:
                 out[name][token] = words.index(word)
-        for name, edge in zip(("x1", "y1", "x2", "y2"), thing.box_px, strict=True):
+        for name, edge in zip(("x1", "y1", "x2", "y2"), item.box_px, strict=True):
             out[name][token] = round(edge * (EDGE_CLASSES - 1) / sample.width)
     return out

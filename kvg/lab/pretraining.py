@@ -107,9 +107,9 @@ class PretrainRows(IterableDataset[dict[str, Tensor]]):
         samples = self.scenes.endless(0, self.rank, self.world_size)
         for turn in range(self.num_batches // self.world_size):
             index = turn * self.world_size + self.rank
-            drawn = list(islice(samples, self.phase(index).scenes))
+            scenes = list(islice(samples, self.phase(index).scenes))
             if turn >= self.start:
-                yield self.batch(index, drawn)
+                yield self.batch(index, scenes)
 
     def phase(self, index: int) -> Phase:
         """The part of the curriculum to which batch number ``index`` belongs."""
@@ -160,18 +160,18 @@ class PretrainRows(IterableDataset[dict[str, Tensor]]):
         looks: list[Looks] = [UNSAID] * len(prefix)
         for _ in range(40 if skills else 0):
             skill = rng.choices(list(skills), list(skills.values()))[0]
-            asked, answer = SKILLS[skill](replace(sample, target=rng.randrange(len(sample.objects))), rng)
-            opened, _, given = asked.partition(TURN)
+            request, answer = SKILLS[skill](replace(sample, target=rng.randrange(len(sample.objects))), rng)
+            opened, _, given = request.partition(TURN)
             question, reply = self.processor.ids(fill_boxes(opened, boxes) + after + given), []
             about, sought = [-1] * len(question), [UNSAID] * len(question)
-            wanted = wanted_looks(asked) if skill == "ground" else UNSAID
-            for text, number in mentions(asked, answer):
+            wanted = wanted_looks(request) if skill == "ground" else UNSAID
+            for text, number in mentions(request, answer):
                 tokens = self.processor.ids(fill_boxes(text, boxes))
                 reply += tokens
                 about += [number] * len(tokens)
                 sought += [wanted] * len(tokens)
                 if "Compare:" in text:  # from here on each object is held against the description
-                    wanted = wanted_looks(asked)
+                    wanted = wanted_looks(request)
             if not segments or len(spoken) + len(about) <= self.row_tokens:
                 segments.append((question, [*reply, *self.processor.ids("<|im_end|>")]))
                 spoken += [*about, -1]
@@ -189,8 +189,8 @@ class PretrainRows(IterableDataset[dict[str, Tensor]]):
     def _card_row(self, rng: random.Random) -> PackedRow:
         segments, room = [], self.row_tokens
         while room > 0:
-            asked, answer = card_text(rng.choice(self._cards), rng)
-            head = "<|endoftext|>" if asked is None else self.processor.chat(asked, num_images=0)
+            request, answer = card_text(rng.choice(self._cards), rng)
+            head = "<|endoftext|>" if request is None else self.processor.chat(request, num_images=0)
             segment = (self.processor.ids(head), self.processor.ids(answer + "<|im_end|>"))
             room -= len(segment[0]) + len(segment[1])
             segments.append(segment)

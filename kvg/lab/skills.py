@@ -144,6 +144,6 @@ def card_text(card: Card, rng: random.Random) -> tuple[str | None, str]:
     """One card as text: (question, answer), or (None, running text)."""
     words = {"name": card.name, "category": card.category, "traits": card.traits.text}
     if rng.random() < 0.5:
-        asked, answer = rng.choice(_CARD_QUESTIONS)
-        return asked.format(**words), answer.format(**words)
+        request, answer = rng.choice(_CARD_QUESTIONS)
+        return request.format(**words), answer.format(**words)
     return None, rng.choice(_CARD_TEXTS).format(**words)

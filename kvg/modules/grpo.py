@@ -174,10 +174,10 @@ class GRPOModule(StageModule):
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor] | None:
         """Samples and scores one batch of prompts, and learns where there is enough to learn from."""
         start = time.perf_counter()
-        pieces, num_tokens = self._collect(batch, batch_idx)
-        if pieces is None:
+        experiences, num_tokens = self._collect(batch, batch_idx)
+        if experiences is None:
             return None
-        loss = self._learn(pieces)
+        loss = self._learn(experiences)
         size = len(batch.samples)
         self.log("train/tokens_per_s", num_tokens / (time.perf_counter() - start), batch_size=size)
         return {"loss": loss}
@@ -202,7 +202,7 @@ class GRPOModule(StageModule):
         self._log_rollouts(batch, out, rewards, breakdown, answers)
         self.log("train/advantage_std", advantages.std(), batch_size=size)
         mask = out.completion_mask if self.learn_truncated else out.completion_mask & ~out.truncated[:, None]
-        found = Experience(
+        experience = Experience(
             batch,
             out.tokens,
             mask,
@@ -211,7 +211,7 @@ class GRPOModule(StageModule):
             self._reference_logprobs(batch, out),
         )
         num_tokens = float(out.completion_mask.sum())
-        return self._enough(found, rewards), num_tokens
+        return self._enough(experience, rewards), num_tokens
 
     def _old_logprobs(self, batch: Batch, out: Rollouts) -> Tensor | None:
         if self.updates_per_batch() == 1 and not self.max_resample_batches:
@@ -222,34 +222,34 @@ class GRPOModule(StageModule):
         with torch.no_grad():  # those of sampling are of the truncated distribution
             return self.backbone.completion_logprobs(batch, out.tokens, out.completion_mask, settings.temperature)[0]
 
-    def _enough(self, found: Experience, rewards: Tensor) -> list[Experience] | None:
+    def _enough(self, experience: Experience, rewards: Tensor) -> list[Experience] | None:
         """What to learn from now; None where more is to be sampled first. All processes decide alike."""
         if not self.max_resample_batches:
-            return [found]
+            return [experience]
         groups = rewards.view(-1, self.group_size)
         unequal = (groups != groups[:, :1]).any(1).tolist()
-        told = [number for number, tells in enumerate(unequal) if tells]
+        informative = [number for number, tells in enumerate(unequal) if tells]
         rest = [number for number, tells in enumerate(unequal) if not tells]
-        self._waiting += [found.take(told)] if told else []
+        self._waiting += [experience.take(informative)] if informative else []
         self._sampled += 1
-        missing = found.num_prompts - sum(piece.num_prompts for piece in self._waiting)
-        self.log("train/resampled_batches", float(self._sampled - 1), batch_size=found.num_prompts)
+        missing = experience.num_prompts - sum(piece.num_prompts for piece in self._waiting)
+        self.log("train/resampled_batches", float(self._sampled - 1), batch_size=experience.num_prompts)
         full = self.trainer.strategy.reduce_boolean_decision(missing <= 0, all=True)
         if not full and self._sampled <= self.max_resample_batches:
             return None
-        pieces = self._waiting + ([found.take(rest[:missing])] if missing > 0 else [])
+        experiences = self._waiting + ([experience.take(rest[:missing])] if missing > 0 else [])
         self._waiting, self._sampled = [], 0
-        return first_prompts(pieces, found.num_prompts)  # as many in every process and step
+        return first_prompts(experiences, experience.num_prompts)  # as many in every process and step
 
-    def _learn(self, pieces: Sequence[Experience]) -> Tensor:
+    def _learn(self, experiences: Sequence[Experience]) -> Tensor:
         optimizer, scheduler = self.optimizers(), self.lr_schedulers()
-        size = sum(piece.num_prompts for piece in pieces)
+        size = sum(piece.num_prompts for piece in experiences)
         # Processes of a sharded model must run it equally often, and resampled groups come in parts of any size.
         microbatch_size = 1 if self.max_resample_batches and self.backbone.sharded else self.microbatch_size
         losses: list[Tensor] = []
         log: list[dict[str, Tensor]] = []
         for _ in range(self.num_iterations):
-            for parts in in_minibatches(pieces, min(self.num_minibatches, size), microbatch_size):
+            for parts in in_minibatches(experiences, min(self.num_minibatches, size), microbatch_size):
                 loss = self._backward(parts, log)
                 norm = clip_gradients(self.backbone.parameters(), self.max_grad_norm)
                 with self.stopping():

@@ -78,9 +78,9 @@ class LabPretrainModule(L.LightningModule):
             logits |= {name: head(F.rms_norm(visual, visual.shape[-1:])) for name, head in self.edge_heads.items()}
             aids["guide"], guided = self._guidance(batch, states, rotary, allowed)
             accuracy |= guided
-            asked = self._shared_code(batch, states)
-            if asked is not None:
-                aids["asked"], accuracy["asked"] = asked
+            code = self._shared_code(batch, states)
+            if code is not None:
+                aids["asked"], accuracy["asked"] = code
         for name, scores in logits.items():
             target = batch[f"dense_{name}"]
             covered = target != -100
@@ -108,11 +108,11 @@ class LabPretrainModule(L.LightningModule):
         for number, (name, head) in enumerate(self.trait_heads.items()):
             target = torch.cat([wanted[:, number], batch[f"dense_{name}"]])
             scores = head(read)
-            said = target != -100
-            half = int(said[: len(wanted)].sum())
-            each = F.cross_entropy(scores[said].float(), target[said], reduction="none")
+            is_labelled = target != -100
+            half = int(is_labelled[: len(wanted)].sum())
+            each = F.cross_entropy(scores[is_labelled].float(), target[is_labelled], reduction="none")
             losses += [part.mean() for part in (each[:half], each[half:]) if len(part)]
-            hits.append((scores[said][:half].argmax(-1) == target[said][:half]).float())
+            hits.append((scores[is_labelled][:half].argmax(-1) == target[is_labelled][:half]).float())
         return torch.stack(losses).mean(), torch.cat(hits).mean()
 
     def _guidance(

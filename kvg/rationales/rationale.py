@@ -49,12 +49,12 @@ Compare: <box:1> yes; 1 no, plain. Conclusion: object 2.'
 
     def write(self, sample: Sample) -> str:
         """See ``RationaleWriter``."""
-        for thing in sample.objects if self._min_facts else ():
-            if (num := len(thing.traits)) < self._min_facts:
-                remedy = f"{thing.entity} has {num}, min_facts is {self._min_facts}; add some"
+        for item in sample.objects if self._min_facts else ():
+            if (num := len(item.traits)) < self._min_facts:
+                remedy = f"{item.entity} has {num}, min_facts is {self._min_facts}; add some"
                 raise DataError(f"sample {sample.key}", "facts", remedy)
-        described = all(thing.traits for thing in sample.objects)
-        looks = [thing.description if described else thing.entity for thing in sample.objects]
+        described = all(item.traits for item in sample.objects)
+        looks = [item.description if described else item.entity for item in sample.objects]
         wanted = looks[sample.target]
         plan = f"the {sample.entity} is {wanted}" if described else f"find the {wanted} among {len(looks)}"
         look = "; ".join(f"{i} <box:{i - 1}> {words}" for i, words in enumerate(looks, 1))
@@ -71,6 +71,6 @@ Compare: <box:1> yes; 1 no, plain. Conclusion: object 2.'
         return f"Plan: {plan}. Look: {look}. Compare: {compare}. Conclusion: object {sample.target + 1}."
 
 
-def _first_difference(thing: SceneObject, wanted: SceneObject) -> str:
+def _first_difference(item: SceneObject, wanted: SceneObject) -> str:
     """The first trait of an object that the wanted one does not have; '' where there is none."""
-    return next((trait for trait in thing.traits if trait not in wanted.traits), "")
+    return next((trait for trait in item.traits if trait not in wanted.traits), "")

@@ -85,10 +85,10 @@ def teacher_prompt(sample: Sample, codec: BoxCodec, size: ImageSize) -> str:
         codec: of the teacher.
         size: of the picture as the teacher sees it.
     """
-    shown = ", ".join(f"{o.entity or UNKNOWN} ({codec.encode(o.box_px, size)})" for o in sample.objects)
+    listed = ", ".join(f"{o.entity or UNKNOWN} ({codec.encode(o.box_px, size)})" for o in sample.objects)
     name = sample.entity
     return (
-        f"This image shows {shown}. The bounding box of {name} is {codec.encode(sample.box_px, size)}.\n\n"
+        f"This image shows {listed}. The bounding box of {name} is {codec.encode(sample.box_px, size)}.\n\n"
         f"Write down how someone who is only shown the image and asked for the bounding box of {name} would find it, "
         "from what is to be seen and from knowledge of such things. Write as that person, who finds the box and does "
         "not have it: never mention that boxes or names were given.\n\n"

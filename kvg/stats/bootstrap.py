@@ -110,8 +110,8 @@ def statistic_interval(
     table = np.asarray(columns, dtype=np.float64)
     if not len(table) or num < 1 or not 0 < level < 1:
         raise ValueError("needs at least one value, num >= 1 and a level in (0, 1)")
-    drawn = statistic(np.sum(_strata_sums(table, seed, num, clusters, strata), axis=0))
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2]).tolist()
+    resampled = statistic(np.sum(_strata_sums(table, seed, num, clusters, strata), axis=0))
+    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2]).tolist()
     return low, high
 
 
@@ -162,8 +162,8 @@ def _sums(columns: Floats, units: NDArray[np.int64], num: int, rng: np.random.Ge
     for start in range(0, num, step):
         rows = min(step, num - start)
         if few:
-            drawn = rng.multinomial(num_units, counts / num_units, size=rows).astype(np.float64)  # [rows, T]
-            parts.append(np.einsum("rt,tk->rk", drawn, kinds))  # no BLAS: the same on any machine
+            resampled = rng.multinomial(num_units, counts / num_units, size=rows).astype(np.float64)  # [rows, T]
+            parts.append(np.einsum("rt,tk->rk", resampled, kinds))  # no BLAS: the same on any machine
         else:
             picks = rng.integers(num_units, size=(rows, num_units))
             parts.append(np.stack([column[picks].sum(axis=1) for column in totals.T], axis=1))

@@ -80,10 +80,10 @@ def sign_flip(sums: Sequence[float] | NDArray[np.float64], seed: int = 0) -> Sig
         reach = abs(np.arange(len(pmf)) - len(pmf) // 2)
         beyond, equal = float(pmf[reach > round(seen)].sum()), float(pmf[reach == round(seen)].sum())
     else:
-        drawn = _drawn(sizes, counts, seed)
+        resampled = _resampled(sizes, counts, seed)
         # What was seen is one of the ways, so that no p-value is 0 (Phipson and Smyth 2010).
-        beyond = float((drawn > seen).sum()) / (_FLIPS + 1)
-        equal = float((drawn == seen).sum() + 1) / (_FLIPS + 1)
+        beyond = float((resampled > seen).sum()) / (_FLIPS + 1)
+        equal = float((resampled == seen).sum() + 1) / (_FLIPS + 1)
     return SignTest(p=min(1.0, beyond + equal / 2), exact=min(1.0, beyond + equal))
 
 
@@ -120,7 +120,7 @@ def _halves(num: int) -> NDArray[np.float64]:
     return np.asarray(np.exp(np.array(logs) - num * math.log(2)), dtype=np.float64)
 
 
-def _drawn(sizes: NDArray[np.float64], counts: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
+def _resampled(sizes: NDArray[np.float64], counts: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
     """Absolute sums with signs by lot ``[flips]``."""
     rng = np.random.default_rng(seed)
     total = np.zeros(_FLIPS, dtype=np.float64)

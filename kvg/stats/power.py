@@ -39,7 +39,7 @@ def mcnemar_power(num: int, difference: float, discordant: float, alpha: float =
         return 0.0
     facts = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, num + 1)))])  # log k!
     better = (discordant + difference) / (2 * discordant)
-    found = 0.0
+    power = 0.0
     for size, chance in enumerate(_binomial(num, discordant, facts)):
         if chance < _RARE:
             continue
@@ -49,8 +49,8 @@ def mcnemar_power(num: int, difference: float, discordant: float, alpha: float =
         reach = int((p <= alpha).sum())  # as many lowest counts are significant, and as many highest
         if reach:
             pmf = _binomial(size, better, facts)
-            found += chance * float(pmf[:reach].sum() + pmf[-reach:].sum())
-    return float(found)
+            power += chance * float(pmf[:reach].sum() + pmf[-reach:].sum())
+    return float(power)
 
 
 def detectable_difference(
@@ -84,8 +84,8 @@ def detectable_difference(
         return None
     scale = (a * math.sqrt(num) + b * math.sqrt(num + b * b - a * a)) / (num + b * b)
     psi = max(discordant, scale * scale * design_effect)
-    found = scale * math.sqrt(psi * design_effect)
-    return found if found <= 1 else None
+    power = scale * math.sqrt(psi * design_effect)
+    return power if power <= 1 else None
 
 
 def _binomial(num: int, share: float, facts: NDArray[np.float64]) -> NDArray[np.float64]:

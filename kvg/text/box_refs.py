@@ -171,14 +171,14 @@ def with_placeholders(text: str, place: Callable[[str], int | None]) -> str:
     >>> with_placeholders('1 <|box_start|>(1,2),(3,4)<|box_end|> and {"bbox_2d": [5, 6, 7, 8]}.', lambda box: len(box))
     '1 <box:11> and <box:12>.'
     """
-    pieces, end = list[str](), 0
+    parts, end = list[str](), 0
     for start, stop in box_spans(text):
         number = place(text[start:stop]) if start >= end else None
         if number is not None:
             start, stop = _decorated(text, (start, stop), end)
-            pieces += [text[end:start], f"<box:{number}>"]
+            parts += [text[end:start], f"<box:{number}>"]
             end = stop
-    return "".join([*pieces, text[end:]])
+    return "".join([*parts, text[end:]])
 
 
 def _decorated(text: str, span: tuple[int, int], lowest: int) -> tuple[int, int]:

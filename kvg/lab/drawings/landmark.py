@@ -7,7 +7,7 @@ from PIL import ImageDraw
 from kvg.lab.sketch import Colour, Sketch, shade
 
 _HALF_WIDTH = {"slim": 0.13, "medium": 0.21, "broad": 0.30}
-_DOOR = (58, 52, 54)
+_DOORWAY = (58, 52, 54)
 
 
 def draw(s: Sketch) -> None:
@@ -52,7 +52,7 @@ def draw(s: Sketch) -> None:
             dark,
         )
     if part in ("spire", "dome", "steps"):
-        s.polygon([(cx - 0.04, low), (cx - 0.04, low - 0.13), (cx + 0.04, low - 0.13), (cx + 0.04, low)], _DOOR)
+        s.polygon([(cx - 0.04, low), (cx - 0.04, low - 0.13), (cx + 0.04, low - 0.13), (cx + 0.04, low)], _DOORWAY)
 
 
 def _spire(s: Sketch, cx: float, top: float, half: float, fill: Colour) -> None:
