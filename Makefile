@@ -23,6 +23,7 @@ lint: .venv/.installed
 	.venv/bin/ruff format --check .
 	.venv/bin/lint-imports
 	.venv/bin/mypy
+	.venv/bin/python .ci/conventions.py
 
 # One thread per worker: tiny models on few cores lose more to barriers than they gain.
 unit: export OMP_NUM_THREADS = 1

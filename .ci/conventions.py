@@ -36,7 +36,7 @@ WORDS = {
     "disturb": "corrupt",
     "disturbed": "corrupted",
     "pieces": "units",
-    "unparsed": "unparsed",
+    "unread": "unparsed",
     "anyone": "any_rank_active",
     "sees_alike": "vision_frozen",
     "learnt_once": "single_backward",

@@ -85,7 +85,7 @@ def follow(sample: Sample, rng: random.Random) -> QA:
     return f"{prompt('it', mode)}{TURN}<think>{plan}", f" {answer}"
 
 
-def told(sample: Sample, rng: random.Random) -> QA:
+def named_by_card(sample: Sample, rng: random.Random) -> QA:
     """The same for a made-up name that the question explains: repeat a name and what is said of it, in tags."""
     name, wanted = made_up_name(rng), sample.objects[sample.target].description
     words = " ".join([f"<think>Plan: the {name} is {wanted}.", *_look_and_compare(sample)])
@@ -118,7 +118,7 @@ SKILLS: dict[str, Callable[[Sample, random.Random], QA]] = {
     "ground": ground,
     "reason": reason,
     "follow": follow,
-    "told": told,
+    "told": named_by_card,
 }
 
 # Each card in many phrasings, the rationales' own among them, so that recall does not hang on one wording.

@@ -11,7 +11,7 @@ import torch
 from kvg.backbones.backbone import Backbone
 from kvg.boxes import iou
 from kvg.composites.compositor import Compositor
-from kvg.lab.skills import told
+from kvg.lab.skills import named_by_card
 from kvg.lab.traits import load_cards
 from kvg.lab.world import TraitSource, lab_canvas
 from kvg.rl.rollout import SamplingSettings, rollout
@@ -74,7 +74,7 @@ def _questions(scenes: list[Sample], seed: int) -> dict[str, list[str]]:
     return {
         "ground": [prompt(words, "direct") for words in looks],
         "reason": [prompt(words, "cot") for words in looks],
-        "told": [told(s, rng)[0] for s in scenes],
+        "told": [named_by_card(s, rng)[0] for s in scenes],
     }
 
 

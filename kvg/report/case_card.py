@@ -153,7 +153,7 @@ def _answer(case: Prediction, look: RunStyle) -> AnswerView:
     recalled = recall(case) if judged else None
     words: list[tuple[str, bool]] = []
     if recalled:
-        answered = recalled.said.split(", ")
+        answered = recalled.answered.split(", ")
         words = [(w, i < len(answered) and answered[i] == w) for i, w in enumerate(recalled.true.split(", "))]
     return AnswerView(
         look=look,

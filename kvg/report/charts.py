@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from kvg.evaluation.figures.estimate import Estimate, said
+from kvg.evaluation.figures.estimate import Estimate, in_words
 from kvg.report.curves import Curve, smooth
 from kvg.report.naming import RunStyle
 
@@ -132,7 +132,7 @@ def dot_chart(groups: Sequence[ChartGroup], looks: Mapping[str, RunStyle]) -> Ma
 def _tip(group: ChartGroup, look: RunStyle) -> str:
     value = group.values[look.name]
     name = " ".join(filter(None, (group.name, group.below)))
-    return html.escape(f"{look.title}, {name}: {said(value)}, n = {value['n']}")
+    return html.escape(f"{look.title}, {name}: {in_words(value)}, n = {value['n']}")
 
 
 def line_chart(title: str, lines: Sequence[ChartLine], share: bool = False, smoothed: bool = True) -> Markup:

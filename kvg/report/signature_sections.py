@@ -195,7 +195,7 @@ def _confusion(by_run: ByRun, looks: Looks) -> Section | None:
             pairs.append([looks[run].title])
             for pair in confusion["pairs"][:_PAIRS]:
                 often = [str(pair["num"]), str(pair["together"]), percent(pair["share"])]
-                pairs.append([pair["asked"], pair["answered"] or "an object without a name", *often])
+                pairs.append([pair["target"], pair["answered"] or "an object without a name", *often])
     if not errors:
         return None
     heads = ["", "errors", "another object", "no object", "unparsed", "cannot be told"]

@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import replace
 
 from kvg.lab.labels import wanted_looks
-from kvg.lab.skills import attribute, describe, follow, ground, made_up_name, reason, region, told
+from kvg.lab.skills import attribute, describe, follow, ground, made_up_name, named_by_card, reason, region
 from kvg.lab.traits import load_cards
 from kvg.types import traits_of
 
@@ -30,7 +30,7 @@ def test_skills_by_hand(pair):
         assert "blue" not in asked.split("<turn>")[0]
         assert asked.endswith(" is blue, plain, long tail, broad.")
     assert closes == {("plain", " <box:1>"), ("in tags", "</think><answer><box:1></answer>")}
-    asked, answer = told(pair, rng)
+    asked, answer = named_by_card(pair, rng)
     name = re.match(r"The (.+?) is blue, plain, long tail, broad\. Find", asked)[1]
     assert f"<|object_ref_start|>{name}<|object_ref_end|>" in asked
     plan = f"<think>Plan: the {name} is blue, plain, long tail, broad."

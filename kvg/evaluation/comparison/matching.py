@@ -62,11 +62,11 @@ class Matched:
 
     def groups(self, by: Sequence[str]) -> list[CaseGroup]:
         """The groups that have a case: of each set all of it, its category means, and the parts of the groupings."""
-        found = []
+        groups = []
         for name in dict.fromkeys(self.sets):
             inside = np.array([own == name for own in self.sets])
-            found += [group for group in self._groups_of(name, inside, by) if len(group.members)]
-        return found
+            groups += [group for group in self._groups_of(name, inside, by) if len(group.members)]
+        return groups
 
     def _groups_of(self, name: str, inside: NDArray[np.bool_], by: Sequence[str]) -> Iterator[CaseGroup]:
         values = {grouping: np.array(self.fields[grouping]) for grouping in GROUPINGS}
@@ -110,8 +110,8 @@ def match(runs: Mapping[str, Sequence[Sequence[Prediction]]], common: bool = Fal
     notes = [f"{num_left_out} cases that not all runs have are left out"] if num_left_out else []
     fields = {name: _field(name, rows, notes) for name in ("split", "category", "knowledge", "image")}
     images = fields.pop("image")
-    told = zip(fields["split"], fields["knowledge"], strict=True)
-    fields[BOTH] = [f"{split}, {knowledge}" if split and knowledge else "" for split, knowledge in told]
+    values = zip(fields["split"], fields["knowledge"], strict=True)
+    fields[BOTH] = [f"{split}, {knowledge}" if split and knowledge else "" for split, knowledge in values]
     if not any(images):
         notes.append("no line names its picture: all cases count as independent, which those on one picture are not")
     right = {own: [float(case.correct) for case in cases] for own, cases in zip(flat, rows, strict=True)}
@@ -168,9 +168,9 @@ def _check_truth(first: str, ours: Sequence[Prediction], label: str, theirs: Seq
     for one, other in zip(ours, theirs, strict=True):
         if one.is_choice or other.is_choice:
             same = one.is_choice and other.is_choice and _right_name(one) == _right_name(other)
-            told = "options"
+            values = "options"
         else:
-            told = "gt_bbox"
+            values = "gt_bbox"
             same = len(one.targets) == len(other.targets) and all(
                 abs(a - b) <= _TOLERANCE
                 for p, q in zip(sorted(one.targets), sorted(other.targets), strict=True)
@@ -178,7 +178,7 @@ def _check_truth(first: str, ours: Sequence[Prediction], label: str, theirs: Seq
             )
         if not same:
             remedy = f"is not that of run '{first}': not the same benchmark; score both against the same file"
-            raise DataError(f"run '{label}', case '{other.id}'", told, remedy)
+            raise DataError(f"run '{label}', case '{other.id}'", values, remedy)
 
 
 def _right_name(case: Prediction) -> tuple[list[str], str]:
@@ -189,11 +189,11 @@ def _right_name(case: Prediction) -> tuple[list[str], str]:
 
 def _field(name: str, rows: Sequence[Sequence[Prediction]], notes: list[str]) -> list[str]:
     """Of each case what the first run tells that tells anything; where another contradicts, that is noted."""
-    told = [[value for case in cases if (value := getattr(case, name))] for cases in zip(*rows, strict=True)]
-    num_other = sum(len({*values}) > 1 for values in told)
+    values = [[value for case in cases if (value := getattr(case, name))] for cases in zip(*rows, strict=True)]
+    num_other = sum(len({*values}) > 1 for values in values)
     if num_other:
         notes.append(f"runs differ in the {name} of {num_other} cases; what the first of them says is taken")
-    return [values[0] if values else "" for values in told]
+    return [values[0] if values else "" for values in values]
 
 
 def _pictures(cases: Sequence[Prediction], images: Sequence[str]) -> list[str]:

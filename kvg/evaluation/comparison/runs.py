@@ -177,20 +177,20 @@ def compare_runs(
 
 
 def _accuracy(matched: Matched, group: CaseGroup, run: str, seed: int, level: float) -> Accuracy:
-    drawn = ClusteredSample.of(matched, group)
+    sample = ClusteredSample.of(matched, group)
     hits = matched.hits[run][:, group.members]
-    per_seed = [drawn.mean(row) for row in hits]
+    per_seed = [sample.mean(row) for row in hits]
     if len(hits) == 1:
-        estimate = drawn.by_bootstrap(hits[0], seed, level, SHARE)
+        estimate = sample.by_bootstrap(hits[0], seed, level, SHARE)
     else:
-        estimate = drawn.by_spread(combine(hits, drawn.pictures, drawn.strata), hits.mean(axis=0), level, SHARE)
+        estimate = sample.by_spread(combine(hits, sample.pictures, sample.strata), hits.mean(axis=0), level, SHARE)
     return Accuracy(
         run=run,
         set=group.set,
         by=group.by,
         name=group.value,
         n=len(group.members),
-        pictures=drawn.num_pictures,
+        pictures=sample.num_pictures,
         accuracy=estimate,
         per_seed=per_seed,
         seed_sd=float(np.std(per_seed, ddof=1)) if len(per_seed) > 1 else None,
@@ -198,7 +198,7 @@ def _accuracy(matched: Matched, group: CaseGroup, run: str, seed: int, level: fl
 
 
 def _difference(matched: Matched, group: CaseGroup, before: str, after: str, seed: int, level: float) -> Difference:
-    drawn = ClusteredSample.of(matched, group)
+    sample = ClusteredSample.of(matched, group)
     old, new = (matched.hits[name][:, group.members] for name in (before, after))
     old_mean, new_mean = old.mean(axis=0), new.mean(axis=0)  # [N]
     only_after = float((new_mean * (1 - old_mean)).sum())
@@ -207,18 +207,18 @@ def _difference(matched: Matched, group: CaseGroup, before: str, after: str, see
     naive: SignTest | None = None
     if len(old) == len(new) == 1:
         steps = new[0] - old[0]
-        estimate = drawn.by_bootstrap(steps, seed, level, DIFFERENCE)
-        exact, naive = sign_flip(drawn.sums(steps), seed), mcnemar(int(only_after), int(only_before))
-        shared = drawn.num_pictures < len(steps) or drawn.strata is not None
+        estimate = sample.by_bootstrap(steps, seed, level, DIFFERENCE)
+        exact, naive = sign_flip(sample.sums(steps), seed), mcnemar(int(only_after), int(only_before))
+        shared = sample.num_pictures < len(steps) or sample.strata is not None
         p, test = exact.p, BY_PICTURE if shared else MCNEMAR
-        detectable = _detectable(drawn, steps, 1 - level)
+        detectable = _detectable(sample, steps, 1 - level)
     else:
-        spread = contrast(new, old, drawn.pictures, drawn.strata)
-        estimate = drawn.by_spread(spread, new_mean - old_mean, level, DIFFERENCE)
-        whole = drawn.sums(new_mean - old_mean) * len(old) * len(new)  # whole numbers again
+        spread = contrast(new, old, sample.pictures, sample.strata)
+        estimate = sample.by_spread(spread, new_mean - old_mean, level, DIFFERENCE)
+        whole = sample.sums(new_mean - old_mean) * len(old) * len(new)  # whole numbers again
         p, test = max(spread.p, sign_flip(whole, seed).p), OVER_SEEDS
-        found = spread.detectable(1 - level, POWER)
-        detectable = found if 0 < found <= 1 else None
+        effect = spread.detectable(1 - level, POWER)
+        detectable = effect if 0 < effect <= 1 else None
     return Difference(
         before=before,
         after=after,
@@ -226,7 +226,7 @@ def _difference(matched: Matched, group: CaseGroup, before: str, after: str, see
         by=group.by,
         name=group.value,
         n=len(group.members),
-        pictures=drawn.num_pictures,
+        pictures=sample.num_pictures,
         difference=estimate,
         only_after=only_after,
         only_before=only_before,
@@ -240,11 +240,11 @@ def _difference(matched: Matched, group: CaseGroup, before: str, after: str, see
     )
 
 
-def _detectable(drawn: ClusteredSample, steps: NDArray[np.float64], alpha: float) -> float | None:
+def _detectable(sample: ClusteredSample, steps: NDArray[np.float64], alpha: float) -> float | None:
     """Smallest detectable difference; pictures and weights make cases worth less than as many independent ones."""
     discordant = float((steps != 0).mean())
-    scale = 1.0 if drawn.strata is not None else 1 / len(steps)
-    variance = float(((drawn.sums(steps) * scale) ** 2).sum())
+    scale = 1.0 if sample.strata is not None else 1 / len(steps)
+    variance = float(((sample.sums(steps) * scale) ** 2).sum())
     effect = variance * len(steps) / discordant if variance else 1.0
     return detectable_difference(len(steps), discordant, alpha, POWER, effect)
 
@@ -273,11 +273,11 @@ def _seed_notes(runs: Mapping[str, Sequence[Sequence[Prediction]]]) -> list[str]
     single = [name for name, seeds in runs.items() if len(seeds) == 1]
     few = [name for name, seeds in runs.items() if 1 < len(seeds) < _MANY_SEEDS]
     if len(single) > 1:
-        told = ", ".join(single)
-        notes.append(f"one run each: {told}. What is said of two of them is said of these runs, not of other seeds")
+        names = ", ".join(single)
+        notes.append(f"one run each: {names}. What is said of two of them is said of these runs, not of other seeds")
     if single and len(single) < len(runs):
         notes.append(f"one run: {', '.join(single)}. Its seeds are taken to differ as those that it is compared with")
     if few:
-        told = ", ".join(f"{name} ({len(runs[name])})" for name in few)
-        notes.append(f"few seeds: {told}. How far seeds differ is hardly known, and the intervals are as wide as that")
+        names = ", ".join(f"{name} ({len(runs[name])})" for name in few)
+        notes.append(f"few seeds: {names}. How far seeds differ is hardly known, and the intervals are as wide as that")
     return notes

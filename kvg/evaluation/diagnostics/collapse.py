@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Final, TypedDict
 
-from kvg.evaluation.figures.estimate import Estimate, difference, mean_if_any, said
+from kvg.evaluation.figures.estimate import Estimate, difference, in_words, mean_if_any
 from kvg.evaluation.records.prediction import Prediction
 from kvg.stats.bootstrap import bootstrap_interval
 
@@ -74,15 +74,15 @@ def lengths(cases: Sequence[Prediction], seed: int) -> Lengths:
         cases: of one run, on pictures as they are.
         seed: of the intervals.
     """
-    told = [case for case in cases if case.num_tokens is not None]
+    counted = [case for case in cases if case.num_tokens is not None]
     right, wrong = (
-        mean_if_any([c for c in told if c.correct is verdict], lambda c: float(c.num_tokens or 0), seed, bounds=None)
+        mean_if_any([c for c in counted if c.correct is verdict], lambda c: float(c.num_tokens or 0), seed, bounds=None)
         for verdict in (True, False)
     )
     ended = [case for case in cases if case.finish_reason]
     cut_off = mean_if_any(ended, lambda case: case.finish_reason == "length", seed)
     return Lengths(
-        n=len(told),
+        n=len(counted),
         right=right,
         wrong=wrong,
         difference=difference(right, wrong) if right and wrong else None,
@@ -114,5 +114,5 @@ def _cut_verdict(cut_off: Estimate | None) -> str:
     if cut_off is None:
         return "cannot be told: no line says how its answer ended"
     if cut_off["low"] > TOLERATED_CUT:
-        return f"sign: {said(cut_off)} of the answers were cut off; allow more tokens"
+        return f"sign: {in_words(cut_off)} of the answers were cut off; allow more tokens"
     return "no sign"

@@ -8,7 +8,7 @@ from typing import TypedDict
 
 from kvg.evaluation.diagnostics.pointing import answered_object
 from kvg.evaluation.figures.accuracy import DIFFERENCE
-from kvg.evaluation.figures.estimate import Estimate, mean_if_any, mean_over, points, said
+from kvg.evaluation.figures.estimate import Estimate, in_words, mean_if_any, mean_over, points
 from kvg.evaluation.records.prediction import Prediction
 from kvg.lab.traits import load_cards, neighbours
 
@@ -24,9 +24,9 @@ class Errors(TypedDict):
 
 
 class Pair(TypedDict):
-    """``answered`` was boxed in place of ``asked`` ``num`` times, of the ``together`` times that both stood there."""
+    """``answered`` was boxed in place of ``target`` ``num`` times, of the ``together`` times that both stood there."""
 
-    asked: str
+    target: str
     answered: str
     num: int
     together: int
@@ -74,7 +74,7 @@ def confusion(cases: Sequence[Prediction], seed: int) -> Confusion:
     errors = _errors(cases, pointed, seed)
     taken = [case for case in cases if not case.correct and pointed[case.id] is not None]
     pairs = _pairs(cases, taken, pointed)
-    found = Confusion(
+    confusion = Confusion(
         n=len(cases),
         errors=errors,
         pairs=pairs,
@@ -82,7 +82,7 @@ def confusion(cases: Sequence[Prediction], seed: int) -> Confusion:
         look_alikes=_look_alikes(taken, pointed, seed),
         verdict="",
     )
-    return {**found, "verdict": _verdict(found)}
+    return {**confusion, "verdict": _verdict(confusion)}
 
 
 def _errors(cases: Sequence[Prediction], pointed: dict[str, int | None], seed: int) -> Errors:
@@ -113,22 +113,28 @@ def _pairs(cases: Sequence[Prediction], taken: Sequence[Prediction], pointed: di
     together = Counter(
         (case.entity, name)
         for case in cases
-        for name in {thing.entity for n, thing in enumerate(case.objects) if n != case.target}
+        for name in {item.entity for n, item in enumerate(case.objects) if n != case.target}
     )
     answered = [(case.entity, case.objects[pointed[case.id] or 0].entity) for case in taken]
     counts = Counter(pair for pair in answered if pair[1])  # published files name only what is asked for
     return [
-        Pair(asked=asked, answered=other, num=num, together=together[asked, other], share=num / together[asked, other])
-        for (asked, other), num in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        Pair(
+            target=target,
+            answered=other,
+            num=num,
+            together=together[target, other],
+            share=num / together[target, other],
+        )
+        for (target, other), num in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     ]
 
 
 def _entities(cases: Sequence[Prediction], pairs: Sequence[Pair]) -> list[EntityConfusion]:
-    asked = Counter(case.entity for case in cases)
+    targets = Counter(case.entity for case in cases)
     right = Counter(case.entity for case in cases if case.correct)
     most: dict[str, Pair] = {}
     for pair in pairs:
-        most.setdefault(pair["asked"], pair)
+        most.setdefault(pair["target"], pair)
     rows = [
         EntityConfusion(
             entity=entity,
@@ -137,7 +143,7 @@ def _entities(cases: Sequence[Prediction], pairs: Sequence[Pair]) -> list[Entity
             most=most[entity]["answered"] if entity in most else "",
             num=most[entity]["num"] if entity in most else 0,
         )
-        for entity, num in asked.items()
+        for entity, num in targets.items()
     ]
     return sorted(rows, key=lambda row: (-row["num"], row["entity"]))
 
@@ -149,7 +155,7 @@ def _look_alikes(taken: Sequence[Prediction], pointed: dict[str, int | None], se
     for case in taken:
         card = cards.get((case.category, case.entity))
         names = {other.name for other in neighbours(card)} if card else set()
-        alike[case.id] = [n for n, thing in enumerate(case.objects) if n != case.target and thing.entity in names]
+        alike[case.id] = [n for n, item in enumerate(case.objects) if n != case.target and item.entity in names]
     confused = [case for case in taken if alike[case.id]]
     if not confused:
         return None
@@ -168,14 +174,14 @@ def _look_alikes(taken: Sequence[Prediction], pointed: dict[str, int | None], se
     )
 
 
-def _verdict(found: Confusion) -> str:
-    errors, alike = found["errors"], found["look_alikes"]
+def _verdict(confusion: Confusion) -> str:
+    errors, alike = confusion["errors"], confusion["look_alikes"]
     if not errors["n"]:
         return "no sign: nothing is wrong"
     other, untold = errors["other_object"], errors["untold"]
     if other is None or untold is None or untold["value"] == 1.0:
         return "cannot be told: the other objects' boxes are not known"
-    words = f"{said(other)} of the errors are another object"
+    words = f"{in_words(other)} of the errors are another object"
     if alike and alike["difference"]["low"] > 0:
         return f"sign: {words}; confusions go to the look-alike {points(alike['difference'])} more often than by chance"
     if other["low"] > 0.5:

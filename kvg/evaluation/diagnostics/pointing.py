@@ -28,7 +28,7 @@ def object_at(box: Box | None, objects: Sequence[NamedBox]) -> int | None:
     """
     if box is None or not objects:
         return None
-    overlaps = iou(torch.tensor([box] * len(objects)), torch.tensor([thing.box for thing in objects]))
+    overlaps = iou(torch.tensor([box] * len(objects)), torch.tensor([item.box for item in objects]))
     best = int(overlaps.argmax())
     return best if float(overlaps[best]) >= IOU_GATE else None
 
@@ -40,5 +40,5 @@ def answered_object(case: Prediction) -> int | None:
     if case.correct:
         return case.target
     others = [n for n in range(len(case.objects)) if n != case.target]
-    found = object_at(case.box, [case.objects[n] for n in others])
-    return None if found is None else others[found]
+    place = object_at(case.box, [case.objects[n] for n in others])
+    return None if place is None else others[place]

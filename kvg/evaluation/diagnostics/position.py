@@ -98,7 +98,7 @@ def position(cases: Sequence[Prediction], seed: int) -> PositionFigures:
     counts, distance, p = _fields(answered, rng)
     pointed = [(case, n) for case in among if (n := answered_object(case)) is not None]
     favourites = [_favourite(name, pointed, place, seed) for name, place in _FAVOURITES.items() if pointed]
-    found = PositionFigures(
+    figures = PositionFigures(
         n=len(cases),
         answered=len(answered),
         pointed=len(pointed),
@@ -109,7 +109,7 @@ def position(cases: Sequence[Prediction], seed: int) -> PositionFigures:
         favourites=favourites,
         verdict="",
     )
-    return {**found, "verdict": _verdict(found)}
+    return {**figures, "verdict": _verdict(figures)}
 
 
 def _column(box: Box) -> str:
@@ -192,7 +192,7 @@ def _first(case: Prediction) -> int:
 
 
 def _largest(case: Prediction) -> int:
-    areas = [(x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in (thing.box for thing in case.objects)]
+    areas = [(x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in (item.box for item in case.objects)]
     return areas.index(max(areas))
 
 
@@ -231,21 +231,21 @@ def _right(case: Prediction) -> float:
     return float(case.correct)
 
 
-def _verdict(found: PositionFigures) -> str:
-    if found["n"] < FEWEST:
-        return f"cannot be told: {found['n']} cases are fewer than {FEWEST}"
+def _verdict(figures: PositionFigures) -> str:
+    if figures["n"] < FEWEST:
+        return f"cannot be told: {figures['n']} cases are fewer than {FEWEST}"
     signs = []
-    adjusted = holm([*(table["p"] for table in found["by_place"]), found["p"]])
-    for table, p in zip(found["by_place"], adjusted, strict=False):
+    adjusted = holm([*(table["p"] for table in figures["by_place"]), figures["p"]])
+    for table, p in zip(figures["by_place"], adjusted, strict=False):
         if p <= ALPHA / 2:
             ranked = sorted(table["places"], key=lambda place: place["accuracy"]["value"])
             low, high = (f"{100 * end['accuracy']['value']:.1f}% ({end['place']})" for end in (ranked[0], ranked[-1]))
             signs.append(f"accuracy differs by {table['by']}, from {low} to {high}, p = {p:.3f}")
     if adjusted[-1] <= ALPHA / 2:
         signs.append(f"answered boxes do not stand where the true ones do, p = {adjusted[-1]:.3f}")
-    for favourite in found["favourites"]:
+    for favourite in figures["favourites"]:
         if favourite["sign"]:
             more = "more" if favourite["difference"]["value"] > 0 else "less"
-            told = points(favourite["difference"])
-            signs.append(f"the {favourite['object']} object is answered {more} often than without a bias, {told}")
+            text = points(favourite["difference"])
+            signs.append(f"the {favourite['object']} object is answered {more} often than without a bias, {text}")
     return "sign: " + "; ".join(signs) if signs else "no sign"

@@ -101,7 +101,7 @@ def _is_target(box: Box, case: Prediction) -> bool | None:
     if best_iou(box, case.targets) >= IOU_GATE:
         return True
     knows_others = len(case.objects) > 1
-    others = [thing for n, thing in enumerate(case.objects) if n != case.target]
+    others = [item for n, item in enumerate(case.objects) if n != case.target]
     if knows_others and object_at(box, others) is None:
         return None
     return False

@@ -8,7 +8,7 @@ from typing import Final, TypedDict
 from kvg.benchmark import SPLITS
 from kvg.evaluation.diagnostics.reasoning import Reasoning, reasoning
 from kvg.evaluation.diagnostics.recall import recall
-from kvg.evaluation.figures.estimate import FEWEST, Estimate, difference, mean_if_any, points, said
+from kvg.evaluation.figures.estimate import FEWEST, Estimate, difference, in_words, mean_if_any, points
 from kvg.evaluation.records.prediction import Prediction
 
 CARDS, BOXES = "cards", "boxes"
@@ -50,10 +50,10 @@ def reasoning_tables(cases: Sequence[Prediction], seed: int) -> list[ReasoningTa
         cases: of one run, on pictures as they are.
         seed: of the intervals.
     """
-    read = [(case, found) for case in cases if (found := reasoning(case))]
+    read = [(case, judged) for case in cases if (judged := reasoning(case))]
     tables = []
     for by in (CARDS, BOXES):
-        if by == CARDS and all(found.recalled is None for _, found in read):
+        if by == CARDS and all(judged.recalled is None for _, judged in read):
             continue
         for group in ("all", *SPLITS):
             members = [pair for pair in read if group in ("all", pair[0].split)]
@@ -63,8 +63,8 @@ def reasoning_tables(cases: Sequence[Prediction], seed: int) -> list[ReasoningTa
 
 
 def _table(by: str, group: str, read: Sequence[tuple[Prediction, Reasoning]], seed: int) -> ReasoningTable:
-    verdicts = {id(case): found.recalled if by == CARDS else found.right for case, found in read}
-    kept = {id(case): _kept(by, case, found) for case, found in read}
+    verdicts = {id(case): judged.recalled if by == CARDS else judged.right for case, judged in read}
+    kept = {id(case): _kept(by, case, judged) for case, judged in read}
     judged = [case for case, _ in read if verdicts[id(case)] is not None]
     thought = {right: [case for case in judged if verdicts[id(case)] is right] for right in (True, False)}
     boxed = [case for case in judged if case.correct]
@@ -75,7 +75,7 @@ def _table(by: str, group: str, read: Sequence[tuple[Prediction, Reasoning]], se
         group=group,
         n=len(read),
         untold=len(read) - len(judged),
-        unnamed=sum(not found.named for _, found in read),
+        unnamed=sum(not judged.named for _, judged in read),
         right_right=cells.count((True, True)),
         right_wrong=cells.count((True, False)),
         wrong_right=cells.count((False, True)),
@@ -91,10 +91,10 @@ def _table(by: str, group: str, read: Sequence[tuple[Prediction, Reasoning]], se
     return {**table, "verdict": _verdict(table)}
 
 
-def _kept(by: str, case: Prediction, found: Reasoning) -> bool | None:
+def _kept(by: str, case: Prediction, judged: Reasoning) -> bool | None:
     """Whether the box is what the words lead to: the object most like the traits recalled, or the box concluded."""
     if by == BOXES:
-        return found.kept
+        return judged.kept
     recalled = recall(case)
     return recalled.follows if recalled else None
 
@@ -109,7 +109,7 @@ def _verdict(table: ReasoningTable) -> str:
         (table["left"], "of the answers are not what was reasoned"),
     ):
         if estimate and estimate["low"] > TOLERATED:
-            signs.append(f"{said(estimate)} {words}")
+            signs.append(f"{in_words(estimate)} {words}")
     gain = table["gain"]
     if gain and gain["low"] <= 0:
         signs.append(f"right reasoning does not help the box: {points(gain)}")

@@ -17,40 +17,40 @@ class Recall:
     """What a rationale said of the entity.
 
     Attributes:
-        said: the traits in the plan.
+        answered: the traits in the plan.
         true: those on the card.
         follows: whether the box given is that of the object which is most like the traits said; None where no box was
             given or two objects are equally like them.
     """
 
-    said: str
+    answered: str
     true: str
     follows: bool | None
 
     @property
     def right(self) -> bool:
         """Whether every trait was recalled."""
-        return self.said == self.true
+        return self.answered == self.true
 
 
 def recall(case: Prediction) -> Recall | None:
     """Compares the plan of an answer with the card; None where there is no plan, or no card in words."""
     true = case.objects[case.target].note if case.objects else ""
-    found = _PLAN.search(parse_completion(case.answer).rationale or case.answer) if true else None
-    if not found:
+    match = _PLAN.search(parse_completion(case.answer).rationale or case.answer) if true else None
+    if not match:
         return None
-    return Recall(found[1], true, _follows(case, found[1]))
+    return Recall(match[1], true, _follows(case, match[1]))
 
 
-def _follows(case: Prediction, said: str) -> bool | None:
+def _follows(case: Prediction, answered: str) -> bool | None:
     if case.box is None:
         return None
-    common = [_common(said, thing.note) for thing in case.objects]
+    common = [_common(answered, item.note) for item in case.objects]
     best = max(common)
     if common.count(best) > 1:
         return None
     return best_iou(case.box, [case.objects[common.index(best)].box]) >= IOU_GATE
 
 
-def _common(said: str, note: str) -> int:
-    return sum(a == b for a, b in zip(said.split(", "), note.split(", "), strict=False))
+def _common(answered: str, note: str) -> int:
+    return sum(a == b for a, b in zip(answered.split(", "), note.split(", "), strict=False))

@@ -1,4 +1,4 @@
-"""Failure signatures: what goes wrong behind a score, measured, and said in plain words."""
+"""Failure signatures: what goes wrong behind a score, measured, and put in plain words."""
 
 from __future__ import annotations
 
@@ -48,12 +48,16 @@ def signatures(
     )
 
 
-def verdicts(found: Signatures) -> dict[str, str]:
+def verdicts(signatures: Signatures) -> dict[str, str]:
     """The verdicts alone, by what they are about; groups of cases but that of all are left out."""
-    said = [
-        (f"reasoning by {table['by']}", table["verdict"]) for table in found["reasoning"] if table["group"] == "all"
+    pairs = [
+        (f"reasoning by {table['by']}", table["verdict"])
+        for table in signatures["reasoning"]
+        if table["group"] == "all"
     ]
-    said += [(sign["tag"], sign["verdict"]) for sign in found["collapse"]]
-    said += [("length of answers", found["lengths"]["verdict"])]
-    said += [("known and unknown", gap["verdict"]) for gap in found["knowledge"] if gap["group"] == "all"]
-    return dict([*said, ("position", found["position"]["verdict"]), ("confusion", found["confusion"]["verdict"])])
+    pairs += [(sign["tag"], sign["verdict"]) for sign in signatures["collapse"]]
+    pairs += [("length of answers", signatures["lengths"]["verdict"])]
+    pairs += [("known and unknown", gap["verdict"]) for gap in signatures["knowledge"] if gap["group"] == "all"]
+    return dict(
+        [*pairs, ("position", signatures["position"]["verdict"]), ("confusion", signatures["confusion"]["verdict"])]
+    )

@@ -86,11 +86,11 @@ def figures(
         exposures: by ``Prediction.id``, see ``Exposure.by_case``.
     """
     plain = [case for case in cases if is_plain(case)]
-    found = []
+    rows = []
     for by, name, members in _groups(plain, levels or {}, exposures or {}):
         if members:
-            found.append(_figure(by, name, members, seed))
-    return found
+            rows.append(_figure(by, name, members, seed))
+    return rows
 
 
 def choice_table(cases: Sequence[Prediction], seed: int) -> ChoiceTable | None:
@@ -100,13 +100,13 @@ def choice_table(cases: Sequence[Prediction], seed: int) -> ChoiceTable | None:
         cases: of one run.
         seed: of the intervals.
     """
-    asked = [case for case in cases if case.is_choice and not case.artifact]
-    if not asked:
+    choices = [case for case in cases if case.is_choice and not case.artifact]
+    if not choices:
         return None
-    found = []
-    for name in dict.fromkeys(case.set for case in asked):
-        members = [case for case in asked if case.set == name]
-        found.append(
+    rows = []
+    for name in dict.fromkeys(case.set for case in choices):
+        members = [case for case in choices if case.set == name]
+        rows.append(
             ChoiceFigure(
                 name=name,
                 n=len(members),
@@ -115,8 +115,8 @@ def choice_table(cases: Sequence[Prediction], seed: int) -> ChoiceTable | None:
                 chance=sum(1 / len(case.options) for case in members) / len(members),
             )
         )
-    average = mean_of_means(asked, _right, lambda case: case.set, seed)
-    return ChoiceTable(sets=found, average=average, all=mean_over(asked, _right, seed))
+    average = mean_of_means(choices, _right, lambda case: case.set, seed)
+    return ChoiceTable(sets=rows, average=average, all=mean_over(choices, _right, seed))
 
 
 def artifact_curves(cases: Sequence[Prediction], seed: int) -> list[ArtifactCurve]:
@@ -127,16 +127,16 @@ def artifact_curves(cases: Sequence[Prediction], seed: int) -> list[ArtifactCurv
         seed: of the intervals.
     """
     clean = {(case.set, case.key): case for case in cases if not case.artifact}
-    found = []
+    rows = []
     for artifact in sorted({case.artifact for case in cases if case.artifact}):
-        disturbed = [case for case in cases if case.artifact == artifact]
-        asked = dict.fromkeys((case.set, case.key) for case in disturbed)
-        before = mean_if_any([clean[key] for key in asked if key in clean], _right, seed)
+        corrupted = [case for case in cases if case.artifact == artifact]
+        choices = dict.fromkeys((case.set, case.key) for case in corrupted)
+        before = mean_if_any([clean[key] for key in choices if key in clean], _right, seed)
         curve = [Strength(strength=0, accuracy=before, change=None)] if before else []
-        for strength in sorted({case.strength for case in disturbed}):
-            curve.append(_strength([case for case in disturbed if case.strength == strength], clean, seed))
-        found.append(ArtifactCurve(artifact=artifact, points=curve))
-    return found
+        for strength in sorted({case.strength for case in corrupted}):
+            curve.append(_strength([case for case in corrupted if case.strength == strength], clean, seed))
+        rows.append(ArtifactCurve(artifact=artifact, points=curve))
+    return rows
 
 
 def _strength(cases: Sequence[Prediction], clean: Mapping[tuple[str, str], Prediction], seed: int) -> Strength:

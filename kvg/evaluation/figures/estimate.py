@@ -102,10 +102,10 @@ def difference(first: Estimate, second: Estimate) -> Estimate:
     return Estimate(n=first["n"] + second["n"], value=value, low=value - below, high=value + above)
 
 
-def said(estimate: Estimate) -> str:
+def in_words(estimate: Estimate) -> str:
     """A share in words.
 
-    >>> said(Estimate(n=9, value=0.1234, low=0.1, high=0.25))
+    >>> in_words(Estimate(n=9, value=0.1234, low=0.1, high=0.25))
     '12.3% (10.0 to 25.0)'
     """
     return f"{100 * estimate['value']:.1f}% ({100 * estimate['low']:.1f} to {100 * estimate['high']:.1f})"

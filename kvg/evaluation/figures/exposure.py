@@ -38,7 +38,7 @@ class Exposure:
 
     Attributes:
         pictured: names of objects of training pictures.
-        told: names that stand in texts.
+        mentioned: names that stand in texts.
         num_samples: training pictures that were read.
         num_bad: that cannot be used, by training neither.
         num_unnamed: objects without a name; published files name only what is asked for, so that these may be anything.
@@ -46,7 +46,7 @@ class Exposure:
     """
 
     pictured: set[Words] = field(default_factory=set)
-    told: set[Words] = field(default_factory=set)
+    mentioned: set[Words] = field(default_factory=set)
     num_samples: int = 0
     num_bad: int = 0
     num_unnamed: int = 0
@@ -55,7 +55,7 @@ class Exposure:
     def of(self, entity: str) -> str:
         """One of ``EXPOSURES``."""
         name = words_of(entity)
-        return EXPOSURES[2 * (name not in self.pictured) + (name not in self.told)]
+        return EXPOSURES[2 * (name not in self.pictured) + (name not in self.mentioned)]
 
     def by_case(self, cases: Iterable[Prediction]) -> dict[str, str]:
         """The exposure of each case's entity, by ``Prediction.id``; cases that name no entity are left out."""
@@ -83,22 +83,22 @@ def exposure_of(
     Raises:
         DataError: a set or a file cannot be read.
     """
-    found, rationales = Exposure(), list[str]()
+    exposure, rationales = Exposure(), list[str]()
     for path in trained:
         names_listed = _listed(Path(path))
         if names_listed is None:
-            rationales += _read_set(path, found, reading)
+            rationales += _read_set(path, exposure, reading)
         else:
-            found.pictured |= {words_of(name) for name in names_listed}
-    search = NameSearch([*map(words_of, names), *found.pictured])
+            exposure.pictured |= {words_of(name) for name in names_listed}
+    search = NameSearch([*map(words_of, names), *exposure.pictured])
     for text in rationales:
-        found.told |= search.names_in(text)
+        exposure.mentioned |= search.names_in(text)
     for path in texts:
         for text in texts_of(Path(path)):
-            found.told |= search.names_in(text)
+            exposure.mentioned |= search.names_in(text)
     if lab:
-        found.told |= {words_of(card.name) for card in load_cards() if card.known}
-    return found
+        exposure.mentioned |= {words_of(card.name) for card in load_cards() if card.known}
+    return exposure
 
 
 def words_of(name: str) -> Words:
@@ -131,13 +131,13 @@ class NameSearch:
 
     def names_in(self, text: str) -> set[Words]:
         """The names that stand in a text."""
-        words, found, at = words_of(text), set[Words](), 0
+        words, exposure, at = words_of(text), set[Words](), 0
         while at < len(words):
             name = next((n for n in self._by_first.get(words[at], ()) if words[at : at + len(n)] == n), None)
             if name:
-                found.add(name)
+                exposure.add(name)
             at += len(name) if name else 1
-        return found
+        return exposure
 
 
 def texts_of(path: Path) -> Iterator[str]:
@@ -161,8 +161,8 @@ def _yaml(path: Path) -> Any:
     try:
         return yaml.safe_load(read_text(path))
     except (ValueError, RecursionError, yaml.YAMLError) as error:
-        told = " ".join(str(error).split())
-        raise DataError(str(path), "yaml", f"cannot be read ({told}); correct it") from error
+        text = " ".join(str(error).split())
+        raise DataError(str(path), "yaml", f"cannot be read ({text}); correct it") from error
 
 
 def _strings(value: Any) -> Iterator[str]:
@@ -188,17 +188,17 @@ def _listed(path: Path) -> list[str] | None:
     return [text_of(f"{path} record {number}", row, "entity_name") for number, row in enumerate(rows)]
 
 
-def _read_set(path: str | Path, found: Exposure, reading: Reading | None) -> list[str]:
+def _read_set(path: str | Path, exposure: Exposure, reading: Reading | None) -> list[str]:
     """Adds the objects of a training set, and returns its rationales."""
     parts, tally, rationales = open_store(path, reading=reading).parts(), Tally(log_problems=False), list[str]()
     samples = (sample for part in parts for _, sample in part.read(tally))
     for sample in with_progress(samples, f"entities of {path}", sum(part.num_samples for part in parts)):
-        names = [thing.entity for thing in sample.objects]
-        found.pictured |= {words_of(name) for name in names if name}
-        found.num_unnamed += names.count("")
+        names = [item.entity for item in sample.objects]
+        exposure.pictured |= {words_of(name) for name in names if name}
+        exposure.num_unnamed += names.count("")
         if sample.rationale:
             rationales.append(sample.rationale)
-    found.num_samples += tally.num_read
-    found.num_bad += tally.num_bad + tally.num_cut
-    found.problems += tally.problems
+    exposure.num_samples += tally.num_read
+    exposure.num_bad += tally.num_bad + tally.num_cut
+    exposure.problems += tally.problems
     return rationales

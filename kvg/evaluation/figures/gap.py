@@ -34,14 +34,14 @@ def knowledge_gaps(cases: Sequence[Prediction], seed: int, levels: Levels | None
     gaps = []
     for group in ("all", *SPLITS):
         members = [case for case in cases if group in ("all", case.split)]
-        told = [(case, knowledge_of(case, levels or {})) for case in members]
+        levelled = [(case, knowledge_of(case, levels or {})) for case in members]
         known, unknown = (
-            mean_if_any([case for case, knowledge in told if knowledge == name], lambda case: case.correct, seed)
+            mean_if_any([case for case, knowledge in levelled if knowledge == name], lambda case: case.correct, seed)
             for name in KNOWLEDGE
         )
         gap = difference(known, unknown) if known and unknown else None
         if members:
-            untold = sum(not knowledge for _, knowledge in told)
+            untold = sum(not knowledge for _, knowledge in levelled)
             gaps.append(
                 KnowledgeGap(
                     group=group,

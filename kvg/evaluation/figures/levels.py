@@ -29,17 +29,17 @@ def read_levels(paths: Sequence[str | Path]) -> dict[str, str]:
     Raises:
         DataError: a file cannot be read, holds something else, or two of them disagree on an entity.
     """
-    found: dict[str, str] = {}
+    levels: dict[str, str] = {}
     told_by: dict[str, Path] = {}
     for path in map(Path, paths):
         for entity, value in read_by_entity(path).items():
             level = _level(value, str(path), entity)
-            if found.get(entity, level) != level:
-                remedy = f"is '{level}' here and '{found[entity]}' in {told_by[entity]}; keep one of them"
+            if levels.get(entity, level) != level:
+                remedy = f"is '{level}' here and '{levels[entity]}' in {told_by[entity]}; keep one of them"
                 raise DataError(str(path), entity, remedy)
-            found[entity] = level
+            levels[entity] = level
             told_by.setdefault(entity, path)
-    return found
+    return levels
 
 
 def knowledge_of(case: Prediction, levels: Levels) -> str:

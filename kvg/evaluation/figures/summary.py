@@ -19,8 +19,8 @@ def summary(cases: Sequence[Prediction]) -> dict[str, float]:
     several = len({case.set for case in cases}) > 1
     parts: dict[str, list[Prediction]] = {}
     for case in cases:
-        disturbed = f"{case.artifact}-{case.strength}/" if case.artifact else ""
-        parts.setdefault(f"{case.set}/{disturbed}" if several else disturbed, []).append(case)
+        corruption = f"{case.artifact}-{case.strength}/" if case.artifact else ""
+        parts.setdefault(f"{case.set}/{corruption}" if several else corruption, []).append(case)
     return {f"{prefix}{name}": value for prefix, members in parts.items() for name, value in _figures(members).items()}
 
 
@@ -30,18 +30,18 @@ def _figures(cases: Sequence[Prediction]) -> dict[str, float]:
         for value in dict.fromkeys((case.split, case.knowledge, case.category)):
             if value:
                 groups.setdefault(f"/{value}", []).append(case)
-    found: dict[str, float] = {}
+    figures: dict[str, float] = {}
     for group, members in groups.items():
         for kind, some in (("iou", [c for c in members if not c.is_choice]), ("", [c for c in members if c.is_choice])):
             if not some:
                 continue
             name = "iou_acc" if kind else "choice_acc"
-            found[f"{name}{group}"] = _mean(case.correct for case in some)
+            figures[f"{name}{group}"] = _mean(case.correct for case in some)
             if kind:
-                found[f"mean_iou{group}"] = _mean(case.iou for case in some)
-        found[f"unparsed{group}"] = _mean(not case.answered for case in members)
-        found[f"n{group}"] = float(len(members))
-    return found
+                figures[f"mean_iou{group}"] = _mean(case.iou for case in some)
+        figures[f"unparsed{group}"] = _mean(not case.answered for case in members)
+        figures[f"n{group}"] = float(len(members))
+    return figures
 
 
 def _mean(values: Iterable[float]) -> float:

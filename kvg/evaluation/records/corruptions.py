@@ -37,7 +37,7 @@ _ALIKE: Final = 12.0  # grey levels between pixels of the same ground
 _ROUNDS: Final = 12  # of smoothing on each level of the pyramid
 
 
-def disturbed(question: Question, kind: str, strength: int, seed: int) -> Question:
+def corrupted(question: Question, kind: str, strength: int, seed: int) -> Question:
     """A question with its picture disturbed.
 
     What is drawn depends on seed, kind and the sample's key alone: a picture keeps its draw on all strengths, and the
@@ -107,15 +107,15 @@ def _seams(image: Image.Image, sample: Sample, strength: int, draw: str) -> Imag
         remedy = "only composites of this project tell of all objects on them; disturb those, or leave `seams` out"
         raise DataError(f"sample {sample.key}", "objects", remedy)
     pixels, side = np.asarray(image, np.float32), min(image.size)
-    shown, rims, inside = pixels.copy(), np.zeros(pixels.shape[:2], bool), np.zeros(pixels.shape[:2], bool)
+    changed, rims, inside = pixels.copy(), np.zeros(pixels.shape[:2], bool), np.zeros(pixels.shape[:2], bool)
     for one in sample.objects:
         box = *(math.floor(v) for v in one.box_px[:2]), *(math.ceil(v) for v in one.box_px[2:])
         inside[box[1] : box[3], box[0] : box[2]] = True
         at_y, at_x = _rim(box, max(1, round(_RIM * side)))
         rims[at_y, at_x] = True
-        shown[at_y, at_x] = _ground(pixels[at_y, at_x], at_y, at_x)
+        changed[at_y, at_x] = _ground(pixels[at_y, at_x], at_y, at_x)
     # The same share right up to the boxes: a softer beginning would leave whole what touches them, within a halo.
-    made = pixels + strength / STRENGTHS[-1] * (_filled(shown, rims) - pixels)
+    made = pixels + strength / STRENGTHS[-1] * (_filled(changed, rims) - pixels)
     return _image(np.where(inside[..., None], pixels, made))
 
 

@@ -152,10 +152,10 @@ def on_grid(record: Mapping[str, Any], unit: BoxUnit | None, where: str) -> dict
     objects = record.get("objects")
     if isinstance(objects, list):
         made["objects"] = [
-            {**thing, "box": converted(thing["box"], f"objects[{number}].box")}
-            if isinstance(thing, Mapping) and "box" in thing
-            else thing
-            for number, thing in enumerate(objects)
+            {**item, "box": converted(item["box"], f"objects[{number}].box")}
+            if isinstance(item, Mapping) and "box" in item
+            else item
+            for number, item in enumerate(objects)
         ]
     return made
 

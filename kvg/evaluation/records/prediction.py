@@ -172,8 +172,8 @@ class Prediction:
     @property
     def id(self) -> str:
         """Set, key and corruption: the same for the same question in another run."""
-        disturbed = f"@{self.artifact}-{self.strength}" if self.artifact else ""
-        return f"{self.set}/{self.key}{disturbed}"
+        corruption = f"@{self.artifact}-{self.strength}" if self.artifact else ""
+        return f"{self.set}/{self.key}{corruption}"
 
     @property
     def is_choice(self) -> bool:

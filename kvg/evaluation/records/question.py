@@ -49,11 +49,11 @@ class Question:
         sample = self.sample
         plain = ImageSize(sample.width, sample.height, sample.width, sample.height)
         boxes = []
-        for number, thing in enumerate(sample.objects):
-            x1, y1, x2, y2 = to_norm(thing.box_px, plain)
+        for number, item in enumerate(sample.objects):
+            x1, y1, x2, y2 = to_norm(item.box_px, plain)
             box = round(x1, DIGITS), round(y1, DIGITS), round(x2, DIGITS), round(y2, DIGITS)
             if max(box) <= 1:
-                remedy = f"{list(thing.box_px)} is less than a thousandth of its picture; correct it"
+                remedy = f"{list(item.box_px)} is less than a thousandth of its picture; correct it"
                 raise DataError(where, f"objects[{number}].box_px", remedy)
             boxes.append(box)
         return boxes

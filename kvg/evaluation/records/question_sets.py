@@ -173,9 +173,9 @@ class Pass:
         plain = Question(sample, self.set.name)
         if not self.kind:
             return plain
-        from kvg.evaluation.records.corruptions import disturbed  # as above
+        from kvg.evaluation.records.corruptions import corrupted  # as above
 
-        return disturbed(plain, self.kind, self.strength, self.seed)
+        return corrupted(plain, self.kind, self.strength, self.seed)
 
 
 @dataclass(frozen=True)

@@ -77,8 +77,8 @@ def score(record: Mapping[str, Any], where: str, parser: str | None = STRICT) ->
     """
     answer = record.get("answer")
     if not isinstance(answer, str):
-        told = "is missing" if "answer" not in record else f"{excerpt(answer)} must be text"
-        raise DataError(where, "answer", f"{told}; write what the model said")
+        reason = "is missing" if "answer" not in record else f"{excerpt(answer)} must be text"
+        raise DataError(where, "answer", f"{reason}; write what the model said")
     if "options" in record:
         return _choice(record, answer, where)
     if "gt_bbox" not in record:
@@ -87,7 +87,7 @@ def score(record: Mapping[str, Any], where: str, parser: str | None = STRICT) ->
         )
     truth = boxes_of(record["gt_bbox"], where, "gt_bbox")
     if parser is None and record.get("parser"):
-        box, pattern = _told(record, where)
+        box, pattern = _given_box(record, where)
     else:
         box, pattern = PARSERS[parser or STRICT](answer, record, where)
     overlap = best_iou(box, truth)
@@ -103,8 +103,8 @@ def _strict(answer: str, record: Mapping[str, Any], where: str) -> tuple[Box | N
     if codec == "absolute":
         width, height, resized_width, resized_height = sides_field(record, where, 4, "codec is absolute")
         size = ImageSize(width, height, resized_width, resized_height)
-    found = read_answer(Completion(answer, None, ""), CODECS[codec], size)
-    return (None if found.box_px is None else to_norm(found.box_px, size)), found.box_form
+    read = read_answer(Completion(answer, None, ""), CODECS[codec], size)
+    return (None if read.box_px is None else to_norm(read.box_px, size)), read.box_form
 
 
 def _published(version: Version, answer: str, record: Mapping[str, Any], where: str) -> tuple[Box | None, int]:
@@ -114,7 +114,7 @@ def _published(version: Version, answer: str, record: Mapping[str, Any], where: 
     return (box if all(map(math.isfinite, box)) else MISSING_BOX), pattern
 
 
-def _told(record: Mapping[str, Any], where: str) -> tuple[Box | None, int]:
+def _given_box(record: Mapping[str, Any], where: str) -> tuple[Box | None, int]:
     """Box and pattern as a line has them from another parser."""
     pattern = whole_number(record, "pattern", where) or 0
     box = record.get("box")

@@ -35,9 +35,9 @@ def test_pairs_with_the_times_that_both_stood_there(ask):
     ]
     found = confusion(cases, seed=0)
     assert found["pairs"] == [
-        {"asked": "Merlin", "answered": "Hobby", "num": 2, "together": 4, "share": 0.5},
-        {"asked": "Hobby", "answered": "Merlin", "num": 1, "together": 1, "share": 1.0},
-        {"asked": "Merlin", "answered": "Kite", "num": 1, "together": 2, "share": 0.5},
+        {"target": "Merlin", "answered": "Hobby", "num": 2, "together": 4, "share": 0.5},
+        {"target": "Hobby", "answered": "Merlin", "num": 1, "together": 1, "share": 1.0},
+        {"target": "Merlin", "answered": "Kite", "num": 1, "together": 2, "share": 0.5},
     ]
     assert found["entities"] == [
         {"entity": "Merlin", "n": 4, "right": 1, "most": "Hobby", "num": 2},

@@ -46,7 +46,7 @@ def make_case(make_line):
 def test_one_answer(make_case, said, boxed, right, follows):
     found = recall(make_case("a", says(said), boxed))
     assert found is not None
-    assert (found.said, found.true, found.right, found.follows) == (said, TRUE, right, follows)
+    assert (found.answered, found.true, found.right, found.follows) == (said, TRUE, right, follows)
 
 
 def test_a_name_with_a_dot_and_a_thought_that_is_cut_off(make_case):

@@ -156,13 +156,16 @@ def test_odd_line_ends_and_a_byte_order_mark_hide_no_name(tmp_path, name):
     content = {"jsonl": '{"text": %s}\r\n\r\n{"text": "the Osprey"}', "json": '[{"text": %s}, "the Osprey"]'}
     form = content.get(name.partition(".")[2], "text: %s\nmore: the Osprey")
     (tmp_path / name).write_bytes((form % json.dumps(text, ensure_ascii=False)).encode("utf-8-sig"))
-    told = exposure_of(["Merlin", "Hobby", "Osprey", "Wren"], [], [tmp_path / name]).told
+    told = exposure_of(["Merlin", "Hobby", "Osprey", "Wren"], [], [tmp_path / name]).mentioned
     assert told == {("merlin",), ("hobby",), ("osprey",)}
 
 
 def test_facts_that_hold_themselves_are_read_once(tmp_path):
     (tmp_path / "facts.yaml").write_text("a: &a [the Merlin, *a]\nb: *a\n2019: the Hobby\n")
-    assert exposure_of(["Merlin", "Hobby", "Wren"], [], [tmp_path / "facts.yaml"]).told == {("merlin",), ("hobby",)}
+    assert exposure_of(["Merlin", "Hobby", "Wren"], [], [tmp_path / "facts.yaml"]).mentioned == {
+        ("merlin",),
+        ("hobby",),
+    }
 
 
 def test_a_published_list_with_a_mistyped_name(tmp_path):
