@@ -48,10 +48,10 @@ def test_a_family_of_ones_own_marks_names_in_its_own_way(scenes):
 def test_a_config_names_a_family_of_ones_own(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    (tmp_path / "mine.py").write_text(
+    (tmp_path / "my_family.py").write_text(
         "from kvg.backbones.families.qwen2_vl import Qwen2VL\n\n\nclass Mine(Qwen2VL):\n    pass\n"
     )
-    overlay = {"model": {"init_args": {"backbone": {"init_args": {"family": {"class_path": "mine.Mine"}}}}}}
+    overlay = {"model": {"init_args": {"backbone": {"init_args": {"family": {"class_path": "my_family.Mine"}}}}}}
     (tmp_path / "mine.yaml").write_text(json.dumps(overlay))
     files = [CONFIGS / "stage/cot_sft.yaml", CONFIGS / "backbone/tiny.yaml", "mine.yaml"]
     args = [word for file in files for word in ("-c", str(file))]

@@ -73,7 +73,7 @@ def test_two_processes_go_on_where_one_stopped(strategy, alone, sets, two_proces
     assert not (tmp_path / "predictions.jsonl").exists()
     piece = tmp_path / "predictions.units/000001.json"
     known = json.loads(piece.read_text())
-    known["records"][0]["line"]["answer"] = "as it was"
+    known["result"][0]["line"]["answer"] = "as it was"
     piece.write_text(json.dumps(known))
     settings = {**SETTINGS, "data.init_args.test": sets, "data.init_args.mode": "direct"}
     two_processes("predict", "cot_sft", strategy, tmp_path, **settings)
