@@ -9,10 +9,11 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -118,14 +119,8 @@ class SampleRequests:
             yield Request(sample.key, text, sample.image, self.settings.samples)
 
 
-def filter_job(source: str | Path, out: Path, settings: FilterSettings) -> Job:
-    """The work of one set.
-
-    Raises:
-        DataError: the input cannot be used.
-    """
-    parts = [settings.record(str(source)), settings.samples_per_shard, checksums_of(source)]
-    return Job(out, RECORD, json.dumps(parts, sort_keys=True))
+def _job(out: Path, settings: FilterSettings, record: Mapping[str, Any], checksums: Sequence[str]) -> Job:
+    return Job(out, RECORD, json.dumps([record, settings.samples_per_shard, checksums], sort_keys=True))
 
 
 def filter_set(
@@ -155,12 +150,12 @@ def filter_set(
     read = read or BoxReader(client, settings.codec, settings.min_pixels, settings.max_pixels)
     check_set(out, overwrite)
     store = open_store(source)
-    job = filter_job(source, out, settings)
+    record, checksums = settings.record(str(source)), checksums_of(source)
+    job = _job(out, settings, record, checksums)
     requests, tally, counts = SampleRequests(store, settings), Tally(), Counter[int]()
     before = store.manifest if isinstance(store, ShardFolder) else None
     outcomes = client.ask(requests, lambda _, text: text, job.units)
     first = next(outcomes, None)  # nothing may be written before: other processes end here
-    record = settings.record(str(source))
     config, seed = {**(before.config if before else {}), "filter": record}, before.seed if before else None
     job.reopen()
     with ShardWriter(out, settings.samples_per_shard, seed=seed, config=config, overwrite=overwrite) as writer:
@@ -177,13 +172,14 @@ def filter_set(
     numbers = {"num_tried": result.num_samples, "num_kept": result.num_kept}
     numbers |= {"num_bad": tally.num_bad, "num_cut": tally.num_cut}
     right = {str(right): counts[right] for right in range(num + 1)}
-    job.complete({**record, "made_of": checksums_of(source), "right": right, **numbers})
+    job.complete({**record, "made_of": checksums, "right": right, **numbers})
     return result
 
 
 def is_complete(source: str | Path, out: Path, settings: FilterSettings) -> bool:
     """Whether a set is there, filtered with these settings from the source as it is."""
-    return filter_job(source, out, settings).is_complete(out / MANIFEST)
+    job = _job(out, settings, settings.record(str(source)), checksums_of(source))
+    return job.is_complete(out / MANIFEST)
 
 
 def _judged(

@@ -139,7 +139,8 @@ def rationalize(
     source, out = Path(source), Path(out)
     # Settings first: a wrong one must not cost the opening of a large file.
     teacher = build_teacher(settings) if settings.writer == "teacher" else None
-    job = rationalize_job(source, out, settings)
+    record = settings.record(source)
+    job = _job(out, record)
     job.open(overwrite)
     store = open_store(source)
     parts = store.parts()
@@ -156,7 +157,7 @@ def rationalize(
         else:
             (out / SET_ASIDE).unlink(missing_ok=True)
     before = store.manifest if isinstance(store, ShardFolder) else None
-    config = {**(before.config if before else {}), "rationale": settings.record(source)}
+    config = {**(before.config if before else {}), "rationale": record}
     num_samples = job.finish(len(parts), before.seed if before else None, config)
     if not num_samples:
         first = f" ({lost[0]['reasons'][-1]})" if lost else ""
@@ -173,7 +174,11 @@ def rationalize_job(source: Path, out: Path, settings: RationaleSettings) -> Sha
     Raises:
         DataError: the input cannot be used.
     """
-    return ShardJob(out, "rationalize", json.dumps(settings.record(source), sort_keys=True))
+    return _job(out, settings.record(source))
+
+
+def _job(out: Path, record: Mapping[str, Any]) -> ShardJob:
+    return ShardJob(out, "rationalize", json.dumps(record, sort_keys=True))
 
 
 def build_teacher(settings: RationaleSettings) -> Teacher:
