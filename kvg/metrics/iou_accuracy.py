@@ -1,8 +1,7 @@
-"""Acc@0.5 and mean IoU, overall and by group, with states that sum across processes.
+"""Acc@0.5 and mean IoU, overall and by group, with states that are summed across processes.
 
-The benchmark's accuracy is the share of cases with IoU >= 0.5 (section 5.1), and its averages over categories are
-weighted by instance count, which is what a plain mean over cases gives. An answer that cannot be read is wrong, not
-absent.
+The benchmark's accuracy is the share of cases with IoU >= 0.5 (section 5.1). Its averages over categories are weighted
+by the number of cases, which equals the mean over all cases. An unparsed answer counts as wrong.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from kvg.metrics.functional import check_threshold, overlap_and_unparsed
 
 
 class _BoxCounts(Metric):
-    """Sums over cases, a row for each group; row 0 counts every case."""
+    """Sums over cases, one row per group; row 0 counts all cases."""
 
     full_state_update = False
     higher_is_better = True
@@ -37,17 +36,17 @@ class _BoxCounts(Metric):
             self.add_state(state, default=torch.zeros(num_groups + 1), dist_reduce_fx="sum")
 
     def _add(self, preds: Tensor, target: Tensor, member: Tensor) -> None:
-        """Counts N cases in the rows of which ``member`` ``[N, rows]`` float32 is 1."""
-        overlap, absent = overlap_and_unparsed(preds, target)
+        """Adds N cases to the rows where ``member`` ``[N, rows]`` float32 is 1."""
+        overlap, unparsed = overlap_and_unparsed(preds, target)
         member = member.to(overlap.device)
-        # Sums are made where the boxes are (often the host), and only then moved to the device of the states.
+        # The sums are computed on the device of the boxes (often the CPU) and then moved to the device of the states.
         self.hits = self.hits + ((overlap >= self.threshold).to(member) @ member).to(self.hits)
         self.iou_sum = self.iou_sum + (overlap.to(member) @ member).to(self.iou_sum)
-        self.unparsed = self.unparsed + (absent.to(member) @ member).to(self.unparsed)
+        self.unparsed = self.unparsed + (unparsed.to(member) @ member).to(self.unparsed)
         self.count = self.count + member.sum(dim=0).to(self.count)
 
     def _apply(self, fn: Any, exclude_state: Sequence[str] = "") -> Any:
-        """Moves the states, and keeps them float32 where a module is cast: bfloat16 cannot count beyond 256."""
+        """Moves the states and keeps them in float32 when a module is cast: bfloat16 cannot count beyond 256."""
         moved = super()._apply(fn, exclude_state)  # type: ignore[no-untyped-call]
         for name, default in self._defaults.items():
             setattr(self, name, getattr(self, name).float())
@@ -59,11 +58,11 @@ class IoUAccuracy(_BoxCounts):
     """Share of boxes whose IoU with their target reaches a threshold; the metric of KVG-Bench.
 
     Args:
-        threshold: smallest IoU that counts as right (``>=``).
-        kwargs: of ``torchmetrics.Metric``.
+        threshold: smallest IoU that counts as correct (``>=``).
+        kwargs: arguments of ``torchmetrics.Metric``.
 
     Raises:
-        ValueError: the threshold is not within (0, 1].
+        ValueError: the threshold is outside (0, 1].
 
     >>> metric = IoUAccuracy()
     >>> target = torch.tensor([[0.0, 0.0, 2.0, 2.0], [4.0, 4.0, 5.0, 5.0]])
@@ -79,10 +78,10 @@ class IoUAccuracy(_BoxCounts):
         super().__init__(0, threshold, **kwargs)
 
     def update(self, preds: Tensor, target: Tensor) -> None:
-        """Counts N cases.
+        """Adds N cases.
 
         Args:
-            preds: ``[N, 4]`` xyxy; a row with NaN where no box could be read.
+            preds: ``[N, 4]`` xyxy; a row with NaN is an unparsed answer.
             target: ``[N, 4]`` true boxes in the same unit.
 
         Raises:
@@ -91,15 +90,15 @@ class IoUAccuracy(_BoxCounts):
         self._add(preds, target, torch.ones(len(preds), 1))
 
     def compute(self) -> Tensor:
-        """The share, a scalar in 0-1; NaN without a case."""
+        """The accuracy, a scalar in 0-1; NaN if there is no case."""
         return self.hits[0] / self.count[0]
 
     def plot(self, val: Tensor | Sequence[Tensor] | None = None, ax: Any = None) -> Any:
-        """Draws one value or several over time, as metrics of torchmetrics do; needs matplotlib.
+        """Plots one value or a sequence of values, like other torchmetrics metrics; needs matplotlib.
 
         Args:
-            val: what ``compute`` or ``forward`` returned; None for the value now.
-            ax: axes of matplotlib to draw into.
+            val: results of ``compute`` or ``forward``; None for the current value.
+            ax: matplotlib axes to draw into.
 
         Returns:
             Figure and axes.
@@ -111,13 +110,13 @@ class GroupedIoUAccuracy(_BoxCounts):
     """``IoUAccuracy`` of all cases and of each group, with mean IoU, share of unparsed answers and number of cases.
 
     Args:
-        groups: which values each grouping can take, for example ``{"split": ("seen", "unseen")}``. Fixed beforehand, so
-            that every process has states of the same shape whatever samples it met.
-        threshold: smallest IoU that counts as right (``>=``).
-        kwargs: of ``torchmetrics.Metric``.
+        groups: possible values of each grouping, for example ``{"split": ("seen", "unseen")}``. They are fixed in
+            advance, so that the states of all processes have the same shape.
+        threshold: smallest IoU that counts as correct (``>=``).
+        kwargs: arguments of ``torchmetrics.Metric``.
 
     Raises:
-        ValueError: the threshold is not within (0, 1].
+        ValueError: the threshold is outside (0, 1].
 
     >>> metric = GroupedIoUAccuracy({"split": ("seen", "unseen")})
     >>> boxes = torch.tensor([[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 2.0, 2.0]])
@@ -134,19 +133,19 @@ class GroupedIoUAccuracy(_BoxCounts):
         self._grouping_names = frozenset(groups)
 
     def update(self, preds: Tensor, target: Tensor, groups: Sequence[Mapping[str, str]]) -> None:
-        """Counts N cases.
+        """Adds N cases.
 
         Args:
-            preds: ``[N, 4]`` xyxy; a row with NaN where no box could be read.
+            preds: ``[N, 4]`` xyxy; a row with NaN is an unparsed answer.
             target: ``[N, 4]`` true boxes in the same unit.
-            groups: for each case its value by grouping; groupings that the metric does not know are ignored, and a
-                value of '' belongs to no group.
+            groups: one mapping of grouping to value per case. Unknown groupings are ignored; a value of '' belongs to
+                no group.
 
         Raises:
-            ValueError: the lengths differ, the shapes are not ``[N, 4]``, or a value is missing from the vocabulary.
+            ValueError: the lengths differ, the shapes are not ``[N, 4]``, or a value is not one of the constructor's.
         """
         if len(groups) != len(preds):
-            raise ValueError(f"one group mapping per prediction, got {len(groups)} for {len(preds)}")
+            raise ValueError(f"expected one group mapping per prediction, got {len(groups)} for {len(preds)}")
         member = torch.zeros(len(preds), self.count.numel())
         member[:, 0] = 1
         for case, mapping in enumerate(groups):
@@ -160,14 +159,14 @@ class GroupedIoUAccuracy(_BoxCounts):
                 continue
             name = f"{group}={value}"
             if name not in self._rows:
-                raise ValueError(f"'{value}' is no value of '{group}' in this metric; name it in the constructor")
+                raise ValueError(f"'{value}' is not a value of '{group}' in this metric; add it in the constructor")
             rows.append(self._rows[name])
         return rows
 
     def compute(self) -> dict[str, Tensor]:
-        """Scalars ``acc``, ``mean_iou``, ``unparsed`` (shares, 0-1) and ``n``, then the same as ``acc/split=seen``.
+        """Scalars ``acc``, ``mean_iou``, ``unparsed`` (all 0-1) and ``n``, then the same by group: ``acc/split=seen``.
 
-        Groups without a case are left out; without any case at all the shares are NaN.
+        Groups without cases are omitted. If there is no case at all, the shares are NaN.
         """
         result = {}
         for name, row in {"": 0, **self._rows}.items():

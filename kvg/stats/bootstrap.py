@@ -1,12 +1,12 @@
-"""How far a score could have moved by the luck of which cases were drawn.
+"""Bootstrap confidence intervals: the sampling uncertainty of a score.
 
-Cases on one picture share its difficulty, so that the picture is what was drawn: 1,336 cases on 531 pictures tell less
-than 1,336 pictures would. Where ``clusters`` are given, whole clusters are drawn again, and a mean is the ratio of two
-sums, as the number of cases differs with what was drawn (Field and Welsh 2007, the cluster bootstrap). Clusters must be
-independent of each other; cases within one need not be.
+Cases on one picture are correlated, so the picture is the sampling unit: 1,336 cases on 531 pictures carry less
+information than 1,336 pictures would. With ``clusters``, whole clusters are resampled, and a mean is the ratio of two
+sums, because the number of cases varies between resamples (Field and Welsh 2007, the cluster bootstrap). Clusters must
+be independent of each other; cases within a cluster need not be.
 
-Clusters with the same numbers in them are one kind, and how often each kind is drawn is multinomial. Drawing kinds is
-the same as drawing clusters, and hits and misses have few kinds however many cases there are: 1,336 cases take 14 ms.
+Clusters with the same totals form one kind, and the number of times that each kind is sampled is multinomial. Sampling
+kinds is equivalent to sampling clusters and faster, because hits and misses give few kinds: 1,336 cases take 14 ms.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-_CHUNK = 4_000_000  # numbers of draws held at once: 32 MB
-_KIND_COST = 8  # how many picks of a cluster cost as much as a multinomial count of a kind
+_CHUNK = 4_000_000  # sampled indices held in memory at once: 32 MB
+_KIND_COST = 8  # cost of one multinomial count of a kind, in samples of a cluster
 
 
 def bootstrap_interval(
@@ -33,22 +33,22 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Percentile bootstrap interval of a mean.
 
-    It takes the cases, or the clusters, for independent draws from all that could have been asked. It speaks of the
-    model that gave these answers and not of another seed's (see ``kvg.stats.seeds``). It is a little narrow: on 531
-    pictures 95% intervals left out the truth in 5.5 of 100 simulated comparisons (8,000), and with fewer than about
-    twenty clusters it is more so.
+    It assumes that the cases, or the clusters, are independent samples of a population. It covers the uncertainty due
+    to the cases, not the variation between training seeds (see ``kvg.stats.seeds``). It is slightly too narrow: with
+    531 pictures, 95% intervals missed the true value in 5.5% of 8,000 simulated comparisons. With fewer than about 20
+    clusters the coverage is lower.
 
     Args:
-        values: N numbers, one a case: 0 or 1 for an accuracy, the difference of two models for a paired comparison.
+        values: N numbers, one per case: 0 or 1 for an accuracy, the difference of two models for a paired comparison.
         seed: the same seed gives the same interval.
-        num: resamples.
-        level: share of the resampled means inside the interval, in (0, 1).
-        clusters: what each case belongs to, for example its picture; without them each case is one of its own.
-        strata: a label a case, for example its category. Each stratum is drawn anew in its own size, and the mean of
-            the strata's means is taken, however many cases they hold: the category mean.
-        bounds: least and greatest value that a case can have. Where all values are alike nothing can be drawn that
-            differs, and yet others may exist: with bounds the interval then reaches to the share of other cases of
-            which this many draws would have met none (for 0 and 1 the exact interval of Clopper and Pearson).
+        num: number of resamples.
+        level: confidence level, in (0, 1).
+        clusters: one label per case, for example its picture; without them each case is its own cluster.
+        strata: one label per case, for example its category. Each stratum is resampled at its own size, and the
+            statistic is the unweighted mean of the strata's means: the category mean.
+        bounds: smallest and greatest possible value of a case. If all values are equal, resampling gives an interval
+            of width 0. With ``bounds`` the interval then extends by the largest share of other values that a sample of
+            this size misses (for 0 and 1 this is the exact interval of Clopper and Pearson).
 
     Returns:
         ``(low, high)`` in the unit of ``values``.
@@ -86,23 +86,27 @@ def statistic_interval(
     clusters: Sequence[Hashable] | None = None,
     strata: Sequence[Hashable] | None = None,
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of anything that can be computed from sums over the cases.
+    """Percentile bootstrap interval of any statistic of sums over the cases.
 
     Args:
-        statistic: of sums ``[num, K]``, returns ``[num]``.
-        columns: ``[N, K]``, what is summed, one row a case.
+        statistic: maps sums ``[num, K]`` to values ``[num]``.
+        columns: ``[N, K]``, the summands, one row per case.
         seed: the same seed gives the same interval.
-        num: resamples.
-        level: share of the resampled values inside the interval.
-        clusters: what each case belongs to.
-        strata: drawn anew each in its own size, so that none can be empty; their sums are added.
+        num: number of resamples.
+        level: confidence level, in (0, 1).
+        clusters: one label per case, for example its picture.
+        strata: one label per case. Each stratum is resampled at its own size, so that none is empty; the sums of the
+            strata are added.
+
+    Returns:
+        ``(low, high)`` in the unit of the statistic.
 
     Raises:
-        ValueError: there is no case, or labels are missing.
+        ValueError: there is no case, ``num`` is below 1, ``level`` is outside (0, 1), or labels are missing.
 
-    The gap between two groups, of which all cases are right in one and wrong in the other:
+    The gap between two groups, where one group has accuracy 1 and the other accuracy 0:
 
-    >>> hits = [[1, 1, 0, 0]] * 5 + [[0, 0, 0, 1]] * 5  # right and all of one group, right and all of the other
+    >>> hits = [[1, 1, 0, 0]] * 5 + [[0, 0, 0, 1]] * 5  # hit and count of group 1, hit and count of group 2
     >>> gap = lambda s: s[:, 0] / s[:, 1] - s[:, 2] / s[:, 3]
     >>> statistic_interval(gap, hits, seed=0, strata=[0] * 5 + [1] * 5)
     (1.0, 1.0)
@@ -116,7 +120,7 @@ def statistic_interval(
 
 
 def unseen_share(num: int, tail: float) -> float:
-    """Greatest share of a kind of which ``num`` draws meet none with a chance of ``tail``.
+    """The largest population share of a kind that a sample of ``num`` misses with probability ``tail``.
 
     >>> round(unseen_share(59, 0.05), 3)
     0.05
@@ -125,10 +129,10 @@ def unseen_share(num: int, tail: float) -> float:
 
 
 def codes_of(labels: Sequence[Hashable] | None, num: int) -> NDArray[np.int64]:
-    """Numbers 0, 1, ... for labels in the order of their coming ``[num]``; without labels each case has its own.
+    """Integer codes of labels ``[num]``, in order of first occurrence; without labels each case has its own code.
 
     Raises:
-        ValueError: there is not one label a case.
+        ValueError: the number of labels is not ``num``.
 
     >>> codes_of(["b", "a", "b"], 3).tolist()
     [0, 1, 0]
@@ -144,7 +148,7 @@ def codes_of(labels: Sequence[Hashable] | None, num: int) -> NDArray[np.int64]:
 def _strata_sums(
     columns: Floats, seed: int, num: int, clusters: Sequence[Hashable] | None, strata: Sequence[Hashable] | None
 ) -> list[Floats]:
-    """Sums over resamples, a table ``[num, K]`` a stratum; what a cluster has in several strata is drawn apart."""
+    """Sums of each resample, one table ``[num, K]`` per stratum; a cluster in several strata is split by stratum."""
     rng = np.random.default_rng(seed)
     units = codes_of(clusters, len(columns))
     where = np.zeros(len(columns), dtype=np.int64) if strata is None else codes_of(strata, len(columns))

@@ -1,14 +1,13 @@
-"""Whether two models differ on the same cases, or whether luck would do as well.
+"""Paired significance tests of two models on the same cases.
 
-Only cases that one model has right and the other wrong can tell: ``b`` and ``c`` of them. If neither model is better,
-each could as well have fallen to the other side, which is McNemar's test (1947). Cases on one picture fall together,
-though: a model that errs about a picture errs about several of its cases, and counting these as so many witnesses calls
-differences between equal models significant too often. So it is the picture whose sides are changed, with all its
-cases at once. Without shared pictures that is McNemar's test, number for number.
+McNemar's test (1947) uses the discordant cases only: ``b`` cases that only the first model answers correctly, ``c``
+that only the second does. Under the null hypothesis each discordant case is equally likely to be in either group. The
+cases on one picture are correlated, so the plain test has too many false positives. The test here therefore swaps the
+models' answers for a whole picture at a time. Where no pictures are shared it equals McNemar's test exactly.
 
-Of a discrete test the exact p-value is too large on average. The mid-p, which counts what is as extreme as what was
-seen by half, keeps its level and loses less (Fagerland, Lydersen and Laake 2013, who recommend it for McNemar's test).
-It decides; the exact one stands beside it.
+The exact p-value of a discrete test is conservative. The mid-p, which counts outcomes as extreme as the observed one by
+half, holds the level and has more power (Fagerland, Lydersen and Laake 2013 recommend it for McNemar's test). The mid-p
+decides significance; the exact p-value is reported beside it.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-_FLIPS = 100_000  # drawn where sums are no whole numbers: a p-value of 0.05 is known to 0.0014 (two standard errors)
-_DIGITS = 12  # sums that differ by less differ by rounding
+_FLIPS = 100_000  # random sign flips for sums that are not integers: p = 0.05 is known to 0.0014 (two standard errors)
+_DIGITS = 12  # smaller differences of sums are rounding errors
 
 
 @dataclass(frozen=True)
@@ -29,8 +28,8 @@ class SignTest:
     """Two-sided p-values.
 
     Attributes:
-        p: the mid-p, which decides.
-        exact: never called significant too often, and too seldom therefore.
+        p: the mid-p value; it decides significance.
+        exact: the exact p-value, which is conservative.
     """
 
     p: float
@@ -41,8 +40,8 @@ def mcnemar(b: int, c: int) -> SignTest:
     """McNemar's test, mid-p and exact.
 
     Args:
-        b: cases that only the one model has right.
-        c: cases that only the other has right.
+        b: number of cases that only the first model answers correctly.
+        c: number of cases that only the second model answers correctly.
 
     Raises:
         ValueError: a count is negative.
@@ -57,15 +56,14 @@ def mcnemar(b: int, c: int) -> SignTest:
 
 
 def sign_flip(sums: Sequence[float] | NDArray[np.float64], seed: int = 0) -> SignTest:
-    """Exact test of paired differences by the signs of sums that are independent of each other.
+    """Sign-flip permutation test of independent paired differences.
 
-    Its null hypothesis is that the models are equal in this sense: had they changed sides on a picture, with all its
-    cases, the outcome would have been as likely. All ways of changing sides are counted where the sums are whole
-    numbers, and 100,000 drawn otherwise.
+    Null hypothesis: swapping the two models on any picture leaves the distribution unchanged. If the sums are integers,
+    all sign flips are counted exactly. Otherwise 100,000 random flips are used.
 
     Args:
-        sums: differences of right answers, summed over each picture, or over each case where none is shared.
-        seed: of the draw; whole numbers need none.
+        sums: difference in correct answers, summed over each picture (or each case where no picture is shared).
+        seed: of the random flips; unused for integers.
 
     >>> sign_flip([2, 1, 1])  # of the 8 sums with signs, 2 reach 4: (+++) and (---)
     SignTest(p=0.125, exact=0.25)
@@ -74,21 +72,21 @@ def sign_flip(sums: Sequence[float] | NDArray[np.float64], seed: int = 0) -> Sig
     if not values.any():
         return SignTest(p=1.0, exact=1.0)
     sizes, counts = np.unique(np.abs(values[values != 0]), return_counts=True)
-    seen = abs(round(float(values.sum()), _DIGITS))
+    observed = abs(round(float(values.sum()), _DIGITS))
     if (sizes == np.round(sizes)).all():
         pmf = _distribution(sizes.astype(np.int64).tolist(), counts.tolist())
         reach = abs(np.arange(len(pmf)) - len(pmf) // 2)
-        beyond, equal = float(pmf[reach > round(seen)].sum()), float(pmf[reach == round(seen)].sum())
+        beyond, equal = float(pmf[reach > round(observed)].sum()), float(pmf[reach == round(observed)].sum())
     else:
         resampled = _resampled(sizes, counts, seed)
-        # What was seen is one of the ways, so that no p-value is 0 (Phipson and Smyth 2010).
-        beyond = float((resampled > seen).sum()) / (_FLIPS + 1)
-        equal = float((resampled == seen).sum() + 1) / (_FLIPS + 1)
+        # The observed outcome counts as one flip, so that no p-value is 0 (Phipson and Smyth 2010).
+        beyond = float((resampled > observed).sum()) / (_FLIPS + 1)
+        equal = float((resampled == observed).sum() + 1) / (_FLIPS + 1)
     return SignTest(p=min(1.0, beyond + equal / 2), exact=min(1.0, beyond + equal))
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """P-values adjusted for how many there are (Holm 1979): where all models are equal, any is small as seldom as one.
+    """P-values adjusted for multiple comparisons (Holm 1979); controls the family-wise error rate.
 
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]
@@ -102,9 +100,9 @@ def holm(values: Sequence[float]) -> list[float]:
 
 
 def _distribution(sizes: Sequence[int], counts: Sequence[int]) -> NDArray[np.float64]:
-    """Of the sum of numbers with signs by lot: probabilities of -T to T, T being the sum of all the sizes.
+    """Probabilities of each value -T to T of a sum with random signs, where T is the sum of all absolute values.
 
-    ``k`` numbers of one size m give m * (2 X - k), X binomial; numbers of several sizes are convolved.
+    ``k`` numbers of one size m have the sum m * (2 X - k), X binomial; distributions of several sizes are convolved.
     """
     pmf = np.ones(1)
     for size, count in zip(sizes, counts, strict=True):
@@ -121,7 +119,7 @@ def _halves(num: int) -> NDArray[np.float64]:
 
 
 def _resampled(sizes: NDArray[np.float64], counts: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
-    """Absolute sums with signs by lot ``[flips]``."""
+    """Absolute sums with random signs ``[flips]``."""
     rng = np.random.default_rng(seed)
     total = np.zeros(_FLIPS, dtype=np.float64)
     for size, count in zip(sizes, counts, strict=True):

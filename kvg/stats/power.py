@@ -1,7 +1,8 @@
-"""What a comparison can see: how often a true difference is found, and the smallest that would be found mostly.
+"""Power and minimum detectable difference of a paired comparison.
 
-Both follow from the number of cases and from how often two models disagree about one: the discordant share psi. At
-psi = 0.2, 1,336 cases find a true difference of 3 points in 69 of 100 comparisons, and one of 3.4 points in 80.
+Both depend on the number of cases and on the discordant share psi: the share of cases that exactly one model answers
+correctly. At psi = 0.2, 1,336 cases detect a true difference of 3 points with a power of 69%, and of 3.4 points with
+80%.
 """
 
 from __future__ import annotations
@@ -12,23 +13,26 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-_RARE = 1e-12  # numbers of discordant cases that are rarer do not matter
+_RARE = 1e-12  # numbers of discordant cases with a smaller probability are skipped
 
 
 def mcnemar_power(num: int, difference: float, discordant: float, alpha: float = 0.05) -> float:
-    """How often McNemar's mid-p test finds a true difference, exactly, where cases are independent.
+    """The exact power of McNemar's mid-p test for independent cases.
 
-    The number of discordant cases D is binomial (num, psi), and that of those which the better model has right is
-    binomial (D, (psi + difference) / (2 psi)); all outcomes that the test calls significant are summed (Duffy 1984).
+    The number of discordant cases D is binomial (num, psi). The number of those that the better model answers correctly
+    is binomial (D, (psi + difference) / (2 psi)). The probabilities of significant outcomes are summed (Duffy 1984).
 
     Args:
-        num: cases.
-        difference: of the true accuracies, as a share; 0 gives the rate of false alarms.
-        discordant: psi, share of the cases that one model has right and the other wrong.
-        alpha: p-values up to this are significant.
+        num: number of cases.
+        difference: difference of the true accuracies, as a share; 0 gives the false positive rate.
+        discordant: psi, the share of cases that exactly one model answers correctly.
+        alpha: significance level.
+
+    Returns:
+        The power, in [0, 1].
 
     Raises:
-        ValueError: there is no case, ``discordant`` is not in [0, 1], or the difference is greater.
+        ValueError: there is no case, ``discordant`` is not in [0, 1], or ``|difference|`` exceeds it.
 
     >>> round(mcnemar_power(1336, 0.03, 0.2), 3)
     0.69
@@ -46,7 +50,7 @@ def mcnemar_power(num: int, difference: float, discordant: float, alpha: float =
         fair = _binomial(size, 0.5, facts)
         below = np.arange(size + 1) < size / 2
         p = np.where(below, 2 * np.cumsum(fair) - fair, 1.0)  # mid-p of the smaller of both counts
-        reach = int((p <= alpha).sum())  # as many lowest counts are significant, and as many highest
+        reach = int((p <= alpha).sum())  # this many lowest counts are significant, and as many highest
         if reach:
             pmf = _binomial(size, better, facts)
             power += chance * float(pmf[:reach].sum() + pmf[-reach:].sum())
@@ -56,22 +60,22 @@ def mcnemar_power(num: int, difference: float, discordant: float, alpha: float =
 def detectable_difference(
     num: int, discordant: float, alpha: float = 0.05, power: float = 0.8, design_effect: float = 1.0
 ) -> float | None:
-    """The smallest true difference that McNemar's test finds with this power.
+    """The minimum detectable difference: the smallest true difference that McNemar's test detects with this power.
 
     Connor's formula (1987), solved for the difference d: d sqrt(n) = z_alpha sqrt(psi) + z_power sqrt(psi - d^2). A
-    difference of d needs as many discordant cases; where fewer were seen, psi is taken to be d. The formula asks for a
-    little too much where cases are few: what it says of 100 cases is found with a power of 82% instead of 80%.
+    difference d needs a discordant share of at least d, so psi is raised to d where it is smaller. The formula is
+    slightly conservative for few cases: with 100 cases its result has a power of 82% instead of 80%.
 
     Args:
-        num: cases.
-        discordant: psi, share of the cases that one model has right and the other wrong.
-        alpha: level of the test.
-        power: how often the difference would be found.
-        design_effect: by how much the variance of the difference is greater than that of independent cases; cases on
-            one picture give more than 1.
+        num: number of cases.
+        discordant: psi, the share of cases that exactly one model answers correctly.
+        alpha: significance level.
+        power: required power.
+        design_effect: variance of the difference, divided by its variance for independent cases; above 1 for
+            correlated cases on one picture.
 
     Returns:
-        A share; None where no difference would be found so often.
+        A share; None if no difference can be detected with this power.
 
     >>> round(detectable_difference(1336, 0.2), 4)
     0.0342

@@ -117,7 +117,7 @@ def test_threshold() -> None:
 
 def test_misuse_is_refused() -> None:
     metric, truth = GroupedIoUAccuracy(GROUPS), box_rows([TRUTH])
-    with pytest.raises(ValueError, match="'near' is no value of 'split'"):
+    with pytest.raises(ValueError, match="'near' is not a value of 'split'"):
         metric.update(truth, truth, [{"split": "near"}])
     with pytest.raises(ValueError, match="one target"):
         metric.update(box_rows([TRUTH, None]), truth, [{}, {}])
