@@ -1,1 +1,1 @@
-"""The catalogue of single-entity pictures: where they come from, which can be used, and who may see them."""
+"""The catalogue of single-entity pictures: their sources, the checks of each picture, and the splits."""

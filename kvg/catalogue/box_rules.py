@@ -1,4 +1,4 @@
-"""Settings of the box question, and the rules by which a box is rejected."""
+"""Settings of the ``box`` command, and the rules that reject a box."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from kvg.text.box_codec import BoxCodec, ImageSize
 from kvg.text.prompts import question
 from kvg.types import Box
 
-MIN_TOKENS: Final = 4  # visual tokens of a sent picture
-BORDER: Final = 0.01  # share of a side within which a box touches it
-# Each fault begins with one of these texts, so that faults can be counted in the messages of any client.
+MIN_TOKENS: Final = 4  # least number of visual tokens of a picture that is sent to a model
+BORDER: Final = 0.01  # a box touches a border if its distance is at most this share of the side
+# Each fault begins with one of these texts. So faults can be counted in the messages of any client.
 RULES: Final = {
     "unreadable": "no box can be read",
     "empty": "the box has no area",
@@ -26,7 +26,7 @@ RULES: Final = {
     "thin": "the box is too thin",
 }
 UNANSWERED: Final = "unanswered"
-OWN: Final = ("alpha", "given")  # origins of boxes that come from no model
+OWN: Final = ("alpha", "given")  # values of ``box_from`` for boxes that do not come from a model
 _CODEC: Final = {"class_path": "kvg.text.box_codec.RelativeCodec"}
 _BLANK = re.compile(r"\{(entity|category)\}")
 
@@ -39,20 +39,21 @@ class BoxSettings:
         client: ``{class_path, init_args}`` of the client of the first model.
         codec: ``{class_path, init_args}`` of its box convention.
         question: text of the question; ``{entity}`` and ``{category}`` are filled in.
-        second: client of another model, for a second opinion on the boxes of the first; None for none.
-        second_codec: its box convention; the first's by default.
-        second_question: its question; the same by default.
-        samples: answers of the first model; more than one is useful only where the model samples.
-        agreement: least IoU of the first answer's box with every other one.
-        max_attempts: attempts at most; an answer that breaks a rule is asked for again.
-        max_pixels: pictures are sent no larger than this; the model must not shrink them further, or boxes in absolute
-            pixels are wrong.
-        size_multiple: sides of sent pictures are multiples of this, the side of the model's visual token in pixels: 28
-            for Qwen2-VL and Qwen2.5-VL, 32 for Qwen3-VL. Then the model leaves them as they are.
-        min_area: smallest share of the picture that a box covers.
-        max_area: largest.
-        max_aspect: longer side over shorter side at most.
-        review: ``model`` shows the boxes of models on the review page, ``all`` given boxes and those of cut-outs, too.
+        second: client of another model that checks the boxes of the first model; None for no check.
+        second_codec: box convention of the second model; by default that of the first.
+        second_question: question for the second model; by default that of the first.
+        samples: number of answers of the first model; more than one is useful only if the model samples.
+        agreement: minimum IoU of the first answer's box with every other box.
+        max_attempts: maximum number of attempts; the model is queried again if its answer breaks a rule.
+        max_pixels: maximum size of a sent picture, in pixels. The model must not shrink the picture further:
+            boxes in absolute pixels would be wrong.
+        size_multiple: sides of sent pictures are multiples of this. It is the side of a visual token in pixels: 28
+            for Qwen2-VL and Qwen2.5-VL, 32 for Qwen3-VL. Then the model does not resize the picture.
+        min_area: minimum share of the picture that a box covers.
+        max_area: maximum share.
+        max_aspect: maximum ratio of the longer side to the shorter side.
+        review: ``model`` shows only boxes of models on the review page; ``all`` also shows given boxes and boxes
+            of cut-outs.
     """
 
     client: Mapping[str, Any] | None = None
@@ -75,7 +76,7 @@ class BoxSettings:
         """Checks the settings.
 
         Raises:
-            ConfigError: one cannot work.
+            ConfigError: a value is outside its range.
         """
         for name in ("samples", "max_attempts", "size_multiple", "max_pixels"):
             least = MIN_TOKENS * self.size_multiple**2 if name == "max_pixels" else 1
@@ -95,11 +96,11 @@ class BoxSettings:
             if name == "second_question" and text is None:
                 continue
             if not isinstance(text, str) or not _BLANK.search(text):
-                raise ConfigError(f"box.{name}", f"{text!r} names nothing; write {{entity}} or {{category}} into it")
+                raise ConfigError(f"box.{name}", f"{text!r} lacks a placeholder; add {{entity}} or {{category}}")
 
 
 def model_name(client: Mapping[str, Any]) -> str:
-    """The name of a model in files and messages: its name on a server, or its checkpoint, else its class.
+    """Returns the name of a model for files and messages: its name on a server, else its checkpoint, else its class.
 
     >>> model_name({"class_path": "kvg.inference.server.Server", "init_args": {"model": "Qwen2-VL-7B"}})
     'Qwen2-VL-7B'
@@ -112,7 +113,7 @@ def model_name(client: Mapping[str, Any]) -> str:
 
 
 def wording(text: str, entry: Entry) -> str:
-    """Fills in the blanks of a question once, since a name may hold braces.
+    """Replaces the placeholders of a question. Replaces them once only, because a name may contain braces.
 
     >>> wording("{entity}?", Entry("s", "r", "{category}", "bird", 1, 1, "", ""))
     '{category}?'
@@ -121,11 +122,11 @@ def wording(text: str, entry: Entry) -> str:
 
 
 def sent_size(width: int, height: int, max_pixels: int, multiple: int = 28) -> ImageSize:
-    """The stored size of a picture and the size in which it is sent, with sides that the model does not resize.
+    """Returns the stored size of a picture and a size to send it in that the model does not resize.
 
     Args:
-        width: in pixels.
-        height: in pixels.
+        width: width of the stored picture, in pixels.
+        height: height of the stored picture, in pixels.
         max_pixels: see ``BoxSettings``.
         multiple: see ``BoxSettings.size_multiple``.
 
@@ -143,10 +144,10 @@ def sent_size(width: int, height: int, max_pixels: int, multiple: int = 28) -> I
 
 
 def read_box(text: str, size: ImageSize, codec: BoxCodec, settings: BoxSettings) -> Box:
-    """The box of an answer, in pixels of the stored picture.
+    """Reads the box of an answer, in pixels of the stored picture.
 
     Raises:
-        DataError: the answer holds no box, or its box breaks a rule.
+        DataError: the answer contains no box, or its box breaks a rule.
     """
     box = codec.decode(text, size)
     if box is None:
@@ -158,7 +159,7 @@ def read_box(text: str, size: ImageSize, codec: BoxCodec, settings: BoxSettings)
 
 
 def broken_rule(box: Box, width: int, height: int, settings: BoxSettings) -> tuple[str, str]:
-    """The first of ``RULES`` that a box breaks, with details; two empty texts for a box that breaks none."""
+    """Returns the first of ``RULES`` that a box breaks, and details; two empty texts if it breaks none."""
     x1, y1, x2, y2 = box
     across, down = x2 - x1, y2 - y1
     if not (across > 0 and down > 0):
@@ -177,8 +178,8 @@ def broken_rule(box: Box, width: int, height: int, settings: BoxSettings) -> tup
 
 
 def named_fault(faults: Sequence[str]) -> tuple[str, str]:
-    """The rule that the last fault names, and the text of the fault from there on."""
+    """Returns the rule that the last fault names, and the text of the fault from that rule on."""
     text = faults[-1] if faults else "no answer came"
-    # The answer is quoted behind the rule, so the first match is the rule.
+    # The fault quotes the answer after the rule, so the first match is the rule.
     first_match = min(((text.find(start), rule) for rule, start in RULES.items() if start in text), default=None)
     return (UNANSWERED, text) if first_match is None else (first_match[1], text[first_match[0] :])

@@ -28,22 +28,22 @@ log = logging.getLogger(__name__)
 BOXES: Final = "boxes.jsonl"  # in a project's folder: one line a picture
 TICKS: Final = "bad_boxes*.jsonl"  # files that review pages have saved
 DISAGREEMENT, PICTURE = "disagreement", "picture"  # reasons beside those of an answer, see ``kvg.catalogue.box_rules``
-DOUBT: Final = 0.25  # a box is doubtful below this, see ``rule_margin``
+DOUBT: Final = 0.25  # a box is doubtful if its ``rule_margin`` is below this
 
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of asking models for the box of one picture.
+    """The box that models give for one picture, or the reason why there is none.
 
     Attributes:
-        source: of the picture.
+        source: source of the picture.
         ref: see ``Entry``.
-        entity: in the question.
-        sha256: of the picture's file.
-        box_px: in pixels of the upright picture; None where no box is accepted.
-        box_from: the model.
-        iou: lowest IoU of the box with another opinion; None where there is no other.
-        rule: why there is no box, one of ``RULES``, ``disagreement``, ``picture``, ``unanswered``; '' where there is.
+        entity: entity in the question.
+        sha256: checksum of the picture's file.
+        box_px: box in pixels of the upright picture; None if no box is accepted.
+        box_from: name of the model.
+        iou: lowest IoU of the box with another answer; None if there is only one answer.
+        rule: why there is no box: one of ``RULES``, ``disagreement``, ``picture`` or ``unanswered``; else ''.
         reason: the same in words.
     """
 
@@ -58,25 +58,25 @@ class Finding:
     reason: str = ""
 
     def line(self) -> str:
-        """JSON in ASCII."""
+        """Returns the finding as a line of JSON in ASCII."""
         return json.dumps(asdict(self))
 
     def is_of(self, entry: Entry) -> bool:
-        """Whether it belongs to this entry: same file and same entity."""
+        """Returns whether the finding belongs to this entry: same file and same entity."""
         identity = (self.source, self.ref, self.sha256, clean_name(self.entity))
         return identity == (entry.source, entry.ref, entry.sha256, entry.entity)
 
 
 def conclude(finding: Finding, opinions: Sequence[Box], settings: BoxSettings) -> Finding:
-    """Accepts or rejects the box of a picture by the agreement of all opinions.
+    """Accepts or rejects the box of a picture by the agreement of all answers.
 
-    The first opinion is kept without change: it has passed the rules, which a mean of boxes has not, and a weaker
-    second model should confirm it, not move it.
+    The accepted box is the first one, unchanged. It has passed the rules; a mean of boxes has not. And a weaker
+    second model should confirm the box, not move it.
 
     Args:
-        finding: with neither box nor reason.
-        opinions: at least one.
-        settings: see there.
+        finding: finding without box and reason.
+        opinions: the boxes of all answers, at least one.
+        settings: the least agreement.
     """
     ious = [overlap(opinions[0], other) for other in opinions[1:]]
     lowest = min(ious, default=None)
@@ -87,7 +87,7 @@ def conclude(finding: Finding, opinions: Sequence[Box], settings: BoxSettings) -
 
 
 def open_on_white(sources: Mapping[str, PictureSource], entry: Entry, max_pixels: int) -> Image.Image:
-    """The picture of an entry in RGB; transparent parts are white.
+    """Opens the picture of an entry in RGB; transparent parts become white.
 
     Raises:
         DataError: see ``open_entry``.
@@ -96,7 +96,7 @@ def open_on_white(sources: Mapping[str, PictureSource], entry: Entry, max_pixels
 
 
 def read_findings(folder: Path) -> dict[tuple[str, str], Finding]:
-    """Reads the results of ``kvg-data box``, by source and ref; empty where it has not run.
+    """Reads the results of ``kvg-data box``, by source and ref; empty if the command has not run.
 
     Raises:
         DataError: a line is damaged.
@@ -105,12 +105,12 @@ def read_findings(folder: Path) -> dict[tuple[str, str], Finding]:
 
 
 class Ticks:
-    """The verdicts of reviewers, read from all files that review pages have saved.
+    """The verdicts of reviewers, from all files that review pages have saved.
 
-    A verdict belongs to the box that was shown: another box of the same picture has no verdict.
+    A verdict belongs to the box that the page showed. Another box of the same picture has no verdict.
 
     Args:
-        folder: of the project.
+        folder: folder of the project.
 
     Raises:
         DataError: a line is damaged.
@@ -128,15 +128,15 @@ class Ticks:
         return len(self._bad)
 
     def __contains__(self, entry: Entry) -> bool:
-        """Whether the box of an entry is bad."""
+        """Returns whether a reviewer marked the box of an entry as bad."""
         return any((entry.source, entry.ref, box) in self._bad for box in (entry.box_px, None))
 
 
 def with_boxes(project: Project) -> Iterator[tuple[Entry, float | None]]:
-    """The catalogue with the boxes of models; no entry is left out.
+    """Reads the catalogue and adds the boxes of models; keeps all entries.
 
     Yields:
-        The entry, and the lowest IoU of the opinions on its box, None where there is one opinion.
+        The entry, and the lowest IoU of the answers about its box; None if there is one answer.
 
     Raises:
         DataError: the catalogue is missing, or a line is damaged.
@@ -154,14 +154,14 @@ def with_boxes(project: Project) -> Iterator[tuple[Entry, float | None]]:
         else:
             yield replace(entry, box_px=finding.box_px, box_from=finding.box_from), finding.iou
     if changed:
-        message = f"{len(changed)} pictures have changed since they were asked about, the first: {changed[0]!r}"
+        message = f"{len(changed)} pictures have changed since their boxes were made, the first: {changed[0]!r}"
         log.warning("%s: %s; run `kvg-data box` again", project.out / BOXES, message)
 
 
 def boxed_entries(project: Project) -> Iterator[Entry]:
-    """The catalogue for the steps after boxing: with the boxes of models, without pictures whose box is marked bad.
+    """Reads the catalogue for the steps after boxing: adds boxes of models, leaves out pictures with a box marked bad.
 
-    It includes pictures without a box. A picture whose file or entity has changed since is one of them, with a warning.
+    Pictures without a box are included. A box is not used, with a warning, if its file or entity has changed since.
 
     Raises:
         DataError: the catalogue is missing, or a line is damaged.
@@ -171,11 +171,11 @@ def boxed_entries(project: Project) -> Iterator[Entry]:
 
 
 def rule_margin(entry: Entry, settings: BoxSettings) -> float:
-    """Distance of a box from the limits of the rules: 1 is far, 0 is at a limit, below 0 is beyond it.
+    """Returns the distance of a box from the limits of the rules: 1 is far, 0 is at a limit, below 0 is beyond it.
 
-    It is the least of three: the box's share of the picture on a log scale from ``min_area`` (0) to the whole (1); its
-    share on a linear scale from ``max_area`` (0) to nothing (1), except for cut-outs, which are often cropped; and its
-    aspect on a log scale from ``max_aspect`` (0) to a square (1).
+    It is the minimum of three values: the box's share of the picture on a log scale, from ``min_area`` (0) to the whole
+    picture (1); its share on a linear scale, from ``max_area`` (0) to no area (1); its aspect on a log scale, from
+    ``max_aspect`` (0) to a square (1). The second is 1 for cut-outs, since these are often cropped.
     """
     if entry.box_px is None:
         return 0.0
@@ -189,12 +189,12 @@ def rule_margin(entry: Entry, settings: BoxSettings) -> float:
 
 
 def is_doubtful(entry: Entry, iou: float | None, settings: BoxSettings) -> bool:
-    """Whether the IoU is in the lower half of the accepted range, or the box is near a limit of the rules."""
+    """Returns whether the IoU is in the lower half of the accepted range, or the box is near a limit of the rules."""
     return (iou is not None and iou < (1 + settings.agreement) / 2) or rule_margin(entry, settings) < DOUBT
 
 
 def by_doubt(boxed: Sequence[tuple[Entry, float | None]], settings: BoxSettings) -> list[tuple[Entry, float | None]]:
-    """Sorts by doubt: lowest IoU first, then smallest distance to the rules; boxes with one opinion come last."""
+    """Sorts by lowest IoU, then by smallest distance from the rules; boxes with one answer come last."""
 
     def doubt(pair: tuple[Entry, float | None]) -> tuple[float, float, str, str]:
         entry, iou = pair
@@ -224,7 +224,7 @@ def _box(raw: Any) -> Box | None:
 
 
 def _lines(path: Path, parse: Callable[[dict[str, Any]], T], remedy: str) -> Iterator[T]:
-    """Parses the lines of a file; yields nothing where there is no file."""
+    """Parses the lines of a file; yields nothing if there is no file."""
     if not path.is_file():
         return
     try:

@@ -1,4 +1,4 @@
-"""Pictures of COCO annotations, object by object."""
+"""Lists the objects of COCO annotations."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from kvg.records import excerpt, list_of, number_of, object_of, optional_text, r
 
 
 class Coco(FileSource):
-    """COCO annotations. The entity is the annotation's category, our category its ``supercategory``.
+    """COCO annotations. The entity is the annotation's category; the category is its ``supercategory``.
 
-    An annotation, image or category that cannot be used is left out by its id, and the rest is kept; crowds
-    (``iscrowd``) are no objects. Ids are compared as they are read: 1 and "1" are one id.
+    Annotations, images and categories that cannot be used are left out and reported by id. Crowds (``iscrowd``) are not
+    objects. The ids 1 and "1" are equal.
 
     Args:
-        path: the JSON.
+        path: JSON file of the annotations.
         root: folder that ``file_name`` is relative to.
-        supercategories: ``{supercategory: category}``, the only ones that are taken; None for all.
-        part: that these pictures belong to.
-        category: of what has no supercategory.
-        box_unit: of ``bbox``; COCO's own is ``pixels``.
-        box_format: of ``bbox``; COCO's own is ``xywh``.
+        supercategories: ``{supercategory: category}``; other supercategories are left out. None keeps all.
+        part: part of the published set that these pictures belong to.
+        category: category of objects without a supercategory.
+        box_unit: unit of ``bbox``; ``pixels`` in COCO itself.
+        box_format: format of ``bbox``; ``xywh`` in COCO itself.
         boxes_of: ``upright`` or ``raw``, see ``BoxRules``.
         several: ``crop`` or ``reject``, see ``BoxRules``.
         margin: see ``BoxRules``.
         max_overlap: see ``BoxRules``.
 
     Raises:
-        ConfigError: a setting cannot work.
-        DataError: there is no such folder.
+        ConfigError: a setting is outside its range.
+        DataError: the folder does not exist.
     """
 
     def __init__(
@@ -77,12 +77,12 @@ class Coco(FileSource):
             except DataError as error:
                 faults.append(Unusable(f"{where} {_named('annotation', value, number)}", error.field, error.remedy))
         yield from faults
-        passed: Counter[str] = Counter()
+        skipped: Counter[str] = Counter()
         for image_id, image in images.items():
-            yield from self._of_image(image_id, image, of_image[image_id], kinds, licences, passed)
-        if passed:
-            names = ", ".join(f"{name or 'none'} {num}" for name, num in sorted(passed.items()))
-            yield Remark(f"{where}: objects of supercategories that are not asked for: {names}")
+            yield from self._of_image(image_id, image, of_image[image_id], kinds, licences, skipped)
+        if skipped:
+            names = ", ".join(f"{name or 'none'} {num}" for name, num in sorted(skipped.items()))
+            yield Remark(f"{where}: objects of supercategories that are not in `supercategories`: {names}")
 
     def _of_image(
         self,
@@ -91,9 +91,9 @@ class Coco(FileSource):
         annotations: list[tuple[str, Mapping[str, Any]]],
         kinds: Mapping[str, Mapping[str, Any]],
         licences: Mapping[str, str],
-        passed: Counter[str],
+        skipped: Counter[str],
     ) -> Iterator[Listed]:
-        """The objects of one image; counts those whose supercategory is not asked for."""
+        """Lists the objects of one image, and counts those of other supercategories in ``skipped``."""
         where = f"{self.path} image {image_id}"
         try:
             ref = text_of(where, image, "file_name")
@@ -101,7 +101,9 @@ class Coco(FileSource):
             yield Unusable(where, error.field, error.remedy)
             return
         if not annotations:
-            yield Unusable(ref, "annotations", "has none: nothing tells what is on it")
+            yield Unusable(
+                ref, "annotations", "has none, so its entity is unknown; add an annotation or remove the image"
+            )
         objects, others = list[NamedObject](), list[Any]()
         licence = licences.get(id_of(image.get("license")) or "", "")
         for name, entry in annotations:
@@ -111,7 +113,7 @@ class Coco(FileSource):
                 if box is not None or "bbox" in entry or "segmentation" in entry:
                     self.rules.form.numbers(box, where, "bbox")
                 if self.supercategories is not None and category not in self.supercategories:
-                    passed[category] += 1
+                    skipped[category] += 1
                     others.append(box)
                     continue
             except DataError as error:
@@ -124,10 +126,10 @@ class Coco(FileSource):
         yield from split_objects(objects, others)
 
     def _names(self, entry: Mapping[str, Any], kinds: Mapping[str, Mapping[str, Any]]) -> tuple[str, str]:
-        """Entity and supercategory of an annotation.
+        """Returns entity and supercategory of an annotation.
 
         Raises:
-            DataError: it has none, or is no object.
+            DataError: it has no category, or is a crowd.
         """
         where = str(self.path)
         crowd = entry.get("iscrowd")
@@ -140,7 +142,7 @@ class Coco(FileSource):
 
 
 def id_of(value: Any) -> str | None:
-    """An id as it is compared, of a whole number or a text; None for anything else.
+    """Returns the text of an id that is a whole number or a text; None for anything else.
 
     >>> id_of(1), id_of("1"), id_of(1.0), id_of(True), id_of("")
     ('1', '1', '1', None, None)
@@ -151,12 +153,12 @@ def id_of(value: Any) -> str | None:
         return None
     try:
         return str(value).strip() or None
-    except ValueError:  # a number of thousands of digits
+    except ValueError:  # Python refuses to convert numbers of thousands of digits
         return None
 
 
 def _by_id(values: list[Any], kind: str, faults: list[Unusable], where: str) -> dict[str, Mapping[str, Any]]:
-    """Entries by their ids; of those with one id, the first."""
+    """Returns entries by their ids. Of entries with the same id only the first is kept."""
     records: dict[str, Mapping[str, Any]] = {}
     for number, value in enumerate(values):
         key = id_of(value.get("id")) if isinstance(value, Mapping) else None
@@ -174,7 +176,7 @@ def _named(kind: str, value: Any, number: int) -> str:
 
 
 def _licences(values: Any) -> dict[str, str]:
-    """Names of licences by their ids; what is damaged is as if it were not there."""
+    """Returns names of licences by their ids; damaged entries are left out."""
     licences: dict[str, str] = {}
     for value in values if isinstance(values, list) else ():
         if isinstance(value, Mapping) and (key := id_of(value.get("id"))):

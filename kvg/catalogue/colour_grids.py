@@ -1,4 +1,4 @@
-"""Colour grids of pictures: they show whether two similar pictures differ in a part."""
+"""Colour grids of pictures. They show whether two similar pictures differ in a part."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from PIL import Image
 
 from kvg.catalogue.hashing import on_grey
 
-GRID: Final = 12  # cells a side
-_MAX_GAIN: Final = 1.3  # of contrast between copies
+GRID: Final = 12  # cells per side
+_MAX_GAIN: Final = 1.3  # maximum ratio of contrast between copies
 
 
 def colour_grid(image: Image.Image) -> str:
-    """The mean colours of 12 x 12 cells of a picture.
+    """Computes the mean colours of 12 x 12 cells of a picture.
 
     Args:
-        image: RGB or RGBA.
+        image: picture in RGB or RGBA.
 
     Returns:
         12 * 12 * 3 bytes in base 64.
@@ -30,10 +30,10 @@ def colour_grid(image: Image.Image) -> str:
 
 
 class ColourGrids:
-    """Compares colour grids with each other; brightness and contrast do not count.
+    """Compares colour grids with each other, after removing differences of brightness and contrast.
 
     Args:
-        grids: of N pictures, see ``colour_grid``.
+        grids: results of ``colour_grid`` for N pictures.
     """
 
     def __init__(self, grids: Sequence[str]) -> None:
@@ -43,12 +43,12 @@ class ColourGrids:
         self._contrasts = np.maximum(cells.std((1, 2, 3)), 1e-3)
 
     def same(self, one: int, others: NDArray[np.int64], max_change: float) -> NDArray[np.bool_]:
-        """Tells for each other picture whether every cell of it is the same, mirrored or not.
+        """Returns for each other picture whether all its cells are the same, mirrored or not.
 
         Args:
-            one: number of the picture.
-            others: ``[M]`` numbers of the other pictures.
-            max_change: difference of a cell's colour that still counts as the same, of 255.
+            one: index of the picture.
+            others: ``[M]``, indices of the other pictures.
+            max_change: maximum difference of a cell's colour that counts as the same, 0-255.
 
         Returns:
             ``[M]`` bool.
@@ -57,12 +57,12 @@ class ColourGrids:
         return alike
 
     def is_mirrored(self, one: int, other: int) -> bool:
-        """Whether a picture is closer to the mirror image of another picture than to the picture itself."""
+        """Returns whether a picture is closer to the mirror image of the other picture than to that picture itself."""
         number = np.array([other])
         return bool(self._changes(one, number, -1)[0] < self._changes(one, number)[0])
 
     def _changes(self, one: int, others: NDArray[np.int64], step: int = 1) -> NDArray[np.float32]:
-        """The largest difference of a cell, ``[M]``; a step of -1 mirrors the others."""
+        """Returns the largest difference of a cell, ``[M]``; a step of -1 mirrors the others."""
         gains = np.clip(self._contrasts[one] / self._contrasts[others], 1 / _MAX_GAIN, _MAX_GAIN)
         fitted = self._cells[others][:, :, ::step] * gains[:, None, None, None]
         changes: NDArray[np.float32] = np.abs(fitted - self._cells[one]).max((1, 2, 3))

@@ -15,7 +15,7 @@ from kvg.catalogue.entry import Entry
 from kvg.catalogue.hashing import Groups, groups_of_copies
 from kvg.types import Box
 
-SAME_OBJECT: Final = 0.5  # overlap from which on two boxes on one picture are boxes of one object
+SAME_OBJECT: Final = 0.5  # least IoU of two boxes of one picture that belong to the same object
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,11 @@ class Copies:
     """The copies among a list of pictures.
 
     Attributes:
-        groups: for each picture the number of the first picture of its group. A group belongs on one side of a split.
-        rivals: for each picture that seems to show the same object as a picture of another name, the number of such a
+        groups: for each picture the index of the first picture of its group. All pictures of a group must have the
+            same use.
+        rivals: for each picture that seems to show the same object as a picture of another name, the index of such a
             picture.
-        lookalikes: pairs of pictures of different names that differ only in a part, such as two objects on one
+        lookalikes: pairs of pictures with different names that differ only in a part, such as two objects on one
             background.
     """
 
@@ -38,13 +39,13 @@ class Copies:
 def find_copies(entries: Sequence[Entry], max_distance: int, max_change: float) -> Copies:
     """Compares all pictures with each other.
 
-    Pictures with near fingerprints are copies if they have the same name. If they have several names, their colour
-    grids decide: pictures whose grids differ in a cell show different objects on one background. Boxes that do not
-    overlap on one picture belong to different objects. The contents of the boxes are compared in the same way, which
-    finds an object again in front of another background. Cuts of one file are always one group.
+    Pictures with near fingerprints are copies if they have the same name. If their names differ, their colour grids
+    decide: pictures whose grids differ in a cell show different objects on one background. Boxes of one picture that do
+    not overlap belong to different objects. The contents of the boxes are compared in the same way; this finds the same
+    object on another background. Cuts of one file are always one group.
 
     Args:
-        entries: in a fixed order.
+        entries: pictures in a fixed order.
         max_distance: see ``groups_of_copies``.
         max_change: see ``ColourGrids.same``.
     """
@@ -74,12 +75,12 @@ def find_copies(entries: Sequence[Entry], max_distance: int, max_change: float) 
 
 
 def repeated_files(entries: Sequence[Entry]) -> dict[int, str]:
-    """The reasons why pictures with byte-identical files are left out, by picture number.
+    """Returns the reasons why pictures with byte-identical files are left out, by index of the picture.
 
-    Of files that show one object under one name the first is kept; of files that give it several names none is kept.
+    Of identical files with the same name for an object the first is kept; if the names differ, none is kept.
 
     Args:
-        entries: in a fixed order.
+        entries: pictures in a fixed order.
     """
     reasons: dict[int, str] = {}
     for members in _classes(range(len(entries)), ((entry.sha256, entry.cut_px) for entry in entries)):
@@ -99,12 +100,12 @@ def repeated_files(entries: Sequence[Entry]) -> dict[int, str]:
 
 
 def describe(entry: Entry) -> str:
-    """A picture and its name in words, for reasons and reports."""
+    """Returns a picture and its name in words, for reasons and reports."""
     return f"{entry.source}: {entry.ref}, which is named {entry.entity!r}"
 
 
 def same_object(one: Entry, other: Entry) -> bool:
-    """Whether two entries of one picture mean the same object: their boxes overlap, or one of them has no box."""
+    """Returns whether two entries of one picture are the same object: the boxes overlap, or one of them has no box."""
     if one.box_px is None or other.box_px is None:
         return True
     first, second = _shares(one), _shares(other)
@@ -115,7 +116,7 @@ def same_object(one: Entry, other: Entry) -> bool:
 
 
 def _classes(numbers: Iterable[int], keys: Iterable[object], least: int = 2) -> Iterator[list[int]]:
-    """Groups of numbers with equal keys that have at least ``least`` members."""
+    """Yields groups of numbers with equal keys that have at least ``least`` members."""
     classes: dict[object, list[int]] = defaultdict(list)
     for number, key in zip(numbers, keys, strict=True):
         classes[key].append(number)
@@ -128,7 +129,7 @@ def _join(groups: Groups, members: Sequence[int]) -> None:
 
 
 def _by_grid(members: Sequence[int], grids: Sequence[str], max_change: float) -> list[list[int]]:
-    """Members whose colour grids are the same; all members where one of them has no grid."""
+    """Groups members by equal colour grids; returns one group of all members if one of them has no grid."""
     if not all(grids):
         return [list(members)]
     classes: list[list[int]] = []
@@ -141,7 +142,7 @@ def _by_grid(members: Sequence[int], grids: Sequence[str], max_change: float) ->
 
 
 def _by_object(entries: Sequence[Entry], members: Sequence[int]) -> list[list[int]]:
-    """Groups of members (all of one picture) whose boxes mean the same object."""
+    """Groups members (all of one picture) whose boxes belong to the same object."""
     if any(entries[n].box_px is None for n in members):
         return [list(members)]
     objects: list[list[int]] = []
@@ -155,7 +156,7 @@ def _by_object(entries: Sequence[Entry], members: Sequence[int]) -> list[list[in
 
 
 def _rivals(entries: Sequence[Entry], members: Sequence[int]) -> dict[int, int]:
-    """For each picture of one object a picture that gives it another name; empty if all names are the same."""
+    """Returns for each picture of one object a picture with another name; empty if all names are the same."""
     first = members[0]
     other = next((n for n in members if entries[n].entity != entries[first].entity), None)
     if other is None:
@@ -164,13 +165,13 @@ def _rivals(entries: Sequence[Entry], members: Sequence[int]) -> dict[int, int]:
 
 
 def _pairs_of_names(entries: Sequence[Entry], pictures: Sequence[Sequence[int]]) -> Iterator[tuple[int, int]]:
-    """A pair for each picture that looks like the first one except for a part, and has another name."""
+    """Yields the first picture with each picture of another name that differs from it only in a part."""
     first = pictures[0][0]
     others = (number for picture in pictures[1:] for number in picture)
     yield from ((first, number) for number in others if entries[number].entity != entries[first].entity)
 
 
 def _shares(entry: Entry) -> Box:
-    """The box of an entry, 0-1 over the width and height of its picture."""
+    """Returns the box of an entry, 0-1 over the width and height of its picture."""
     x1, y1, x2, y2 = entry.box_px or (0.0, 0.0, float(entry.width), float(entry.height))
     return x1 / entry.width, y1 / entry.height, x2 / entry.width, y2 / entry.height

@@ -1,4 +1,4 @@
-"""Where to cut a picture so that one object and some of what surrounds it remain."""
+"""Regions around one object of a picture, and areas of boxes."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from kvg.types import Box
 
 
 def region_around(box: Box, width: int, height: int, margin: float, others: Sequence[Box] = ()) -> Box:
-    """A box grown by a margin, as far as the picture goes and as other objects allow.
+    """Grows a box by a margin, inside the picture and without other objects.
 
-    Where another object stands in the margin, the side is drawn back that keeps most of the region. An object that
-    overlaps the box itself stays in it as far as it does.
+    If another object lies in the margin, one side is moved inwards: the one that keeps the largest region. The part of
+    another object that overlaps the box itself stays in the region.
 
     Args:
-        box: of the object, x1, y1, x2, y2 in pixels.
-        width: of the picture.
-        height: of the picture.
-        margin: at each side, as a share of the box's width and height.
+        box: box of the object, x1, y1, x2, y2 in pixels.
+        width: width of the picture, in pixels.
+        height: height of the picture, in pixels.
+        margin: margin at each side, as a share of the box's width and height.
         others: boxes of other objects, in pixels.
 
     Returns:
-        x1, y1, x2, y2 in whole pixels; it holds the whole of ``box``.
+        x1, y1, x2, y2 in whole pixels; it contains the whole ``box``.
 
     >>> region_around((40.0, 40.0, 60.0, 60.0), 100, 100, 0.5)
     (30.0, 30.0, 70.0, 70.0)
@@ -48,17 +48,17 @@ def region_around(box: Box, width: int, height: int, margin: float, others: Sequ
 
 
 def area_of(box: Box) -> float:
-    """Area of a box; 0 where it has none."""
+    """Returns the area of a box; 0 if x2 <= x1 or y2 <= y1."""
     return max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1])
 
 
 def shared_area(one: Box, other: Box) -> float:
-    """Area that two boxes share."""
+    """Returns the area of the intersection of two boxes."""
     return area_of((max(one[0], other[0]), max(one[1], other[1]), min(one[2], other[2]), min(one[3], other[3])))
 
 
 def covered_share(box: Box, others: Iterable[Box]) -> float:
-    """The largest share of a box that another one covers.
+    """Returns the largest share of a box that another box covers.
 
     >>> covered_share((0.0, 0.0, 10.0, 10.0), [(5.0, 0.0, 20.0, 10.0), (9.0, 9.0, 20.0, 20.0)])
     0.5
@@ -67,14 +67,14 @@ def covered_share(box: Box, others: Iterable[Box]) -> float:
 
 
 def moved_into(box: Box, region: Box) -> Box:
-    """A box in the pixels of a region that was cut out, as far as it lies there."""
+    """Returns a box in the pixels of a region that was cut out; clips it to the region."""
     x, y = region[:2]
     right, bottom = region[2] - x, region[3] - y
     return max(0.0, box[0] - x), max(0.0, box[1] - y), min(right, box[2] - x), min(bottom, box[3] - y)
 
 
 def overlap(one: Box, other: Box) -> float:
-    """IoU of two boxes, as ``kvg.boxes.iou`` without tensors; 0 where either has no area.
+    """Returns the IoU of two boxes, like ``kvg.boxes.iou`` without tensors; 0 if either has no area.
 
     >>> overlap((0, 0, 2, 2), (1, 0, 3, 2))  # 2 / (4 + 4 - 2)
     0.3333333333333333

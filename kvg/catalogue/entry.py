@@ -23,28 +23,29 @@ CATALOGUE = "catalogue.jsonl"  # in a project's folder
 
 @dataclass(frozen=True)
 class Entry:
-    """A picture that was opened and can be used.
+    """A picture that can be used.
 
     Attributes:
         source: name of its source in the project.
         ref: see ``kvg.catalogue.listing.Listing``.
         entity: name of the object on the picture.
-        category: of the entity.
-        width: upright, in pixels; of the cut where there is one.
-        height: upright, in pixels; likewise.
-        sha256: of the file, in hexadecimal.
-        fingerprint: its ``perceptual_hash``, forty hexadecimal digits.
-        box_px: of the entity in pixels of the upright picture or of the cut; None while no box is known.
-        box_from: ``alpha``, ``given``, the name of the model that located it, or '' where there is no box.
-        part: of the published set.
-        licence: of the picture.
+        category: category of the entity.
+        width: width of the upright picture, or of the cut if there is one, in pixels.
+        height: height of the same, in pixels.
+        sha256: checksum of the file, in hexadecimal.
+        fingerprint: ``perceptual_hash`` of the picture, forty hexadecimal digits.
+        box_px: box of the entity in pixels of the upright picture or of the cut; None if no box is known.
+        box_from: origin of the box: ``alpha``, ``given`` or the name of a model; '' if there is no box.
+        part: part of the published set.
+        licence: licence of the picture.
         split: ``seen`` or ``unseen``.
         use: ``train``, ``val`` or ``test``; '' before splits are assigned.
-        cut_px: the region of the file's upright picture that is used, in whole pixels; None for all of it.
-        box_fingerprint: ``perceptual_hash`` of what is inside the box, while splits are assigned; '' otherwise.
-        file_fingerprint: of the whole picture where this is a cut of it, likewise.
-        colour_grid: ``colour_grid`` of the picture, likewise.
-        box_colour_grid: and of what is inside the box.
+        cut_px: the region of the file's upright picture that is used, in whole pixels; None for the whole picture.
+        box_fingerprint: ``perceptual_hash`` of the content of the box. Like the next three, it is set only while splits
+            are assigned, and '' otherwise.
+        file_fingerprint: ``perceptual_hash`` of the whole picture if the entry is a cut.
+        colour_grid: ``colour_grid`` of the picture.
+        box_colour_grid: ``colour_grid`` of the content of the box.
     """
 
     source: str
@@ -68,7 +69,7 @@ class Entry:
     box_colour_grid: str = ""
 
     def without_scan_fields(self) -> Entry:
-        """The entry as the catalogue holds it, without the fields that only the scan needs."""
+        """Returns the entry without the fields that only the scan needs, as it is written to the catalogue."""
         return replace(self, box_fingerprint="", file_fingerprint="", colour_grid="", box_colour_grid="")
 
 
@@ -78,9 +79,9 @@ class Rejection:
 
     Attributes:
         source: name of its source in the project.
-        ref: as the source names it.
-        field: that is wrong.
-        reason: what is wrong with it.
+        ref: reference of the picture in its source.
+        field: field that is wrong.
+        reason: what is wrong with the field.
     """
 
     source: str
@@ -90,13 +91,13 @@ class Rejection:
 
 
 def values_of(record: Entry | Rejection) -> dict[str, Any]:
-    """The fields of a record as JSON values; empty fields of an entry are left out."""
+    """Returns the fields of a record as JSON values; empty fields of an entry are left out."""
     empty = () if isinstance(record, Rejection) else (None, "")
     return {name: value for name, value in asdict(record).items() if value not in empty}
 
 
 def to_line(record: Entry | Rejection) -> str:
-    """JSON in ASCII, since file names need not be valid text."""
+    """Returns a record as JSON in ASCII, since file names need not be valid text."""
     return json.dumps(values_of(record))
 
 
@@ -118,10 +119,10 @@ def entry_of(values: Mapping[str, Any]) -> Entry:
 
 
 def read_catalogue(path: Path) -> Iterator[Entry]:
-    """The entries of a finished catalogue.
+    """Yields the entries of a finished catalogue.
 
     Raises:
-        DataError: it is missing, or a line is damaged.
+        DataError: the file is missing, or a line is damaged.
     """
     if not path.is_file():
         raise DataError(str(path), "catalogue", "is missing; run `kvg-data scan` first")
@@ -137,7 +138,7 @@ def open_entry(sources: Mapping[str, PictureSource], entry: Entry, max_pixels: i
     """Opens the picture of an entry: upright, cut to ``cut_px`` if that is set, RGB or RGBA.
 
     Raises:
-        DataError: it cannot be read, or its file has changed since the scan.
+        DataError: the picture cannot be read, or its file has changed since the scan.
     """
     if entry.source not in sources:
         raise DataError(entry.ref, "source", f"'{entry.source}' is no source of the project any more; scan again")
@@ -149,7 +150,7 @@ def open_entry(sources: Mapping[str, PictureSource], entry: Entry, max_pixels: i
 
 
 def cut_out(image: Image.Image, region: Box) -> Image.Image:
-    """A region of a picture, x1, y1, x2, y2 in whole pixels."""
+    """Returns a region of a picture; the region is x1, y1, x2, y2 in whole pixels."""
     x1, y1, x2, y2 = (int(value) for value in region)
     return image.crop((x1, y1, x2, y2))
 

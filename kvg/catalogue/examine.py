@@ -21,7 +21,7 @@ from kvg.records import excerpt, is_utf8
 from kvg.text.special_tokens import check_plain
 from kvg.types import Box
 
-OPAQUE = 127  # alpha above this belongs to the entity; softer pixels are its rim
+OPAQUE = 127  # pixels with alpha above this belong to the entity; others are its soft edge
 FORMS: Final = tuple(BoxForm(unit, order) for unit in get_args(BoxUnit) for order in get_args(BoxFormat))
 
 
@@ -30,9 +30,9 @@ class Examined:
     """The result of opening a picture.
 
     Attributes:
-        record: the entry for the catalogue, or why there is none.
-        fitting: numbers of the ``FORMS`` in which the listed box lies inside the picture; None where the source gives
-            no box, or the picture could not be opened.
+        record: the entry for the catalogue, or a rejection.
+        fitting: indices of the ``FORMS`` in which the listed box lies inside the picture; None if the source gives no
+            box, or the picture could not be opened.
     """
 
     record: Entry | Rejection
@@ -40,12 +40,12 @@ class Examined:
 
 
 def examine(name: str, source: PictureSource, listing: Listing, min_side: int, max_pixels: int) -> Examined:
-    """Reads one picture whole.
+    """Opens one listed picture and checks it.
 
     Args:
-        name: of the source.
-        source: that lists it.
-        listing: of the picture.
+        name: name of the source.
+        source: source that lists the picture.
+        listing: listing of the picture.
         min_side: pictures with a shorter side are rejected.
         max_pixels: larger pictures are rejected.
     """
@@ -94,15 +94,15 @@ def examine(name: str, source: PictureSource, listing: Listing, min_side: int, m
 
 
 def opaque(image: Image.Image) -> Image.Image:
-    """Mask of the entity on an RGBA picture: 255 where it is opaque and 0 elsewhere, mode L."""
+    """Returns the mask of the entity on an RGBA picture: 255 where it is opaque and 0 elsewhere, mode L."""
     return image.getchannel("A").point(lambda alpha: 255 * (alpha > OPAQUE))
 
 
 def alpha_box(image: Image.Image) -> Box | None:
-    """The box around the opaque pixels; None for a picture in which nothing is transparent.
+    """Returns the box around the opaque pixels; None if no pixel is transparent.
 
     Raises:
-        DataError: nothing is opaque.
+        DataError: no pixel is opaque.
     """
     if image.mode != "RGBA":
         return None
@@ -130,7 +130,11 @@ def _fits(convert: _Converter, raw: object, form: BoxForm) -> bool:
 def _cut(
     listing: Listing, image: Image.Image, given: Box | None, convert: _Converter
 ) -> tuple[Image.Image, Box | None, Box | None]:
-    """Cuts out one object of several: picture, box in it, and the cut region; any other picture is not changed."""
+    """Cuts one object of several out of its picture; does not change other pictures.
+
+    Returns:
+        The picture, the box in it, and the region that was cut out.
+    """
     if listing.others is None or given is None:
         return image, given, None
     others = [convert(raw, listing.rules.form) for raw in listing.others if _fits(convert, raw, listing.rules.form)]
@@ -143,7 +147,7 @@ def _cut(
 
 
 def _whole_pixels(box: Box, image: Image.Image) -> Box:
-    """The pixels that a box touches, at least one."""
+    """Returns the box of all pixels that a box touches, at least one pixel."""
     x1, y1 = min(int(box[0]), image.width - 1), min(int(box[1]), image.height - 1)
     x2, y2 = max(x1 + 1, -int(-box[2] // 1)), max(y1 + 1, -int(-box[3] // 1))
     return float(x1), float(y1), float(min(x2, image.width)), float(min(y2, image.height))

@@ -1,4 +1,4 @@
-"""Pictures that must not be trained on: their perceptual hashes, to be compared with those of the sources."""
+"""Perceptual hashes of pictures that must not be trained on. They are compared with those of the sources."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from kvg.pictures import read_picture
 
 
 def excluded_hashes(places: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """Hashes of the pictures in folders and parquet files.
+    """Computes hashes of the pictures in folders and parquet files.
 
     Args:
-        places: section ``exclude`` of a project file.
+        places: paths of section ``exclude`` of a project file.
 
     Returns:
-        The hash of each picture by its name, and in words what cannot be compared.
+        The hash of each picture by its name, and remarks about pictures that cannot be compared.
 
     Raises:
-        DataError: a place is neither a folder nor a parquet file.
+        DataError: a path is neither a folder nor a parquet file.
     """
     hashes, remarks = {}, []
     for place in places:
@@ -38,14 +38,14 @@ def excluded_hashes(places: Sequence[str]) -> tuple[dict[str, str], list[str]]:
             except DataError as error:
                 faults.append(error)
         if num_hidden:
-            remarks.append(f"exclude: {num_hidden} hidden or system files of {place} are passed over")
+            remarks.append(f"exclude: {num_hidden} hidden or system files of {place} are skipped")
         if faults:
             remarks.append(f"exclude: {len(faults)} pictures of {place} cannot be compared; the first: {faults[0]}")
     return hashes, remarks
 
 
 def _pictures_of(place: Path) -> Iterator[tuple[str, bytes | DataError | None]]:
-    """Name and file of each picture, or why it cannot be read; None for a hidden file."""
+    """Yields name and content of each picture, or the error why it cannot be read; None for a hidden file."""
     if place.is_dir():
         walked = walk(place)
         yield from ((str(path), None) for path in walked.hidden)

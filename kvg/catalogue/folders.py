@@ -1,4 +1,4 @@
-"""Folders of pictures: one folder an entity, or names beside the files; cut-outs with alpha are the same."""
+"""Sources that are folders of pictures: one folder per entity, or a text file with the name beside each picture."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
-from kvg.catalogue.listing import FileSource, Listed, Listing, Unusable, passed_over
+from kvg.catalogue.listing import FileSource, Listed, Listing, Unusable, skipped_files
 from kvg.catalogue.walking import subfolders, walk
 from kvg.errors import ConfigError, DataError
 from kvg.records import excerpt, is_utf8, read_text
@@ -20,19 +20,19 @@ _REMARK = re.compile(r"[(,;]")
 class ImageFolder(FileSource):
     """Pictures in folders: ``category/entity/picture.jpg``, or ``category/entity.png``.
 
-    The entity stands on line 1 of ``NAME.txt`` beside ``NAME.png`` (without a leading article, and remarks in brackets
-    or behind a comma), else it is the subfolder's name, or the file's where there is no subfolder; underscores are
-    spaces. Files and folders of systems and programs are passed over by name.
+    The entity is line 1 of ``NAME.txt`` beside ``NAME.png``, without a leading article and without remarks in brackets
+    or after a comma. Without such a file it is the subfolder's name, or the file's name if there is no subfolder;
+    underscores become spaces. Files and folders of the operating system and of programs are skipped and listed.
 
     Args:
         root: the folder.
-        categories: ``{folder relative to root: category}``; by default each subfolder of ``root`` is one.
-            ``{".": name}`` where root itself holds the entities of one category.
+        categories: ``{folder relative to root: category}``; by default each subfolder of ``root`` is a category. Use
+            ``{".": name}`` if ``root`` itself contains the entities of one category.
         exclude: shell patterns of paths relative to ``root`` that are left out, such as ``*/cartoon/*``.
-        licence: of all of them.
+        licence: licence of all pictures.
 
     Raises:
-        ConfigError: ``exclude`` is no list.
+        ConfigError: ``exclude`` is not a list.
         DataError: a folder is missing.
     """
 
@@ -47,16 +47,16 @@ class ImageFolder(FileSource):
         self.exclude, self.licence = patterns(exclude), licence
         self.categories = category_folders(self.root, categories)
         if not self.categories:
-            raise DataError(str(self.root), "root", "holds no folder; make one of pictures for each category")
+            raise DataError(str(self.root), "root", "contains no folder; make a folder of pictures for each category")
 
     def listings(self) -> Iterator[Listed]:
         """See ``PictureSource``."""
         if "." not in self.categories:
-            yield from (unusable for unusable in passed_over(walk(self.root), self.root) if "/" not in unusable.ref)
+            yield from (unusable for unusable in skipped_files(walk(self.root), self.root) if "/" not in unusable.ref)
         for name, category in self.categories.items():
             folder = self.root / name
             walked = walk(folder)
-            yield from passed_over(walked, self.root)
+            yield from skipped_files(walked, self.root)
             for path in walked.pictures():
                 ref = path.relative_to(self.root).as_posix()
                 if any(fnmatch(ref, pattern) for pattern in self.exclude):
@@ -70,14 +70,14 @@ class ImageFolder(FileSource):
 
 
 def category_folders(root: Path, categories: Mapping[str, str] | None) -> dict[str, str]:
-    """Folders of pictures and the categories that they hold.
+    """Returns folders of pictures with their categories.
 
     Args:
-        root: folder of all of them.
+        root: folder that contains them.
         categories: ``{folder relative to root: category}``; None for each subfolder under its own name.
 
     Raises:
-        ConfigError: ``categories`` is something else.
+        ConfigError: ``categories`` is not such a mapping.
         DataError: a folder is missing or cannot be read.
     """
     try:
@@ -99,10 +99,10 @@ def category_folders(root: Path, categories: Mapping[str, str] | None) -> dict[s
 
 
 def patterns(values: Sequence[str]) -> tuple[str, ...]:
-    """Shell patterns that were given as a list.
+    """Checks a list of shell patterns and returns it as a tuple.
 
     Raises:
-        ConfigError: they are something else.
+        ConfigError: the value is not a list.
     """
     if isinstance(values, str) or not isinstance(values, Sequence):
         raise ConfigError("exclude", f"{excerpt(values)} is no list of patterns; write ['*/cartoon/*']")
@@ -110,10 +110,10 @@ def patterns(values: Sequence[str]) -> tuple[str, ...]:
 
 
 def entity_name(path: Path, folder: Path) -> str:
-    """The entity on a picture, by the rules of ``ImageFolder``.
+    """Returns the entity on a picture by the rules of ``ImageFolder``.
 
     Raises:
-        DataError: the file with its name cannot be read, or the name is no valid text.
+        DataError: the text file with the name cannot be read, or the name is not valid UTF-8.
     """
     label = path.with_suffix(".txt")
     name = ""

@@ -1,4 +1,4 @@
-"""Perceptual hashes of pictures, which find copies in any size, and groups of near hashes."""
+"""Perceptual hashes of pictures, which find copies of any size, and groups of near hashes."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from numpy.typing import NDArray
 from PIL import Image
 
 SIDE = 32  # pixels of the grey copy that is transformed
-KEPT = 8  # lowest frequencies a side that make the fingerprint
-BANDS = 4  # of equal height, whose colours are kept
-MAX_TINT = 48  # of 255: copies differ by no more than this in the mean colour of a band
+KEPT = 8  # lowest frequencies per side that form the fingerprint
+BANDS = 4  # number of horizontal bands of equal height whose mean colours are kept
+MAX_TINT = 48  # maximum difference, 0-255, of the mean colours of a band of two copies
 _SHAPE = (1 << 64) - 1  # the brightness bits
 
 
 def perceptual_hash(image: Image.Image) -> int:
-    """Bits that stay nearly the same when a picture is scaled, re-encoded, mirrored or slightly changed.
+    """Computes bits that hardly change if a picture is scaled, re-encoded, mirrored or slightly changed.
 
-    The lower sixty-four are brightness bits: the signs of its lowest frequencies around their median (the discrete
-    cosine transform of a 32x32 grey copy). A mirror turns the signs of all odd horizontal frequencies; so they are
-    turned until the largest of them is positive. The upper ninety-six are the mean colours of four bands, twelve bytes:
-    a red shirt and a blue one are alike in grey. Where pixels are transparent the picture is taken on grey.
+    The lower 64 bits are brightness bits: the discrete cosine transform of a 32x32 grey copy, each of its lowest
+    frequencies compared with their median. Mirroring a picture flips the signs of all odd horizontal frequencies, so
+    these signs are chosen such that the largest of them is positive. The upper 96 bits are the mean colours of four
+    bands, twelve bytes: a red shirt and a blue shirt are equal in grey. Transparent pixels are laid over grey.
 
     Args:
-        image: RGB or RGBA.
+        image: picture in RGB or RGBA.
     """
     image = on_grey(image)
     grey = np.asarray(image.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX), dtype=np.float64)
-    # Vertical, horizontal frequency. What is 0 by symmetry comes out of a product as noise, other on each processor.
+    # [vertical, horizontal frequency]. Rounded: values that are 0 by symmetry are noise that depends on the processor.
     low = np.round(_COSINES @ grey @ _COSINES.T, 6)
     odd = low[:, 1::2]
     odd *= np.sign(odd.flat[np.abs(odd).argmax()]) or 1.0
@@ -40,7 +40,7 @@ def perceptual_hash(image: Image.Image) -> int:
 
 
 def on_grey(image: Image.Image) -> Image.Image:
-    """A picture on grey where it is transparent."""
+    """Lays a transparent picture over grey; returns other pictures unchanged."""
     if image.mode != "RGBA":
         return image
     return Image.alpha_composite(Image.new("RGBA", image.size, (128, 128, 128, 255)), image)
@@ -50,7 +50,7 @@ class Groups:
     """Disjoint sets of the numbers from 0 to ``num`` - 1 (union-find).
 
     Args:
-        num: of numbers.
+        num: how many numbers there are.
 
     >>> groups = Groups(4)
     >>> groups.join(3, 1)
@@ -62,7 +62,7 @@ class Groups:
         self._first = list(range(num))
 
     def first(self, number: int) -> int:
-        """The lowest number of a group."""
+        """Returns the lowest number of the group of a number."""
         while self._first[number] != number:
             self._first[number] = self._first[self._first[number]]
             number = self._first[number]
@@ -77,15 +77,15 @@ class Groups:
 def groups_of_copies(hashes: Sequence[int], max_distance: int) -> list[int]:
     """Groups pictures whose fingerprints are near, directly or through others.
 
-    Two hashes that differ in at most d brightness bits agree in at least one of d + 1 equal parts of them, so only
-    hashes that share a part are compared.
+    Two hashes that differ in at most d brightness bits are equal in at least one of d + 1 parts of these bits. So only
+    hashes with an equal part are compared.
 
     Args:
-        hashes: of the pictures.
-        max_distance: brightness bits that may differ, at most 15; colours may differ by ``MAX_TINT``.
+        hashes: fingerprints of the pictures.
+        max_distance: maximum number of brightness bits that differ, at most 15; colours may differ by ``MAX_TINT``.
 
     Returns:
-        For each picture the number of the first picture of its group.
+        For each picture the index of the first picture of its group.
 
     >>> groups_of_copies([0, 255 << 40, 1, 3], 1)
     [0, 1, 0, 0]
@@ -97,9 +97,9 @@ def groups_of_copies(hashes: Sequence[int], max_distance: int) -> list[int]:
 
 
 def near_pairs(hashes: Sequence[int], max_distance: int) -> Iterable[tuple[int, int]]:
-    """Pairs of pictures (the lower number first) that are near, see ``groups_of_copies``.
+    """Yields pairs of near pictures, the lower index first; see ``groups_of_copies``.
 
-    Of many equal hashes only the pairs with the first one are given.
+    Of many equal hashes it yields only the pairs with the first one.
     """
     first_by_hash: dict[int, int] = {}
     distinct: list[int] = []
@@ -124,7 +124,7 @@ def near_pairs(hashes: Sequence[int], max_distance: int) -> Iterable[tuple[int, 
 
 
 def _sharing_a_part(values: NDArray[np.uint64], num_parts: int) -> Iterable[list[int]]:
-    """Numbers of values that agree in one of the parts that their bits are cut into."""
+    """Yields groups of indices of values that are equal in one part of their bits."""
     borders = [round(64 * part / num_parts) for part in range(num_parts + 1)]
     for low, high in pairwise(borders):
         part = (values >> np.uint64(low)) & np.uint64((1 << (high - low)) - 1)
@@ -134,11 +134,11 @@ def _sharing_a_part(values: NDArray[np.uint64], num_parts: int) -> Iterable[list
 
 
 def matches(wanted: Mapping[str, int], hashes: Sequence[int], max_distance: int) -> list[str]:
-    """For each picture the name of a known picture that it is a copy of, '' where there is none.
+    """Returns for each picture the name of a known picture that it is a copy of; '' if there is none.
 
     Args:
         wanted: fingerprints of known pictures by name.
-        hashes: of the pictures.
+        hashes: fingerprints of the pictures.
         max_distance: see ``groups_of_copies``.
     """
     names = list(wanted)

@@ -1,4 +1,4 @@
-"""What a source lists of its pictures before they are opened."""
+"""Listings: what a source knows about its pictures before they are opened."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ class BoxRules:
 
     Attributes:
         form: unit and order of the four numbers.
-        of: ``upright`` where boxes refer to the picture as it is displayed, ``raw`` where they refer to the stored
-            pixels, before the EXIF rotation.
+        of: ``upright`` if boxes refer to the displayed picture, ``raw`` if they refer to the stored pixels, before the
+            EXIF rotation.
         several: ``crop`` cuts out each object as a picture of its own, ``reject`` leaves out such pictures.
-        margin: of such a cut around the box, as a share of the box's sides.
-        max_overlap: share of an object's box that another object's box may cover; an object that is covered more is
-            left out, since its picture would show both.
+        margin: margin of such a cut around the box, as a share of the box's sides.
+        max_overlap: maximum share of an object's box that another object's box covers. An object that is covered more
+            is left out, since its picture would show both.
 
     Raises:
-        ConfigError: a setting is unknown.
+        ConfigError: a setting is unknown or outside its range.
     """
 
     form: BoxForm = field(default_factory=BoxForm)
@@ -49,14 +49,14 @@ class BoxRules:
                 raise ConfigError(name, f"{value!r} is no number from 0 to {limit:g}")
 
     def upright(self, raw: Any, data: bytes, size: tuple[int, int], where: str, form: BoxForm | None = None) -> Box:
-        """A box in pixels of the upright picture.
+        """Converts a box to pixels of the upright picture.
 
         Args:
-            raw: as the source writes it.
-            data: the picture's file.
-            size: of the upright picture, in pixels.
+            raw: the box as the source writes it.
+            data: content of the picture's file.
+            size: width and height of the upright picture, in pixels.
             where: file and row, for messages.
-            form: another unit and order than the declared ones.
+            form: unit and order that replace the declared ones; None for the declared ones.
 
         Raises:
             DataError: see ``BoxForm.pixels``.
@@ -73,18 +73,18 @@ PIXELS = BoxRules(several="reject")  # corners in pixels of the upright picture
 
 @dataclass(frozen=True)
 class Listing:
-    """One picture as its source names it.
+    """One picture in the list of its source.
 
     Attributes:
         ref: key by which the source reads it: a path relative to its folder, ``file.parquet#row``, or ``path#object``
-            where a picture is cut around each of its objects.
-        entity: name of the object on it, in the spelling of ``clean_name``.
-        category: of the entity; likewise.
-        box: of the entity as the source writes it, checked when the picture is opened; None where there is none.
-        part: of the published set that it belongs to (``train``, ``test`` ...), '' where there are none.
-        licence: of the picture, '' where the source gives none.
+            if a picture is cut around each of its objects.
+        entity: name of the object on it, after ``clean_name``.
+        category: category of the entity, after ``clean_name``.
+        box: box of the entity as the source writes it; it is checked when the picture is opened. None if there is none.
+        part: part of the published set (``train``, ``test`` ...); '' if there are none.
+        licence: licence of the picture; '' if the source gives none.
         rules: how to read ``box`` and ``others``.
-        others: boxes of the other objects of a picture that is cut around this one; None where it stays whole.
+        others: boxes of the other objects of a picture that is cut around this one; None if it is not cut.
     """
 
     ref: str
@@ -107,9 +107,9 @@ class Unusable:
     """A picture, row or object that a source cannot list.
 
     Attributes:
-        ref: the picture where it is known, else the place in its file.
-        field: that is wrong.
-        reason: what is wrong with it.
+        ref: the picture if it is known, else file and position of the row.
+        field: field that is wrong.
+        reason: what is wrong with the field.
     """
 
     ref: str
@@ -119,7 +119,7 @@ class Unusable:
 
 @dataclass(frozen=True)
 class Remark:
-    """A message of a source about all that it lists.
+    """A message of a source about its list as a whole.
 
     Attributes:
         text: a line for the scan's report.
@@ -132,20 +132,20 @@ Listed = Listing | Unusable | Remark
 
 
 class PictureSource(Protocol):
-    """A supply of single-entity pictures. Picklable, so that several processes can read it."""
+    """A source of single-entity pictures. It must be picklable, so that several processes can read it."""
 
     def listings(self) -> Iterator[Listed]:
-        """All pictures in a fixed order, without opening them; and what cannot be listed, with the reason.
+        """Lists all pictures in a fixed order without opening them, and what cannot be listed, with the reason.
 
         Raises:
-            DataError: an index is missing or damaged as a whole.
+            DataError: the index is missing, or the whole of it is damaged.
         """
 
     def read(self, ref: str) -> bytes:
-        """The file of a picture.
+        """Reads the file of a picture.
 
         Raises:
-            DataError: it cannot be opened.
+            DataError: the file cannot be opened.
         """
 
 
@@ -156,7 +156,7 @@ class FileSource:
         root: the folder.
 
     Raises:
-        DataError: there is no such folder.
+        DataError: the folder does not exist.
     """
 
     def __init__(self, root: str | Path) -> None:
@@ -165,10 +165,10 @@ class FileSource:
             raise DataError(str(self.root), "root", "is not a folder; point it at the folder of pictures")
 
     def read(self, ref: str) -> bytes:
-        """See ``PictureSource``; a path that leads out of the folder is not opened.
+        """See ``PictureSource``; a path outside the folder is not opened.
 
-        A name that was written in one form of Unicode (NFC, NFD) also finds a file of the other, and ``path#object``
-        finds the picture that the object is on.
+        A name in one Unicode form (NFC, NFD) also matches a file in the other form. ``path#object`` reads the picture
+        of the object.
         """
         path = self.root / ref
         try:
@@ -178,7 +178,7 @@ class FileSource:
             return path.read_bytes()
         except OSError as error:
             raise DataError(str(path), "image", f"cannot be opened ({error.strerror}); correct the path") from error
-        except (ValueError, RuntimeError) as error:  # a NUL or half a surrogate pair inside; links in a circle
+        except (ValueError, RuntimeError) as error:  # a NUL or a lone surrogate in the path; circular links
             raise DataError(repr(str(path)), "path", f"is no path ({error}); correct the list") from error
 
     def _spellings(self, ref: str) -> Iterator[Path]:
@@ -188,10 +188,10 @@ class FileSource:
                 yield from (self.root / form for form in dict.fromkeys(forms))
 
     def text(self, name: str) -> list[str]:
-        """The lines of an index file that are not blank.
+        """Returns the lines of an index file that are not blank.
 
         Raises:
-            DataError: it is missing, or is no text.
+            DataError: the file is missing, or is not text.
         """
         path = self.root / name
         if not path.is_file():
@@ -199,8 +199,8 @@ class FileSource:
         return [line.rstrip("\r") for line in read_text(path).split("\n") if line.strip()]
 
 
-def passed_over(walk: Walk, root: Path) -> Iterator[Unusable]:
-    """The files and folders that a walk has skipped, with the reason."""
+def skipped_files(walk: Walk, root: Path) -> Iterator[Unusable]:
+    """Yields the files and folders that ``walk`` has skipped, with the reason."""
     yield from _unusable(walk.hidden, root, "hidden", "belongs to a system or a program, not to the pictures")
     yield from _unusable(walk.closed, root, "folder", "cannot be opened; correct its permissions or remove it")
 
@@ -212,5 +212,5 @@ def _unusable(paths: Iterable[Path], root: Path, field: str, reason: str) -> Ite
 def _is_folder(path: Path) -> bool:
     try:
         return path.is_dir()
-    except (OSError, ValueError):  # a name that is too long, or holds a NUL
+    except (OSError, ValueError):  # the name is too long, or contains a NUL
         return False

@@ -1,4 +1,4 @@
-"""MATLAB files, read in a process of their own: the compiled parser of SciPy crashes on some damaged ones."""
+"""Reads MATLAB files in a separate process, because SciPy's compiled parser crashes on some damaged files."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from kvg.errors import DataError
 
 
 def read_variables(path: Path, names: Sequence[str]) -> list[Any]:
-    """Variables of a MATLAB file, each flat.
+    """Reads variables of a MATLAB file; returns each as a flat array.
 
     Args:
         path: the file.
-        names: of the variables.
+        names: names of the variables.
 
     Raises:
         DataError: the file cannot be read, or lacks a variable.
@@ -29,12 +29,12 @@ def read_variables(path: Path, names: Sequence[str]) -> list[Any]:
             return process.submit(_read, str(path), tuple(names)).result()
         except BrokenProcessPool as error:
             raise DataError(str(path), "index", "is damaged: its reader crashed; unpack the whole set") from error
-        except Exception as error:  # a damaged file makes its parser raise nearly anything
+        except Exception as error:  # the parser raises many kinds of errors on a damaged file
             raise DataError(str(path), "index", f"cannot be read ({error}); unpack the whole set") from error
 
 
 def _read(path: str, names: Sequence[str]) -> list[Any]:
-    from scipy.io import loadmat  # in a process of its own: its parser crashes on some damaged files
+    from scipy.io import loadmat  # imported only in the separate process, see the top of this file
 
     content = loadmat(path, variable_names=names)
     return [np.ravel(content[name]) for name in names]

@@ -1,4 +1,4 @@
-"""Pictures and labels of Hugging Face parquet files."""
+"""Sources that are Hugging Face parquet files with pictures and labels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kvg.box_forms import BoxesOf, BoxForm, BoxFormat, BoxUnit
-from kvg.catalogue.listing import BoxRules, FileSource, Listed, Listing, Unusable, passed_over
+from kvg.catalogue.listing import BoxRules, FileSource, Listed, Listing, Unusable, skipped_files
 from kvg.catalogue.walking import is_hidden, walk
 from kvg.errors import ConfigError, DataError
 from kvg.records import excerpt
@@ -20,19 +20,19 @@ class Parquet(FileSource):
 
     Args:
         root: folder of the files.
-        category: of all of them.
+        category: category of all pictures.
         image: column of the picture.
         label: column of the entity.
-        names: of numbered labels; by default those that the file's own Hugging Face metadata hold.
-        pattern: which files.
-        box: column of the box, one a picture; '' where there is none.
+        names: names of numbered labels; by default those of the file's Hugging Face metadata.
+        pattern: glob pattern of the files, relative to ``root``.
+        box: column of the box, one per picture; '' if there is none.
         box_unit: ``pixels``, ``relative_1000`` (0-1000 over width and height) or ``unit`` (0-1).
         box_format: ``xyxy`` (two corners), ``xywh`` (corner, width, height) or ``cxcywh`` (centre, width, height).
         boxes_of: ``upright`` or ``raw``, see ``BoxRules``.
 
     Raises:
-        ConfigError: a setting cannot work.
-        DataError: there is no such folder, or no such file in it.
+        ConfigError: a setting is outside its range.
+        DataError: the folder does not exist, or no file matches the pattern.
     """
 
     def __init__(
@@ -63,8 +63,8 @@ class Parquet(FileSource):
             raise DataError(str(self.root), "pattern", f"'{pattern}' finds no file; correct it")
 
     def listings(self) -> Iterator[Listed]:
-        """See ``PictureSource``; the part is the beginning of a file's name, as in ``train-00000-of-00003``."""
-        yield from passed_over(walk(self.root), self.root)
+        """See ``PictureSource``. The part is the start of the file's name: ``train`` in ``train-00000-of-00003``."""
+        yield from skipped_files(walk(self.root), self.root)
         for path in self.files:
             names, labels, boxes = self._columns(path)
             part = path.stem.partition("-")[0]
@@ -88,7 +88,7 @@ class Parquet(FileSource):
         return _bytes(column[int(row)].as_py(), ref, self.image)
 
     def _columns(self, path: Path) -> tuple[Sequence[Any] | None, list[Any], list[Any]]:
-        """Names of numbered labels, and the labels and boxes of a file."""
+        """Returns the names of numbered labels, and the labels and boxes of a file."""
         import pyarrow as pa  # takes long to import, and few sources are parquet files
         import pyarrow.parquet as pq  # as above
 
@@ -109,10 +109,10 @@ class Parquet(FileSource):
 
     @staticmethod
     def pictures(path: Path, image: str = "image") -> Iterator[tuple[str, bytes | DataError]]:
-        """The pictures of one file, whatever else is in it, by name; or why there is none in a row.
+        """Yields the name and content of each picture of one file, or an error for a row without a picture.
 
         Raises:
-            DataError: it cannot be read.
+            DataError: the file cannot be read.
         """
         for row, value in enumerate(_column(str(path), image)):
             name = f"{path}#{row}"
@@ -140,7 +140,7 @@ def _bytes(value: Any, name: str, field: str) -> bytes:
 
 
 def _column(path: str, name: str) -> Any:
-    """A column of a file, as the file is now."""
+    """Reads a column of a file; the cache of columns notices if the file has changed."""
     try:
         state = Path(path).stat()
     except (OSError, ValueError) as error:
@@ -148,7 +148,7 @@ def _column(path: str, name: str) -> Any:
     return _read_column(path, name, (state.st_mtime_ns, state.st_size))
 
 
-@lru_cache(maxsize=2)  # rows are asked for in order, and a file may be large
+@lru_cache(maxsize=2)  # rows are read in order, and a file may be large
 def _read_column(path: str, name: str, state: tuple[int, int]) -> Any:
     import pyarrow as pa  # takes long to import, and few sources are parquet files
     import pyarrow.parquet as pq  # as above
@@ -160,7 +160,7 @@ def _read_column(path: str, name: str, state: tuple[int, int]) -> Any:
 
 
 def _faults(pa: Any) -> tuple[type[Exception], ...]:
-    """What reading a damaged file raises, text that is no UTF-8 among it."""
+    """Returns the exceptions that reading a damaged file raises, also for text that is not UTF-8."""
     return OSError, ValueError, IndexError, pa.ArrowException
 
 

@@ -1,4 +1,4 @@
-"""Pictures of the catalogue as a model gets them: opaque, shrunk and cached, so that each is opened once."""
+"""Pictures of the catalogue as model input: opaque, shrunk, and cached so that each is opened once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kvg.catalogue.entry import Entry, open_entry
 from kvg.catalogue.listing import PictureSource
 from kvg.work.files import disk_errors
 
-NEUTRAL = (127, 127, 127)  # behind cut-outs: as far from black as from white
+NEUTRAL = (127, 127, 127)  # background of cut-outs: equally far from black and from white
 _QUALITY = 95
 _START, _END = b"\xff\xd8", b"\xff\xd9"
 
@@ -23,20 +23,20 @@ class PreparedPictures:
     """A cache of pictures for a model. Several processes may prepare the same picture.
 
     Args:
-        folder: of the cache.
-        sources: of the project, by name.
-        max_side: in pixels; larger ones are shrunk.
-        max_pixels: larger files are not opened.
+        folder: folder of the cache.
+        sources: sources of the project, by name.
+        max_side: maximum side in pixels; larger pictures are shrunk.
+        max_pixels: larger pictures are not opened.
     """
 
     def __init__(self, folder: Path, sources: Mapping[str, PictureSource], max_side: int, max_pixels: int) -> None:
         self.folder, self.sources, self.max_side, self.max_pixels = folder, sources, max_side, max_pixels
 
     def read(self, entry: Entry) -> bytes:
-        """The picture as JPEG.
+        """Returns the picture of an entry as JPEG.
 
         Raises:
-            DataError: it cannot be read, or has changed since the scan; or the disk is full.
+            DataError: the picture cannot be read or has changed since the scan, or the disk is full.
         """
         words = f"{entry.source}\0{entry.ref}\0{entry.sha256}\0{self.max_side}"
         words += f"\0{entry.cut_px}" if entry.cut_px else ""
@@ -61,7 +61,7 @@ class PreparedPictures:
 
 
 def opaque(image: Image.Image) -> Image.Image:
-    """A picture in RGB; transparent parts become a neutral grey."""
+    """Converts a picture to RGB; transparent parts become a neutral grey."""
     if image.mode != "RGBA":
         return image.convert("RGB")
     ground = Image.new("RGBA", image.size, (*NEUTRAL, 255))

@@ -1,4 +1,4 @@
-"""The project file: where pictures come from, and how they are looked at and shared out."""
+"""The project file: sources of pictures, settings of the scan, splits, and settings of later commands."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from kvg.pictures import MAX_PIXELS
 
 T = TypeVar("T")
 SCANNED = ("seed", "out", "sources", "scan", "splits", "exclude")
-LATER = ("box", "compose", "probe", "rationalize", "filter", "shard")  # each belongs to the command of that name
+LATER = ("box", "compose", "probe", "rationalize", "filter", "shard")  # each is read by the command of that name
 
 
 @dataclass(frozen=True)
 class ScanSettings:
-    """Which pictures are used.
+    """Sizes of the pictures that are used.
 
     Attributes:
-        min_side: pictures with a side shorter than this many pixels are not.
-        max_pixels: nor are larger ones, which could fill the memory when they are decoded.
+        min_side: minimum side in pixels.
+        max_pixels: maximum width times height; decoding larger pictures could fill the memory.
     """
 
     min_side: int = 0
@@ -37,7 +37,7 @@ class ScanSettings:
         """Checks the settings.
 
         Raises:
-            ConfigError: a setting cannot work.
+            ConfigError: a setting is outside its range.
         """
         for name, least in (("min_side", 0), ("max_pixels", 1)):
             if getattr(self, name) < least:
@@ -46,17 +46,17 @@ class ScanSettings:
 
 @dataclass(frozen=True)
 class Project:
-    """A project file as it was read.
+    """The settings of a project file.
 
     Attributes:
-        seed: of every random choice.
-        out: folder of everything that is made.
-        sources: by name, each ``{class_path, init_args}``.
-        scan: which pictures are used.
-        splits: how they are shared out.
-        exclude: what must not be trained on: folders of pictures, and parquet files with a column ``image``.
-        later: settings of the commands that come after ``scan``, by their names.
-        path: of the file, for errors.
+        seed: seed of every random choice.
+        out: folder of all outputs.
+        sources: ``{class_path, init_args}`` of each source, by name.
+        scan: sizes of the pictures that are used.
+        splits: settings of the splits.
+        exclude: pictures that must not be trained on: folders, and parquet files with a column ``image``.
+        later: settings of the commands after ``scan``, by command.
+        path: path of the file, for errors.
     """
 
     seed: int
@@ -69,23 +69,23 @@ class Project:
     path: str = ""
 
     def settings(self, command: str, kind: type[T]) -> T:
-        """The settings of a command.
+        """Builds the settings of a command.
 
         Args:
             command: its name, one of ``LATER``.
-            kind: dataclass of them; what the project file leaves out has its defaults.
+            kind: dataclass of the settings; it gives the defaults.
 
         Raises:
-            ConfigError: one is unknown or cannot work.
+            ConfigError: a setting is unknown or outside its range.
         """
         with in_file(self.path):
             return settings_of(kind, self.later.get(command), command)
 
     def build_sources(self) -> dict[str, PictureSource]:
-        """The sources, by name.
+        """Builds the sources, by name.
 
         Raises:
-            ConfigError: a class or setting does not exist or does not fit.
+            ConfigError: a class does not exist, or a setting does not fit it.
             DataError: a folder or list is missing.
         """
         with in_file(self.path):
@@ -95,7 +95,7 @@ class Project:
             }
 
     def identity(self, *sections: str) -> str:
-        """Text that changes when one of these sections does."""
+        """Returns a text that changes if one of these sections changes."""
         return json.dumps({name: getattr(self, name) for name in sections}, default=_plain, sort_keys=True)
 
 
@@ -103,7 +103,7 @@ def load_project(path: str | Path) -> Project:
     """Reads a project file.
 
     Raises:
-        ConfigError: it cannot be read, or a setting is unknown or cannot work.
+        ConfigError: the file cannot be read, or a setting is unknown or outside its range.
     """
     sections = read_yaml(path)
     with in_file(path):

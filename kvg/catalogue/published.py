@@ -1,6 +1,6 @@
-"""The sets of the paper's data engine as their makers pack them (paper v3, appendix B.1), and two more of their kind.
+"""Published data sets of the paper's data engine (paper v3, appendix B.1), and two similar ones.
 
-Each takes the folder that comes out of the published archives; nothing is renamed or moved.
+Each class reads the folder of the unpacked archives; no file has to be renamed or moved.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ INAT_CATEGORIES = {"Reptilia": "reptilia", "Aves": "bird", "Mollusca": "mollusca
 class FGVCAircraft(FileSource):
     """``fgvc-aircraft-2013b``: ``data/images_variant_*.txt`` and ``data/images_box.txt``.
 
-    The lowest 20 rows of pixels are a banner; no box reaches into it.
+    The lowest 20 rows of pixels are a banner; no box includes it.
 
     Args:
-        root: the folder that holds ``data``.
+        root: the folder that contains ``data``.
         level: ``variant``, ``family`` or ``manufacturer``.
     """
 
@@ -56,7 +56,7 @@ class FGVCAircraft(FileSource):
 class StanfordCars(FileSource):
     """``cars_train``, ``cars_test`` and ``devkit``.
 
-    The test pictures' names come from ``cars_test_annos_withlabels.mat``, which is left out where it is missing.
+    The names of the test pictures come from ``cars_test_annos_withlabels.mat``. Without that file they are left out.
     """
 
     def listings(self) -> Iterator[Listed]:
@@ -82,7 +82,7 @@ class StanfordCars(FileSource):
 
 
 class Food101(FileSource):
-    """``food-101``: ``meta/train.json``, ``meta/test.json``, ``meta/labels.txt`` beside ``meta/classes.txt``."""
+    """``food-101``: ``meta/train.txt`` and ``meta/test.txt``, ``meta/labels.txt`` and ``meta/classes.txt``."""
 
     def listings(self) -> Iterator[Listed]:
         """See ``PictureSource``."""
@@ -103,9 +103,9 @@ class INaturalist2017(FileSource):
     Pictures with more than one box are left out. Names are Latin, unless ``names`` translates them.
 
     Args:
-        root: the folder that holds all of them.
-        categories: ``{supercategory: category}``, the only ones that are taken.
-        names: ``{Latin name: entity}``; others keep theirs.
+        root: the folder that contains all these files.
+        categories: ``{supercategory: category}``; other supercategories are left out.
+        names: ``{Latin name: entity}``; other entities keep their Latin name.
         parts: ``train``, ``val``, or both.
     """
 
@@ -135,14 +135,14 @@ class INaturalist2017(FileSource):
                 key = id_of(entry.get("image_id")) if isinstance(entry, Mapping) else None
                 boxes.setdefault(key or "", []).append(entry.get("bbox") if isinstance(entry, Mapping) else None)
         licences = _names_of_licences(record.get("licenses"))
-        num_passed = 0
+        num_skipped = 0
         for number, image in enumerate(list_of(where, "images", record.get("images"))):
             ref = f"{where} image at {number}"
             try:
                 ref = text_of(ref, object_of(ref, "image", image), "file_name")
                 kind, latin = ("", "", *Path(ref).parts[:-1])[-2:]
                 if kind not in self.categories:
-                    num_passed += 1
+                    num_skipped += 1
                     continue
                 picture_boxes = boxes.get(id_of(image.get("id")) or "none", [])
                 if len(picture_boxes) > 1:
@@ -157,12 +157,12 @@ class INaturalist2017(FileSource):
             yield Listing(ref, entity, self.categories[kind], box, part, licence, XYWH)
         if boxes.get(""):
             yield Remark(f"{path}: {len(boxes[''])} boxes belong to no picture")
-        if num_passed:
-            yield Remark(f"{where}: {num_passed} pictures of supercategories that are not asked for")
+        if num_skipped:
+            yield Remark(f"{where}: {num_skipped} pictures of supercategories that are not in `categories`")
 
 
 class StanfordDogs(FileSource):
-    """``Images/n02085620-Chihuahua`` and ``Annotation`` with one XML a picture; pictures of two dogs are left out."""
+    """``Images/n02085620-Chihuahua``, and ``Annotation`` with an XML per picture; pictures of two dogs are left out."""
 
     def listings(self) -> Iterator[Listed]:
         """See ``PictureSource``."""
@@ -174,7 +174,7 @@ class StanfordDogs(FileSource):
                 yield Unusable(ref, "hidden", "belongs to a system or a program, not to the pictures")
                 continue
             try:
-                # The standard parser expands no external entity.
+                # Safe: the standard parser does not expand external entities.
                 dogs = ET.parse(self.root / "Annotation" / kind / path.stem).getroot().findall("object/bndbox")
             except (OSError, ValueError, ET.ParseError) as error:
                 yield Unusable(ref, "annotation", f"cannot be read ({error}); unpack Annotation again")
@@ -191,8 +191,8 @@ class Flowers102(FileSource):
     """``jpg/image_00001.jpg`` with ``imagelabels.mat`` and ``setid.mat``.
 
     Args:
-        root: the folder that holds all of them.
-        names: file with ``{number: name}`` (JSON): the set itself only numbers its flowers.
+        root: the folder that contains all these files.
+        names: JSON file ``{number: name}``, since the set itself has only numbers.
     """
 
     def __init__(self, root: str | Path, names: str | Path) -> None:
@@ -236,12 +236,12 @@ class CUB200(FileSource):
 
 
 def _cells(lines: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """What stands before the first space of each line, and behind it."""
+    """Splits each line at its first space."""
     yield from ((number, rest) for number, _, rest in (line.strip().partition(" ") for line in lines))
 
 
 def _counted_from_1(corners: Sequence[Any]) -> Sequence[Any]:
-    """A box whose pixels were counted from 1, the last one inside; what is no box stays as it is, to be refused."""
+    """Converts a box with pixels counted from 1 and an inclusive end; returns invalid values unchanged."""
     numbers = [number_of(value) for value in corners]
     if len(numbers) != 4 or None in numbers:
         return list(corners)
@@ -250,15 +250,15 @@ def _counted_from_1(corners: Sequence[Any]) -> Sequence[Any]:
 
 
 def _plain(value: Any) -> Any:
-    """A value of a MATLAB file as a Python one."""
+    """Converts a value of a MATLAB file to a Python value."""
     return value.item() if isinstance(value, np.generic) else value
 
 
 def _first(entry: Any, field: str) -> Any:
-    """The value of a field of a MATLAB record.
+    """Returns the value of a field of a MATLAB record.
 
     Raises:
-        DataError: there is no such field, or nothing in it.
+        DataError: the field is missing or empty.
     """
     try:
         return np.ravel(entry[field])[0]

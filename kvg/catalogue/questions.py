@@ -1,4 +1,7 @@
-"""Questions of several choices about single-entity pictures: how well a model knows an entity (v3, appendix B.2)."""
+"""Multiple-choice questions about single-entity pictures; they measure how well a model knows an entity.
+
+See the paper, v3, appendix B.2.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +21,9 @@ class Question:
     """A multiple-choice question about a picture.
 
     Attributes:
-        entry: the picture.
+        entry: entry of the picture.
         turn: number of earlier questions about this picture.
-        options: names of entities of its category, one of them correct.
+        options: names of entities of its category; one of them is correct.
     """
 
     entry: Entry
@@ -29,17 +32,17 @@ class Question:
 
     @property
     def answer(self) -> int:
-        """Index of the correct option, from 0."""
+        """Returns the index of the correct option, from 0."""
         return self.options.index(self.entry.entity)
 
     @property
     def text(self) -> str:
-        """Text of the question."""
+        """Returns the text of the question."""
         return choice_prompt(self.entry.category, self.options)
 
 
 def names_by_category(entries: Iterable[Entry]) -> dict[str, list[str]]:
-    """All entities of each category, sorted."""
+    """Returns all entities of each category, sorted."""
     by_category: dict[str, set[str]] = {}
     for entry in entries:
         by_category.setdefault(entry.category, set()).add(entry.entity)
@@ -49,18 +52,18 @@ def names_by_category(entries: Iterable[Entry]) -> dict[str, list[str]]:
 def choice_questions(
     entries: Sequence[Entry], names: Mapping[str, Sequence[str]], seed: int, pictures: int, questions: int
 ) -> Iterator[Question]:
-    """Questions about entities, entity by entity.
+    """Yields questions about entities, entity by entity.
 
-    An entity is asked about in as many pictures as there are, but at most ``pictures`` of them, drawn by the seed. They
-    are gone round until there are enough questions, each time with other distractors as long as there are others.
-    Where a category has fewer than four entities, all of them are the options; one with a single entity is left out.
+    The questions about an entity cycle through its pictures: all of them, or ``pictures`` that the seed samples. Each
+    further question about a picture has other distractors as long as there are any. In a category of fewer than four
+    entities all of them are options; a category with a single entity is left out.
 
     Args:
-        entries: pictures that may be asked about.
-        names: see ``names_by_category``; where the distractors come from.
-        seed: of pictures, distractors and their order.
-        pictures: of an entity at most.
-        questions: about each entity.
+        entries: the pictures.
+        names: result of ``names_by_category``, from which the distractors come.
+        seed: seed of pictures, distractors and the order of options.
+        pictures: maximum number of pictures of an entity.
+        questions: number of questions about each entity.
     """
     by_entity: dict[tuple[str, str], list[Entry]] = {}
     for entry in entries:
@@ -82,11 +85,11 @@ def _question(entry: Entry, entity: str, others: Sequence[str], seed: int, turn:
 
 
 def sample_options(entity: str, others: Sequence[str], of_picture: str, turn: int = 0) -> tuple[str, ...]:
-    """An entity among distractors, in random order.
+    """Returns an entity and its distractors in random order.
 
     Args:
         entity: the correct option.
-        others: names to draw the distractors from; all of them where they are fewer than three.
+        others: names to sample the distractors from; all of them are used if there are fewer than three.
         of_picture: seed of the shuffles.
         turn: number of earlier questions about this picture; it selects other distractors as long as there are any.
 
@@ -102,18 +105,18 @@ def sample_options(entity: str, others: Sequence[str], of_picture: str, turn: in
 
 
 def chance_of(right: int, num: int, guess: float) -> float:
-    """Probability that guessing gives at least ``right`` correct answers: the one-sided exact binomial test.
+    """Returns the probability that guessing gives at least ``right`` correct answers (one-sided exact binomial test).
 
     Args:
-        right: correct answers.
-        num: questions.
+        right: number of correct answers.
+        num: number of questions.
         guess: probability that a guess is correct.
 
     >>> round(chance_of(2, 2, 0.25), 6)
     0.0625
     """
 
-    def exactly(k: int) -> float:  # by logarithms: the number of ways is soon too large for a float
+    def exactly(k: int) -> float:  # in logarithms, because the binomial coefficient overflows a float
         ways = math.lgamma(num + 1) - math.lgamma(k + 1) - math.lgamma(num - k + 1)
         return math.exp(ways + k * math.log(guess) + (num - k) * math.log1p(-guess))
 

@@ -1,4 +1,4 @@
-"""Pictures with several objects: each object becomes a picture of its own, or all of them are rejected."""
+"""Lists pictures with several objects: each object becomes a picture of its own, or all are rejected."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class NamedObject:
     """One of the objects of a picture.
 
     Attributes:
-        name: unique on the picture, such as the id of the annotation.
-        listing: its picture, with its own box.
+        name: name that is unique on the picture, such as the id of the annotation.
+        listing: listing of the picture with the box of this object.
     """
 
     name: str
@@ -25,12 +25,12 @@ class NamedObject:
 def split_objects(objects: Sequence[NamedObject], others: Sequence[Any] = ()) -> Iterator[Listed]:
     """Lists the objects of one picture.
 
-    A single object keeps the whole picture. Of several objects each is cut out under the name ``path#object``, or all
-    are rejected, see ``BoxRules.several``.
+    A single object keeps the whole picture. Several objects are each cut out under the name ``path#object``, or all
+    rejected; see ``BoxRules.several``.
 
     Args:
-        objects: that may be used.
-        others: boxes of other objects on the picture, as the source writes them; None where the place is not known.
+        objects: objects that can be used.
+        others: boxes of other objects on the picture, as the source writes them; None for an unknown box.
     """
     num = len(objects) + len(others)
     for number, named_object in enumerate(objects):

@@ -1,4 +1,4 @@
-"""Assigns splits: seen and unseen entities; training, validation and test pictures; no copies in two splits."""
+"""Assigns splits: seen and unseen entities, and training, validation and test pictures, without copies across them."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class SplitSettings:
 
     Attributes:
         unseen: categories that are not trained on.
-        held_out: share of the entities of every other category that are not trained on, either.
+        held_out: share of the entities of every other category that are not trained on.
         val: share of the pictures of all other entities for validation.
-        test: share for the test.
-        copy_distance: pictures of similar colour are copies of each other where at most this many of the 64 brightness
-            bits of their fingerprints differ.
-        copy_change: such pictures of different names show different objects where the colour of a cell (of 12 x 12)
-            differs by more than this, of 255.
+        test: share of the same pictures for the test.
+        copy_distance: pictures of similar colour are copies if at most this many of the 64 brightness bits of their
+            fingerprints differ.
+        copy_change: such pictures with different names show different objects if the colour of one of 12 x 12 cells
+            differs by more than this, 0-255.
         two_names: ``drop`` leaves out pictures that seem to show one object under two names, ``keep`` only reports
             them.
     """
@@ -43,7 +43,7 @@ class SplitSettings:
         """Checks the settings.
 
         Raises:
-            ConfigError: a setting cannot work.
+            ConfigError: a setting is outside its range.
         """
         for name in ("held_out", "val", "test"):
             if not 0 <= getattr(self, name) <= 1:
@@ -63,19 +63,19 @@ def assign_splits(
 ) -> tuple[list[Entry], list[Rejection], list[str]]:
     """Assigns ``split`` and ``use`` to each entry.
 
-    Copies, and copies of copies, are one group, and so are all cuts of one file. A group goes to one use as a whole, by
-    a hash that does not depend on other groups. Rejected are pictures that look like a forbidden picture, all but the
-    first of byte-identical files, identical files under two names, and, unless ``two_names`` keeps them, pictures that
-    seem to show one object under two names.
+    Copies, copies of copies, and all cuts of one file form a group. All pictures of a group get the same use. It comes
+    from a hash that does not depend on other groups. These pictures are rejected: pictures that look like a forbidden
+    picture; all but the first of byte-identical files; identical files under two names; and, unless ``two_names`` keeps
+    them, pictures that seem to show one object under two names.
 
     Args:
-        entries: in a fixed order.
-        settings: see there.
-        seed: of the hashes.
+        entries: pictures in a fixed order.
+        settings: settings of the splits.
+        seed: seed of the hashes.
         forbidden: fingerprints of pictures that must not be trained on, by name.
 
     Returns:
-        The entries with their splits and the rejections, both in the order of ``entries``; and suspicions in words.
+        The entries with their splits, and the rejections, both in the order of ``entries``; and suspicions in words.
 
     Raises:
         ConfigError: ``unseen`` names a category that does not occur.
@@ -119,22 +119,22 @@ class _Sides:
                 self._unseen_groups.add(group)
 
     def is_unseen(self, entry: Entry) -> bool:
-        """Whether the entity of an entry is not trained on."""
+        """Returns whether the entity of an entry is not trained on."""
         key = entry.category, entry.entity
         if key not in self._held_out:
             self._held_out[key] = _share(self.seed, *key) < self.settings.held_out
         return entry.category in self._unseen_categories or self._held_out[key]
 
     def use(self, group: int) -> str:
-        """The use of all pictures of a group; a group with an unseen entity is not trained on."""
+        """Returns the use of all pictures of a group; a group with an unseen entity is not trained on."""
         val, test, draw = self.settings.val, self.settings.test, _share(self.seed, self._draws[group])
-        if group in self._unseen_groups:  # nothing is trained on, so all of it validates or tests
+        if group in self._unseen_groups:  # val and test share the whole group, since none of it is trained on
             return "val" if draw * (val + test) < val else "test"
         return "val" if draw < val else "test" if draw < val + test else "train"
 
 
 def _copies_of_forbidden(entries: Sequence[Entry], forbidden: Mapping[str, str], max_distance: int) -> list[str]:
-    """For each picture the name of the forbidden picture that it or its cut looks like; '' where there is none."""
+    """Returns for each picture the name of the forbidden picture that it or its file looks like, or ''."""
     forbidden_hashes = {name: int(value, 16) for name, value in forbidden.items()}
     if not forbidden_hashes:
         return [""] * len(entries)
@@ -149,14 +149,14 @@ def _copies_of_forbidden(entries: Sequence[Entry], forbidden: Mapping[str, str],
 
 
 def _suspicion(rival: Entry) -> str:
-    remedy = "correct the names; or, if they are two things, set splits.two_names: keep, or a lower splits.copy_change"
+    remedy = "correct the names; or, if they are two objects, set splits.two_names: keep, or a lower splits.copy_change"
     return f"seems to show the same as {describe(rival)}; {remedy}"
 
 
 def _suspicions(
     entries: Sequence[Entry], rivals: Mapping[int, int], lookalikes: Sequence[tuple[int, int]], dropped: bool
 ) -> list[str]:
-    """Possible errors in the names of pictures, in words."""
+    """Returns remarks about possible errors in the names of pictures."""
     lines = []
     if rivals:
         first = min(rivals)
@@ -168,13 +168,13 @@ def _suspicions(
     if lookalikes:
         one, other = (entries[number] for number in lookalikes[0])
         lines.append(
-            f"{len(lookalikes)} pictures look like one of another name but for a part, as things on one "
-            f"background do, and are kept; the first: {other.ref} ({other.entity}) and {describe(one)}"
+            f"{len(lookalikes)} pictures differ from one of another name only in a part, like objects on one "
+            f"background, and are kept; the first: {other.ref} ({other.entity}) and {describe(one)}"
         )
     return lines
 
 
 def _share(seed: int, *words: str) -> float:
-    """A number in [0, 1) that depends only on the words and the seed."""
+    """Returns a number in [0, 1) that depends only on the words and the seed."""
     digest = hashlib.sha256("\0".join((str(seed), *words)).encode("utf-8", "surrogateescape")).digest()
     return int.from_bytes(digest[:8], "big") / 2**64

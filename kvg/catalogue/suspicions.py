@@ -1,4 +1,4 @@
-"""Checks of a whole source: boxes in another form than declared, names in several spellings."""
+"""Checks all pictures of a source together: boxes in another form than declared, names in several spellings."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from kvg.catalogue.entry import Entry, Rejection
 from kvg.catalogue.examine import FORMS
 from kvg.text.names import caseless
 
-_MOST = 0.5  # above this share of misfits the other boxes of a list are rejected, too
-_MAX_NAMES = 10  # names in one line
+_MOST = 0.5  # above this share of misfits the other boxes of a source are rejected, too
+_MAX_NAMES = 10  # maximum number of groups of names in one message
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Boxed:
 
     Attributes:
         record: its entry or rejection.
-        form: of the box, as the source declares it.
+        form: form of the box that the source declares.
         fitting: see ``kvg.catalogue.examine.Examined``.
     """
 
@@ -31,20 +31,20 @@ class Boxed:
 
     @property
     def fits(self) -> bool:
-        """Whether the box lies inside its picture in the declared form."""
+        """Returns whether the box lies inside its picture in the declared form."""
         return FORMS.index(self.form) in self.fitting
 
 
 def doubtful_forms(boxed: Iterable[Boxed]) -> tuple[list[str], list[Rejection]]:
-    """Names sources of which some boxes do not lie inside their pictures, while all would in another form.
+    """Finds sources with boxes outside their pictures, while all boxes would lie inside in another form.
 
-    Where most boxes do not fit, the others fit by chance, and their pictures are rejected.
+    If most boxes of a source do not fit, the others fit by chance, and their pictures are rejected.
 
     Args:
         boxed: all pictures with a box that could be opened.
 
     Returns:
-        Suspicions in words; and rejections of entries.
+        Suspicions in words, and rejections of entries.
     """
     of_source: dict[tuple[str, BoxForm], list[Boxed]] = defaultdict(list)
     for picture in boxed:
@@ -56,7 +56,7 @@ def doubtful_forms(boxed: Iterable[Boxed]) -> tuple[list[str], list[Rejection]]:
         common = set(range(len(FORMS))).intersection(*(picture.fitting for picture in pictures))
         others = [FORMS[number] for number in sorted(common) if FORMS[number] != form]
         of_unit = [other for other in others if other.unit == form.unit]
-        # Nearly all boxes in pixels are boxes in 0-1000, too: a few wrong ones do not make another unit likely.
+        # Nearly all boxes in pixels are also valid in 0-1000, so a few misfits do not make another unit likely.
         others = of_unit or (others if misfits > _MOST * len(pictures) else [])
         if not misfits or not others:
             continue
@@ -73,7 +73,7 @@ def doubtful_forms(boxed: Iterable[Boxed]) -> tuple[list[str], list[Rejection]]:
 
 
 def spellings(entries: Sequence[Entry]) -> list[str]:
-    """Names of entities and categories that differ only in capitals, with their numbers of pictures, in words."""
+    """Reports names of entities and categories that differ only in capitals, with their numbers of pictures."""
     lines = []
     for kind, field in (("entities", "entity"), ("categories", "category")):
         counts = Counter(str(getattr(entry, field)) for entry in entries)

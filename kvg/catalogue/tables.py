@@ -1,4 +1,4 @@
-"""Lists of pictures as people write them: CSV, JSON and JSON lines. COCO and parquet stand beside them."""
+"""Sources that are lists of pictures in CSV, JSON or JSON lines."""
 
 from __future__ import annotations
 
@@ -41,18 +41,19 @@ _LIKE_BOXES: Final = frozenset(
 
 
 class Table(FileSource):
-    """A list with one object a row: ``path``, ``entity``, ``category``, and if known ``box``, ``part``, ``licence``.
+    """A list with one object per row: ``path``, ``entity``, ``category``, and optional ``box``, ``part``, ``licence``.
 
-    A row that cannot be used is left out by name, and the rest is kept. Rows that name one picture and give it
-    different boxes are its objects, see ``several``.
+    A row that cannot be used is left out and reported. Rows with the same picture and different boxes are its objects,
+    see ``several``.
 
     Args:
-        path: a ``.csv`` with a header, a ``.json`` list of objects, or ``.jsonl``. A box is four numbers in ``box``; or
-            they stand in four columns, ``x1``, ``y1``, ``x2``, ``y2``, whose numbers are of ``box_format``, too
-            (or, by that format, in ``x``, ``y``, ``width``, ``height``, or in ``cx``, ``cy``, ``width``, ``height``).
-        root: folder that paths are relative to; by default the list's own.
-        columns: ``{ours: theirs}`` where the list uses other words.
-        category: of all rows, where the list has no such column.
+        path: a ``.csv`` with a header, a ``.json`` list of objects, or ``.jsonl``. A box is four numbers in the column
+            ``box``, or four columns: ``x1``, ``y1``, ``x2``, ``y2``, or, for the other values of ``box_format``, ``x``,
+            ``y``, ``width``, ``height`` or ``cx``, ``cy``, ``width``, ``height``. In all columns the order is that of
+            ``box_format``.
+        root: folder that paths are relative to; by default the folder of the list.
+        columns: ``{name here: name in the list}`` of columns with other names.
+        category: category of all rows if the list has no such column.
         box_unit: ``pixels``, ``relative_1000`` (0-1000 over width and height) or ``unit`` (0-1).
         box_format: ``xyxy`` (two corners), ``xywh`` (corner, width, height) or ``cxcywh`` (centre, width, height).
         boxes_of: ``upright`` or ``raw``, see ``BoxRules``.
@@ -61,7 +62,7 @@ class Table(FileSource):
         max_overlap: see ``BoxRules``.
 
     Raises:
-        ConfigError: a setting cannot work.
+        ConfigError: a setting is outside its range.
         DataError: the list or the folder is missing.
     """
 
@@ -101,11 +102,11 @@ class Table(FileSource):
                 yield value
             elif several[value.ref]:
                 yield from split_objects(several[value.ref])
-                several[value.ref] = []  # all objects of a picture come where the first one stands
+                several[value.ref] = []  # all objects of a picture are listed with its first row
         yield from self._remarks([row for row in rows if not isinstance(row, Unusable)], listed)
 
     def _rows(self) -> Iterator[tuple[str, Mapping[str, Any]] | Unusable]:
-        """Where each row stands and what it holds."""
+        """Yields the position of each row and its values."""
         if self.path.suffix.lower() == ".csv":
             for number, (where, row) in enumerate(csv_rows(self.path)):
                 if not number:
@@ -175,8 +176,8 @@ class Table(FileSource):
         return Listing(ref, entity, category, box, texts["part"], texts["licence"], self.rules)
 
     def _box(self, where: str, row: Mapping[str, Any], box: Any) -> Any:
-        """A row's box as it is written; None where it has none."""
-        if isinstance(box, str) and box.strip().startswith("["):  # in a cell of a CSV
+        """Returns the box of a row as it is written; None if there is none."""
+        if isinstance(box, str) and box.strip().startswith("["):  # a JSON list in one cell of a CSV
             return parse_json(box, where)
         if box not in (None, ""):
             return box
@@ -187,7 +188,7 @@ class Table(FileSource):
         return None
 
     def _several(self, listings: Iterator[Listing]) -> dict[str, list[NamedObject]]:
-        """The objects of each picture that has several, which are told by their boxes."""
+        """Returns the objects of each picture that has several different boxes."""
         by_picture: dict[str, list[Listing]] = defaultdict(list)
         for listing in listings:
             by_picture[listing.ref].append(listing)
@@ -200,7 +201,7 @@ class Table(FileSource):
     def _remarks(
         self, rows: Sequence[tuple[str, Mapping[str, Any]]], listed: Sequence[Listing | Unusable]
     ) -> Iterator[Remark]:
-        """Says that there are no rows, and names columns that look like boxes where no box was read."""
+        """Reports an empty list, and columns that look like boxes if no box was read."""
         if not listed:
             yield Remark(f"{self.path} holds no row")
         if not rows or any(isinstance(value, Unusable) or value.box is not None for value in listed):

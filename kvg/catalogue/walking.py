@@ -1,4 +1,4 @@
-"""Files below a folder, without those of systems and programs, which are skipped and listed."""
+"""Lists the files below a folder. Files of the operating system and of programs are skipped and listed apart."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Walk:
     """The files below a folder.
 
     Attributes:
-        files: that are not hidden, sorted.
+        files: files that are not hidden, sorted.
         hidden: files and folders of systems and programs, sorted; the content of such a folder is not listed.
         closed: folders that cannot be read, sorted.
     """
@@ -32,12 +32,12 @@ class Walk:
     closed: Sequence[Path]
 
     def pictures(self, suffixes: Sequence[str] = PICTURE_SUFFIXES) -> Iterator[Path]:
-        """The files whose names end as those of pictures do."""
+        """Yields the files whose suffix is that of a picture."""
         yield from (path for path in self.files if path.suffix.lower() in suffixes)
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder of this name belongs to a system or a program, and not to a set of pictures.
+    """Returns whether a file or folder of this name belongs to a system or a program, not to a set of pictures.
 
     >>> [is_hidden(name) for name in (".ipynb_checkpoints", "._x.jpg", "@eaDir", "Thumbs.db", "St. Bernard", "_x.jpg")]
     [True, True, True, True, False, False]
@@ -46,18 +46,15 @@ def is_hidden(name: str) -> bool:
 
 
 def walk(folder: Path) -> Walk:
-    """All files below a folder; the names of the folder itself and of those above it do not count as hidden.
-
-    Links to folders are not followed.
-    """
+    """Lists all files below a folder, which may itself have a hidden name. Does not follow links to folders."""
     files: list[Path] = []
     hidden: list[Path] = []
     closed: list[Path] = []
 
-    def note(error: OSError) -> None:
+    def add_closed(error: OSError) -> None:
         closed.append(Path(error.filename))
 
-    for place, folders, names in os.walk(folder, onerror=note):
+    for place, folders, names in os.walk(folder, onerror=add_closed):
         at = Path(place)
         hidden += [at / name for name in (*folders, *names) if is_hidden(name)]
         folders[:] = [name for name in folders if not is_hidden(name)]
@@ -66,5 +63,5 @@ def walk(folder: Path) -> Walk:
 
 
 def subfolders(folder: Path) -> list[str]:
-    """Names of the folders in a folder, sorted, without those of systems and programs."""
+    """Returns the sorted names of the folders in a folder, without those of systems and programs."""
     return sorted(path.name for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))

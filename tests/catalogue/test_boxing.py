@@ -192,8 +192,8 @@ def test_names_stay_names():
         ({"min_area": "small"}, "box.min_area: 'small' should be a number"),
         ({"max_aspect": 1}, "box.max_aspect: 1 allows squares"),
         ({"review": "none"}, "box.review: 'none' is neither"),
-        ({"question": "Where is it?"}, "box.question: 'Where is it.' names nothing"),
-        ({"second_question": ""}, "box.second_question: '' names nothing"),
+        ({"question": "Where is it?"}, "box.question: 'Where is it.' lacks a placeholder"),
+        ({"second_question": ""}, "box.second_question: '' lacks a placeholder"),
         ({"aks": {}}, "box.aks: is unknown"),
     ],
 )
@@ -234,7 +234,7 @@ def test_boxes_of_models_join_the_catalogue(project, caplog):
         given, bare, replace(strange, box_px=(5.5, 6, 7, 8), box_from="model"), refused, changed, renamed,
     ]  # fmt: skip
     assert dict((e.ref, iou) for e, iou in with_boxes(project))[STRANGE] == 0.8
-    assert "2 pictures have changed since they were asked about, the first: 'changed'" in caplog.text
+    assert "2 pictures have changed since their boxes were made, the first: 'changed'" in caplog.text
     assert read_findings(project.out)["s", "refused"].rule == "disagreement"
 
 

@@ -70,7 +70,7 @@ def test_small_birds_on_one_background_are_kept_and_reported():
     pictures = [(f"{n}.jpg", n, jpeg(bird(n, 11, small)), None) for n in COLOURS]
     kept, rejected, suspicions = shared(pictures, copy_distance=15)
     assert (len(kept), rejected) == (3, {})
-    assert "look like one of another name but for a part" in suspicions[0]
+    assert "differ from one of another name only in a part" in suspicions[0]
 
 
 CHANGES = {

@@ -91,7 +91,7 @@ def test_an_image_of_inaturalist(tmp_path, image):
     assert [(row[0], row[3], row[5]) for row in rows_of(source)] == [(good["file_name"], (1, 2, 31, 42), "CC0")]
     assert len(faults_of(source)) == 1
     assert any("3 boxes belong to no picture" in text for text in remarks_of(source))
-    assert any("1 pictures of supercategories that are not asked for" in text for text in remarks_of(source))
+    assert any("1 pictures of supercategories that are not in `categories`" in text for text in remarks_of(source))
 
 
 @pytest.mark.parametrize("bbox", [None, [], [1, 2, 3], "x", {}])

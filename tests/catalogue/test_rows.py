@@ -239,7 +239,7 @@ def test_pictures_without_annotations_are_counted(tmp_path):
 def test_what_is_not_asked_for_is_counted(tmp_path):
     source = coco(tmp_path, [ONE, OTHER], supercategories={"fish": "fish"})
     assert rows_of(source) == []
-    assert remarks_of(source)[0].endswith("supercategories that are not asked for: bird 2")
+    assert remarks_of(source)[0].endswith("supercategories that are not in `supercategories`: bird 2")
 
 
 @pytest.mark.parametrize("text", ["[]", "5", '{"images": 5, "annotations": [], "categories": []}', "{}", "{"])

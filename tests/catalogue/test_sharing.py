@@ -11,7 +11,7 @@ from kvg.catalogue.entry import Entry
 from kvg.catalogue.sharing import SplitSettings, assign_splits
 from kvg.errors import ConfigError
 
-REMEDY = "correct the names; or, if they are two things, set splits.two_names: keep, or a lower splits.copy_change"
+REMEDY = "correct the names; or, if they are two objects, set splits.two_names: keep, or a lower splits.copy_change"
 
 
 def entry(number, entity="Hoopoe", category="bird", fingerprint=None, sha256=None):
