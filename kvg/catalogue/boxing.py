@@ -16,7 +16,7 @@ from kvg.catalogue.box_rules import BoxSettings
 from kvg.catalogue.cutting import overlap
 from kvg.catalogue.entry import CATALOGUE, Entry, open_entry, read_catalogue
 from kvg.catalogue.listing import PictureSource
-from kvg.catalogue.project import Project
+from kvg.catalogue.project import CatalogueProject
 from kvg.errors import DataError
 from kvg.pictures import as_rgb
 from kvg.records import json_lines, object_of, parse_json
@@ -132,7 +132,7 @@ class Ticks:
         return any((entry.source, entry.ref, box) in self._bad for box in (entry.box_px, None))
 
 
-def with_boxes(project: Project) -> Iterator[tuple[Entry, float | None]]:
+def with_boxes(project: CatalogueProject) -> Iterator[tuple[Entry, float | None]]:
     """Reads the catalogue and adds the boxes of models; keeps all entries.
 
     Yields:
@@ -158,7 +158,7 @@ def with_boxes(project: Project) -> Iterator[tuple[Entry, float | None]]:
         log.warning("%s: %s; run `kvg-data box` again", project.out / BOXES, message)
 
 
-def boxed_entries(project: Project) -> Iterator[Entry]:
+def boxed_entries(project: CatalogueProject) -> Iterator[Entry]:
     """Reads the catalogue for the steps after boxing: adds boxes of models, leaves out pictures with a box marked bad.
 
     Pictures without a box are included. A box is not used, with a warning, if its file or entity has changed since.

@@ -1,24 +1,23 @@
-"""The project file: sources of pictures, settings of the scan, splits, and settings of later commands."""
+"""What the catalogue reads of a project file: the sources of pictures, which ones are used, and the splits."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from kvg.catalogue.listing import PictureSource
 from kvg.catalogue.sharing import SplitSettings
 from kvg.config.settings import class_setting, in_file, instantiate, read_yaml, settings_of
-from kvg.config.value_types import checked
 from kvg.errors import ConfigError
 from kvg.pictures import MAX_PIXELS
 
-T = TypeVar("T")
-SCANNED = ("seed", "out", "sources", "scan", "splits", "exclude")
-LATER = ("box", "compose", "probe", "rationalize", "filter", "shard")  # each is read by the command of that name
+T = TypeVar("T", bound="CatalogueProject")
+LATER = ("box", "probe", "compose", "rationalize", "filter", "shard")  # sections, each of the command of that name
+SOURCE_METHODS = ("listings", "read")  # of a ``kvg.catalogue.listing.PictureSource``
 
 
 @dataclass(frozen=True)
@@ -45,41 +44,37 @@ class ScanSettings:
 
 
 @dataclass(frozen=True)
-class Project:
-    """The settings of a project file.
+class CatalogueProject:
+    """What the catalogue reads of a project file.
 
     Attributes:
-        seed: seed of every random choice.
-        out: folder of all outputs.
         sources: ``{class_path, init_args}`` of each source, by name.
+        seed: seed of every random choice.
+        out: folder of all outputs; by default the path of the file without its suffix.
         scan: sizes of the pictures that are used.
         splits: settings of the splits.
         exclude: pictures that must not be trained on: folders, and parquet files with a column ``image``.
-        later: settings of the commands after ``scan``, by command.
-        path: path of the file, for errors.
+        path: path of the file, for errors; not a setting.
     """
 
-    seed: int
-    out: Path
-    sources: Mapping[str, Mapping[str, Any]]
-    scan: ScanSettings
-    splits: SplitSettings
-    exclude: tuple[str, ...]
-    later: Mapping[str, Mapping[str, Any]]
-    path: str = ""
+    sources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    seed: int = 0
+    out: Path = Path()
+    scan: ScanSettings = field(default_factory=ScanSettings)
+    splits: SplitSettings = field(default_factory=SplitSettings)
+    exclude: Sequence[str] = ()
+    path: str = field(default="", init=False)
 
-    def settings(self, command: str, kind: type[T]) -> T:
-        """Builds the settings of a command.
-
-        Args:
-            command: its name, one of ``LATER``.
-            kind: dataclass of the settings; it gives the defaults.
+    def __post_init__(self) -> None:
+        """Checks the settings.
 
         Raises:
-            ConfigError: a setting is unknown or outside its range.
+            ConfigError: there is no source, or one is not ``{class_path, init_args}``.
         """
-        with in_file(self.path):
-            return settings_of(kind, self.later.get(command), command)
+        if not self.sources:
+            raise ConfigError("sources", "are missing; add `sources: {name: {class_path: ..., init_args: ...}}`")
+        for name, setting in self.sources.items():
+            class_setting(setting, f"sources.{name}")
 
     def build_sources(self) -> dict[str, PictureSource]:
         """Builds the sources, by name.
@@ -90,8 +85,7 @@ class Project:
         """
         with in_file(self.path):
             return {
-                name: instantiate(setting, f"sources.{name}", ("listings", "read"))
-                for name, setting in self.sources.items()
+                name: instantiate(setting, f"sources.{name}", SOURCE_METHODS) for name, setting in self.sources.items()
             }
 
     def identity(self, *sections: str) -> str:
@@ -99,42 +93,24 @@ class Project:
         return json.dumps({name: getattr(self, name) for name in sections}, default=_plain, sort_keys=True)
 
 
-def load_project(path: str | Path) -> Project:
+def read_project(path: str | Path, kind: type[T]) -> T:
     """Reads a project file.
+
+    Args:
+        path: of the file.
+        kind: ``CatalogueProject``, which skips the sections of later steps, or a subclass with these sections.
 
     Raises:
         ConfigError: the file cannot be read, or a setting is unknown or outside its range.
     """
-    sections = read_yaml(path)
+    sections = {name: value for name, value in read_yaml(path).items() if value is not None}
     with in_file(path):
-        return _project(sections, Path(path))
-
-
-def _project(sections: Mapping[str, Any], path: Path) -> Project:
-    for key in sections:
-        if key not in SCANNED + LATER:
-            raise ConfigError(str(key), f"is unknown; use {', '.join(SCANNED + LATER)}")
-    sources = sections.get("sources")
-    if not isinstance(sources, dict) or not sources:
-        raise ConfigError("sources", "are missing; add `sources: {name: {class_path: ..., init_args: ...}}`")
-    for name, setting in sources.items():
-        checked(name, str, f"sources.{name}")
-        class_setting(setting, f"sources.{name}")
-    later = {name: sections[name] for name in LATER if sections.get(name) is not None}
-    for name, section in later.items():
-        checked(section, Mapping[str, Any], name)
-    for name, kind in (("seed", int), ("out", str), ("exclude", Sequence[str])):
-        checked(sections.get(name), kind | None, name)
-    return Project(
-        seed=sections.get("seed") or 0,
-        out=Path(sections.get("out") or path.with_suffix("")),
-        sources=sources,
-        scan=settings_of(ScanSettings, sections.get("scan"), "scan"),
-        splits=settings_of(SplitSettings, sections.get("splits"), "splits"),
-        exclude=tuple(sections.get("exclude") or ()),
-        later=later,
-        path=str(path),
-    )
+        if kind is CatalogueProject:
+            sections = {name: value for name, value in sections.items() if name not in LATER}
+        sections.setdefault("out", str(Path(path).with_suffix("")))
+        project = settings_of(kind, sections)
+    object.__setattr__(project, "path", str(path))
+    return project
 
 
 def _plain(value: Any) -> Any:

@@ -19,8 +19,8 @@ def run(args: argparse.Namespace) -> int:
         DataError: the project has not been scanned, or the model answers no more.
     """
     from kvg.catalogue.box_rules import BoxSettings
-    from kvg.catalogue.project import load_project
     from kvg.pipeline.box import find_boxes, write_review
+    from kvg.pipeline.settings.project import load_project
 
     project = load_project(args.project)
     project.settings("box", BoxSettings)

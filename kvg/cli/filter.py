@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     if args.project:
         return _run_project(args)
     from kvg.cli.options import named_as_options
-    from kvg.pipeline.filter_settings import FilterSettings
+    from kvg.pipeline.settings.filter import FilterSettings
 
     values = {name: value for name, value in vars(args).items() if name in FilterSettings.__dataclass_fields__}
     with named_as_options("filter"):
@@ -61,10 +61,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run_project(args: argparse.Namespace) -> int:
-    from kvg.catalogue.project import load_project
     from kvg.pipeline.filter import filter_set, is_complete
-    from kvg.pipeline.filter_settings import FilterSettings
     from kvg.pipeline.project_sets import FILTERED, latest, set_names
+    from kvg.pipeline.settings.filter import FilterSettings
+    from kvg.pipeline.settings.project import load_project
 
     project = load_project(args.project)
     settings = project.settings("filter", FilterSettings).with_seed(project.seed)

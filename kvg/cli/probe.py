@@ -21,8 +21,8 @@ def run(args: argparse.Namespace) -> int:
         ConfigError: the project file is wrong.
         DataError: the project has not been scanned, nothing can be asked, or the model answers no more.
     """
-    from kvg.catalogue.project import load_project
     from kvg.pipeline.probe import KNOWLEDGE, PAGE, RECORD, print_levels, probe
+    from kvg.pipeline.settings.project import load_project
 
     project = load_project(args.project)
     result = probe(project)

@@ -31,7 +31,8 @@ def run(args: argparse.Namespace) -> int:
         DataError: the input cannot be used, or no rationale could be written.
     """
     from kvg.config.settings import in_file, read_yaml, settings_of
-    from kvg.pipeline.rationalize import RationaleSettings, rationalize
+    from kvg.pipeline.rationalize import rationalize
+    from kvg.pipeline.settings.rationalize import RationaleSettings
 
     if bool(args.project) == bool(args.source):
         raise ConfigError("project", "give a project file, or --in and --out")
@@ -51,10 +52,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run_project(args: argparse.Namespace) -> int:
-    from kvg.catalogue.project import load_project
     from kvg.config.settings import in_file
     from kvg.pipeline.project_sets import COMPOSITES, RATIONALES, set_names
-    from kvg.pipeline.rationalize import RationaleSettings, rationalize, rationalize_job
+    from kvg.pipeline.rationalize import rationalize, rationalize_job
+    from kvg.pipeline.settings.project import load_project
+    from kvg.pipeline.settings.rationalize import RationaleSettings
 
     project = load_project(args.project)
     settings = project.settings("rationalize", RationaleSettings)

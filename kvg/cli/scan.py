@@ -21,8 +21,8 @@ def run(args: argparse.Namespace) -> int:
         DataError: a source cannot be used, or nothing that it lists can.
     """
     from kvg.catalogue.entry import CATALOGUE
-    from kvg.catalogue.project import load_project
     from kvg.pipeline.scan import REJECTED, scan
+    from kvg.pipeline.settings.project import load_project
 
     project = load_project(args.project)
     result = scan(project, args.workers, args.if_changed)

@@ -39,7 +39,8 @@ def run(args: argparse.Namespace) -> int:
         return _run_project(args)
     if not args.out:
         raise ConfigError("--out", "is needed with --in")
-    from kvg.pipeline.shard import ShardSettings, shard
+    from kvg.pipeline.settings.shard import ShardSettings
+    from kvg.pipeline.shard import shard
 
     settings = ShardSettings(args.seed, args.samples_per_shard, not args.no_shuffle, args.knowledge)
     print(shard(args.sets, args.out, settings, args.workers, args.overwrite).summary())
@@ -47,9 +48,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run_project(args: argparse.Namespace) -> int:
-    from kvg.catalogue.project import load_project
     from kvg.pipeline.project_sets import SHARDS, latest, set_names
-    from kvg.pipeline.shard import ProjectShards, shard, shard_job
+    from kvg.pipeline.settings.project import load_project
+    from kvg.pipeline.settings.shard import ProjectShards
+    from kvg.pipeline.shard import shard, shard_job
 
     project = load_project(args.project)
     settings = project.settings("shard", ProjectShards).settings(project.seed)

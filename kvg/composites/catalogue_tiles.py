@@ -13,7 +13,7 @@ from PIL import Image
 from kvg.benchmark import knowledge_of_accuracy
 from kvg.catalogue.boxing import boxed_entries
 from kvg.catalogue.entry import CATALOGUE, Entry, open_entry
-from kvg.catalogue.project import load_project
+from kvg.catalogue.project import CatalogueProject, read_project
 from kvg.composites.cropping import Cut
 from kvg.composites.mirroring import Mirroring
 from kvg.composites.sources import EntityInfo
@@ -69,7 +69,7 @@ class CatalogueTiles:
             if value < least:
                 raise ConfigError(f"source.{name}", f"{value} must be at least {least}")
         self._cut = Cut.of(margin, min_cut_px, "source")
-        loaded = load_project(project)
+        loaded = read_project(project, CatalogueProject)
         self._sources, self._max_pixels = loaded.build_sources(), loaded.scan.max_pixels
         self._entries: dict[str, list[Entry]] = {}
         self._categories: dict[str, list[str]] = {}

@@ -9,7 +9,6 @@ from typing import Final
 from kvg.composites.augmentations import Augmentations, check_range
 from kvg.composites.backgrounds import BACKGROUNDS, PALE, PHOTOGRAPH
 from kvg.composites.layouts import LAYOUTS, PUBLISHED
-from kvg.config.settings import settings_of
 from kvg.errors import ConfigError
 
 SUBSAMPLING: Final = {"4:4:4": 0, "4:2:2": 1, "4:2:0": 2}
@@ -81,9 +80,6 @@ class CompositorConfig:
         Raises:
             ConfigError: a setting cannot work.
         """
-        if not isinstance(self.augmentations, Augmentations):  # as it stands in YAML
-            made = settings_of(Augmentations, self.augmentations, "compositor.augmentations")
-            object.__setattr__(self, "augmentations", made)
         _check_weights(self)
         if self.image_format not in ("jpeg", "png"):
             raise ConfigError("compositor.image_format", f"'{self.image_format}' is neither jpeg nor png")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -137,14 +138,14 @@ def class_setting(setting: Any, field: str) -> tuple[str, dict[str, Any]]:
     return class_path, dict(init_args)
 
 
-def settings_of(kind: type[T], values: Any, field: str) -> T:
+def settings_of(kind: type[T], values: Any, field: str = "") -> T:
     """Builds the dataclass of a section, and those of the sections in it.
 
     Args:
         kind: the dataclass; its annotations say of which type each value is, and it checks the values itself. A field
             whose type is a dataclass, or a mapping of names to one, is a section of its own.
         values: what the file holds; None for nothing.
-        field: where it stands, for errors.
+        field: where it stands, for errors; '' for a whole file.
 
     Raises:
         ConfigError: a setting is unknown or missing, of another type, or cannot work.
@@ -152,15 +153,16 @@ def settings_of(kind: type[T], values: Any, field: str) -> T:
     if values is not None and not isinstance(values, Mapping):
         raise ConfigError(field, f"{values!r} are no settings; write `name: value` lines")
     hints = typing.get_type_hints(kind)
-    known = [entry.name for entry in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    entries = [entry for entry in dataclasses.fields(kind) if entry.init]  # type: ignore[arg-type]
+    known, inside = [entry.name for entry in entries], f"{field}." if field else ""
     for key, value in (values or {}).items():
         if key not in known:
-            raise ConfigError(f"{field}.{key}", f"is unknown; choose from {', '.join(known)}")
-        checked(value, hints[key], f"{field}.{key}")
-    given = {key: _built(value, hints[key], f"{field}.{key}") for key, value in (values or {}).items()}
-    for entry in dataclasses.fields(kind):  # type: ignore[arg-type]
+            raise ConfigError(f"{inside}{key}", f"is unknown; choose from {', '.join(known)}")
+        checked(value, hints[key], f"{inside}{key}")
+    given = {key: _built(value, hints[key], f"{inside}{key}") for key, value in (values or {}).items()}
+    for entry in entries:
         if entry.name not in given and entry.default is entry.default_factory is dataclasses.MISSING:
-            raise ConfigError(f"{field}.{entry.name}", f"is missing; it should be {words_of(hints[entry.name])}")
+            raise ConfigError(f"{inside}{entry.name}", f"is missing; it should be {words_of(hints[entry.name])}")
     try:
         return kind(**given)
     except TypeError as error:
@@ -169,8 +171,11 @@ def settings_of(kind: type[T], values: Any, field: str) -> T:
 
 def _built(value: Any, hint: Any, field: str) -> Any:
     """A value whose type has been checked, with the dataclasses that its annotation names in place of mappings."""
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return settings_of(hint, value, field) if isinstance(value, Mapping) else value
+    for kind in typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,):
+        if dataclasses.is_dataclass(kind) and isinstance(kind, type) and isinstance(value, Mapping):
+            return settings_of(kind, value, field)
+    if hint is Path:
+        return Path(value)
     if typing.get_origin(hint) is Mapping and isinstance(value, Mapping):
         of_items = typing.get_args(hint)[1]
         return {key: _built(item, of_items, f"{field}.{key}") for key, item in value.items()}

@@ -22,9 +22,9 @@ from kvg.catalogue.boxing import (
     with_boxes,
 )
 from kvg.catalogue.entry import CATALOGUE, Entry, read_catalogue
-from kvg.catalogue.project import Project
 from kvg.errors import ConfigError
 from kvg.pipeline.grounder import BoxAnswer, Grounder, Pictures
+from kvg.pipeline.settings.project import Project
 from kvg.report.review_page import ReviewItem, write_pages
 from kvg.work.files import atomic_write, disk_errors
 from kvg.work.job import Job

@@ -14,13 +14,14 @@ from kvg.composites.compositor import Compositor
 from kvg.composites.settings import CompositorConfig
 from kvg.config.settings import in_file, instantiate, named_class, read_yaml, settings_of
 from kvg.errors import ConfigError, DataError
+from kvg.pipeline.settings.classes import TILE_METHODS
 from kvg.shards.job import ShardJob, shard_result
 from kvg.shards.revision import revision
 from kvg.shards.writer import ShardFile, check_shard_size
 from kvg.work.files import disk_errors
 
 log = logging.getLogger(__name__)
-TILE_METHODS = ("categories", "entities", "neighbours", "info", "tile")  # of a ``kvg.composites.sources.TileSource``
+
 _MAX_WARNINGS = 20  # composites that were left out and are logged one by one
 _MAX_NAMED = 3  # pictures of each kind of fault that are named in the summary
 

@@ -24,7 +24,7 @@ from kvg.errors import DataError
 from kvg.formats.stores import checksums_of, open_store
 from kvg.inference.request import Client, Outcome, Request
 from kvg.pipeline.answer_boxes import BoxReader
-from kvg.pipeline.filter_settings import FilterSettings
+from kvg.pipeline.settings.filter import FilterSettings
 from kvg.shards.manifest import MANIFEST
 from kvg.shards.reader import SampleStore, ShardFolder, Tally
 from kvg.shards.writer import ShardWriter, check_set

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -19,53 +19,20 @@ from rich.table import Table
 
 from kvg.catalogue.entry import CATALOGUE, read_catalogue
 from kvg.catalogue.prepared import PreparedPictures
-from kvg.catalogue.project import Project
 from kvg.catalogue.questions import Question, choice_questions, names_by_category
 from kvg.config.settings import instantiate
-from kvg.errors import ConfigError, DataError
+from kvg.errors import DataError
 from kvg.inference.local import LocalClient
 from kvg.inference.request import Client, Request
-from kvg.pipeline.checks import CLIENT_METHODS
+from kvg.pipeline.settings.classes import CLIENT_METHODS
+from kvg.pipeline.settings.probe import ProbeSettings
+from kvg.pipeline.settings.project import Project
 from kvg.report.mastery import CONFIDENCE, EntityScore, guessing, level_rows, mastery_page
 from kvg.text.choices import parse_choice
 from kvg.work.files import atomic_write, disk_errors
 from kvg.work.job import Job
 
 KNOWLEDGE, RECORD, PAGE = "knowledge.json", "probe.json", "probe.html"
-
-
-@dataclass(frozen=True)
-class ProbeSettings:
-    """How the model is asked.
-
-    Attributes:
-        client: who answers, ``{class_path, init_args}``.
-        uses: pictures that it is asked about: ``train``, ``val``, ``test``.
-        pictures: of an entity at most.
-        questions: about an entity; where there are fewer pictures they are gone round.
-        max_side: in pixels; larger pictures are shrunk.
-    """
-
-    client: Mapping[str, Any] = field(default_factory=dict)
-    uses: Sequence[str] = ("train",)
-    pictures: int = 50
-    questions: int = 50
-    max_side: int = 640
-
-    def __post_init__(self) -> None:
-        """Checks the settings.
-
-        Raises:
-            ConfigError: one cannot work.
-        """
-        if not isinstance(self.client, Mapping) or not self.client.get("class_path"):
-            raise ConfigError("probe.client", "is missing; add `client: {class_path: ..., init_args: ...}`")
-        if isinstance(self.uses, str) or not self.uses or set(self.uses) - {"train", "val", "test"}:
-            raise ConfigError("probe.uses", f"{self.uses} are not some of train, val, test")
-        for name, low in (("pictures", 1), ("questions", 1), ("max_side", 28)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < low:
-                raise ConfigError(f"probe.{name}", f"{value!r} must be a whole number of at least {low}")
 
 
 @dataclass(frozen=True)

@@ -3,75 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kvg.catalogue.entry import CATALOGUE
-from kvg.catalogue.project import Project, load_project
-from kvg.config.settings import in_file
-from kvg.config.value_types import checked
-from kvg.errors import ConfigError, DataError
+from kvg.errors import DataError
 from kvg.pipeline.compose import compose_job, with_seed
+from kvg.pipeline.settings.compose import SEEDS_A_PROJECT, ComposeSettings, check_names
+from kvg.pipeline.settings.project import Project, load_project
 from kvg.shards.manifest import MANIFEST
 
 COMPOSITES, RATIONALES, FILTERED, SHARDS = "composites", "rationales", "filtered", "shards"  # folders of a project
-TILES = "kvg.composites.catalogue_tiles.CatalogueTiles"
-SEEDS_A_PROJECT = 100  # sets of one project have seeds of their own, since a key is made of the seed
-
-
-@dataclass(frozen=True)
-class SetSettings:
-    """One set in section ``compose`` of a project file.
-
-    Attributes:
-        num: composites.
-        uses: pictures that they are made of: ``train``, ``val``, ``test``; None for those of ``train``.
-        compositor: what differs from the section's settings of the compositor.
-    """
-
-    num: int
-    uses: Sequence[str] | None = None
-    compositor: Mapping[str, Any] | None = None
-
-
-@dataclass(frozen=True)
-class ComposeSettings:
-    """Section ``compose`` of a project file.
-
-    Attributes:
-        sets: by name.
-        facts: YAML file of ``{entity: its looks, comma separated}``, for the card writer.
-        compositor: settings of ``kvg.composites.compositor.CompositorConfig``.
-        tiles: further settings of ``kvg.composites.catalogue_tiles.CatalogueTiles``.
-        samples_per_shard: of every shard but the last.
-    """
-
-    sets: Mapping[str, SetSettings] = field(default_factory=dict)
-    facts: str | None = None
-    compositor: Mapping[str, Any] = field(default_factory=dict)
-    tiles: Mapping[str, Any] = field(default_factory=dict)
-    samples_per_shard: int = 500
-
-    def __post_init__(self) -> None:
-        """Checks the settings.
-
-        Raises:
-            ConfigError: one cannot work.
-        """
-        if not self.sets:
-            raise ConfigError("compose.sets", "names no set; add `train: {num: 1000}`")
-        if self.samples_per_shard < 1:
-            raise ConfigError("compose.samples_per_shard", f"{self.samples_per_shard} must be at least 1")
-        for name, setting in self.sets.items():
-            where = f"compose.sets.{name}"
-            if not str(name).isidentifier():
-                raise ConfigError(where, "is no plain name; use letters, digits and underscores")
-            if setting.num < 1:
-                raise ConfigError(f"{where}.num", f"{setting.num} is no number of composites")
-        if len(self.sets) > SEEDS_A_PROJECT:
-            raise ConfigError("compose.sets", f"are more than {SEEDS_A_PROJECT}")
 
 
 @dataclass(frozen=True)
@@ -123,31 +67,15 @@ def composed_sets(path: str | Path, names: Sequence[str] | None = None) -> list[
             num=setting.num,
             seed=project.seed * SEEDS_A_PROJECT + number,
             samples_per_shard=settings.samples_per_shard,
-            config={**compose_config(settings, setting, str(path)), "made_of": checksums(project, settings.facts)},
+            config={
+                "source": settings.source(setting, str(path)),
+                "compositor": settings.merged_compositor(setting),
+                "made_of": checksums(project, settings.facts),
+            },
         )
         for number, (name, setting) in enumerate(settings.sets.items())
         if names is None or name in names
     ]
-
-
-def compose_config(settings: ComposeSettings, setting: SetSettings, path: str) -> dict[str, Any]:
-    """``source`` and ``compositor`` of a set.
-
-    Args:
-        settings: section ``compose``.
-        setting: of the set, one of ``settings.sets``.
-        path: of the project file.
-    """
-    init_args = {
-        **settings.tiles,
-        "project": path,
-        "uses": list(setting.uses or ["train"]),
-        "facts": settings.facts,
-    }
-    return {
-        "source": {"class_path": TILES, "init_args": init_args},
-        "compositor": {**settings.compositor, **(setting.compositor or {})},
-    }
 
 
 def set_names(project: Project, wanted: Sequence[str] | None, section: str) -> list[str]:
@@ -157,11 +85,8 @@ def set_names(project: Project, wanted: Sequence[str] | None, section: str) -> l
         ConfigError: there is no such set.
     """
     made = project.settings("compose", ComposeSettings).sets
-    own = project.later.get(section, {}).get("sets")
-    with in_file(project.path):
-        checked(own, Sequence[str] | None, f"{section}.sets")
+    own = getattr(getattr(project, section), "sets", None)
     check_names(wanted, made, "compose.sets")
-    check_names(own, made, f"{section}.sets")
     return list(wanted or own or made)
 
 
@@ -175,17 +100,6 @@ def latest(project: Project, name: str) -> Path:
         if (project.out / step / name / MANIFEST).is_file():
             return project.out / step / name
     raise DataError(str(project.out / COMPOSITES / name), MANIFEST, "is missing; run `kvg-data compose` first")
-
-
-def check_names(names: Sequence[str] | None, known: Mapping[str, Any], where: str) -> None:
-    """Checks that every name is that of a set.
-
-    Raises:
-        ConfigError: one is not.
-    """
-    for name in names or ():
-        if name not in known:
-            raise ConfigError(where, f"have no '{name}'; there are {', '.join(known)}")
 
 
 def checksums(project: Project, facts: str | None) -> dict[str, str]:

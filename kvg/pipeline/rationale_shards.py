@@ -12,7 +12,8 @@ from typing import Any
 from kvg.errors import DataError
 from kvg.inference.request import Client, Request
 from kvg.rationales.rationale import CardWriter, RationaleWriter
-from kvg.rationales.teacher import RationaleRules, teacher_prompt, template_of
+from kvg.rationales.rules import RationaleRules
+from kvg.rationales.teacher import teacher_prompt, template_of
 from kvg.shards.job import ShardJob, shard_result
 from kvg.shards.reader import SamplePart, Tally
 from kvg.shards.writer import ShardFile

@@ -6,89 +6,25 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kvg.config.settings import instantiate, named_class, settings_of
-from kvg.errors import ConfigError, DataError
+from kvg.config.settings import instantiate
+from kvg.errors import DataError
 from kvg.formats.stores import checksums_of, open_store
-from kvg.pipeline.checks import CLIENT_METHODS, check_codec
 from kvg.pipeline.rationale_shards import Teacher, WriteFromCards
+from kvg.pipeline.settings.classes import CLIENT_METHODS
+from kvg.pipeline.settings.rationalize import RationaleSettings
 from kvg.rationales.facts import named
-from kvg.rationales.teacher import RationaleRules
 from kvg.shards.job import ShardJob
 from kvg.shards.reader import ShardFolder
 from kvg.work.files import atomic_write, disk_errors
 
 log = logging.getLogger(__name__)
-WRITERS = ("cards", "teacher")
+
 SET_ASIDE = "set_aside.jsonl"  # beside the shards: samples without a usable rationale, each with the reasons
 ANSWERS = "asked"  # folder of the teacher's answers, beside the shards
-_CODEC = {"class_path": "kvg.text.box_codec.RelativeCodec"}
-
-
-@dataclass(frozen=True)
-class RationaleSettings:
-    """Section ``rationalize`` of a project file, and the file that ``--teacher`` names.
-
-    Attributes:
-        sets: of the project; None for all.
-        writer: ``cards`` (from the traits of the objects) or ``teacher`` (by a big model).
-        teacher: a client, ``{class_path, init_args}``, such as ``kvg.inference.server.Server``.
-        codec: how the teacher writes boxes.
-        rules: what its rationales have to be, see ``kvg.rationales.teacher.RationaleRules``.
-        max_attempts: an answer that cannot be used is asked for again until it has been asked for so often.
-        min_facts: traits that every object of a sample has at least; other samples are set aside. With 0 the card
-            writer only names the objects where one of them has no traits. Of the card writer alone.
-    """
-
-    sets: Sequence[str] | None = None
-    writer: str = "cards"
-    teacher: Mapping[str, Any] | None = None
-    codec: Mapping[str, Any] = field(default_factory=lambda: dict(_CODEC))
-    rules: Mapping[str, Any] = field(default_factory=dict)
-    max_attempts: int = 3
-    min_facts: int = 0
-
-    def __post_init__(self) -> None:
-        """Checks the settings.
-
-        Raises:
-            ConfigError: one cannot work.
-        """
-        if self.writer not in WRITERS:
-            raise ConfigError("rationalize.writer", f"'{self.writer}' is none of {', '.join(WRITERS)}")
-        if self.writer == "teacher" and self.teacher is None:
-            remedy = (
-                "is missing; add `teacher: "
-                "{class_path: kvg.inference.server.Server, init_args: {url: ..., model: ...}}`"
-            )
-            raise ConfigError("rationalize.teacher", remedy)
-        if not isinstance(self.max_attempts, int) or self.max_attempts < 1:
-            raise ConfigError("rationalize.max_attempts", f"{self.max_attempts!r} must be at least 1")
-        if self.min_facts < 0:
-            raise ConfigError("rationalize.min_facts", f"{self.min_facts} must be at least 0")
-        if self.min_facts and self.writer != "cards":
-            raise ConfigError("rationalize.min_facts", "is a setting of the writer cards; a teacher is not told facts")
-
-    def check_classes(self) -> None:
-        """Checks the classes that are named, and their arguments.
-
-        Raises:
-            ConfigError: a class or setting does not exist or does not fit.
-        """
-        settings_of(RationaleRules, self.rules, "rationalize.rules")
-        check_codec(self.codec, "rationalize.codec")
-        if self.teacher is not None:
-            named_class(self.teacher, "rationalize.teacher", CLIENT_METHODS)
-
-    def record(self, source: Path) -> dict[str, Any]:
-        """What the result depends on: these settings, and the checksums of the input."""
-        names = ["writer"] if self.writer == "cards" else ["writer", "teacher", "codec", "rules", "max_attempts"]
-        if self.min_facts:
-            names.append("min_facts")
-        return {**{name: getattr(self, name) for name in names}, "made_of": checksums_of(source)}
 
 
 @dataclass(frozen=True)
@@ -139,7 +75,7 @@ def rationalize(
     source, out = Path(source), Path(out)
     # Settings first: a wrong one must not cost the opening of a large file.
     teacher = build_teacher(settings) if settings.writer == "teacher" else None
-    record = settings.record(source)
+    record = {**settings.record(), "made_of": checksums_of(source)}
     job = _job(out, record)
     job.open(overwrite)
     store = open_store(source)
@@ -174,7 +110,7 @@ def rationalize_job(source: Path, out: Path, settings: RationaleSettings) -> Sha
     Raises:
         DataError: the input cannot be used.
     """
-    return _job(out, settings.record(source))
+    return _job(out, {**settings.record(), "made_of": checksums_of(source)})
 
 
 def _job(out: Path, record: Mapping[str, Any]) -> ShardJob:
@@ -187,10 +123,9 @@ def build_teacher(settings: RationaleSettings) -> Teacher:
     Raises:
         ConfigError: a class or setting does not exist or does not fit.
     """
-    rules = settings_of(RationaleRules, settings.rules, "rationalize.rules")
     codec = instantiate(settings.codec, "rationalize.codec")
     client = instantiate(settings.teacher, "rationalize.teacher", CLIENT_METHODS)
-    return Teacher(client, codec, rules, settings.max_attempts)
+    return Teacher(client, codec, settings.rules, settings.max_attempts)
 
 
 def _warn_of_names_alone(out: Path, num: int, results: Sequence[Mapping[str, Any]]) -> None:

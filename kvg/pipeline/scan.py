@@ -13,10 +13,11 @@ from kvg.catalogue.entry import CATALOGUE, Entry, Rejection, entry_of, to_line, 
 from kvg.catalogue.examine import examine
 from kvg.catalogue.excluded import excluded_hashes
 from kvg.catalogue.listing import Listed, Listing, PictureSource, Remark, Unusable
-from kvg.catalogue.project import Project, ScanSettings
+from kvg.catalogue.project import ScanSettings
 from kvg.catalogue.sharing import assign_splits
 from kvg.catalogue.suspicions import Boxed, doubtful_forms, spellings
 from kvg.errors import DataError
+from kvg.pipeline.settings.project import Project
 from kvg.work.files import atomic_write, disk_errors
 from kvg.work.job import Job
 
@@ -47,7 +48,7 @@ def scan(project: Project, workers: int = 1, only_if_changed: bool = False) -> S
     """Scans the sources of a project and writes ``catalogue.jsonl``, ``rejected.jsonl`` and ``scan.json``.
 
     Args:
-        project: see ``kvg.catalogue.project.load_project``.
+        project: see ``kvg.pipeline.settings.project.load_project``.
         workers: processes; the result is the same.
         only_if_changed: do nothing where settings and listed pictures are those of the last scan.
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 
 from kvg.boxes import iou
-from kvg.errors import ConfigError, DataError
+from kvg.errors import DataError
+from kvg.rationales.rules import RationaleRules
 from kvg.text.box_codec import BoxCodec, ImageSize
 from kvg.text.box_refs import LAST, PLACEHOLDER, nouns_of, with_placeholders
 from kvg.text.conclusions import pointed_at, with_name
@@ -46,35 +46,6 @@ _LEAKS = re.compile(
 )
 _LIKE_A_BOX = re.compile(r"[\[({<]\s*-?\d[\d.]*\s*,\s*-?\d[\d.]*(?:\s*,\s*|\W{2,8})-?\d[\d.]*\s*,\s*-?\d[\d.]*|bbox")
 _TAGS = re.compile(r"</?(?:think|answer)>|<\|[^|<>]*\|>")
-
-
-@dataclass(frozen=True)
-class RationaleRules:
-    """What a rationale has to be.
-
-    Attributes:
-        min_iou: a quoted box means the object that it overlaps most, by at least this.
-        min_words: shorter ones are refused.
-        max_words: and longer ones.
-        all_boxes: whether the box of every object has to be quoted, not only that of the target.
-    """
-
-    min_iou: float = 0.5
-    min_words: int = 20
-    max_words: int = 600
-    all_boxes: bool = False
-
-    def __post_init__(self) -> None:
-        """Checks the settings.
-
-        Raises:
-            ConfigError: one cannot work.
-        """
-        if not 0 < self.min_iou <= 1:
-            raise ConfigError("rationalize.rules.min_iou", f"{self.min_iou} is not within 0-1")
-        if not 0 <= self.min_words < self.max_words:
-            numbers = f"{self.min_words} to {self.max_words}"
-            raise ConfigError("rationalize.rules.min_words, max_words", f"{numbers} is no range")
 
 
 def teacher_prompt(sample: Sample, codec: BoxCodec, size: ImageSize) -> str:

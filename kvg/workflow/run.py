@@ -8,8 +8,8 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
-from kvg.catalogue.project import load_project
-from kvg.pipeline.project_check import check_sections
+from kvg.pipeline.settings.compose import ComposeSettings
+from kvg.pipeline.settings.project import load_project
 from kvg.work.pool import follow_parent
 
 # What each is given beside the project file. The optional ones run where the project file has a section of that name.
@@ -42,10 +42,12 @@ def run_project(path: str, workers: int = 1, last: str = "shard") -> int:
         KVGError: the project file is wrong.
     """
     project = load_project(path)
-    check_sections(project)
+    project.check_classes()
     names = list(STEPS)[: list(STEPS).index(last) + 1]
+    if "compose" in names:
+        project.settings("compose", ComposeSettings)
     for name in names:
-        if name in OPTIONAL and name not in project.later:
+        if name in OPTIONAL and getattr(project, name) is None:
             continue
         start = time.monotonic()
         print(f"-- {name}", flush=True)

@@ -30,8 +30,7 @@ from kvg.catalogue.boxing import (
 )
 from kvg.catalogue.cutting import overlap
 from kvg.catalogue.entry import Entry, to_line
-from kvg.catalogue.project import Project, ScanSettings
-from kvg.catalogue.sharing import SplitSettings
+from kvg.catalogue.project import CatalogueProject
 from kvg.config.settings import settings_of
 from kvg.errors import ConfigError, DataError
 from kvg.text.box_codec import AbsoluteCodec, RelativeCodec
@@ -204,7 +203,7 @@ def test_settings_that_cannot_work(values, message):
 
 @pytest.fixture
 def project(tmp_path):
-    return Project(0, tmp_path, {}, ScanSettings(), SplitSettings(), (), {})
+    return CatalogueProject({"s": {"class_path": "kvg.catalogue.folders.ImageFolder"}}, out=tmp_path)
 
 
 def write(project, entries, findings, **ticks):

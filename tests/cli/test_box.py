@@ -23,10 +23,10 @@ from PIL import Image
 from kvg.catalogue.boxing import boxed_entries
 from kvg.catalogue.cutting import overlap
 from kvg.catalogue.entry import Entry
-from kvg.catalogue.project import load_project
 from kvg.cli.kvg_data import main
 from kvg.composites.catalogue_tiles import CatalogueTiles
 from kvg.errors import DataError
+from kvg.pipeline.settings.project import load_project
 from kvg.report.review_page import PAGE, ReviewItem, write_pages
 from tests.catalogue.conftest import drawing, encoded
 
@@ -134,11 +134,11 @@ def project(folder: Path, server: GroundingServer | None, names: dict[str, int],
     source = {"class_path": "kvg.catalogue.folders.ImageFolder", "init_args": {"root": str(folder / "in")}}
     splits = {"val": 0, "test": 0, "copy_distance": 0}
     config = {"out": str(folder / "out"), "sources": {"photos": source}, "splits": splits}
-    if server:
-        config["box"] = {"client": client(server, "qwen2-vl"), **settings}
     path = folder / "project.yaml"
     path.write_text(yaml.safe_dump(config))
     assert main(["scan", str(path)]) == 0
+    if server:
+        path.write_text(yaml.safe_dump({**config, "box": {"client": client(server, "qwen2-vl"), **settings}}))
     return path
 
 

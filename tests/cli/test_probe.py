@@ -20,9 +20,9 @@ import yaml
 from kvg.backbones.backbone import Backbone
 from kvg.catalogue.entry import read_catalogue
 from kvg.catalogue.prepared import PreparedPictures
-from kvg.catalogue.project import load_project
 from kvg.catalogue.questions import choice_questions, names_by_category
 from kvg.cli.kvg_data import main
+from kvg.pipeline.settings.project import load_project
 from kvg.report.mastery import EntityScore, level_rows, mastery_page
 from kvg.rewards.knowledge import KnowledgeReward
 from kvg.text.prompts import LETTERS
@@ -49,10 +49,10 @@ def project(folder: Path, client: dict, name: str = "made", **probe) -> Path:
         "out": str(folder / name),
         "sources": {"photos": source},
         "splits": {"val": 0.0, "test": 0.0, "copy_distance": 0},
-        "probe": {"client": client, **probe},
     }
     path.write_text(yaml.safe_dump(content))
     assert main(["scan", str(path)]) == 0
+    path.write_text(yaml.safe_dump({**content, "probe": {"client": client, **probe}}))
     return path
 
 

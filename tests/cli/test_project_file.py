@@ -11,11 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
-from kvg.catalogue.project import load_project
 from kvg.cli.kvg_data import main
 from kvg.errors import ConfigError, KVGError
 from kvg.pipeline.compose import load_config
-from kvg.pipeline.project_check import check_sections
+from kvg.pipeline.settings.project import load_project
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 CLIENT = {"class_path": "kvg.inference.server.Server", "init_args": {"url": "http://127.0.0.1:9/v1", "model": "m"}}
@@ -98,7 +97,7 @@ def damaged(settings: dict[str, Any], place: tuple[Any, ...], value: Any) -> dic
 def test_the_file_itself_is_good(tmp_path):
     path = tmp_path / "project.yaml"
     path.write_text(yaml.safe_dump(project()))
-    check_sections(load_project(path))
+    load_project(path).check_classes()
     assert len(list(places(project()))) > 120
 
 
@@ -112,7 +111,7 @@ def error_of(path: Path, settings: dict[str, Any], check: Callable[[Path], objec
 
 
 def check_project(path: Path) -> None:
-    check_sections(load_project(path))
+    load_project(path).check_classes()
 
 
 def check_section(tmp_path: Path, section: str, values: Sequence[Any]) -> None:
@@ -176,6 +175,10 @@ FOLDER = "kvg.catalogue.folders.ImageFolder"
         ("sources:\n  a: {}\n  a: {}", "holds 'a' twice, in lines 2 and 3"),
         ("seed: 1", "sources: are missing"),
         ("sources: {mine: {class_path: FOLDER}}\nseed: '1'", "write 1 without quotes"),
+        # Sections of later steps are checked by the first command.
+        ("sources: {mine: {class_path: FOLDER}}\nfilter: {samples: 0}", "filter.samples: 0 must be at least 1"),
+        ("sources: {mine: {class_path: FOLDER}}\nrationalize: {rules: {min_iou: 2}}", "rationalize.rules.min_iou: 2"),
+        ("sources: {mine: {class_path: FOLDER}}\ncompose: {sets: {a: {num: 1}}}\nshard: {sets: [b]}", "have no 'b'"),
         ("sources: {mine: {class_path: nowhere.Class}}", "sources.mine.class_path: 'nowhere.Class' cannot be imported"),
         ("sources: {mine: {class_path: kvg.catalogue.folders}}", "is no class of the kind that is needed"),
         ("sources: {mine: {class_path: os.getcwd}}", "it has to offer listings, read"),

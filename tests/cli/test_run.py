@@ -60,11 +60,10 @@ def test_a_step_that_fails_ends_it(project, tmp_path, capfd):  # noqa: F811
 
 
 def test_the_documented_project_file_is_one():
-    from kvg.catalogue.project import load_project
-    from kvg.pipeline.project_check import check_sections
+    from kvg.pipeline.settings.project import load_project
 
     path = Path(__file__).parents[2] / "configs/project.yaml"
-    check_sections(load_project(path))
+    load_project(path).check_classes()
     text = path.read_text()
     for section in ("box", "probe"):  # what is commented out has to be right, too
         lines = text[text.index(f"# {section}:") :].split("\n\n")[0].splitlines()

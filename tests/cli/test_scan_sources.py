@@ -12,9 +12,9 @@ import yaml
 from PIL import Image, ImageDraw
 
 from kvg.catalogue.entry import open_entry, read_catalogue
-from kvg.catalogue.project import load_project
 from kvg.cli.kvg_data import main
 from kvg.composites.catalogue_tiles import CatalogueTiles
+from kvg.pipeline.settings.project import load_project
 from tests.catalogue.conftest import drawing, encoded
 
 TABLE, COCO = "kvg.catalogue.tables.Table", "kvg.catalogue.tables.Coco"
@@ -256,10 +256,10 @@ def test_a_path_in_another_form_of_unicode_finds_its_file(tmp_path):
         ({"splits": {"copy_change": 300}}, "splits.copy_change: 300 is not within 0-255"),
         ({"splits": {"two_names": "guess"}}, "splits.two_names: 'guess'"),
         ({"scan": {"min_side": True}}, "scan.min_side: True should be a whole number"),
-        ({"scan": []}, "scan: [] are no settings"),
+        ({"scan": []}, "scan: [] should be a mapping of `name: value` lines"),
         ({"exclude": "bench"}, "exclude: 'bench' should be a list"),
         ({"exclude": 5}, "exclude: 5 should be a list"),
-        ({"out": ["x"]}, "out: ['x'] should be text or null"),
+        ({"out": ["x"]}, "out: ['x'] should be a path"),
         ({"seed": True}, "seed: True"),
         ({"sources": {"a": {"class_path": TABLE, "init_args": {"path": 5}}}}, "sources.a.init_args"),
         ({"sources": {"a": {"class_path": TABLE, "init_args": ["x"]}}}, "sources.a.init_args"),

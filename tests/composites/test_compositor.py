@@ -13,6 +13,7 @@ from kvg.composites.layouts import PUBLISHED
 from kvg.composites.settings import CompositorConfig
 from kvg.composites.sources import EntityInfo
 from kvg.composites.tiles import Tile
+from kvg.config.settings import settings_of
 from kvg.errors import ConfigError, DataError
 
 COLOURS = {"Red": (220, 0, 0), "Green": (0, 160, 0), "Blue": (0, 0, 220), "Black": (0, 0, 0)}
@@ -25,7 +26,7 @@ def config(**changes):
         "backgrounds": {"white": 1},
         "categories": ["disc"],
     }
-    return CompositorConfig(**{**settings, **changes})
+    return settings_of(CompositorConfig, {**settings, **changes}, "compositor")
 
 
 def pixels(sample) -> np.ndarray:

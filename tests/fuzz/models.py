@@ -103,7 +103,7 @@ def _experiment(folder: Path) -> None:
 
 def _boxed(folder: Path) -> None:
     from kvg.catalogue.boxing import boxed_entries
-    from kvg.catalogue.project import load_project
+    from kvg.pipeline.settings.project import load_project
 
     project = json.loads(json.dumps(PROJECT).replace("OUT", str(folder / "out")).replace("ROOT", str(folder / "in")))
     path = folder / "made.yaml"

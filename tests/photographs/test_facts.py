@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from kvg.catalogue.project import load_project
 from kvg.config.settings import read_yaml
+from kvg.pipeline.settings.project import load_project
 
 HERE = Path(__file__).parent
 FACTS = read_yaml(HERE / "facts.yaml")

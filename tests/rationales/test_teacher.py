@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from kvg.errors import ConfigError, DataError
-from kvg.rationales.teacher import RationaleRules, teacher_prompt, template_of
+from kvg.rationales.rules import RationaleRules
+from kvg.rationales.teacher import teacher_prompt, template_of
 from kvg.text.box_codec import AbsoluteCodec, ImageSize, RelativeCodec
 from kvg.types import Sample, SceneObject
 

@@ -7,6 +7,7 @@ from kvg.errors import ConfigError
 from kvg.text.box_codec import BoxCodec
 
 CLIENT_METHODS = ("ask", "summary")  # of a ``kvg.inference.request.Client``
+TILE_METHODS = ("categories", "entities", "neighbours", "info", "tile")  # of a ``kvg.composites.sources.TileSource``
 
 
 def check_codec(setting: object, field: str) -> None:

@@ -10,7 +10,7 @@ from kvg.config.settings import in_file, instantiate, read_yaml
 from kvg.errors import ConfigError
 from kvg.inference.local import LocalClient
 from kvg.inference.request import Client
-from kvg.pipeline.checks import CLIENT_METHODS
+from kvg.pipeline.settings.classes import CLIENT_METHODS
 from kvg.text.prompts import PROMPTS
 from kvg.training.resolved import answering_settings
 

@@ -1,0 +1,1 @@
+"""Settings of the steps of the data engine, a file for each section of a project file."""

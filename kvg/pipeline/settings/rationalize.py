@@ -1,0 +1,86 @@
+"""Section ``rationalize`` of a project file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from kvg.config.settings import named_class
+from kvg.errors import ConfigError
+from kvg.pipeline.settings.classes import CLIENT_METHODS, check_codec
+from kvg.rationales.rules import RationaleRules
+
+WRITERS = ("cards", "teacher")
+_CODEC = {"class_path": "kvg.text.box_codec.RelativeCodec"}
+
+
+@dataclass(frozen=True)
+class RationaleSettings:
+    """Section ``rationalize`` of a project file, and the file that ``--teacher`` names.
+
+    Attributes:
+        sets: of the project; None for all.
+        writer: ``cards`` (from the traits of the objects) or ``teacher`` (by a big model).
+        teacher: a client, ``{class_path, init_args}``, such as ``kvg.inference.server.Server``.
+        codec: how the teacher writes boxes.
+        rules: what its rationales have to be, see ``kvg.rationales.teacher.RationaleRules``.
+        max_attempts: an answer that cannot be used is asked for again until it has been asked for so often.
+        min_facts: traits that every object of a sample has at least; other samples are set aside. With 0 the card
+            writer only names the objects where one of them has no traits. Of the card writer alone.
+    """
+
+    sets: Sequence[str] | None = None
+    writer: str = "cards"
+    teacher: Mapping[str, Any] | None = None
+    codec: Mapping[str, Any] = field(default_factory=lambda: dict(_CODEC))
+    rules: RationaleRules = field(default_factory=RationaleRules)
+    max_attempts: int = 3
+    min_facts: int = 0
+
+    def __post_init__(self) -> None:
+        """Checks the settings.
+
+        Raises:
+            ConfigError: one cannot work.
+        """
+        if self.writer not in WRITERS:
+            raise ConfigError("rationalize.writer", f"'{self.writer}' is none of {', '.join(WRITERS)}")
+        if self.writer == "teacher" and self.teacher is None:
+            remedy = (
+                "is missing; add `teacher: "
+                "{class_path: kvg.inference.server.Server, init_args: {url: ..., model: ...}}`"
+            )
+            raise ConfigError("rationalize.teacher", remedy)
+        if not isinstance(self.max_attempts, int) or self.max_attempts < 1:
+            raise ConfigError("rationalize.max_attempts", f"{self.max_attempts!r} must be at least 1")
+        if self.min_facts < 0:
+            raise ConfigError("rationalize.min_facts", f"{self.min_facts} must be at least 0")
+        if self.min_facts and self.writer != "cards":
+            raise ConfigError("rationalize.min_facts", "is a setting of the writer cards; a teacher is not told facts")
+
+    def check_classes(self) -> None:
+        """Checks the classes that are named, and their arguments.
+
+        Raises:
+            ConfigError: a class or setting does not exist or does not fit.
+        """
+        check_codec(self.codec, "rationalize.codec")
+        if self.teacher is not None:
+            named_class(self.teacher, "rationalize.teacher", CLIENT_METHODS)
+
+    def record(self) -> dict[str, Any]:
+        """The settings that the rationales depend on; of the rules those that are not the defaults."""
+        record: dict[str, Any] = {"writer": self.writer}
+        if self.writer == "teacher":
+            defaults = asdict(RationaleRules())
+            changed = {name: value for name, value in asdict(self.rules).items() if value != defaults[name]}
+            record |= {
+                "teacher": self.teacher,
+                "codec": self.codec,
+                "rules": changed,
+                "max_attempts": self.max_attempts,
+            }
+        if self.min_facts:
+            record["min_facts"] = self.min_facts
+        return record
