@@ -1,4 +1,4 @@
-"""Callbacks for seeing what a run does. Configs name them; nothing else imports them."""
+"""Callbacks that monitor a run. Configs name them; nothing else imports them."""
 
 from __future__ import annotations
 

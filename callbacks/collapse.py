@@ -1,4 +1,4 @@
-"""Watches stage 2 for the ways in which it collapses: short answers, no more variety, nothing that can be parsed."""
+"""Detects collapse in stage 2: short completions, low entropy, equal rewards, unparsed answers."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from kvg.rewards.diagnosis import Start, nothing_learnt
 LENGTH, ENTROPY = "train/completion_length", "train/entropy"
 SPREAD, UNPARSED = "train/reward_std_in_group", "train/unparsed"
 _STAGE, _REWARDS = "train/", "train/reward/"
-_CAUSES = ("train/truncated", "train/equal_groups")  # besides the parts of the reward: what a warning names as causes
+_CAUSES = ("train/truncated", "train/equal_groups")  # with the reward components: input of ``nothing_learnt``
 
 
 class CollapseGuard(Callback):
-    """Warns, and on request stops, when the mean of the last steps has left its range.
+    """Warns, or stops the run, when a mean over the last steps leaves its range.
 
     Args:
-        steps: that means are taken over; there are no warnings before that many steps.
-        min_length_share: completions shorter than this share of their length in the first ``steps`` steps.
-        min_entropy: nats per token.
-        min_reward_std: within a group; without differences nothing is learnt.
-        max_unparsed: share of answers without a box.
-        stop: end the run instead of warning once for each sign.
+        steps: window of the means; there are no warnings before the first full window.
+        min_length_share: smallest mean completion length, as a share of the mean in the first window.
+        min_entropy: smallest mean entropy, in nats per token.
+        min_reward_std: smallest mean standard deviation of rewards within a group; equal rewards give no gradient.
+        max_unparsed: largest share of unparsed answers.
+        stop: stop the run at the first sign instead of warning once for each sign.
 
     Raises:
         ConfigError: a number is out of range.
@@ -57,18 +57,18 @@ class CollapseGuard(Callback):
         self._warned: set[str] = set()
 
     def state_dict(self) -> dict[str, Any]:
-        """The means so far, for a resumed run."""
+        """The values of the current window, for a resumed run."""
         return {"first_length": self.first_length, "seen": {name: list(v) for name, v in self._seen.items()}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restores the means."""
+        """Restores the window."""
         self.first_length = state_dict["first_length"]
         self._seen = {name: deque(values, maxlen=self.steps) for name, values in state_dict["seen"].items()}
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Adds a step and checks the means.
+        """Adds the values of a step and checks the means.
 
         Raises:
             TrainingError: there is a sign of collapse, and ``stop`` is set.
@@ -84,9 +84,9 @@ class CollapseGuard(Callback):
         for sign in signs.keys() - self._warned:
             self._warned.add(sign)
             warnings.warn(f"step {trainer.global_step}: {signs[sign]}", stacklevel=2)
-        # All processes stop together: one that left alone would make the others wait for it.
+        # All processes must stop together: the others would wait forever for a process that stops alone.
         if self.stop and trainer.strategy.reduce_boolean_decision(bool(signs), all=False):
-            reasons = "; ".join(signs.values()) or "another process has seen a sign of collapse"
+            reasons = "; ".join(signs.values()) or "another process has detected collapse"
             raise TrainingError(f"step {trainer.global_step}", f"{reasons}; callbacks.CollapseGuard stops the run")
 
     def _signs(self, means: dict[str, float], start: Start | None) -> dict[str, str]:
@@ -95,7 +95,7 @@ class CollapseGuard(Callback):
         if LENGTH in means and self.first_length and means[LENGTH] < self.min_length_share * self.first_length:
             signs[LENGTH] = f"completions shrank from {self.first_length:.0f} to {means[LENGTH]:.0f} tokens {over}"
         if means.get(ENTROPY, self.min_entropy) < self.min_entropy:
-            signs[ENTROPY] = f"entropy is {means[ENTROPY]:.4f} nats a token {over}: all answers are alike"
+            signs[ENTROPY] = f"entropy is {means[ENTROPY]:.4f} nats per token {over}: all answers are nearly equal"
         if means.get(SPREAD, self.min_reward_std) < self.min_reward_std:
             causes = nothing_learnt({name.removeprefix(_STAGE): mean for name, mean in means.items()}, over, start)
             signs[SPREAD] = f"rewards differ by {means[SPREAD]:.4f} within groups: {causes}"

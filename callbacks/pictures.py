@@ -1,4 +1,4 @@
-"""Pictures for TensorBoard: where the entity is, where the model says it is, and why."""
+"""Logs pictures with the true and the predicted box, and the completion, to TensorBoard."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from kvg.ranges import check_whole
 from kvg.text.box_codec import from_norm
 from kvg.types import Box, Sample
 
-TRUTH, ANSWER = (0, 158, 115), (213, 94, 0)  # green and vermilion, which colour-blind eyes tell apart
-MIN_SIDE = 280  # smaller pictures are enlarged, as TensorBoard shows them pixel by pixel
+TRUTH, ANSWER = (0, 158, 115), (213, 94, 0)  # green and vermilion: distinguishable for colour-blind readers
+MIN_SIDE = 280  # smaller pictures are enlarged, because TensorBoard does not scale them
 
 
 class BoxPictures(Callback):
-    """Shows the first cases of each validation and test: truth in green, the answer in vermilion, and the completion.
+    """Logs the first cases of each validation and test: true box in green, predicted box in vermilion, completion.
 
     The module's steps return one line per sample (``kvg.evaluation.records.prediction``), and the batch holds the
-    ``samples``. Under the same tag, TensorBoard's slider goes through the validations.
+    ``samples``. Tags stay the same, so that TensorBoard's slider moves through the validations.
 
     Args:
-        num: cases per set.
+        num: number of cases per set.
     """
 
     def __init__(self, num: int = 8) -> None:
@@ -36,11 +36,11 @@ class BoxPictures(Callback):
         self._num_logged: dict[str, int] = {}
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Starts anew."""
+        """Resets the counts."""
         self._num_logged = {}
 
     def on_test_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Starts anew."""
+        """Resets the counts."""
         self._num_logged = {}
 
     def on_validation_batch_end(
@@ -52,7 +52,7 @@ class BoxPictures(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Draws while there is something left to draw."""
+        """Logs cases until ``num`` are logged."""
         self._show(trainer, "val", outputs, batch, dataloader_idx)
 
     def on_test_batch_end(
@@ -64,7 +64,7 @@ class BoxPictures(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Draws while there is something left to draw."""
+        """Logs cases until ``num`` are logged."""
         self._show(trainer, "test", outputs, batch, dataloader_idx)
 
     def _show(self, trainer: L.Trainer, stage: str, outputs: Any, batch: Any, loader: int) -> None:
@@ -88,7 +88,7 @@ def draw(sample: Sample, answer: Box | None) -> np.ndarray[Any, np.dtype[np.uint
 
     Args:
         sample: the case; its box is the truth.
-        answer: on the 0-1000 grid; None where the model gave none.
+        answer: predicted box on the 0-1000 grid; None for an unparsed answer.
 
     Returns:
         ``[H, W, 3]`` uint8; the shorter side at least 280 px.
@@ -100,7 +100,7 @@ def draw(sample: Sample, answer: Box | None) -> np.ndarray[Any, np.dtype[np.uint
     for box, colour in ((sample.box_px, TRUTH), (_in_pixels(answer, sample), ANSWER)):
         if box is not None:
             x1, y1, x2, y2 = (scale * value for value in box)
-            corners = (min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2))  # a model may mix up corners
+            corners = (min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2))  # a model may swap corners
             pen.rectangle(corners, outline=colour, width=max(2, min(image.size) // 120))
     return np.asarray(image)
 

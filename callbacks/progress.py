@@ -1,4 +1,4 @@
-"""A progress bar that shows what matters in either stage; plain lines where there is no terminal."""
+"""A progress bar with the main figures of both stages; plain lines if the output is not a terminal."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ DEFAULT_KEYS = {  # name on the bar: log key
 class StageProgress(RichProgressBar):
     """Shows loss, reward and its IoU part, KL, completion length, validation accuracy and tokens per second.
 
-    Where output goes to a file, as under SLURM, a line every ``line_every_s`` takes the place of the bar.
+    If the output is a file, as under SLURM, it prints a line every ``line_every_s`` instead of the bar.
 
     Args:
-        keys: log key by the name on the bar; those not logged in this stage are left out. None = the above.
-        line_every_s: seconds between two lines without a terminal.
+        keys: log key by the name on the bar; keys that this stage does not log are omitted. None = ``DEFAULT_KEYS``.
+        line_every_s: seconds between two lines if the output is not a terminal.
         refresh_rate: steps between two refreshes of the bar; 0 = neither bar nor lines.
     """
 
@@ -52,7 +52,7 @@ class StageProgress(RichProgressBar):
         return super().is_enabled and not self._plain
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
-        """What stands beside the bar: the shown keys that have been logged, to three digits."""
+        """The logged values of ``keys``, with three significant digits, by name on the bar."""
         logged = {**trainer.callback_metrics, **trainer.progress_bar_metrics}
         return {name: _short(logged[key]) for name, key in self.keys.items() if key in logged}
 
@@ -67,7 +67,7 @@ class StageProgress(RichProgressBar):
     ) -> None:
         """Refreshes the bar, or prints a line when one is due."""
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        # A stage may take several steps a batch, where the Trainer counts one.
+        # A stage may take several optimizer steps per batch; the Trainer counts one.
         total = int(getattr(pl_module, "total_steps", lambda: trainer.estimated_stepping_batches)())
         due = monotonic() - self._last_line >= self.line_every_s or trainer.global_step >= total
         if self._plain and due and trainer.is_global_zero:
@@ -92,7 +92,7 @@ class StageProgress(RichProgressBar):
     ) -> None:
         """Refreshes the bar, or prints a line when one is due."""
         super().on_test_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
-        self._tell_answers(trainer, batch_idx, trainer.num_test_batches)
+        self._print_batch_line(trainer, batch_idx, trainer.num_test_batches)
 
     def on_predict_batch_end(
         self,
@@ -105,9 +105,9 @@ class StageProgress(RichProgressBar):
     ) -> None:
         """Refreshes the bar, or prints a line when one is due."""
         super().on_predict_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
-        self._tell_answers(trainer, batch_idx, trainer.num_predict_batches)
+        self._print_batch_line(trainer, batch_idx, trainer.num_predict_batches)
 
-    def _tell_answers(self, trainer: L.Trainer, index: int, totals: Sequence[float]) -> None:
+    def _print_batch_line(self, trainer: L.Trainer, index: int, totals: Sequence[float]) -> None:
         if not self._plain or not trainer.is_global_zero:
             return
         now, total = monotonic(), sum(totals)
@@ -119,7 +119,7 @@ class StageProgress(RichProgressBar):
             print(f"batch {index + 1}/{total:.0f}  {_clock_time(left)} left", flush=True)
 
     def line(self, trainer: L.Trainer, pl_module: L.LightningModule, total: int) -> str:
-        """One line on where the run is, what it measures, and how long it will take."""
+        """One line with the step, the logged values and the remaining time."""
         step = trainer.global_step
         seconds = monotonic() - self._since
         left = (total - step) * seconds / max(1, step - self._first_step)

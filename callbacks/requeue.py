@@ -1,4 +1,4 @@
-"""A job that SLURM is about to stop goes back into the queue and later continues with the very next sample."""
+"""Requeues a SLURM job before its time limit; the job then continues with the next sample."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ log = logging.getLogger(__name__)
 
 
 class Requeue(SaveOnSignal):
-    """On a signal, saves after the running step, puts the job back into the queue and ends every process.
+    """On a signal, saves a checkpoint after the current step, requeues the job and ends every process.
 
-    Outside SLURM it does nothing. The checkpoint ``requeue-stepN.ckpt`` lies in ``default_root_dir``;
-    ``configs/slurm/fit.sbatch`` names it when the job comes back.
+    Outside SLURM it does nothing. The checkpoint ``requeue-stepN.ckpt`` is written to ``default_root_dir``;
+    ``configs/slurm/fit.sbatch`` passes it when the job starts again.
 
     Args:
-        signal_name: the one that SLURM is asked to send (``#SBATCH --signal``) long enough before the end: a step and
-            the writing of the checkpoint have to fit in.
+        signal_name: the signal that SLURM sends (``#SBATCH --signal``). Leave enough time before the limit for a step
+            and for writing the checkpoint.
     """
 
     def __init__(self, signal_name: str = "SIGUSR1") -> None:
@@ -33,24 +33,24 @@ class Requeue(SaveOnSignal):
 
     @property
     def enabled(self) -> bool:
-        """Whether this is a job of SLURM."""
+        """Whether this process runs in a SLURM job."""
         return SLURMEnvironment.detect()
 
     def leave(self, trainer: L.Trainer, number: signal.Signals) -> None:
-        """Saves and puts the job back into the queue; where that is refused the run goes on until it is stopped."""
-        # Requeueing terminates the job at once, while this process still has to finish its logs.
-        at_termination = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        """Saves and requeues the job; if SLURM refuses, the run continues until SLURM stops it."""
+        # Requeueing sends SIGTERM at once, while this process still has to finish its logs.
+        previous_handler = signal.signal(signal.SIGTERM, signal.SIG_IGN)
         path = self.save(trainer)
         queued = _requeued(_job()) if trainer.is_global_zero else False
         if trainer.strategy.broadcast(queued):
             rank_zero_info("Saved step %d in %s; job %s is back in the queue.", trainer.global_step, path, _job())
             end(trainer)
-        signal.signal(signal.SIGTERM, at_termination)
-        rank_zero_info("Saved step %d in %s; going on until the job is stopped.", trainer.global_step, path)
+        signal.signal(signal.SIGTERM, previous_handler)
+        rank_zero_info("Saved step %d in %s; continuing until SLURM stops the job.", trainer.global_step, path)
 
 
 def _job() -> str:
-    """The job's number; in an array the one of the task."""
+    """The job's id; in a job array that of the task."""
     array = os.environ.get("SLURM_ARRAY_JOB_ID")
     return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ["SLURM_JOB_ID"]
 

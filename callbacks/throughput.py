@@ -1,4 +1,4 @@
-"""Logs the speed of a run and the time that it waits for data."""
+"""Logs throughput and the share of time spent waiting for data."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from kvg.ranges import check_whole
 class Throughput(Callback):
     """Logs samples per second over all processes, the share of time spent waiting for data, and peak GPU memory.
 
-    Tokens per second are the module's, which alone knows how many tokens it sampled. The keys are
+    The module logs tokens per second, because only it knows the number of sampled tokens. The keys are
     ``time/samples_per_s``, ``time/data_share`` (0-1) and ``time/peak_gib``.
 
     Args:
-        every: batches in one measurement.
+        every: number of batches per measurement.
     """
 
     def __init__(self, every: int = 10) -> None:
@@ -33,19 +33,19 @@ class Throughput(Callback):
         self._waited, self._num_batches, self._num_samples = 0.0, 0, 0
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Starts anew, as validation and saving lie between two epochs."""
+        """Restarts the measurement, to exclude validation and saving between epochs."""
         self._restart()
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """The wait for data ends here."""
+        """Adds the time spent waiting for this batch."""
         self._waited += perf_counter() - self._end_of_last
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Counts the batch; logs after every so many."""
+        """Counts the batch; logs after ``every`` batches."""
         self._end_of_last = perf_counter()
         self._num_batches += 1
         self._num_samples += num_samples(batch)
@@ -59,12 +59,12 @@ class Throughput(Callback):
         self._restart()
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """A validation in mid-epoch is no part of the measurement."""
+        """Restarts the measurement, to exclude a validation within an epoch."""
         self._restart()
 
 
 def num_samples(batch: Any) -> int:
-    """Examples in a batch, text-only ones included.
+    """Number of examples in a batch, including text-only ones.
 
     >>> num_samples({"input_ids": [[1, 2], [3, 4], [5, 6]], "samples": ["a", "b"]})
     3

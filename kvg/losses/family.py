@@ -1,6 +1,6 @@
-"""The policy losses of stage 2, each with the paper and the equation it is taken from.
+"""The policy losses of stage 2, each with its paper and equation.
 
-They differ in two things: which ratio is clipped and how, and what the tokens' losses are averaged over.
+They differ in how the ratio is clipped and in how the token losses are averaged.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from kvg.masking import masked_mean, masked_sum
 
 
 class GRPOLoss(PolicyLoss):
-    """Clipped ratio of each token, averaged over a completion's tokens, then over completions.
+    """Clipped ratio per token, averaged over the tokens of a completion, then over completions.
 
-    DeepSeekMath (arXiv 2402.03300), equation 3; DeepPerception v2 with beta 0.04. In a short completion a token weighs
-    more.
+    DeepSeekMath (arXiv 2402.03300), equation 3; DeepPerception v2 with beta 0.04. Tokens of short completions have a
+    larger weight.
     """
 
     def surrogate(
@@ -36,10 +36,10 @@ class GRPOLoss(PolicyLoss):
 
 
 class BNPOLoss(GRPOLoss):
-    """As GRPO, averaged over all tokens of this process alike.
+    """GRPO averaged over all tokens of this process with equal weights.
 
-    TRL's ``bnpo``, and verl's ``token-mean``: DeepPerception v3 with beta 0.02. With several processes, one with few
-    tokens weighs as much as one with many.
+    TRL's ``bnpo`` and verl's ``token-mean``: DeepPerception v3 with beta 0.02. Every process has the same weight,
+    whatever its number of tokens.
     """
 
     def average(self, values: Tensor, mask: Tensor, counts: Counts) -> Tensor:
@@ -48,9 +48,9 @@ class BNPOLoss(GRPOLoss):
 
 
 class DAPOLoss(GRPOLoss):
-    """Averaged over all tokens of the update, over all processes, and with more room upwards than downwards.
+    """Averaged over all tokens of the update in all processes, with a larger upper clip range (clip-higher).
 
-    DAPO (arXiv 2503.14476), equation 8, with its clip-higher of 0.28 and without a KL.
+    DAPO (arXiv 2503.14476), equation 8, with its clip-higher of 0.28 and without a KL term.
     """
 
     def __init__(
@@ -69,12 +69,12 @@ class DAPOLoss(GRPOLoss):
 
 
 class DrGRPOLoss(GRPOLoss):
-    """Summed, and divided by a constant: neither length nor the number of tokens changes a token's weight.
+    """Token losses are summed and divided by a constant, so that the length does not change a token's weight.
 
-    Dr. GRPO (arXiv 2503.20783), section 3.2; goes with the module's ``advantage: none``.
+    Dr. GRPO (arXiv 2503.20783), section 3.2; use it with the module's ``advantage: none``.
 
     Args:
-        max_tokens: the constant for each completion, usually the module's ``max_new_tokens``.
+        max_tokens: the constant per completion, usually the module's ``max_new_tokens``.
         clip_low: see ``PolicyLoss``.
         clip_high: see ``PolicyLoss``.
         beta: see ``PolicyLoss``.
@@ -102,9 +102,9 @@ class DrGRPOLoss(GRPOLoss):
 
 
 class GSPOLoss(GRPOLoss):
-    """One ratio for a whole completion, the geometric mean of its tokens' ratios; clipped as a whole.
+    """One ratio per completion, the geometric mean of its token ratios; it is clipped per completion.
 
-    GSPO (arXiv 2507.18071), equations 5 and 7, with its clip of 3e-4 and 4e-4.
+    GSPO (arXiv 2507.18071), equations 5 and 7, with its clip range of 3e-4 and 4e-4.
     """
 
     def __init__(
@@ -127,9 +127,9 @@ class GSPOLoss(GRPOLoss):
 
 
 class CISPOLoss(DAPOLoss):
-    """Policy gradient with a capped weight: no token's gradient is ever stopped, only bounded.
+    """Policy gradient with a clipped importance weight: every token keeps a gradient.
 
-    MiniMax-M1 (arXiv 2506.13585), equations 4 and 5; only the upper bound is used, as there.
+    MiniMax-M1 (arXiv 2506.13585), equations 4 and 5; as in the paper, only the upper bound is used.
     """
 
     def surrogate(

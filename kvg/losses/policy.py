@@ -1,4 +1,4 @@
-"""What all policy losses of stage 2 share: the ratio, the KL penalty, the entropy bonus, and what never to read.
+"""Base of the policy losses of stage 2: the ratio, the KL penalty, the entropy bonus and the masking.
 
 The losses themselves are in ``kvg.losses.family``; a config names one by its class.
 """
@@ -16,21 +16,21 @@ from torch import Tensor
 from kvg.errors import ConfigError
 from kvg.masking import masked_mean, masked_sum
 
-# exp(20) is 5e8: far beyond any honest ratio, and far below overflow. A single unlucky token must not end a run.
+# exp(20) is 5e8: far above any valid ratio and far below overflow. One extreme token must not end a run.
 LOG_RATIO_LIMIT = 20.0
 
 
 def k1_divergence(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
     """Estimate of KL(policy || reference) for each sampled token: ``policy - ref``, in nats.
 
-    Unbiased, of high variance and of either sign. As a *loss* its gradient does not depend on the reference: its mean
-    is 0, so it adds noise and no pull. It is here to be compared with.
+    Unbiased, with high variance and either sign. As a *loss* its gradient does not depend on the reference and has mean
+    0: it adds noise and no constraint. It is provided for comparison.
     """
     return (logprobs - ref_logprobs).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
 
 
 def k2_divergence(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
-    """``(policy - ref)^2 / 2``: biased in value, and with the gradient that the true KL has in expectation.
+    """``(policy - ref)^2 / 2``: the value is biased; the gradient equals that of the true KL in expectation.
 
     >>> k2_divergence(torch.tensor([0.5, 0.1]).log(), torch.tensor([0.5, 0.2]).log())  # 0, and (ln 2)^2 / 2
     tensor([0.0000, 0.2402])
@@ -39,7 +39,7 @@ def k2_divergence(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
 
 
 def k3_divergence(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
-    """``exp(d) - d - 1`` with d = ref - policy: never negative, unbiased, and of lower variance than k1.
+    """``exp(d) - d - 1`` with d = ref - policy: non-negative, unbiased, with lower variance than k1.
 
     Args:
         logprobs: ``[N, T]`` of the policy, in nats.
@@ -64,12 +64,12 @@ DIVERGENCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 @dataclass(frozen=True)
 class Counts:
-    """What the loss of one update is divided by; an update may be learnt in several parts.
+    """Normalizers of the loss of one update, which may be computed in several microbatches.
 
     Attributes:
-        rows: completions of this process.
-        tokens: their tokens that count.
-        mean_tokens: the same, averaged over all processes.
+        rows: number of completions in this process.
+        tokens: number of their tokens that count.
+        mean_tokens: ``tokens`` averaged over all processes.
     """
 
     rows: int
@@ -78,22 +78,22 @@ class Counts:
 
     @classmethod
     def of(cls, mask: Tensor) -> Counts:
-        """Counts of one process that learns everything at once."""
+        """Counts for one process and an update in one part."""
         return cls(len(mask), float(mask.sum()), float(mask.sum()))
 
 
 class PolicyLoss(ABC):
-    """A loss of rollouts: minus the surrogate, plus ``beta`` times a KL, minus ``entropy`` times the entropy.
+    """A loss of rollouts: minus the surrogate, plus ``beta`` times the KL, minus ``entropy`` times the entropy.
 
     Args:
-        clip_low: how far the ratio of policy and sampler may fall before its gradient stops.
-        clip_high: how far it may rise; None means ``clip_low``.
-        beta: weight of the KL to the frozen stage-1 model, per nat; 0 keeps no reference.
+        clip_low: lower clip range: the ratio is clipped at 1 - ``clip_low``.
+        clip_high: upper clip range: the ratio is clipped at 1 + ``clip_high``; None means ``clip_low``.
+        beta: weight of the KL to the frozen stage-1 model, per nat; with 0 no reference is kept.
         kl: its estimator, ``k1``, ``k2`` or ``k3``.
-        entropy: weight of the mean entropy that is paid for, per nat.
+        entropy: weight of the mean entropy bonus, per nat.
 
     Raises:
-        ConfigError: a value cannot work.
+        ConfigError: a value is out of range.
     """
 
     def __init__(
@@ -124,30 +124,30 @@ class PolicyLoss(ABC):
         entropies: Tensor | None = None,
         counts: Counts | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of a batch of rollouts, or of a part of one.
+        """The loss of a batch of rollouts, or of one microbatch.
 
         Args:
             logprobs: ``[N, T]`` of the policy with gradient, in nats.
-            old_logprobs: ``[N, T]`` of the policy that sampled; ``logprobs.detach()`` when there is one update a batch.
+            old_logprobs: ``[N, T]`` of the policy that sampled; ``logprobs.detach()`` with one update per batch.
             ref_logprobs: ``[N, T]`` of the frozen reference; None only with beta = 0.
             advantages: ``[N]``.
-            mask: ``[N, T]`` bool, True = counts. Values under False are never read, NaN and infinity included.
+            mask: ``[N, T]`` bool, True = counts. Values under False are ignored, including NaN and infinity.
             entropies: ``[N, T]`` in nats, with gradient; needed only with ``entropy`` above 0.
-            counts: of the whole update; None where this is the whole.
+            counts: of the whole update; None if these rows are the whole update.
 
         Returns:
             The loss (scalar), and detached scalars of these rows: ``policy_loss``, ``kl`` (nats per token), ``ratio``
             (mean) and ``clip_fraction`` (share of tokens whose gradient the clip stops).
 
         Raises:
-            ValueError: shapes disagree, or something is missing.
+            ValueError: shapes differ, or a required tensor is missing.
             TypeError: the mask is not bool.
         """
         given = {"old_logprobs": old_logprobs, "ref_logprobs": ref_logprobs, "mask": mask, "entropies": entropies}
         self._check(logprobs, advantages, given)
         counts = counts or Counts.of(mask)
 
-        # Padding is zeroed before exp: masking afterwards would still send NaN backwards (0 * inf).
+        # Padding is zeroed before exp: masking afterwards would still give NaN gradients (0 * inf).
         def keep(values: Tensor) -> Tensor:
             return torch.where(mask, values, torch.zeros_like(values))
 
@@ -174,21 +174,21 @@ class PolicyLoss(ABC):
     def surrogate(
         self, logprobs: Tensor, log_ratio: Tensor, advantages: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """What is to be raised.
+        """The objective that is maximized.
 
         Args:
-            logprobs: ``[N, T]``, 0 where nothing counts.
-            log_ratio: ``[N, T]`` log of the ratio of policy and sampler, 0 where nothing counts.
+            logprobs: ``[N, T]``, 0 where the mask is False.
+            log_ratio: ``[N, T]`` log of the ratio of policy and sampler, 0 where the mask is False.
             advantages: ``[N, 1]``.
             mask: ``[N, T]``.
 
         Returns:
-            Its value, the ratio it used, and where the clip stops its gradient (bool), all ``[N, T]``.
+            Its value, the ratio it used, and where clipping stops its gradient (bool), all ``[N, T]``.
         """
 
     @abstractmethod
     def average(self, values: Tensor, mask: Tensor, counts: Counts) -> Tensor:
-        """This part's share of the update's average of ``values`` ``[N, T]``; shares of all parts add up."""
+        """This microbatch's contribution to the update's average of ``values`` ``[N, T]``; contributions add up."""
 
     def clipped(self, ratio: Tensor, advantages: Tensor) -> tuple[Tensor, Tensor]:
         """The clipped surrogate (PPO, arXiv 1707.06347, equation 7), and where its gradient stops."""

@@ -1,1 +1,1 @@
-"""Rewards of stage 2: small setting objects that score completions."""
+"""Rewards of stage 2: objects that hold settings and score completions."""

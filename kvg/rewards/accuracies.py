@@ -1,4 +1,4 @@
-"""How well entities are known: the file of `kvg-data probe`, ``{entity: accuracy in 0-1}``."""
+"""Reads the accuracies that `kvg-data probe` writes: ``{entity: accuracy in 0-1}``."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ from kvg.text.names import clean_name
 
 
 def read_by_entity(path: str | Path) -> dict[str, Any]:
-    """A JSON object by names of entities, which are compared in one spelling (``clean_name``).
+    """Reads a JSON object with entity names as keys, normalized by ``clean_name``.
 
     Raises:
-        DataError: it cannot be read, is no object, is empty, or two names are one.
+        DataError: the file cannot be read, is not an object or is empty, or two names are equal with different values.
     """
     content = parse_json(read_text(Path(path)), str(path), unique_names=True)
     if not isinstance(content, dict) or not content:
-        raise DataError(str(path), "json", "holds no object of entity: level or accuracy")
+        raise DataError(str(path), "json", "is not a JSON object of entity: level or accuracy")
     values: dict[str, Any] = {}
     for name, value in content.items():
         entity = clean_name(name)
         if not entity or not is_utf8(entity):
-            raise DataError(str(path), excerpt(name), "is no name of an entity; correct it")
+            raise DataError(str(path), excerpt(name), "is not the name of an entity; correct it")
         if entity in values and values[entity] != value:
-            raise DataError(str(path), entity, "stands there twice, with different values; keep one of them")
+            raise DataError(str(path), entity, "occurs twice with different values; keep one of them")
         values[entity] = value
     return values
 
 
 def read_accuracies(path: str | Path) -> dict[str, float]:
-    """Accuracies of the probe by entity.
+    """Reads the probe's accuracies by entity.
 
     Raises:
-        DataError: the file cannot be read, or a value is no accuracy.
+        DataError: the file cannot be read, or a value is not an accuracy.
     """
     return {name: accuracy_of(value, str(path), name) for name, value in read_by_entity(path).items()}
 
 
 def accuracy_of(value: Any, where: str, entity: str) -> float:
-    """An accuracy.
+    """Checks that a value is an accuracy, and returns it.
 
     Raises:
-        DataError: it is something else than a number from 0 to 1.
+        DataError: the value is not a number from 0 to 1.
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise DataError(

@@ -1,4 +1,4 @@
-"""What a reward is: a number for each completion, from what was generated and the sample that it answers."""
+"""Base class of rewards: one number per completion, computed from the completion and its sample."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from kvg.types import Sample
 
 
 class Reward(ABC):
-    """A small setting object that scores completions. It keeps no state between calls and never raises on model text.
+    """Scores completions. A reward keeps no state between calls and never raises an error because of model text.
 
-    New rewards are subclasses, named by ``class_path`` in a config; no registry has to be edited.
+    New rewards are subclasses that a config names by ``class_path``; there is no registry.
     """
 
     @abstractmethod
@@ -22,8 +22,8 @@ class Reward(ABC):
         """Scores completions.
 
         Args:
-            answers: N completions as they were read, each with its text, length, parts and box.
-            samples: the N samples they answer; the rows of one group repeat their sample.
+            answers: N parsed completions, each with its text, length, parts and box.
+            samples: the N samples that they answer; the rows of one group repeat their sample.
 
         Returns:
             ``[N]`` float32 on the CPU.
@@ -33,18 +33,18 @@ class Reward(ABC):
         """
 
     def check_limit(self, max_new_tokens: int) -> None:  # noqa: B027  # empty on purpose
-        """Refuses settings that do not fit the longest completion; most rewards have none.
+        """Checks settings against the longest completion; most rewards have no such settings.
 
         Raises:
-            ConfigError: they do not.
+            ConfigError: a setting does not fit.
         """
 
 
 def check_lengths(answers: Sequence[Answer], samples: Sequence[Sample]) -> None:
-    """Refuses lists of different length, which would pair completions with foreign samples.
+    """Checks that there is one sample per answer.
 
     Raises:
-        ValueError: they differ.
+        ValueError: the lengths differ.
     """
     if len(answers) != len(samples):
-        raise ValueError(f"one sample per answer, got {len(samples)} for {len(answers)}")
+        raise ValueError(f"expected one sample per answer, got {len(samples)} for {len(answers)}")

@@ -1,4 +1,4 @@
-"""Several rewards as one: a weighted sum, and the parts for the log."""
+"""Combines rewards into a weighted sum, and keeps the components for the log."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class WeightedReward:
 
     Args:
         parts: rewards by the name that they are logged under.
-        weights: weight by the same names; a part that is not named weighs 1.
-        penalties: more parts. An overlay adds them without naming all ``parts`` again.
+        weights: weights by the same names; the default is 1.
+        penalties: further parts. An overlay can add them without repeating ``parts``.
 
     Raises:
-        ConfigError: there are no parts, a name stands twice, or a weight belongs to no part or is not finite.
+        ConfigError: there are no parts, a name occurs twice, or a weight has no part or is not finite.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class WeightedReward:
             raise ConfigError("reward.parts", "is empty; name at least one reward")
         twice = sorted(set(parts) & set(penalties or {}))
         if twice:
-            raise ConfigError("reward.penalties", f"{', '.join(twice)}: is a part already; give it another name")
+            raise ConfigError("reward.penalties", f"{', '.join(twice)}: is already a part; rename it")
         parts = {**parts, **(penalties or {})}
         unknown = sorted(set(weights or {}) - set(parts))
         if unknown:
@@ -56,15 +56,15 @@ class WeightedReward:
         """Scores completions.
 
         Args:
-            answers: N completions as they were read.
-            samples: the N samples they answer.
+            answers: N parsed completions.
+            samples: the N samples that they answer.
 
         Returns:
-            The total ``[N]`` float32, and the breakdown: each part's own ``[N]``, before its weight.
+            The total ``[N]`` float32, and the unweighted components ``[N]`` by name.
 
         Raises:
             ValueError: the lists differ in length.
-            TrainingError: a part is NaN or infinite.
+            TrainingError: a component is NaN or infinite.
         """
         check_lengths(answers, samples)
         breakdown = {name: part(answers, samples) for name, part in self.parts.items()}
@@ -72,7 +72,7 @@ class WeightedReward:
         for name, scores in breakdown.items():
             if not bool(torch.isfinite(scores).all()):
                 row = int((~torch.isfinite(scores)).nonzero()[0])
-                remedy = f"is {float(scores[row])} for sample {samples[row].key}; mend this part"
+                remedy = f"is {float(scores[row])} for sample {samples[row].key}; correct this reward"
                 raise TrainingError(f"reward {name}", remedy)
             total = total + self.weights[name] * scores
         return total, breakdown

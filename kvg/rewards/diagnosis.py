@@ -1,28 +1,28 @@
-"""Why stage 2 learns nothing: what its numbers and its start say about rewards that are all alike."""
+"""Likely causes of equal rewards within groups, which give no gradient in stage 2."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-# Below this a part of the reward is as good as never paid; above the other, as good as always.
+# Means below the first count as "never rewarded", above the second as "always rewarded".
 _NEVER, _ALWAYS = 0.02, 0.95
-_MANY, _SOME = 0.5, 0.1  # shares of answers that are worth a word
-_COOL = 0.3  # sampling temperatures below it hardly vary
+_MANY, _SOME = 0.5, 0.1  # shares of answers from which on a cause is reported
+_LOW_TEMPERATURE = 0.3  # below it completions hardly vary
 
 
 @dataclass(frozen=True)
 class Start:
-    """What a run of stage 2 started from, and how it samples.
+    """Initial checkpoint and sampling settings of a stage-2 run.
 
     Attributes:
         checkpoint: of the backbone.
-        trained_mode: prompt mode that its export names; None where no stage 1 of this project wrote it.
-        mode: prompt mode of the run; None where the data has none.
-        pixels: smallest and largest area of a picture in this run.
-        stored_pixels: the same in the checkpoint.
-        max_new_tokens: longest completion.
-        group_size: completions of a prompt.
+        trained_mode: prompt mode stored in the export; None if no stage 1 of this project wrote the checkpoint.
+        mode: prompt mode of the run; None if the data has none.
+        pixels: smallest and largest area of a picture in this run, in pixels.
+        stored_pixels: the same limits in the checkpoint.
+        max_new_tokens: longest completion, in tokens.
+        group_size: completions per prompt.
         temperature: of sampling.
     """
 
@@ -37,11 +37,11 @@ class Start:
 
 
 def likely_causes(means: Mapping[str, float], start: Start | None = None) -> list[str]:
-    """Names what may have made the rewards of all groups alike, the likeliest first.
+    """Likely causes of equal rewards within groups, the most likely first.
 
     Args:
-        means: of the steps looked at, by name: ``unparsed`` and ``truncated`` (shares of answers), ``reward/PART``.
-        start: where it is known.
+        means: mean log values by name: ``unparsed`` and ``truncated`` (shares of answers), ``reward/PART``.
+        start: initial checkpoint and settings, if known.
 
     >>> likely_causes({"unparsed": 1.0, "truncated": 0.0, "reward/iou": 0.0})
     ['100% of the answers hold no box']
@@ -50,43 +50,44 @@ def likely_causes(means: Mapping[str, float], start: Start | None = None) -> lis
     unparsed, truncated = means.get("unparsed", 0.0), means.get("truncated", 0.0)
     if truncated >= _SOME:
         limit = f" at {start.max_new_tokens} tokens" if start else ""
-        causes.append(f"{truncated:.0%} of the answers are cut off{limit}: raise model.max_new_tokens")
+        causes.append(f"{truncated:.0%} of the answers are truncated{limit}: raise model.max_new_tokens")
     if unparsed >= _SOME:
         causes.append(f"{unparsed:.0%} of the answers hold no box")
     if means.get("reward/format", 1.0) < _NEVER:
-        mode = f" that mode '{start.mode}' asks for" if start and start.mode else ""
-        causes.append(f"the format part is {means['reward/format']:.2f}: answers are not in the form{mode}")
+        mode = f" of mode '{start.mode}'" if start and start.mode else ""
+        causes.append(f"the format reward is {means['reward/format']:.2f}: answers do not have the format{mode}")
     if means.get("reward/iou", 1.0) < _NEVER and unparsed < _MANY:
-        part = f"the box part is {means['reward/iou']:.2f}"
-        causes.append(f"{part} although boxes are answered: they miss, or iou_threshold is too high")
+        part = f"the IoU reward is {means['reward/iou']:.2f}"
+        causes.append(f"{part} although answers hold boxes: the boxes are wrong, or iou_threshold is too high")
     if means.get("reward/iou", 0.0) > _ALWAYS:
-        causes.append(f"the box part is {means['reward/iou']:.2f}: the prompts are too easy, see kvg-data filter")
+        causes.append(f"the IoU reward is {means['reward/iou']:.2f}: the prompts are too easy, see kvg-data filter")
     return causes
 
 
 def _of_start(start: Start) -> list[str]:
     causes = []
     if start.group_size == 1:
-        causes.append("model.group_size is 1: there is nothing to compare an answer with")
+        causes.append("model.group_size is 1: a group needs at least 2 completions")
     if start.trained_mode is None:
-        causes.append(f"the run started from {start.checkpoint}, which no stage 1 wrote: give the export of one")
+        causes.append(f"the run started from {start.checkpoint}, which is not a stage-1 export: start from an export")
     elif start.mode is not None and start.mode != start.trained_mode:
-        causes.append(f"{start.checkpoint} was trained in mode '{start.trained_mode}', and is asked in '{start.mode}'")
+        causes.append(f"{start.checkpoint} was trained in mode '{start.trained_mode}', this run uses '{start.mode}'")
     if start.trained_mode is not None and start.pixels != start.stored_pixels:
         given, stored = ("-".join(map(str, pair)) for pair in (start.pixels, start.stored_pixels))
-        causes.append(f"pictures have {given} pixels, {start.checkpoint} saw {stored}: set max_pixels to null")
-    if start.temperature < _COOL:
-        causes.append(f"temperature {start.temperature} makes the answers to a prompt alike")
+        trained = f"{start.checkpoint} was trained with {stored}"
+        causes.append(f"pictures have {given} pixels, {trained}: set max_pixels to null")
+    if start.temperature < _LOW_TEMPERATURE:
+        causes.append(f"temperature {start.temperature} is low: the answers to a prompt hardly differ")
     return causes
 
 
 def nothing_learnt(means: Mapping[str, float], period: str, start: Start | None = None) -> str:
-    """A warning for a period in which groups of rewards were alike.
+    """The warning for a period in which most groups have equal rewards.
 
     Args:
-        means: see ``likely_causes``; with ``reward/total`` and ``equal_groups`` too where they are known.
-        period: such as "over 20 steps".
-        start: where it is known.
+        means: see ``likely_causes``; optionally with ``reward/total`` and ``equal_groups``.
+        period: for the text, such as "over 20 steps".
+        start: initial checkpoint and settings, if known.
 
     >>> means = {"reward/total": 0.0, "equal_groups": 1.0, "unparsed": 1.0}
     >>> nothing_learnt(means, "over 20 steps")  # doctest: +ELLIPSIS
@@ -97,6 +98,6 @@ def nothing_learnt(means: Mapping[str, float], period: str, start: Start | None 
         numbers.append(f"mean reward {means['reward/total']:.2f}")
     if "equal_groups" in means:
         numbers.append(f"{means['equal_groups']:.0%} of the groups have equal rewards")
-    causes = likely_causes(means, start) or ["none that these numbers show; look at the answers under BoxPictures"]
+    causes = likely_causes(means, start) or ["unknown; inspect the answers that BoxPictures logs"]
     detail = f": {', '.join(numbers)}" if numbers else ""
     return f"nothing was learnt {period}{detail}; likely causes: {'; '.join(causes)}"

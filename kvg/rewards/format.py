@@ -1,4 +1,4 @@
-"""Reward for the form: half for the tags, half for a box written as the backbone writes boxes."""
+"""Format reward: 0.5 for the tags, 0.5 for a box in the backbone's own box format."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _PREFIX = re.compile(r"<think>.*?</think>\s*<answer>.*?</answer>", re.DOTALL)
 class FormatReward(Reward):
     """0.5 for ``<think>..</think><answer>..</answer>``, and 0.5 for a canonical box in the first answer block.
 
-    The two halves are independent, as published: a canonical box in an answer block earns its half without a rationale.
-    Stricter than published: the answer must be the box and nothing else (the published check also pays an answer with
-    words or a second box around it, and v3 pays decimals).
+    The two halves are independent, as published: a canonical box in an answer block gets 0.5 without a rationale.
+    Stricter than published: the answer must contain the box only (the published check also rewards an answer with
+    further words or a second box, and v3 rewards decimals).
 
     Args:
-        box_half: pay the half for the box; without it the tags earn 0.5 and nothing else does.
-        published_prefix_match: the published check only asks that the text *starts* with the two blocks; what follows,
-            repeated tags and empty blocks cost nothing. Off, the completion must be well formed as a whole.
-        published_v2_bug: in the last published v2 code an index is off by one (``get_bbox`` returns index + 2, the
-            check expects 1), so the second half is never paid for a parenthesis box. On, the most one can earn is 0.5.
+        box_half: reward the box; if False, only the tags are rewarded and the maximum is 0.5.
+        published_prefix_match: check only that the text *starts* with the two blocks, as published; trailing text,
+            repeated tags and empty blocks are accepted. If False, the whole completion must be well formed.
+        published_v2_bug: reproduce an off-by-one index of the last published v2 code (``get_bbox`` returns index + 2,
+            the check expects 1): a box in parentheses is never rewarded, and the maximum is 0.5.
     """
 
     def __init__(

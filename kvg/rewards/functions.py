@@ -1,4 +1,4 @@
-"""Reward functions as TRL takes them: ``f(completions, **columns) -> [float]``."""
+"""Reward functions with TRL's signature: ``f(completions, **columns) -> [float]``."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ RewardFunction = Callable[..., Sequence[float | None]]
 
 
 class FunctionReward(Reward):
-    """Calls a function with the texts, and with a list for each column.
+    """Calls a function with the texts and one list per column.
 
-    Columns: ``key``, ``entity``, ``category``, ``split``, ``knowledge``, ``target_box`` (xyxy in pixels of the stored
-    image) and ``image_size`` (width, height) of the sample; ``answer``, ``box`` (as ``target_box``, or None),
-    ``num_tokens`` and ``finish_reason`` of the completion. As in TRL a function takes the columns that it names, and
-    ``**kwargs`` for the rest; None for a completion that it does not judge counts as 0.
+    Columns of the sample: ``key``, ``entity``, ``category``, ``split``, ``knowledge``, ``target_box`` (xyxy in pixels
+    of the stored image) and ``image_size`` (width, height). Columns of the completion: ``answer``, ``box`` (as
+    ``target_box``, or None), ``num_tokens`` and ``finish_reason``. As in TRL, a function names the columns that it uses
+    and takes the rest as ``**kwargs``. A score of None counts as 0.
 
     Args:
-        function: given in a config by its import path, such as ``my_rewards.mentions_wings``.
+        function: in a config its import path, such as ``my_rewards.mentions_wings``.
     """
 
     def __init__(self, function: RewardFunction) -> None:
@@ -49,5 +49,5 @@ class FunctionReward(Reward):
             finish_reason=[answer.completion.finish_reason for answer in answers],
         )
         if len(scores) != len(answers):
-            raise ValueError(f"the reward function gave {len(scores)} scores for {len(answers)} completions")
+            raise ValueError(f"the reward function returned {len(scores)} scores for {len(answers)} completions")
         return torch.tensor([0.0 if score is None else float(score) for score in scores])

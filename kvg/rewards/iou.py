@@ -1,7 +1,7 @@
-"""Reward for the box: its overlap with the truth, paid only above a gate (stage 2).
+"""IoU reward of stage 2: the IoU of the predicted and the true box where it exceeds a threshold.
 
-The published code gates at 0.8 (v2) and 0.65 (v3) with a strict ``>``; the text of v3 writes ``>=`` and gives no value.
-The comparison here is strict, and each run names its own gate.
+The published code uses thresholds of 0.8 (v2) and 0.65 (v3) with a strict ``>``; the text of v3 writes ``>=`` without a
+value. The comparison here is strict, and each config sets its own threshold.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from kvg.types import Sample
 
 
 class IoUReward(Reward):
-    """The IoU where it exceeds the gate, else 0.
+    """The IoU where it exceeds the threshold, else 0.
 
-    Only the first answer block is read, and in it the last box. A completion without a closed answer block earns 0,
-    however good a box it mentions elsewhere: otherwise the rationale, which quotes every box, would be paid.
+    The box is the last one in the first answer block. A completion without a closed answer block gets 0: otherwise the
+    boxes that a rationale quotes would be rewarded.
 
     Args:
-        iou_threshold: tau in 0-1; the IoU must be strictly greater.
-        binary: pay 1 instead of the IoU.
-        require_tags: False for policies that answer without tags (prompt ``direct``): a text that holds none of the
-            four tags is then read as an answer.
+        iou_threshold: tau in [0, 1); the IoU must be strictly greater.
+        binary: reward 1 instead of the IoU.
+        require_tags: False for policies that answer without tags (prompt ``direct``): a text with none of the four tags
+            is then read as an answer.
 
     Raises:
-        ConfigError: the gate is outside 0-1.
+        ConfigError: the threshold is outside [0, 1).
     """
 
     def __init__(self, iou_threshold: float = 0.5, binary: bool = False, require_tags: bool = True) -> None:
         if not 0.0 <= iou_threshold < 1.0:
             raise ConfigError(
-                "iou_threshold", f"{iou_threshold} would pay everything or nothing; choose a value in [0, 1)"
+                "iou_threshold", f"{iou_threshold} would reward everything or nothing; choose a value in [0, 1)"
             )
         self.iou_threshold, self.binary, self.require_tags = iou_threshold, binary, require_tags
 

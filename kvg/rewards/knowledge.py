@@ -1,8 +1,9 @@
-"""Reward for the box that depends on how well the model knows the entity (KARL, DeepPerception v3, equation 1).
+"""IoU reward scaled by how well the model knows the entity (KARL, DeepPerception v3, equation 1).
 
-What is hardly known pays more when it is found and costs nothing when it is missed; what is known well pays less and
-costs. All completions of a group ask for the same entity, so dividing advantages by the group's standard deviation
-cancels the scale almost wholly (README, "Knowledge-aware reward"): use ``advantage: batch_std`` or ``none``.
+Entities with a low probe accuracy get a larger reward for a hit and no penalty for a miss; well-known entities get a
+smaller reward and a penalty. All completions of a group have the same entity, so dividing advantages by the group's
+standard deviation cancels most of the scale (README, "Knowledge-aware reward"): use ``advantage: batch_std`` or
+``none``.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ from kvg.types import Sample
 
 @dataclass(frozen=True)
 class Level:
-    """How well entities are known, and what that does to the reward.
+    """A mastery level, with its effect on the reward.
 
     Attributes:
-        name: for people.
-        min_accuracy: of the probe, from which on an entity is on this level.
-        scale: factor of the IoU where it exceeds the gate; the product is at most 1.
-        penalty: reward where it does not.
+        name: display name.
+        min_accuracy: smallest probe accuracy of this level, in 0-1.
+        scale: factor of the IoU where it exceeds the threshold; the product is clipped at 1.
+        penalty: reward where the IoU does not exceed the threshold.
     """
 
     name: str
@@ -40,25 +41,25 @@ class Level:
 
 
 _PAYMENTS = ((0.65, -0.6), (0.85, -0.5), (1.0, -0.4), (1.2, -0.2), (1.4, 0.0))  # scale and penalty
-# As published (v3, table 6, the last search), best known first.
+# As published (v3, table 6, the last search), highest level first.
 PUBLISHED = tuple(Level(*level, *pay) for level, pay in zip(LEVEL_BOUNDS.items(), _PAYMENTS, strict=True))
 
 
 class KnowledgeReward(IoUReward):
     """The IoU reward, scaled by the mastery level of the entity.
 
-    As published: an entity that is not in the table is on the lowest level, and a completion without an answer block
-    earns 0, not the penalty.
+    As published: an entity that is not in the table has the lowest level, and a completion without an answer block gets
+    0, not the penalty.
 
     Args:
-        accuracies: JSON file, an object of entity: accuracy of the probe in 0-1. None takes what the samples say of
-            themselves: ``known`` is the highest level, all else the lowest.
-        levels: best known first.
+        accuracies: JSON file, an object of entity: probe accuracy in 0-1. None uses the samples' own ``knowledge``:
+            ``known`` is the highest level, everything else the lowest.
+        levels: highest level first.
         iou_threshold: see ``IoUReward``.
         require_tags: see ``IoUReward``.
 
     Raises:
-        ConfigError: the file or the levels cannot be used.
+        ConfigError: the file cannot be read, or the levels are not in order.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class KnowledgeReward(IoUReward):
         self.accuracies = None if accuracies is None else _read(accuracies)
 
     def level(self, sample: Sample) -> Level:
-        """The mastery level of the entity asked for."""
+        """The mastery level of the sample's entity."""
         if self.accuracies is None:
             return self.levels[0] if sample.knowledge == KNOWLEDGE[0] else self.levels[-1]
         accuracy = self.accuracies.get(clean_name(sample.entity), 0.0)

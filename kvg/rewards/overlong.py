@@ -1,4 +1,4 @@
-"""Reward for length: a penalty that grows towards the longest completion (DAPO, arXiv 2503.14476, equation 13)."""
+"""Length penalty: grows linearly up to the longest completion (DAPO, arXiv 2503.14476, equation 13)."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _FIELD = "reward.overlong.buffer"
 
 
 class OverlongReward(Reward):
-    """0 up to a length, from there linearly down to -1 at the longest completion that could be sampled.
+    """0 up to ``max_tokens - buffer`` tokens, then linearly down to -1 at ``max_tokens``.
 
     Args:
-        buffer: tokens before the longest completion from which on length costs; fewer than those of that completion.
+        buffer: number of last tokens over which the penalty grows; smaller than the longest completion.
 
     Raises:
-        ConfigError: the buffer is no positive whole number.
+        ConfigError: the buffer is not a positive integer.
     """
 
     def __init__(self, buffer: int) -> None:
@@ -37,7 +37,7 @@ class OverlongReward(Reward):
         """See ``Reward.__call__``; each of ``[N]`` in -1-0.
 
         Raises:
-            ValueError: the length of a completion, or the longest that could be sampled, is not known.
+            ValueError: a completion has no ``num_tokens`` or no ``max_tokens``.
         """
         check_lengths(answers, samples)
         excess = []

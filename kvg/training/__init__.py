@@ -1,1 +1,1 @@
-"""The LightningCLI behind ``kvg``, and the checks before a model is loaded."""
+"""The LightningCLI of ``kvg``, and the checks that run before a model is loaded."""

@@ -1,4 +1,4 @@
-"""The LightningCLI behind ``kvg``: module and data module from config, tied together by the backbone's processor."""
+"""The LightningCLI of ``kvg``: builds module and data module from config and connects them by the processor."""
 
 from __future__ import annotations
 
@@ -39,24 +39,24 @@ from kvg.work.cpu import prepare_cpu
 from kvg.work.processes import follow_launcher, is_first, leading
 
 NOISE = (
-    r".*LeafSpec.*is deprecated",  # Lightning 2.6 beside newer torch; nothing a user can do
-    r".*`srun` command is available on your system but is not used",  # one process on a login node is a choice
-    r".*does not have many workers",  # tiny pictures are decoded faster than they cross a queue
-    r".*`IterableDataset` has `__len__` defined",  # and knows its workers
-    r".*in eval mode at the start of training",  # rollouts and the frozen tower leave the model so
-    r"Using ModelCheckpoint with manual optimization",  # saved after the step is what is wanted
+    r".*LeafSpec.*is deprecated",  # Lightning 2.6 with newer torch; users cannot fix it
+    r".*`srun` command is available on your system but is not used",  # one process on a login node is intended
+    r".*does not have many workers",  # decoding tiny pictures is faster than sending them through a queue
+    r".*`IterableDataset` has `__len__` defined",  # our datasets split by worker
+    r".*in eval mode at the start of training",  # rollouts and the frozen tower use eval mode
+    r"Using ModelCheckpoint with manual optimization",  # saving after the step is intended
 )
 
 
 class KVGCLI(LightningCLI):
     """Builds any module and data module from config and gives the data module the backbone's processor.
 
-    All that can be found wrong without the weights is found before they are read.
+    All checks that do not need the weights run before the weights are loaded.
 
     Args:
         args: arguments after the program's name.
-        run: run the subcommand, which ``args`` then begin with; otherwise parse and instantiate only.
-        command: the words that a user would type to run this again; ``args`` by default.
+        run: run the subcommand, which is then the first of ``args``; otherwise parse and instantiate only.
+        command: the command line that repeats this run; ``args`` by default.
 
     Raises:
         ConfigError: a setting is unknown or of the wrong type, or a class cannot be imported.
@@ -65,19 +65,19 @@ class KVGCLI(LightningCLI):
 
     def __init__(self, args: Sequence[str], run: bool = True, command: Sequence[str] | None = None) -> None:
         self._command = list(command or ["kvg", *args])
-        self._backbone: NoWeights | None = None  # in the place of the one that is not loaded yet
+        self._backbone: NoWeights | None = None  # placeholder until the model is loaded
         self._saved: Saved | None = None
         self._clears = False
-        # an own message instead of 150 lines of usage
+        # Errors are raised and reported in one line, instead of 150 lines of usage.
         quiet: dict[str, Any] = {"exit_on_error": False}
         try:
             super().__init__(
                 args=list(args),
                 run=run,
                 auto_configure_optimizers=False,  # the optimizer is an argument of the module
-                load_from_checkpoint_support=False,  # the config says it all; checkpoints hold tensors and counters
+                load_from_checkpoint_support=False,  # all settings are in the config
                 seed_everything_default=0,
-                save_config_kwargs={"overwrite": True},  # a requeued job comes back to its own folder
+                save_config_kwargs={"overwrite": True},  # a requeued job continues in its own folder
                 parser_kwargs={**quiet, **{command: dict(quiet) for command in self.subcommands()}},
             )
         except argparse.ArgumentError as error:
@@ -85,23 +85,23 @@ class KVGCLI(LightningCLI):
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
-        parser.set_defaults({"weights_only": True})  # unpickling a stranger's checkpoint runs the stranger's code
+        parser.set_defaults({"weights_only": True})  # unpickling an untrusted checkpoint can run arbitrary code
         if subcommand == "predict":
-            parser.set_defaults({"return_predictions": False})  # answers go to a file
+            parser.set_defaults({"return_predictions": False})  # answers are written to a file
         if subcommand == "fit":
-            text = "Remove an earlier run from trainer.default_root_dir; without it such a folder is refused."
+            text = "Remove an earlier run from trainer.default_root_dir; without it such a folder is an error."
             parser.add_argument("--overwrite", type=bool, default=False, help=text)
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parses ``args``; Lightning's own warns whenever the process has arguments too, which here are the same."""
+        """Parses ``args``; Lightning's method would warn, because the process has the same arguments."""
         self.config = parser.parse_args(args)
 
     def _parse_ckpt_path(self) -> None:
-        """Lightning would take settings from the checkpoint; the config says it all."""
+        """Does nothing: Lightning would read settings from the checkpoint, but all settings are in the config."""
 
     def before_instantiate_classes(self) -> None:
-        """Sets up a process that computes on a CPU, and checks precision."""
+        """Checks precision and plugins, and sets the number of threads if there is no GPU."""
         command = self.config.get("subcommand")
         trainer = (self.config[command] if command else self.config).trainer
         check_precision(trainer.precision, training=command in (None, "fit"))
@@ -111,17 +111,17 @@ class KVGCLI(LightningCLI):
 
     # -- before the weights ----------------------------------------------------------------------------------------
     def instantiate_classes(self) -> None:
-        """Builds the data, the Trainer and, when all has been looked at, the model."""
+        """Builds the data module and the Trainer, runs the checks, and then builds the model."""
         settings = self._settings()
         overwrite = settings.pop("overwrite", False)
         if self.subcommand == "fit":
-            settings["overwrite"] = False  # in the config that the run keeps: to run that again is not to overwrite
-        with isolate_rng():  # so that nothing here decides how a model is drawn
+            settings["overwrite"] = False  # in the saved config: repeating that config must not overwrite a run
+        with isolate_rng():  # the checks must not change the random weights of the model
             self.config_init = self._built([key for key in vars(settings) if key not in ("model", "overwrite")])
             self.datamodule = self._get(self.config_init, "data")
             with trainer_errors():
                 self.trainer = self.instantiate_trainer()
-            self._look(overwrite)
+            self._check_run(overwrite)
             if self.subcommand:
                 check_data(self.datamodule, self.subcommand)
         self.model = self._get(self._built(["model"]), "model")
@@ -133,7 +133,7 @@ class KVGCLI(LightningCLI):
     def _built(
         self, keys: Sequence[str], instantiators: Sequence[tuple[Any, type[Any], bool]] | None = None
     ) -> Namespace:
-        """The objects of some of the settings."""
+        """Instantiates the settings of these keys."""
         chosen = Namespace({key: self._settings()[key] for key in keys})  # type: ignore[no-untyped-call]
         if self.subcommand:
             command = self.subcommand
@@ -141,8 +141,8 @@ class KVGCLI(LightningCLI):
         built: Namespace = self.parser.instantiate(chosen, instantiators=instantiators)  # type: ignore[no-untyped-call]
         return built
 
-    def _look(self, overwrite: bool) -> None:
-        """Checks the module's arguments around a backbone without weights, then folder and checkpoint."""
+    def _check_run(self, overwrite: bool) -> None:
+        """Checks the module's arguments with a backbone without weights, then the run folder and the checkpoint."""
         command, settings = self.subcommand, self._settings()
         module = self._module_without_weights()
         if not command:
@@ -174,18 +174,18 @@ class KVGCLI(LightningCLI):
             return module
         except Exception as error:
             if first_cause(error, NeedsWeights):
-                return None  # a module that looks at its backbone as it is built
+                return None  # this module uses its backbone in its constructor
             raise
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> L.Trainer:
-        if config.get("fast_dev_run"):  # Lightning's ModelCheckpoint writes last.ckpt even then
+        if config.get("fast_dev_run"):  # Lightning's ModelCheckpoint writes last.ckpt even with fast_dev_run
             config["callbacks"] = [c for c in config.get("callbacks") or [] if not isinstance(c, ModelCheckpoint)]
-        ways_to_end = [Interruption(self._command)] if self.subcommand == "fit" else []
-        return super()._instantiate_trainer(config, [*callbacks, *ways_to_end])
+        interruption = [Interruption(self._command)] if self.subcommand == "fit" else []
+        return super()._instantiate_trainer(config, [*callbacks, *interruption])
 
     # -- with the model --------------------------------------------------------------------------------------------
     def after_instantiate_classes(self) -> None:
-        """Names the processor once: the data module takes the backbone's. Refuses what cannot go together."""
+        """Gives the data module the backbone's processor, and checks the checkpoint and the Trainer's settings."""
         connect, backbone = getattr(self.datamodule, "connect", None), getattr(self.model, "backbone", None)
         if connect is not None and backbone is not None:
             connect(backbone)
@@ -197,9 +197,9 @@ class KVGCLI(LightningCLI):
             check_steps(self.trainer, self.model)
 
     def before_fit(self) -> None:
-        """Removes an earlier run, now that this one is about to begin."""
+        """Removes an earlier run after all checks have passed."""
         if self._clears and is_first():
-            rank_zero_info("The earlier run in %s is removed.", self.trainer.default_root_dir)
+            rank_zero_info("Removing the earlier run in %s.", self.trainer.default_root_dir)
             clear_run(Path(self.trainer.default_root_dir))
 
 
@@ -208,7 +208,7 @@ def run(args: Sequence[str], typed: Sequence[str] | None = None) -> KVGCLI:
 
     Args:
         args: arguments after the program's name.
-        typed: as a user has typed them; the same by default.
+        typed: the arguments as the user typed them; ``args`` by default.
 
     Raises:
         KVGError: a setting or the data cannot be used, or the checkpoint is of another architecture.
@@ -223,14 +223,14 @@ def run(args: Sequence[str], typed: Sequence[str] | None = None) -> KVGCLI:
 
 @contextmanager
 def reported() -> Iterator[None]:
-    """Says in a ``KVGError`` what the parser, or a class that it builds, finds wrong with a setting.
+    """Converts errors of the parser, and of the classes that it builds, to ``KVGError``.
 
     Raises:
         KVGError: a setting cannot be used.
     """
     try:
         yield
-    except ValueError as error:  # the parser wraps whatever a class raises as it is built
+    except ValueError as error:  # the parser wraps errors of constructors
         cause = first_cause(error, KVGError)
         if cause is not None:
             raise cause from error

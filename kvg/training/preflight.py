@@ -1,4 +1,4 @@
-"""What is looked at before a command loads a model, which takes minutes where it is large: data, settings, paths."""
+"""Checks of data, settings and paths before a command loads a model, which takes minutes for a large one."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ log = logging.getLogger(__name__)
 
 
 class NoWeights(nn.Module):
-    """Stands for a backbone while the arguments of the module around it are checked.
+    """Placeholder for a backbone while the module's other arguments are checked.
 
     Args:
-        checkpoint: that it would load.
-        family: as the config names it; None leaves it to the checkpoint.
+        checkpoint: the checkpoint that the backbone would load.
+        family: as the config names it; None reads it from the checkpoint.
     """
 
     def __init__(self, checkpoint: str, family: Family | None) -> None:
@@ -48,7 +48,7 @@ class NoWeights(nn.Module):
         self.checkpoint, self.given_family = checkpoint, family
 
     def __getattr__(self, name: str) -> Any:
-        """Whoever needs more than this has to wait for the model."""
+        """Raises ``NeedsWeights`` for every attribute of a loaded backbone."""
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -56,11 +56,11 @@ class NoWeights(nn.Module):
 
 
 class NeedsWeights(AttributeError):
-    """A module uses its backbone as it is built."""
+    """A module uses its backbone in its constructor."""
 
 
 def first_cause(error: BaseException, kind: type[BaseException]) -> BaseException | None:
-    """The error of a kind that an error was raised from; parsers wrap whatever a class raises as it is built."""
+    """The first error of a kind in the chain of causes; parsers wrap errors of constructors."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, kind):
         cause = cause.__cause__ or cause.__context__
@@ -69,10 +69,10 @@ def first_cause(error: BaseException, kind: type[BaseException]) -> BaseExceptio
 
 @contextmanager
 def trainer_errors() -> Iterator[None]:
-    """For building the Trainer.
+    """Converts errors of the Trainer's constructor.
 
     Raises:
-        ConfigError: its settings do not go together, or this machine lacks what they ask for.
+        ConfigError: the Trainer's settings conflict, or this machine does not support them.
     """
     try:
         yield
@@ -81,27 +81,27 @@ def trainer_errors() -> Iterator[None]:
 
 
 def check_data(datamodule: Any, command: str) -> None:
-    """Opens what the data module names.
+    """Opens the sets that the data module names.
 
     Raises:
-        KVGError: it cannot be used, or has nothing for the command.
+        KVGError: a set cannot be used, or the data module has no data for the command.
     """
     loader = {"fit": "train", "validate": "val"}.get(command, command) + "_dataloader"
     if datamodule is not None and not is_overridden(loader, datamodule):
         choice = (
             "the data of a stage" if command == "fit" else "an EvaluationDataModule (-c configs/data/lab_test.yaml)"
         )
-        raise ConfigError("data", f"{type(datamodule).__name__} has nothing for kvg {command}; give {choice}")
-    # Only those of this project are known to need neither the Trainer nor ``prepare_data`` for it.
+        raise ConfigError("data", f"{type(datamodule).__name__} has no data for kvg {command}; give {choice}")
+    # Only this project's data modules are known to work without the Trainer and ``prepare_data``.
     if datamodule is not None and hasattr(datamodule, "connect"):
         datamodule.setup(command)
 
 
 def check_steps(trainer: L.Trainer, module: L.LightningModule) -> None:
-    """Refuses settings of the Trainer that the stage cannot be trained with.
+    """Checks the Trainer's gradient clipping and accumulation against the stage.
 
     Raises:
-        ConfigError: the limit of gradients; steps of the Trainer for a stage that takes its own.
+        ConfigError: the clipping value is invalid, or a setting conflicts with manual optimization.
     """
     check_limit(trainer)
     if not module.automatic_optimization:
@@ -109,43 +109,46 @@ def check_steps(trainer: L.Trainer, module: L.LightningModule) -> None:
 
 
 def refuse_trainer_steps(gradient_clip_val: float | None, accumulate_grad_batches: int) -> None:
-    """Refuses settings of the Trainer for a stage that takes its optimizer steps itself.
+    """Refuses Trainer settings that have no effect in a stage with manual optimization.
 
     Raises:
         ConfigError: one is set.
     """
     if gradient_clip_val:
-        remedy = "this stage takes its steps itself; set it to null and give model.max_grad_norm"
+        remedy = "this stage optimizes manually; set it to null and set model.max_grad_norm"
         raise ConfigError("trainer.gradient_clip_val", remedy)
     if accumulate_grad_batches != 1:
-        remedy = "this stage takes its steps itself; set it to 1, raise data.batch_size and give model.microbatch_size"
+        remedy = "this stage optimizes manually; set it to 1, raise data.batch_size and set model.microbatch_size"
         raise ConfigError("trainer.accumulate_grad_batches", remedy)
 
 
 def checkpoint_path(given: str | None, folder: Path, command: str) -> str | None:
-    """The checkpoint that a command goes on from, where it is given by a word too.
+    """Resolves ``ckpt_path``, which is a path or one of Lightning's keywords.
 
     Args:
-        given: ``ckpt_path`` as it is set.
-        folder: of the run.
+        given: ``ckpt_path`` as configured.
+        folder: the run's folder.
         command: ``fit`` and so on.
 
+    Returns:
+        The path of the checkpoint; None to start without one.
+
     Raises:
-        ConfigError: there is none, or the word means nothing here.
+        ConfigError: the checkpoint does not exist, or the keyword is not supported.
     """
     if given == "best":
-        remedy = "'best' is known only while the run goes on; name the file, or `last` for the newest"
+        remedy = "'best' is available only within one run; name the file, or `last` for the newest"
         raise ConfigError("ckpt_path", remedy)
     if given == "last":
         newest = newest_checkpoint(folder)
         if newest is None:
-            raise ConfigError("ckpt_path", f"there is no last checkpoint in {folder}; leave it out, or name a file")
+            raise ConfigError("ckpt_path", f"there is no last checkpoint in {folder}; remove it, or name a file")
         rank_zero_info("The last checkpoint is %s.", newest)
         return str(newest)
     if given == "hpc" or (given is None and command == "fit" and SLURMEnvironment.detect()):
         saved = sorted(folder.glob("hpc_ckpt_*.ckpt"), key=lambda path: int(path.stem.rpartition("_")[2]))
         if given and not saved:
-            raise ConfigError("ckpt_path", f"there is no hpc_ckpt_*.ckpt in {folder}; leave it out, or name a file")
+            raise ConfigError("ckpt_path", f"there is no hpc_ckpt_*.ckpt in {folder}; remove it, or name a file")
         return str(saved[-1]) if saved else None
     return given if given is None or given.startswith("registry:") else str(check_exists(given))
 
@@ -153,22 +156,23 @@ def checkpoint_path(given: str | None, folder: Path, command: str) -> str | None
 def check_checkpoint(
     path: str, command: str, trainer: L.Trainer, module: L.LightningModule, datamodule: Any, backbone: NoWeights
 ) -> Saved:
-    """Looks at a checkpoint and whether this command can use it.
+    """Reads a checkpoint's metadata and checks that this command can use it.
 
     Args:
         path: of the checkpoint.
-        command: a fit goes on with the training, others take the weights.
-        trainer: that would load it.
-        module: built around ``backbone``.
+        command: ``fit`` resumes the training; other commands load the weights.
+        trainer: the Trainer that loads it.
+        module: built with ``backbone``.
         datamodule: of the command.
-        backbone: names the model that it starts from.
+        backbone: placeholder that names the initial model.
 
     Raises:
-        ConfigError: it is of another training, of another model, complete, damaged, or not for this strategy.
+        ConfigError: the checkpoint belongs to another training or model, is complete or damaged, or needs another
+            strategy.
     """
     saved = read_saved(path)
     if saved.sharded and not isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy):
-        remedy = f"'{path}' was saved in parts by FSDP; use that strategy (-c configs/strategy/fsdp2.yaml)"
+        remedy = f"'{path}' is a sharded checkpoint of FSDP; use that strategy (-c configs/strategy/fsdp2.yaml)"
         raise ConfigError("ckpt_path", f"{remedy}, or start from the run's {EXPORT}")
     family = find_family(backbone.checkpoint, backbone.given_family).model_type
     if command != "fit":
@@ -195,7 +199,7 @@ def _check_unfinished(saved: Saved, trainer: L.Trainer, exports: bool) -> None:
 
 
 def _check_size(saved: Saved, checkpoint: str) -> None:
-    """Compares width and vocabulary with those of a model's folder, whose weights need not be read for that."""
+    """Compares hidden size and vocabulary with the model folder's config; the weights are not read."""
     file = Path(checkpoint) / "config.json"
     embedding = next((shape for name, shape in saved.tensors.items() if name.endswith("embed_tokens.weight")), None)
     if embedding is None or not file.is_file():
@@ -205,7 +209,7 @@ def _check_size(saved: Saved, checkpoint: str) -> None:
         text: Mapping[str, Any] = {**config, **(config.get("text_config") or {})}
         here = (int(text["vocab_size"]), int(text["hidden_size"]))
     except (OSError, ValueError, KeyError, TypeError):
-        return  # whoever loads the model says what is wrong with it
+        return  # loading the model reports the error
     if tuple(embedding) != here:
         remedy = f"'{saved.path}' holds a model with embeddings of {tuple(embedding)}, {checkpoint} one of {here}"
         raise ConfigError("ckpt_path", f"does not fit this model: {remedy}; choose the model it was trained from")

@@ -1,7 +1,7 @@
-"""What overlays come to when they are merged: by the parser of ``kvg``, so that a file means the same everywhere.
+"""Merges overlays with the parser of ``kvg``, so that a file has the same meaning in every command.
 
-A process of its own parses. Torch and Lightning stay out of this one, which may only wait for other commands, and wrong
-settings are found before anything runs.
+Parsing runs in a separate process, so that this process does not import Torch and Lightning. Invalid settings are found
+before any command runs.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from kvg.work.progress import quiet_lightning
 
 T = TypeVar("T")
 BACKBONE: Final = "--model.init_args.backbone"
-# What a backbone or a strategy is laid over where no overlay names a stage. Its own settings are not looked at.
+# Base settings for overlays without a stage. Only the overlays' settings are returned.
 _STAGE: Final[dict[str, dict[str, Any]]] = {
     "trainer": {"accelerator": "auto", "devices": 1},
     "model": {"class_path": "kvg.modules.cot_sft.CoTSFTModule", "init_args": {}},
     "data": {"class_path": "data_modules.CoTSFTDataModule", "init_args": {"train": "-"}},
 }
-_DECIDING: Final = (*TRAINER, "plugins")  # of the Trainer's settings; the others concern training alone
+_DECIDING: Final = (*TRAINER, "plugins")  # Trainer settings that affect inference
 
 
 def merged_settings(commands: Mapping[str, Sequence[str]]) -> dict[str, dict[str, Any]]:
-    """Parses commands of ``kvg`` as they would be parsed when they run; builds nothing.
+    """Parses commands of ``kvg`` without building objects.
 
     Args:
-        commands: by a title of theirs, program first.
+        commands: argument lists by title, starting with the program.
 
     Returns:
-        By title the merged settings, as plain data.
+        The merged settings by title, as plain data.
 
     Raises:
-        ConfigError: a setting is unknown or cannot work; the message names the command's title.
+        ConfigError: a setting is unknown or invalid; the message names the command's title.
     """
     settings: dict[str, dict[str, Any]] = {}
 
@@ -59,23 +59,23 @@ def merged_settings(commands: Mapping[str, Sequence[str]]) -> dict[str, dict[str
 
 
 def num_processes(settings: Mapping[str, Any]) -> int:
-    """Processes of a command by its merged settings, or all cores where it takes whatever there is."""
-    devices = str(settings["trainer"]["devices"])  # from a command line it comes as text
+    """Number of processes of a command; the number of cores if ``trainer.devices`` is not a number."""
+    devices = str(settings["trainer"]["devices"])  # text if set on the command line
     return int(devices) if devices.isdecimal() and int(devices) else os.cpu_count() or 1
 
 
 def answering_settings(overlays: Sequence[str], checkpoint: str | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The backbone and the Trainer's settings that overlays come to, for a model that answers.
+    """The settings of backbone and Trainer for inference, from merged overlays.
 
     Args:
-        overlays: paths of configs, as after ``-c``. Where none names a stage, that is not needed either.
-        checkpoint: in place of the overlays'.
+        overlays: paths of configs, as after ``-c``. A stage is optional.
+        checkpoint: replaces the checkpoint of the overlays.
 
     Returns:
-        ``{class_path, init_args}`` without what is the class's default, and what decides how the Trainer answers.
+        The backbone's ``{class_path, init_args}`` without default values, and the Trainer settings for inference.
 
     Raises:
-        ConfigError: an overlay is no YAML, a setting is unknown or cannot work, or no checkpoint is named.
+        ConfigError: an overlay is not YAML, a setting is unknown or invalid, or no checkpoint is named.
     """
     words = answering_words(overlays, checkpoint)
     settings: tuple[dict[str, Any], dict[str, Any]] = _in_a_process(lambda parse: parse(parse_answering, words))
@@ -83,14 +83,14 @@ def answering_settings(overlays: Sequence[str], checkpoint: str | None = None) -
 
 
 def answering_words(overlays: Sequence[str], checkpoint: str | None) -> list[str]:
-    """The command line that ``parse_answering`` parses; the files' syntax and order have been checked.
+    """The command line for ``parse_answering``, after checking the overlays' syntax and order.
 
     Args:
         overlays: see ``answering_settings``.
-        checkpoint: likewise.
+        checkpoint: see ``answering_settings``.
 
     Raises:
-        ConfigError: an overlay cannot be opened, is no YAML mapping, or has an unknown top-level key.
+        ConfigError: an overlay cannot be opened, is not a YAML mapping, or has an unknown top-level key.
     """
     args = shipped_configs([word for path in overlays for word in ("-c", path)])
     stage = {"data": _STAGE["data"]}
@@ -105,10 +105,10 @@ def answering_words(overlays: Sequence[str], checkpoint: str | None) -> list[str
 
 
 def parse_answering(words: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The backbone and the Trainer's settings of a command line, see ``answering_settings``.
+    """The settings of backbone and Trainer of a command line, see ``answering_settings``.
 
     Raises:
-        ConfigError: a setting is unknown or cannot work, or no checkpoint is named.
+        ConfigError: a setting is unknown or invalid, or no checkpoint is named.
     """
     merged, changed = _parse(words)
     trainer = {name: merged["trainer"][name] for name in _DECIDING if merged["trainer"].get(name) is not None}
@@ -116,12 +116,12 @@ def parse_answering(words: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any
         trainer["strategy"] = _only(trainer["strategy"], changed.get("trainer", {}).get("strategy"))
     backbone = _only(merged["model"]["init_args"]["backbone"], changed["model"]["init_args"]["backbone"])
     if not backbone.get("init_args", {}).get("checkpoint"):
-        raise ConfigError("--checkpoint", "is missing; name the model that answers, here or in an overlay")
+        raise ConfigError("--checkpoint", "is missing; name the model here or in an overlay")
     return backbone, trainer
 
 
 def _in_a_process(use: Callable[[Callable[..., Any]], T]) -> T:
-    """Gives a function that carries out another one, with its arguments, in a new process."""
+    """Calls ``use`` with a function that runs another function, with its arguments, in a new process."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context, initializer=follow_parent) as pool:
         try:
@@ -138,7 +138,7 @@ def _plain_settings(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def _only(setting: Any, changed: Any) -> Any:
-    """A ``{class_path, init_args}`` with those arguments alone that differ from the class's own defaults."""
+    """A ``{class_path, init_args}`` with only the arguments that differ from the class's defaults."""
     if not isinstance(setting, Mapping) or "class_path" not in setting:
         return setting
     names = changed.get("init_args", {}) if isinstance(changed, Mapping) else {}
@@ -147,13 +147,13 @@ def _only(setting: Any, changed: Any) -> Any:
 
 
 def _parse(arguments: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Merged settings, whole, and those that differ from their defaults as text."""
-    import yaml  # this runs in a process of its own, and only that one imports Lightning
+    """All merged settings, and the settings that differ from their defaults."""
+    import yaml  # runs in the separate process, the only one that imports Lightning
 
     from kvg.training.lightning_cli import KVGCLI, reported  # as above
 
     class Parsed(Exception):
-        """Stops where objects would be made."""
+        """Stops before objects are built."""
 
     class Parser(KVGCLI):
         def before_instantiate_classes(self) -> None:
@@ -162,11 +162,11 @@ def _parse(arguments: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
             raise Parsed(config.as_dict(), command.dump(config, skip_default=True, skip_validation=True))
 
     try:
-        # Which seed is set is no news of a command that runs later.
+        # The log line about the seed belongs to the command that runs later.
         with quiet_lightning(logging.ERROR), warnings.catch_warnings(), reported():
             warnings.simplefilter("ignore")
             Parser(arguments)
     except Parsed as parsed:
         merged, changed = parsed.args
         return merged, yaml.safe_load(changed)
-    raise AssertionError("objects are made after parsing")
+    raise AssertionError("parsing must stop before objects are built")

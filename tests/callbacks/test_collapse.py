@@ -98,5 +98,5 @@ def test_rewards_that_are_alike_are_explained_by_the_numbers_at_hand():
     bad = {"reward_std_in_group": 0.0, "equal_groups": 1.0, "truncated": 0.9, "reward/total": 0.0, "reward/format": 0.0}
     (text,) = warned(CollapseGuard(steps=2, max_unparsed=1.0), [{**FINE, **bad, "unparsed": 0.6}] * 3)
     assert "nothing was learnt over 2 steps: mean reward 0.00, 100% of the groups have equal rewards" in text
-    for cause in ("90% of the answers are cut off", "60% of the answers hold no box", "the format part is 0.00"):
+    for cause in ("90% of the answers are truncated", "60% of the answers hold no box", "the format reward is 0.00"):
         assert cause in text

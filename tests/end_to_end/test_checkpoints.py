@@ -191,8 +191,8 @@ def test_a_finished_run_has_nothing_left_to_train(here, capsys):
         ("text.ckpt", "is damaged or no checkpoint of this project"),
         ("pickled.ckpt", "is damaged or no checkpoint of this project"),
         ("odd.ckpt", "is damaged or no checkpoint of this project"),
-        ("sharded", "was saved in parts by FSDP; use that strategy"),
-        ("best", "'best' is known only while the run goes on"),
+        ("sharded", "is a sharded checkpoint of FSDP; use that strategy"),
+        ("best", "'best' is available only within one run"),
         ("last", "there is no last checkpoint in new"),
         ("hpc", "there is no hpc_ckpt_*.ckpt in new"),
     ],
@@ -264,7 +264,7 @@ def test_a_path_that_is_no_checkpoint_is_told_before_the_folder(here, capsys):
 def test_data_that_has_nothing_for_a_command_is_refused(here, capsys, command):
     args = [command, "-c", "configs/stage/cot_sft.yaml", "-c", "configs/backbone/tiny.yaml", "--data.train=data"]
     assert main([*args, "--model.backbone=mine.Loud", "--trainer.default_root_dir=new"]) == 2
-    message = f"kvg: data: CoTSFTDataModule has nothing for kvg {command}; give an EvaluationDataModule"
+    message = f"kvg: data: CoTSFTDataModule has no data for kvg {command}; give an EvaluationDataModule"
     assert message in capsys.readouterr().err
 
 
@@ -272,7 +272,7 @@ def test_data_of_an_evaluation_is_not_trained_on(here, capsys):
     evaluation = ("--data=data_modules.EvaluationDataModule", "--data.test=data")
     args = ["fit", "-c", "configs/stage/cot_sft.yaml", "-c", "configs/backbone/tiny.yaml", *evaluation]
     assert main([*args, "--trainer.default_root_dir=new"]) == 2
-    assert "kvg: data: EvaluationDataModule has nothing for kvg fit" in capsys.readouterr().err
+    assert "kvg: data: EvaluationDataModule has no data for kvg fit" in capsys.readouterr().err
 
 
 def test_a_dry_run_may_be_anywhere_and_leaves_nothing(here):
@@ -301,7 +301,7 @@ def test_a_dry_run_may_be_anywhere_and_leaves_nothing(here):
         ("grpo", ("--model.group_size=0",), "model.group_size: 0 must be a whole number of at least 1"),
         ("grpo", ("--model.reward.parts.iou.init_args.iou_threshold=7",), "iou_threshold"),
         ("grpo", ("--model.loss.init_args.beta=-1",), "beta"),
-        ("grpo", ("--trainer.accumulate_grad_batches=2",), "give model.microbatch_size"),
+        ("grpo", ("--trainer.accumulate_grad_batches=2",), "set model.microbatch_size"),
     ],
 )
 def test_all_else_is_looked_at_before_the_weights(here, capsys, monkeypatch, stage, more, message):

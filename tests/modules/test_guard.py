@@ -177,7 +177,7 @@ class NoReward(Reward):
 def test_a_reward_that_is_none_stops_stage_2_by_name(value, fit, tiny, adamw, two, tmp_path):
     reward = WeightedReward({"format": FormatReward(), "own": NoReward(value)})
     module = GRPOModule(tiny(), reward, GRPOLoss(), adamw(1e-3), group_size=2, max_new_tokens=4)
-    with pytest.raises(TrainingError, match=f"reward own: is {value} for sample .*; mend this part"):
+    with pytest.raises(TrainingError, match=f"reward own: is {value} for sample .*; correct this reward"):
         fit(module, GRPODataModule(two, mode="direct", batch_size=2), 2)
     assert not (tmp_path / "export").exists()
 

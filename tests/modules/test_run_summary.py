@@ -63,27 +63,27 @@ def test_lines_of_stage_2():
     ("numbers", "start", "cause"),
     [
         ({"unparsed": 0.9}, {}, "90% of the answers hold no box"),
-        ({"truncated": 0.8}, {}, "80% of the answers are cut off at 256 tokens: raise model.max_new_tokens"),
-        ({"reward/format": 0.0}, {}, "the format part is 0.00: answers are not in the form that mode 'think' asks for"),
+        ({"truncated": 0.8}, {}, "80% of the answers are truncated at 256 tokens: raise model.max_new_tokens"),
+        ({"reward/format": 0.0}, {}, "the format reward is 0.00: answers do not have the format of mode 'think'"),
         (
             {"reward/iou": 0.0},
             {},
-            "the box part is 0.00 although boxes are answered: they miss, or iou_threshold is too high",
+            "the IoU reward is 0.00 although answers hold boxes: the boxes are wrong, or iou_threshold is too high",
         ),
-        ({"reward/iou": 0.99}, {}, "the box part is 0.99: the prompts are too easy, see kvg-data filter"),
+        ({"reward/iou": 0.99}, {}, "the IoU reward is 0.99: the prompts are too easy, see kvg-data filter"),
         (
             {},
             {"trained_mode": None},
-            "the run started from runs/sft/export, which no stage 1 wrote: give the export of one",
+            "the run started from runs/sft/export, which is not a stage-1 export: start from an export",
         ),
-        ({}, {"mode": "direct"}, "runs/sft/export was trained in mode 'think', and is asked in 'direct'"),
+        ({}, {"mode": "direct"}, "runs/sft/export was trained in mode 'think', this run uses 'direct'"),
         (
             {},
             {"pixels": (784, 401408)},
-            "pictures have 784-401408 pixels, runs/sft/export saw 784-19600: set max_pixels to null",
+            "pictures have 784-401408 pixels, runs/sft/export was trained with 784-19600: set max_pixels to null",
         ),
-        ({}, {"group_size": 1}, "model.group_size is 1: there is nothing to compare an answer with"),
-        ({}, {"temperature": 0.1}, "temperature 0.1 makes the answers to a prompt alike"),
+        ({}, {"group_size": 1}, "model.group_size is 1: a group needs at least 2 completions"),
+        ({}, {"temperature": 0.1}, "temperature 0.1 is low: the answers to a prompt hardly differ"),
     ],
 )
 def test_each_cause_is_named_alone_with_its_number(numbers, start, cause):
@@ -120,7 +120,7 @@ def test_stage_2_without_a_reward_says_so_at_its_start_and_end(fit, tiny, adamw,
     assert sum("stage 2 starts from tiny, which no stage 1 of this project wrote" in text for text in warned) == 1
     (nothing,) = [text for text in warned if text.startswith("nothing was learnt in the whole run")]
     assert "mean reward 0.00, 100% of the groups have equal rewards" in nothing
-    for cause in ("started from tiny", "100% of the answers hold no box", "are cut off at 6 tokens", "mode 'think'"):
+    for cause in ("started from tiny", "100% of the answers hold no box", "are truncated at 6 tokens", "mode 'think'"):
         assert cause in nothing
     lines = lines_of(caplog)
     assert re.match(r"Stage 2: 2 steps, \d+ tokens sampled, 100% of all groups had equal rewards\.", lines[-4])

@@ -65,8 +65,8 @@ def test_a_config_names_it_by_its_import_path(tmp_path, monkeypatch):
 
 
 def test_scores_are_checked():
-    with pytest.raises(ValueError, match="gave 1 scores for 2 completions"):
+    with pytest.raises(ValueError, match="returned 1 scores for 2 completions"):
         FunctionReward(lambda completions, **_: [1.0])(ANSWERS, SAMPLES)
     reward = WeightedReward({"own": FunctionReward(lambda completions, **_: [1.0, float("nan")])})
-    with pytest.raises(TrainingError, match="reward own: is nan for sample 1; mend this part"):
+    with pytest.raises(TrainingError, match="reward own: is nan for sample 1; correct this reward"):
         reward(ANSWERS, SAMPLES)

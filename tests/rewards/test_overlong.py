@@ -29,7 +29,7 @@ def test_it_is_a_part_like_any_other():
     total, breakdown = reward([of_length(90)], [SAMPLE])
     assert list(breakdown) == ["iou", "overlong"]
     assert total.tolist() == pytest.approx([1.0 - 2 * 0.5])
-    with pytest.raises(ConfigError, match=r"reward\.penalties: iou: is a part already"):
+    with pytest.raises(ConfigError, match=r"reward\.penalties: iou: is already a part"):
         WeightedReward(parts, penalties={"iou": OverlongReward(20)})
 
 

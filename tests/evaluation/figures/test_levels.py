@@ -60,8 +60,8 @@ def test_files_that_agree_are_joined_and_files_that_do_not_are_refused(write):
     ("content", "message"),
     [
         ("{", "json: cannot be read"),
-        ("[]", "json: holds no object"),
-        ("{}", "json: holds no object"),
+        ("[]", "json: is not a JSON object"),
+        ("{}", "json: is not a JSON object"),
         ({"Merlin": 1.1}, "Merlin: 1.1 is neither"),
         ({"Merlin": True}, "Merlin: True is neither"),
         ({"Merlin": "mostly correct"}, "Merlin: 'mostly correct' is neither"),
@@ -99,7 +99,7 @@ def test_an_entity_in_no_file_is_in_no_group_and_what_a_line_says_of_itself_come
     ("text", "message"),
     [
         ('{"Merlin": 0.1, "Merlin": 0.9}', "json: cannot be read .*'Merlin' stands there twice"),
-        ('{"Caf\u00e9": 0.1, "Cafe\u0301": 0.9}', "Caf\u00e9: stands there twice, with different values"),
+        ('{"Caf\u00e9": 0.1, "Cafe\u0301": 0.9}', "Caf\u00e9: occurs twice with different values"),
         ('{"Merlin": 1e999}', "Merlin: inf is neither"),
         ('{"Merlin": NaN}', "Merlin: nan is neither"),
         (f'{{"Merlin": 1{"0" * 400}}}', "Merlin: 1000"),
@@ -107,8 +107,8 @@ def test_an_entity_in_no_file_is_in_no_group_and_what_a_line_says_of_itself_come
             '{"Merlin": {"knowledge_category": ["mostly correct"]}}',
             "Merlin: knowledge_category .* is none",
         ),
-        ('{"\\ud800": 0.5}', "is no name of an entity"),
-        ('{" ": 0.5}', "' ': is no name of an entity"),
+        ('{"\\ud800": 0.5}', "is not the name of an entity"),
+        ('{" ": 0.5}', "' ': is not the name of an entity"),
         ("[" * 100_000, "json: cannot be read"),
     ],
 )
