@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from kvg.backbones.backbone import Backbone
     from kvg.inference.local_module import LocalModule
+    from kvg.text.prompts import PromptFormat
 
 T = TypeVar("T")
 _NOISE = (
@@ -130,6 +131,17 @@ class LocalClient(Client):
         cut = f" ({self._num_cut} cut off at {self.max_tokens})" if self._num_cut else ""
         minutes, seconds = divmod(round(self._seconds), 60)
         return f"{self._num_answers} answers, {self._num_tokens} tokens{cut}, {minutes}:{seconds:02} in this run"
+
+    @property
+    def prompt_format(self) -> PromptFormat:
+        """That of the checkpoint's family, which its settings name; no weights are loaded.
+
+        Raises:
+            ConfigError: the checkpoint cannot be read, or is of no known family.
+        """
+        from kvg.inference.local_module import family_of  # imports torch
+
+        return family_of(self.setting).prompt_format
 
     @property
     def backbone(self) -> Backbone:

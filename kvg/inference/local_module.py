@@ -10,6 +10,8 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
 
 from kvg.backbones.backbone import Backbone
+from kvg.backbones.family import Family
+from kvg.backbones.find_family import find_family
 from kvg.config.search_path import import_class
 from kvg.config.settings import instantiate
 from kvg.errors import ConfigError
@@ -91,10 +93,30 @@ def build_backbone(setting: Mapping[str, Any]) -> Backbone:
     kind = import_class("backbone", class_path)
     if not (isinstance(kind, type) and issubclass(kind, Backbone)):
         raise ConfigError("backbone.class_path", f"'{class_path}' is no backbone; give a subclass of Backbone")
-    if isinstance(init_args.get("family"), Mapping):
-        init_args["family"] = instantiate(init_args["family"], "backbone.init_args.family", ("see", "tower"))
+    init_args["family"] = _named_family(init_args)
     backbone: Backbone = instantiate({"class_path": class_path, "init_args": init_args}, "backbone")
     return backbone.requires_grad_(False).eval()
+
+
+def family_of(setting: Mapping[str, Any]) -> Family:
+    """The family of a backbone; reads the checkpoint's settings alone.
+
+    Args:
+        setting: ``{class_path, init_args}`` of the backbone.
+
+    Raises:
+        ConfigError: the checkpoint cannot be read, or is of another family than its config says, or of none.
+    """
+    init_args = setting.get("init_args") or {}
+    return find_family(str(init_args["checkpoint"]), _named_family(init_args))
+
+
+def _named_family(init_args: Mapping[str, Any]) -> Family | None:
+    family = init_args.get("family")
+    if not isinstance(family, Mapping):
+        return family
+    named: Family = instantiate(family, "backbone.init_args.family", ("see", "tower"))
+    return named
 
 
 def build_trainer(settings: Mapping[str, Any]) -> L.Trainer:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 from kvg.errors import DataError
+from kvg.text.prompts import PUBLISHED, PromptFormat
 from kvg.types import Completion, Sample
 
 T = TypeVar("T")
@@ -120,6 +121,11 @@ class Client(ABC):
         Raises:
             DataError: nothing more can be answered (the server has gone); what has been is kept.
         """
+
+    @property
+    def prompt_format(self) -> PromptFormat:
+        """How the names in a question are marked; the published marks, unless the client knows its model's family."""
+        return PUBLISHED
 
     @abstractmethod
     def summary(self) -> str:

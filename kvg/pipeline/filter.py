@@ -28,7 +28,7 @@ from kvg.pipeline.settings.filter import FilterSettings
 from kvg.shards.manifest import MANIFEST
 from kvg.shards.reader import SampleStore, ShardFolder, Tally
 from kvg.shards.writer import ShardWriter, check_set
-from kvg.text.prompts import prompt
+from kvg.text.prompts import PUBLISHED, PromptFormat, prompt
 from kvg.types import Box, Sample
 from kvg.work.job import Job
 
@@ -97,10 +97,11 @@ class SampleRequests:
     Args:
         store: the set.
         settings: of the filter.
+        prompt_format: of the client.
     """
 
-    def __init__(self, store: SampleStore, settings: FilterSettings) -> None:
-        self.store, self.settings = store, settings
+    def __init__(self, store: SampleStore, settings: FilterSettings, prompt_format: PromptFormat = PUBLISHED) -> None:
+        self.store, self.settings, self.prompt_format = store, settings, prompt_format
 
     def samples(self, tally: Tally) -> Iterator[Sample]:
         """The good samples."""
@@ -115,7 +116,7 @@ class SampleRequests:
     def __iter__(self) -> Iterator[Request]:
         """A request for each sample."""
         for sample in self.samples(Tally(log_problems=False)):  # they are logged when the outcomes are read
-            text = prompt(sample.entity, self.settings.mode)
+            text = prompt(sample.entity, self.settings.mode, self.prompt_format)
             yield Request(sample.key, text, sample.image, self.settings.samples)
 
 
@@ -152,7 +153,7 @@ def filter_set(
     store = open_store(source)
     record, checksums = settings.record(str(source)), checksums_of(source)
     job = _job(out, settings, record, checksums)
-    requests, tally, counts = SampleRequests(store, settings), Tally(), Counter[int]()
+    requests, tally, counts = SampleRequests(store, settings, client.prompt_format), Tally(), Counter[int]()
     before = store.manifest if isinstance(store, ShardFolder) else None
     outcomes = client.ask(requests, lambda _, text: text, job.units)
     first = next(outcomes, None)  # nothing may be written before: other processes end here

@@ -15,16 +15,21 @@ import torch
 import yaml
 
 from kvg.backbones.backbone import Backbone
+from kvg.backbones.families.qwen2_vl import Qwen2VL
 from kvg.cli.kvg_data import main
 from kvg.composites.compositor import Compositor
 from kvg.composites.settings import CompositorConfig
 from kvg.errors import ConfigError
+from kvg.inference.local import LocalClient
 from kvg.inference.local_module import build_backbone
-from kvg.inference.local_settings import backbone_setting
+from kvg.inference.local_settings import BACKBONE_CLASS, backbone_setting
 from kvg.lab.world import LabSource
+from kvg.pipeline.filter import filter_set
+from kvg.pipeline.settings.filter import FilterSettings
 from kvg.shards.reader import ShardFolder
 from kvg.shards.writer import ShardWriter
 from kvg.text.box_codec import ImageSize, RelativeCodec
+from kvg.text.prompts import PromptFormat
 
 LEARNT = 3
 
@@ -96,6 +101,28 @@ def test_keeps_what_is_right_as_often_as_asked(samples, checkpoint, tmp_path, ca
     assert record["num_kept"] == LEARNT
     manifest = ShardFolder(tmp_path / "easy").manifest
     assert (manifest.seed, manifest.config["made"], manifest.config["filter"]["samples"]) == (5, "here", 4)
+
+
+class QuotesNames(Qwen2VL):
+    """A family of a user's own."""
+
+    prompt_format = PromptFormat("'", "'")
+
+
+def test_names_are_marked_as_the_models_family_marks_them(samples, tmp_path):
+    family = {"class_path": f"{__name__}.QuotesNames"}
+    client = LocalClient({"class_path": BACKBONE_CLASS, "init_args": {"checkpoint": "tiny", "family": family}})
+    texts = []
+
+    def ask(requests, *_):
+        texts.extend(request.text for request in requests)
+        raise KeyboardInterrupt
+
+    client.ask = ask
+    source = write(tmp_path / "in", samples[:1])
+    with pytest.raises(KeyboardInterrupt):
+        filter_set(source, tmp_path / "out", FilterSettings(mode="direct"), client=client)
+    assert texts == [f"Find and give the bounding box of '{samples[0].entity}'"]
 
 
 def test_always_right_and_never_right_are_dropped(samples, checkpoint, tmp_path, capsys):
