@@ -29,7 +29,7 @@ def processor_of(folder: Path) -> Any:
     from transformers.models.qwen2_vl.processing_qwen2_vl import Qwen2VLProcessor
     from transformers.processing_utils import ProcessorMixin
 
-    from kvg.backbones.processor import CHAT_TEMPLATE
+    from kvg.backbones.families.qwen2_vl import Qwen2VL
 
     class ImageTextProcessor(Qwen2VLProcessor):
         def __init__(
@@ -42,7 +42,7 @@ def processor_of(folder: Path) -> Any:
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     pictures = Qwen2VLImageProcessorPil.from_pretrained(folder)
-    return ImageTextProcessor(image_processor=pictures, tokenizer=tokenizer, chat_template=CHAT_TEMPLATE)
+    return ImageTextProcessor(image_processor=pictures, tokenizer=tokenizer, chat_template=Qwen2VL.chat_template)
 
 
 def dataset_of(num: int, side: int) -> Any:

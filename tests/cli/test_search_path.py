@@ -86,9 +86,7 @@ def fit(home: Path, program: str, *more: str, path: str = "") -> subprocess.Comp
         pytest.param("kvg", (), os.curdir, marks=pytest.mark.slow),  # PYTHONPATH=.
         pytest.param("kvg", (), os.pathsep, marks=pytest.mark.slow),  # an empty entry is the working folder
         pytest.param("-m kvg", (), "", marks=pytest.mark.slow),
-        pytest.param(
-            "kvg", ("-m", "-c", "configs/strategy/ddp.yaml", "--trainer.devices=2"), "", marks=pytest.mark.slow
-        ),
+        pytest.param("-m kvg", ("-c", "configs/strategy/ddp.yaml", "--trainer.devices=2"), "", marks=pytest.mark.slow),
     ],
 )
 def test_a_fit_with_classes_of_ones_own(home, program, more, path):
