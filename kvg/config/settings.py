@@ -63,13 +63,13 @@ def in_file(path: str | Path) -> Iterator[None]:
         raise ConfigError(error.field, f"{error.remedy} (in {path})") from error
 
 
-def instantiate(setting: Any, field: str, needs: Sequence[str] = ()) -> Any:
+def instantiate(setting: Any, field: str, needs: Sequence[str] | type = ()) -> Any:
     """Builds what ``class_path`` names with its ``init_args``.
 
     Args:
         setting: ``{class_path, init_args}``.
         field: where it stands, for errors.
-        needs: methods that the object has to offer.
+        needs: methods that the object has to offer, or its base class.
 
     Raises:
         ConfigError: there is no such class, it is of another kind, or it takes other arguments.
@@ -85,21 +85,24 @@ def instantiate(setting: Any, field: str, needs: Sequence[str] = ()) -> Any:
         raise _bad_arguments(setting, field, reason) from error
 
 
-def named_class(setting: Any, field: str, needs: Sequence[str] = ()) -> tuple[Any, dict[str, Any]]:
+def named_class(setting: Any, field: str, needs: Sequence[str] | type = ()) -> tuple[Any, dict[str, Any]]:
     """The class that a setting names, and its arguments, which fit; nothing is built.
 
     Args:
         setting: ``{class_path, init_args}``.
         field: where it stands, for errors.
-        needs: methods that the class has to offer.
+        needs: methods that the class has to offer, or its base class.
 
     Raises:
         ConfigError: there is no such class, it is of another kind, or it takes other arguments.
     """
     class_path, init_args = class_setting(setting, field)
     kind = import_class(field, class_path)
-    if not callable(kind) or (needs and not all(callable(getattr(kind, method, None)) for method in needs)):
-        offers = f"; it has to offer {', '.join(needs)}" if needs else ""
+    if not _is_of_kind(kind, needs):
+        if isinstance(needs, type):
+            offers = f"; it has to be a subclass of {needs.__module__}.{needs.__qualname__}"
+        else:
+            offers = f"; it has to offer {', '.join(needs)}" if needs else ""
         raise ConfigError(f"{field}.class_path", f"'{class_path}' is no class of the kind that is needed{offers}")
     for key, hint in _parameters(kind).items():
         if key in init_args:
@@ -111,6 +114,12 @@ def named_class(setting: Any, field: str, needs: Sequence[str] = ()) -> tuple[An
     except TypeError as error:
         raise _bad_arguments(setting, field, str(error)) from error
     return kind, init_args
+
+
+def _is_of_kind(kind: Any, needs: Sequence[str] | type) -> bool:
+    if isinstance(needs, type):
+        return isinstance(kind, type) and issubclass(kind, needs)
+    return callable(kind) and all(callable(getattr(kind, method, None)) for method in needs)
 
 
 def _bad_arguments(setting: Mapping[str, Any], field: str, reason: str) -> ConfigError:

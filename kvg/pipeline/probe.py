@@ -24,7 +24,6 @@ from kvg.config.settings import instantiate
 from kvg.errors import DataError
 from kvg.inference.local import LocalClient
 from kvg.inference.request import Client, Request
-from kvg.pipeline.settings.classes import CLIENT_METHODS
 from kvg.pipeline.settings.probe import ProbeSettings
 from kvg.pipeline.settings.project import Project
 from kvg.report.mastery import CONFIDENCE, EntityScore, guessing, level_rows, mastery_page
@@ -122,7 +121,7 @@ def probe(project: Project) -> ProbeResult | None:
         DataError: the project has not been scanned, nothing can be asked, or the model answers no more.
     """
     settings, out = project.settings("probe", ProbeSettings), project.out
-    client: Client = instantiate(settings.client, "probe.client", CLIENT_METHODS)
+    client: Client = instantiate(settings.client, "probe.client", Client)
     job = _job(project, settings, client)
     if job.is_complete(out / KNOWLEDGE, out / PAGE):
         return None

@@ -13,8 +13,8 @@ from typing import Any
 from kvg.config.settings import instantiate
 from kvg.errors import DataError
 from kvg.formats.stores import checksums_of, open_store
+from kvg.inference.request import Client
 from kvg.pipeline.rationale_shards import Teacher, WriteFromCards
-from kvg.pipeline.settings.classes import CLIENT_METHODS
 from kvg.pipeline.settings.rationalize import RationaleSettings
 from kvg.rationales.facts import named
 from kvg.shards.job import ShardJob
@@ -124,7 +124,7 @@ def build_teacher(settings: RationaleSettings) -> Teacher:
         ConfigError: a class or setting does not exist or does not fit.
     """
     codec = instantiate(settings.codec, "rationalize.codec")
-    client = instantiate(settings.teacher, "rationalize.teacher", CLIENT_METHODS)
+    client = instantiate(settings.teacher, "rationalize.teacher", Client)
     return Teacher(client, codec, settings.rules, settings.max_attempts)
 
 

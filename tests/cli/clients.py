@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from kvg.errors import DataError
-from kvg.inference.request import Outcome, Request, Validator
+from kvg.inference.request import Client, Outcome, Request, Validator
 
 
-class Parrot:
+class Parrot(Client):
     """Gives these answers, in turns, to every request."""
 
     def __init__(self, answers: list[str]) -> None:
@@ -27,8 +27,11 @@ class Parrot:
     def summary(self) -> str:
         return "parroted"
 
+    def identity(self) -> str:
+        return "a script"
 
-class Connoisseur:
+
+class Connoisseur(Client):
     """Knows what is on some pictures, by their very bytes; guesses on all others, and says so oddly now and then.
 
     Args:
@@ -65,3 +68,6 @@ class Connoisseur:
 
     def summary(self) -> str:
         return f"{len(self.shown)} answers"
+
+    def identity(self) -> str:
+        return "a script"

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 
 from kvg.cli.kvg_data import main
 from kvg.errors import DataError
+from kvg.inference.request import Client, Outcome
 from kvg.shards.reader import ShardFolder
 
 KINDS = {
@@ -172,15 +173,13 @@ def test_a_sample_that_cannot_be_told_is_set_aside(project, tmp_path, capsys):
     assert not (tmp_path / "told/set_aside.jsonl").exists()
 
 
-class Teacher:
+class Teacher(Client):
     """An client that has a good answer for every other request, and none for the rest; it stops where it is told to."""
 
     stop_after: int | None = None
     asked: ClassVar[list[str]] = []
 
     def ask(self, requests, validator, work, max_attempts=1):
-        from kvg.inference.request import Outcome
-
         for number, request in enumerate(requests):
             if Teacher.stop_after is not None and number >= Teacher.stop_after:
                 raise DataError("teacher", "server", "has gone")
@@ -196,6 +195,9 @@ class Teacher:
 
     def summary(self):
         return f"{len(Teacher.asked)} answers"
+
+    def identity(self):
+        return "a script"
 
 
 def teacher_file(folder: Path) -> str:

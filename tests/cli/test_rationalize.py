@@ -159,7 +159,10 @@ def test_a_teacher_who_goes_ends_it_with_one_message(composites, tmp_path, capsy
     [
         ({"teacher": 5}, "rationalize.teacher: 5 should be a mapping"),
         ({"teacher": {"class_path": 3}}, "rationalize.teacher.class_path: 3 names no class"),
-        ({"teacher": {"class_path": "kvg.errors.DataError"}}, "it has to offer ask, summary"),
+        (
+            {"teacher": {"class_path": "kvg.errors.DataError"}},
+            "it has to be a subclass of kvg.inference.request.Client",
+        ),
         ({"max_attempts": "2"}, "rationalize.max_attempts: '2' should be a whole number; write 2 without quotes"),
         ({"rules": [1]}, "rationalize.rules: [1] should be a mapping"),
         ({"rules": {"min_iou": "x"}}, "rationalize.rules.min_iou: 'x' should be a number"),

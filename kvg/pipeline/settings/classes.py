@@ -6,7 +6,6 @@ from kvg.config.settings import named_class
 from kvg.errors import ConfigError
 from kvg.text.box_codec import BoxCodec
 
-CLIENT_METHODS = ("ask", "summary")  # of a ``kvg.inference.request.Client``
 TILE_METHODS = ("categories", "entities", "neighbours", "info", "tile")  # of a ``kvg.composites.sources.TileSource``
 
 

@@ -10,7 +10,6 @@ from kvg.config.settings import in_file, instantiate, read_yaml
 from kvg.errors import ConfigError
 from kvg.inference.local import LocalClient
 from kvg.inference.request import Client
-from kvg.pipeline.settings.classes import CLIENT_METHODS
 from kvg.text.prompts import PROMPTS
 from kvg.training.resolved import answering_settings
 
@@ -127,7 +126,7 @@ class FilterSettings:
         if self.client:
             values = read_yaml(self.client)
             with in_file(self.client):
-                client: Client = instantiate(values.get("client", values), "client", CLIENT_METHODS)
+                client: Client = instantiate(values.get("client", values), "client", Client)
             return client
         backbone: Mapping[str, Any] | str
         if self.overlays:

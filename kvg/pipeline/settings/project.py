@@ -9,7 +9,8 @@ from typing import TypeVar
 from kvg.catalogue.box_rules import BoxSettings
 from kvg.catalogue.project import SOURCE_METHODS, CatalogueProject, read_project
 from kvg.config.settings import in_file, named_class
-from kvg.pipeline.settings.classes import CLIENT_METHODS, TILE_METHODS, check_codec
+from kvg.inference.request import Client
+from kvg.pipeline.settings.classes import TILE_METHODS, check_codec
 from kvg.pipeline.settings.compose import ComposeSettings, check_names
 from kvg.pipeline.settings.filter import FilterSettings
 from kvg.pipeline.settings.probe import ProbeSettings
@@ -66,7 +67,7 @@ class Project(CatalogueProject):
             if self.rationalize is not None:
                 self.rationalize.check_classes()
             if self.probe is not None:
-                named_class(self.probe.client, "probe.client", CLIENT_METHODS)
+                named_class(self.probe.client, "probe.client", Client)
             if self.box is not None:
                 _check_box(self.box)
 
@@ -88,7 +89,7 @@ def load_project(path: str | Path) -> Project:
 def _check_box(settings: BoxSettings) -> None:
     for name in ("client", "second"):
         if (client := getattr(settings, name)) is not None:
-            named_class(client, f"box.{name}", ("ask",))
+            named_class(client, f"box.{name}", Client)
     for name in ("codec", "second_codec"):
         if (codec := getattr(settings, name)) is not None:
             check_codec(codec, f"box.{name}")

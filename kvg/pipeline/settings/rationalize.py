@@ -8,7 +8,8 @@ from typing import Any
 
 from kvg.config.settings import named_class
 from kvg.errors import ConfigError
-from kvg.pipeline.settings.classes import CLIENT_METHODS, check_codec
+from kvg.inference.request import Client
+from kvg.pipeline.settings.classes import check_codec
 from kvg.rationales.rules import RationaleRules
 
 WRITERS = ("cards", "teacher")
@@ -67,7 +68,7 @@ class RationaleSettings:
         """
         check_codec(self.codec, "rationalize.codec")
         if self.teacher is not None:
-            named_class(self.teacher, "rationalize.teacher", CLIENT_METHODS)
+            named_class(self.teacher, "rationalize.teacher", Client)
 
     def record(self) -> dict[str, Any]:
         """The settings that the rationales depend on; of the rules those that are not the defaults."""
