@@ -26,9 +26,14 @@ BIRDS = [
 
 
 def pytest_configure() -> None:
-    """A suite that is started with Ctrl-C ignored (``nohup make test &``, cron) hands that on to no child of its."""
+    """A suite that is started with signals ignored (``nohup make test &``, cron) hands that on to no child of its.
+
+    A signal that has a handler is set back in a child; so the suite itself still outlives its terminal.
+    """
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 @pytest.fixture(scope="session")

@@ -51,4 +51,7 @@ def reading(checkpoint: str, what: str) -> Iterator[None]:
         raise
     except Exception as error:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise fault(checkpoint, f"{what} ({reason}); copy the file anew, or export the model again") from error
+        mend = "copy the file anew, or export the model again"
+        if not Path(checkpoint).exists():  # a name on the hub
+            mend = "correct the name, or download the model where the hub can be reached and give its folder"
+        raise fault(checkpoint, f"{what} ({reason}); {mend}") from error

@@ -77,7 +77,7 @@ def trainer_errors() -> Iterator[None]:
     try:
         yield
     except (MisconfigurationException, ValueError, RuntimeError, TypeError, ImportError) as error:
-        raise ConfigError("trainer", f"{error}; change its settings") from error
+        raise ConfigError("trainer", f"{str(error).rstrip('.!')}; change its settings") from error
 
 
 def check_data(datamodule: Any, command: str) -> None:

@@ -200,6 +200,16 @@ def test_names_that_are_no_folders(folder, tmp_path, monkeypatch):
     assert "is no such folder" in fault(tmp_path / "nowhere")
 
 
+def test_a_name_on_a_hub_that_does_not_answer(monkeypatch):
+    def offline(*_, **__):
+        raise OSError("We couldn't connect")
+
+    monkeypatch.setattr("kvg.backbones.checkpoints.AutoConfig.from_pretrained", offline)
+    remedy = fault("Qwen/Qwen2-VL-2B-Instruct")
+    assert "cannot be read (We couldn't connect); correct the name, or download the model" in remedy
+    assert "export" not in remedy
+
+
 def test_no_code_of_a_checkpoint_is_run(folder):
     (folder / "own.py").write_text(f"open({str(folder / 'ran')!r}, 'w')\n")
     change(folder / "config.json", auto_map={"AutoConfig": "own.Own"}, model_type="own")
