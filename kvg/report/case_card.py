@@ -1,4 +1,4 @@
-"""One question as a card: the picture with its boxes, what was asked, what each run answered, and the verdicts."""
+"""One question as a card: the picture with its boxes, the question, the answer of each run, and the verdicts."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from kvg.types import Box
 
 _SPECIAL = re.compile(r"&lt;\|box_start\|&gt;(.*?)&lt;\|box_end\|&gt;")
 _PART = re.compile(r"\b(Plan|Look|Compare|Conclusion):")
-_LONGEST: Final = 3000  # characters of an answer that are shown; a model that has learnt nothing can ramble
-_SHORT: Final = 120  # characters; what is longer gets a wider column
-_DASH: Final = (7, 5)  # pixels of a dash and of what is between two
+_LONGEST: Final = 3000  # characters of an answer that are shown; untrained models write very long answers
+_SHORT: Final = 120  # characters; longer answers get a wider column
+_DASH: Final = (7, 5)  # pixels of a dash and of a gap
 
 
 @dataclass(frozen=True)
 class CardPicture:
-    """A picture on a card. ``repeats``: an earlier card of the page holds it already."""
+    """A picture on a card. ``repeats``: an earlier card of the page already holds the image data."""
 
     picture: PagePicture
     repeats: bool = False
@@ -52,7 +52,7 @@ class Rect:
 
     @classmethod
     def of(cls, box: Box, kind: str, title: str, run: str | None = None, style: str = "") -> Rect:
-        """The rectangle of a box whose corners may come in any order."""
+        """The rectangle of a box, with its corners in any order."""
         x1, y1, x2, y2 = min(box[0], box[2]), min(box[1], box[3]), max(box[0], box[2]), max(box[1], box[3])
         return cls(kind, f"{x1:g}", f"{y1:g}", f"{x2 - x1:g}", f"{y2 - y1:g}", title, run, style)
 
@@ -62,17 +62,17 @@ class AnswerView:
     """The answer of a run as the card shows it.
 
     Attributes:
-        look: of the run.
+        look: style of the run.
         verdict: ``right`` or ``wrong``.
-        reasoning: ``right``, ``wrong``, ``unclear``, or ``none`` where there is no rationale.
-        outcome: of the answer in words.
-        long: whether it gets a wider column.
+        reasoning: ``right``, ``wrong``, ``unclear``, or ``none`` if there is no rationale.
+        outcome: short description of the answer.
+        long: whether the answer gets a wider column.
         description: first turn of the prompt mode ``describe``; '' for none.
-        options: names to choose from, each with whether it is right.
+        options: names to choose from, each with whether it is correct.
         rationale: '' for none.
         text: the answer.
-        recalled: what the rationale recalled of the entity's card; None outside of the lab.
-        words: words of the card, each with whether it was recalled.
+        recalled: recalled traits of the entity's card; None outside the lab.
+        words: traits of the card, each with whether it was recalled.
     """
 
     look: RunStyle
@@ -98,9 +98,9 @@ def case_card(
 
     Args:
         question: with its answers.
-        looks: of the runs, all of the page, in their order.
-        picture: None where there is none.
-        several_sets: whether the name of the set tells anything.
+        looks: styles of all runs of the page, in order.
+        picture: None for none.
+        several_sets: whether to show the name of the set.
     """
     case = question.case
     return render(
@@ -117,9 +117,9 @@ def case_card(
 
 
 def _boxes(question: QuestionView, looks: Mapping[str, RunStyle]) -> list[Rect]:
-    """Other objects first and the truth over them; each run's answer over that, in a dash of its own colour.
+    """The boxes in drawing order: other objects, the true box, and each run's answer as a dashed line in its colour.
 
-    Dashes of several runs are shifted against each other, so that equal boxes can all be seen.
+    Dashes of several runs are offset, so that equal boxes of different runs stay visible.
     """
     case = question.case
     boxes = [
@@ -179,11 +179,11 @@ def _outcome(case: Prediction) -> str:
     taken = answered_object(case)
     if case.correct or taken is None or not case.objects[taken].entity:
         return f"IoU {case.iou:.2f}"
-    return f"took {case.objects[taken].entity}"
+    return f"boxed {case.objects[taken].entity}"
 
 
 def _marked(text: str) -> Markup:
-    """Escaped, with boxes and the names of the four parts set apart."""
+    """The escaped text, with boxes as code and the names of the four parts emphasized."""
     text = text if len(text) <= _LONGEST else text[:_LONGEST] + " …"
     escaped = _SPECIAL.sub(r"<code>\1</code>", str(escape(text)))
     return Markup(_PART.sub(r"<em>\1:</em>", escaped))

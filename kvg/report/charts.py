@@ -1,4 +1,4 @@
-"""Bars, dots and curves as inline SVG. Colours are CSS variables of the page, so that they follow light and dark."""
+"""Charts as inline SVG. Colours are CSS variables of the page, which support light and dark mode."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from kvg.evaluation.figures.estimate import Estimate, in_words
 from kvg.report.curves import Curve, smooth
 from kvg.report.naming import RunStyle
 
-_Scale = Callable[[float], float]  # from a value to a place in the picture
+_Scale = Callable[[float], float]  # maps a value to a coordinate
 
 
 @dataclass(frozen=True)
 class ChartGroup:
-    """A group of bars or a line of dots: its name, a second line below it, and a share by the name of each run."""
+    """A group of bars or a row of dots: its name, a second line of the label, and a share per run."""
 
     name: str
     values: Mapping[str, Estimate]
@@ -27,7 +27,7 @@ class ChartGroup:
 
 @dataclass(frozen=True)
 class ChartLine:
-    """One curve of a chart: its name in the legend, its CSS colour, its points, and the interval around each."""
+    """One curve of a chart: name in the legend, CSS colour, points, and the interval of each point."""
 
     name: str
     colour: str
@@ -42,11 +42,11 @@ def _svg(width: float, height: float, label: str, content: str) -> Markup:
 
 
 def bar_chart(groups: Sequence[ChartGroup], looks: Mapping[str, RunStyle]) -> Markup:
-    """Accuracy by group, a bar a run, with whiskers for the interval; '' where there is nothing to compare.
+    """Accuracy by group, one bar per run, with whiskers for the interval; '' with fewer than two values.
 
     Args:
-        groups: those without any value are left out.
-        looks: of the runs, in their order.
+        groups: groups without values are skipped.
+        looks: styles of the runs, in order.
     """
     groups = [group for group in groups if group.values]
     if sum(len(group.values) for group in groups) < 2:
@@ -69,7 +69,7 @@ def bar_chart(groups: Sequence[ChartGroup], looks: Mapping[str, RunStyle]) -> Ma
             f'<text x="{middle:.1f}" y="{height - 20:.1f}" class="mid strong">{html.escape(group.name)}</text>'
         )
         parts.append(f'<text x="{middle:.1f}" y="{height - 4:.1f}" class="mid soft">{html.escape(group.below)}</text>')
-    return _svg(width, height, "Percent right by group and run, with 95% intervals", "".join(parts))
+    return _svg(width, height, "Accuracy in percent by group and run, with 95% intervals", "".join(parts))
 
 
 def _bar(group: ChartGroup, look: RunStyle, x: float, width: float, y: _Scale) -> str:
@@ -88,11 +88,11 @@ def _bar(group: ChartGroup, look: RunStyle, x: float, width: float, y: _Scale) -
 
 
 def dot_chart(groups: Sequence[ChartGroup], looks: Mapping[str, RunStyle]) -> Markup:
-    """Accuracy by group, from left to right; a dot a run, with its interval; '' without any value.
+    """Accuracy by group on a horizontal axis, one dot per run, with its interval; '' without values.
 
     Args:
-        groups: one below the other; those without any value are left out.
-        looks: of the runs, in their order.
+        groups: one row each; groups without values are skipped.
+        looks: styles of the runs, in order.
     """
     groups = [group for group in groups if group.values]
     if not groups:
@@ -126,7 +126,7 @@ def dot_chart(groups: Sequence[ChartGroup], looks: Mapping[str, RunStyle]) -> Ma
                 f'H{x(value["high"]):.1f}" stroke-width="2" opacity=".55"/>'
                 f'<circle cx="{x(value["value"]):.1f}" cy="{y:.1f}" r="4" stroke="none"/></g>'
             )
-    return _svg(width, height, "Percent right by category and run, with 95% intervals", "".join(parts))
+    return _svg(width, height, "Accuracy in percent by category and run, with 95% intervals", "".join(parts))
 
 
 def _tip(group: ChartGroup, look: RunStyle) -> str:
@@ -136,13 +136,13 @@ def _tip(group: ChartGroup, look: RunStyle) -> str:
 
 
 def line_chart(title: str, lines: Sequence[ChartLine], share: bool = False, smoothed: bool = True) -> Markup:
-    """Curves: the running mean in full colour, the single values pale behind it.
+    """Curves: the running mean in full colour, with the single values pale behind it.
 
     Args:
-        title: what is measured.
+        title: name of the quantity.
         lines: at least one, each with at least one point.
-        share: the values are shares, so that the axis goes from 0 to 1.
-        smoothed: whether neighbours are averaged; else the points themselves are joined.
+        share: the values are shares: the axis goes from 0 to 1.
+        smoothed: whether to draw running means; otherwise the points are joined.
     """
     width, height, left, bottom, top = 360.0, 220.0, 44.0, 24.0, 12.0
     values = [v for line in lines for _, v in line.curve if math.isfinite(v)]

@@ -1,4 +1,4 @@
-"""A comparison of runs in words and as tables, for the terminal, for Markdown and for the page."""
+"""A comparison of runs as sentences and tables, for the terminal and for Markdown."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _HEADINGS: Final = {
 
 
 def findings(comparison: Comparison) -> list[str]:
-    """A sentence for each pair of runs on all cases of a set: whether they differ, or what could have been seen."""
+    """One sentence per pair of runs on all cases of a set: the difference, its p-value and its significance."""
     several = len({row["set"] for row in comparison.differences}) > 1
     return [
         f"{row['set'] + ': ' if several else ''}{row['after']} against {row['before']}: {in_words(row)}"
@@ -30,7 +30,7 @@ def findings(comparison: Comparison) -> list[str]:
 
 
 def comparison_tables(comparison: Comparison) -> list[FigureTable]:
-    """Accuracies by group; seeds one by one, where there are several; for each pair of runs its differences."""
+    """Accuracies by group; single seeds, if a setting has several; and the differences of each pair of runs."""
     tables = [_accuracies(comparison)]
     if max(comparison.runs.values()) > 1:
         tables.append(_seeds(comparison))
@@ -39,7 +39,7 @@ def comparison_tables(comparison: Comparison) -> list[FigureTable]:
 
 
 def comparison_markdown(comparison: Comparison, title: str = "Comparison") -> str:
-    """All of it in Markdown."""
+    """The comparison in Markdown."""
     lines = [f"# {title}", ""]
     lines += [f"- {markdown_text(line)}" for line in findings(comparison)]
     lines += [f"- Note: {markdown_text(line)}." for line in comparison.notes]
@@ -60,9 +60,9 @@ def _accuracies(comparison: Comparison) -> FigureTable:
             cells = [share(figures[run]["accuracy"]) for run in comparison.runs]
             rows.append([_name(group), str(first["n"]), str(first["pictures"]), *cells])
     several = any(num > 1 for num in comparison.runs.values())
-    means = "Mean over seeds" if several else "Percent right"
+    means = "Accuracy in percent, mean over seeds" if several else "Accuracy in percent"
     note = f"{means}, with {100 * comparison.level:g}% intervals: a bootstrap over pictures" + (
-        ", with several seeds a t interval over seeds and pictures." if several else "."
+        "; with several seeds a t interval over seeds and pictures." if several else "."
     )
     return FigureTable(["", "cases", "pictures", *comparison.runs], rows, "Accuracy", note)
 
@@ -77,7 +77,7 @@ def _seeds(comparison: Comparison) -> FigureTable:
             name = f"{row['run']}, {row['set']}" if several else row["run"]
             rows.append([name, *values, percent(row["seed_sd"])])
     heads = ["", *(f"run {n}" for n in range(1, num + 1)), "standard deviation"]
-    return FigureTable(heads, rows, "Seeds one by one", "Percent right on all cases; the standard deviation in points.")
+    return FigureTable(heads, rows, "Single seeds", "Accuracy in percent on all cases; standard deviation in points.")
 
 
 def _pair(comparison: Comparison, before: str, after: str) -> FigureTable:
@@ -91,24 +91,25 @@ def _pair(comparison: Comparison, before: str, after: str) -> FigureTable:
         rows.append([heading] if heading else [_name(group), *_difference_cells(own[group])])
     tests = ", ".join(dict.fromkeys(row["test"] for row in own.values()))
     note = (
-        f"Points with {100 * comparison.level:g}% intervals, one by one. Right alone: cases that only the first and "
-        f"only the second has right. Test: {tests}; below p its value adjusted for all pairs and parts under one "
-        "heading, which decides. Could have seen: the smallest true difference that 8 of 10 such find, in points."
+        f"Difference in points, with unadjusted {100 * comparison.level:g}% intervals. Discordant: cases that only the "
+        f"first and only the second run answers correctly. Test: {tests}; below p the p-value adjusted (Holm) for all "
+        "pairs and groups under one heading, which decides significance. Minimum detectable: the smallest true "
+        "difference that this comparison detects with a power of 80%, in points."
     )
-    heads = ["", "cases", "difference", "right alone", "p", "significant", "could have seen"]
+    heads = ["", "cases", "difference", "discordant", "p", "significant", "minimum detectable"]
     return FigureTable(heads, rows, f"{after} against {before}", note)
 
 
 def _difference_cells(row: Difference) -> list[Cell | str]:
-    seen = NONE if row["detectable"] is None else percent(row["detectable"])
-    alone = " / ".join(f"{row[name]:.1f}".removesuffix(".0") for name in ("only_after", "only_before"))
+    detectable = NONE if row["detectable"] is None else percent(row["detectable"])
+    discordant = " / ".join(f"{row[name]:.1f}".removesuffix(".0") for name in ("only_after", "only_before"))
     p, adjusted = (p_value(row[name]).removeprefix("p ").removeprefix("= ") for name in ("p", "p_holm"))
     moved = change(row["difference"], row["significant"])
-    return [str(row["n"]), moved, alone, Cell(p, adjusted), "yes" if row["significant"] else "no", seen]
+    return [str(row["n"]), moved, discordant, Cell(p, adjusted), "yes" if row["significant"] else "no", detectable]
 
 
 def _ordered(groups: Sequence[tuple[str, str, str]]) -> list[tuple[str, tuple[str, str, str]]]:
-    """Groups under headings: pairs of a heading and '' rows, set by set, all cases and category means first."""
+    """Groups in table order, as pairs (heading, group): per set all cases and category means first."""
     ordered: list[tuple[str, tuple[str, str, str]]] = []
     nothing = ("", "", "")
     sets = list(dict.fromkeys(group[0] for group in groups))

@@ -1,7 +1,7 @@
-"""One HTML page of samples that needs no other file: pictures with numbered boxes, questions, rationales, origins.
+"""A self-contained HTML page of samples: pictures with numbered boxes, questions, rationales, provenance.
 
-The boxes of a rationale are chips in the colour of their box. Pointing at a chip lights the box up and the other way
-round, by style alone: the page runs no script.
+The boxes in a rationale are shown as chips in the colour of their box. Hovering over a chip highlights the box and vice
+versa, with CSS only: the page has no script.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from kvg.shards.schema import full_provenance, image_extension
 from kvg.text.box_refs import PLACEHOLDER
 from kvg.types import Sample
 
-# Dark enough for white numbers, and told apart by most colour-blind people where they are neighbours.
+# Dark enough for white numbers; neighbouring colours are distinguishable for most colour-blind readers.
 COLOURS = ("#1f6fb4", "#c2540a", "#18794e", "#8b3fa8", "#a8871c", "#0f7c8a", "#b8326f", "#5b6470")
 _PART = re.compile(r"\b(Plan|Look|Compare|Conclusion):")
-_SMALL = 320  # pixels of the longer side; below, a picture is shown with its pixels
+_SMALL = 320  # pixels of the longer side; smaller pictures are enlarged without smoothing
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """All that the page shows.
+    """The content of the page.
 
     Attributes:
         title: headline.
-        lead: the sentence under it.
+        lead: the sentence below it.
         rows: the table, see ``kvg.report.set_figures.COLUMNS``.
         facts: further lines, by name.
-        samples: to be shown.
+        samples: to show.
     """
 
     title: str
@@ -71,12 +71,12 @@ class CardView:
     """A sample as the page shows it.
 
     Attributes:
-        sample: all of it.
-        uri: its picture.
-        is_small: whether its pixels are to be seen.
+        sample: the sample.
+        uri: its picture as a data URI.
+        is_small: whether to enlarge the picture without smoothing.
         boxes: of all objects.
         tags: below the question, each with its CSS class.
-        rationale: pieces of text, each with the box that follows it; empty for none.
+        rationale: parts of the text, each with the box that follows it; empty for none.
         origin: key and provenance, by name.
     """
 
@@ -90,7 +90,7 @@ class CardView:
 
     @property
     def in_drawing_order(self) -> list[BoxView]:
-        """The boxes in the order of drawing: the target comes last, so that none lies over it."""
+        """The boxes in drawing order: the target is last, so that no other box covers it."""
         return sorted(self.boxes, key=lambda box: box.is_target)
 
 
@@ -109,7 +109,7 @@ def contact_sheet(sheet: Sheet) -> str:
 
 
 def _pairs(most: int) -> str:
-    """Rules that light up a box and its chips together, by number."""
+    """CSS rules that highlight a box and its chips together, by number."""
     rules = ""
     for n in range(1, most + 1):
         chip, box = f".chip[data-n='{n}']", f".box[data-n='{n}']"
@@ -138,7 +138,7 @@ def _box(number: int, sample: Sample) -> BoxView:
     unit = max(sample.width, sample.height) / 200  # a card is about 330 pixels wide
     is_target = number == sample.target
     plate_width, plate_height = unit * (16 if is_target else 8.5), unit * 10.5
-    top = y1 - plate_height if y1 >= plate_height else y1  # over the box, where there is room for it
+    top = y1 - plate_height if y1 >= plate_height else y1  # above the box if there is space
     return BoxView(
         number=number + 1,
         entity=sample.objects[number].entity,
@@ -159,7 +159,7 @@ def _box(number: int, sample: Sample) -> BoxView:
 
 
 def _rationale(sample: Sample, boxes: Sequence[BoxView]) -> list[tuple[Markup, BoxView | None]]:
-    """Pieces of the rationale, each with the box that its placeholder stands for."""
+    """Parts of the rationale, each with the box of the placeholder that follows it."""
     if not sample.rationale:
         return []
     parts: list[tuple[Markup, BoxView | None]] = []
@@ -172,7 +172,7 @@ def _rationale(sample: Sample, boxes: Sequence[BoxView]) -> list[tuple[Markup, B
 
 
 def _marked(text: str) -> Markup:
-    """Escaped, with the names of the four parts set apart."""
+    """The escaped text, with the names of the four parts emphasized."""
     return Markup(_PART.sub(r"<em>\1:</em>", str(escape(text))))
 
 

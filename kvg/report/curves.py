@@ -1,4 +1,4 @@
-"""Learning curves, read from the TensorBoard files that runs leave."""
+"""Reads learning curves from the TensorBoard files of runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Curve = list[tuple[int, float]]  # (step, value), by step
 
 
 def read_curves(run: str | Path) -> dict[str, Curve]:
-    """All scalars of a run, of every event file below its folder; a later file wins where two hold the same step.
+    """All scalars of a run, from all event files below its folder; for equal steps the newest file wins.
 
     Args:
         run: the run's ``default_root_dir``.
@@ -36,7 +36,7 @@ def read_curves(run: str | Path) -> dict[str, Curve]:
 
 
 def smooth(curve: Curve, share: float = 0.1) -> Curve:
-    """Running mean over a window of that share of the points, so that short and long runs look alike.
+    """Running mean over a window of this share of the points, so that short and long runs are comparable.
 
     >>> smooth([(0, 1.0), (1, 3.0), (2, 5.0), (3, 3.0)], share=0.75)
     [(0, 2.0), (1, 3.0), (2, 3.6666666666666665), (3, 4.0)]

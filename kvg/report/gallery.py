@@ -1,4 +1,4 @@
-"""Which cases are shown: drawn by lot, from all categories and of all verdicts alike."""
+"""Selects the cases to show: a random sample, balanced over categories and verdicts."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from kvg.evaluation.records.prediction import Prediction
 
 @dataclass(frozen=True)
 class QuestionView:
-    """One question and what each run answered; a run that was not asked it is left out."""
+    """One question and the answer of each run that has it."""
 
     answers: Mapping[str, Prediction]
 
     @property
     def case(self) -> Prediction:
-        """The first run's, for what is the same in all."""
+        """The first run's prediction, for fields that are equal in all runs."""
         return next(iter(self.answers.values()))
 
     @property
     def verdicts(self) -> tuple[bool, ...]:
-        """Whether each run is right."""
+        """Whether each run's answer is correct."""
         return tuple(case.correct for case in self.answers.values())
 
 
 def questions_of(runs: Mapping[str, Sequence[Prediction]]) -> list[QuestionView]:
-    """The questions of all runs in the order of the first that has them; disturbed pictures are left out."""
-    # Where each run knows one set only, its name does not matter, as in comparisons.
+    """The questions of all runs, in the order of the first run that has each; corrupted pictures are skipped."""
+    # If every run has a single set, the name of the set is ignored, as in comparisons.
     nameless = all(len({case.set for case in cases}) == 1 for cases in runs.values())
     by_question: dict[str, dict[str, Prediction]] = {}
     for run, cases in runs.items():
@@ -40,15 +40,15 @@ def questions_of(runs: Mapping[str, Sequence[Prediction]]) -> list[QuestionView]
 
 
 def pick(questions: Sequence[QuestionView], num: int, seed: int) -> list[QuestionView]:
-    """Chooses by lot, each time from the category shown least, and there of the verdicts shown least.
+    """Chooses random questions, each from the category with the fewest so far, and then the rarest verdict in it.
 
     Args:
         questions: to choose from.
-        num: at most so many.
-        seed: another seed, other cases.
+        num: largest number of questions.
+        seed: of the random choice.
 
     Returns:
-        In the order given.
+        The chosen questions in the given order.
     """
     order = random.Random(seed).sample(range(len(questions)), len(questions))
     pools: dict[tuple[str, tuple[bool, ...], str], list[int]] = {}

@@ -1,4 +1,4 @@
-"""The gallery of a report: cards, and the filters that work on them in the browser (report.js)."""
+"""The gallery of a report: cards, and the filters that report.js applies to them in the browser."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ _VERDICTS = (("right", "right"), ("wrong", "wrong"))
 _REASONING = (
     ("right", "reasoning right"),
     ("wrong", "reasoning wrong"),
-    ("unclear", "cannot be told"),
+    ("unclear", "not judged"),
     ("none", "none"),
 )
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """What is shown.
+    """The content of the gallery.
 
     Attributes:
-        questions: the cases chosen.
-        pictures: by ``Prediction.id``; None where no set is given.
-        num_all: cases that they were chosen from.
-        notes: what a reader must know, for example that some pictures were not found.
+        questions: the chosen cases.
+        pictures: by ``Prediction.id``; None if no set is given.
+        num_all: number of cases that they were chosen from.
+        notes: remarks for the reader, for example about missing pictures.
     """
 
     questions: Sequence[QuestionView]
@@ -50,7 +50,7 @@ class Select:
 
 
 def gallery(contents: Gallery, looks: Mapping[str, RunStyle]) -> Markup:
-    """The section with filters and cards; '' without a case."""
+    """The section with filters and cards; '' without cases."""
     if not contents.questions:
         return Markup("")
     cards, marks = [], set[str]()
@@ -75,7 +75,7 @@ def gallery(contents: Gallery, looks: Mapping[str, RunStyle]) -> Markup:
 
 
 def _selects(contents: Gallery, looks: Mapping[str, RunStyle]) -> list[Select]:
-    """Filters of what differs among the cards."""
+    """The filters; those with a single option are not shown."""
     cases = [question.case for question in contents.questions]
     answers = [answer for question in contents.questions for answer in question.answers.values()]
     verdicts = list(_VERDICTS)

@@ -1,4 +1,4 @@
-"""The report in Markdown: the same tables and verdicts as on the page, without charts and pictures."""
+"""The report in Markdown: the tables and verdicts of the page, without charts and pictures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def markdown(title: str, lead: str, sections: Sequence[Section], facts: Mapping[
 
     Args:
         title: headline.
-        lead: the sentence under it.
+        lead: the text below it.
         sections: figures and failure signatures.
         facts: at the end, by name.
     """

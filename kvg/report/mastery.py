@@ -1,4 +1,4 @@
-"""How well a model knows the entities of a catalogue: scores, the five levels, and a page that shows them."""
+"""Mastery of a catalogue's entities by a model: scores, the five levels, and an HTML page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kvg.benchmark import LEVEL_BOUNDS, level_of
 from kvg.catalogue.questions import chance_of
 from kvg.report.render import render, render_page
 
-PUBLISHED_SHARES = (0.0118, 0.1140, 0.2136, 0.4679, 0.1927)  # of the paper's entities by level (v3), best known first
+PUBLISHED_SHARES = (0.0118, 0.1140, 0.2136, 0.4679, 0.1927)  # of the paper's entities by level (v3), highest first
 CONFIDENCE = 0.95
 BINS = 20
 _LEVEL_HEADS = ("level", "from", "entities", "share", "published share")
@@ -25,17 +25,17 @@ _ENTITY_HEADS = (
 
 @dataclass
 class EntityScore:
-    """What a model knows of an entity.
+    """The score of a model on one entity.
 
     Attributes:
         category: of the entity.
         entity: its name.
-        guess: share of the questions that guessing gets right.
-        pictures: that were asked about; questions about one picture are not independent of each other.
-        num: questions that were put.
-        right: answered with the right option.
-        unparsed: answered with no option; wrong.
-        unanswered: not answered, after all tries; wrong.
+        guess: chance level.
+        pictures: number of pictures; questions about one picture are not independent.
+        num: number of questions.
+        right: number of correct answers.
+        unparsed: number of answers without an option; they count as wrong.
+        unanswered: number of questions without an answer after all attempts; they count as wrong.
     """
 
     category: str
@@ -49,21 +49,21 @@ class EntityScore:
 
     @property
     def accuracy(self) -> float:
-        """Share of right answers."""
+        """Share of correct answers."""
         return self.right / self.num
 
     @property
     def level(self) -> str:
-        """Level by the published cut-offs."""
+        """Level by the published thresholds."""
         return level_of(self.accuracy)
 
     @property
     def chance(self) -> float:
-        """How likely guessing gets at least as many right."""
+        """Probability that guessing gives at least as many correct answers."""
         return chance_of(self.right, self.num, self.guess)
 
     def record(self) -> dict[str, Any]:
-        """All of it as JSON."""
+        """The score as JSON data."""
         return {
             "entity": self.entity,
             "category": self.category,
@@ -81,7 +81,7 @@ class EntityScore:
 
 
 def level_rows(scores: Sequence[EntityScore]) -> list[dict[str, Any]]:
-    """Entities by level, best known first, beside the published shares."""
+    """Number of entities by level, highest first, beside the published shares."""
     counts = Counter(score.level for score in scores)
     return [
         {
@@ -96,13 +96,13 @@ def level_rows(scores: Sequence[EntityScore]) -> list[dict[str, Any]]:
 
 
 def guessing(scores: Sequence[EntityScore]) -> list[tuple[float, int, str]]:
-    """What guessing gets right: share, entities with so many options, and the level it lands on; commonest first."""
+    """Chance levels, the most frequent first: share, number of entities with it, and its mastery level."""
     counts = Counter(score.guess for score in scores)
     return [(guess, num, level_of(guess)) for guess, num in counts.most_common()]
 
 
 def mastery_page(scores: Sequence[EntityScore], title: str) -> str:
-    """A page that needs no other file.
+    """The self-contained page.
 
     Args:
         scores: at least one.
@@ -128,7 +128,7 @@ def mastery_page(scores: Sequence[EntityScore], title: str) -> str:
 
 
 def histogram(scores: Sequence[EntityScore]) -> Markup:
-    """Entities by accuracy, with the guessing level drawn in, as inline SVG."""
+    """Histogram of entities by accuracy, with the chance level, as inline SVG."""
     width, height, left, top, bottom = 760.0, 300.0, 48.0, 34.0, 62.0
     counts = Counter(min(BINS - 1, int(score.accuracy * BINS + 1e-9)) for score in scores)
     most = max(counts.values())
@@ -158,12 +158,14 @@ def histogram(scores: Sequence[EntityScore]) -> Markup:
         highest = bound
     for number, (guess, num, _) in enumerate(guessing(scores)):
         place = x(guess)
-        label = f"{guess:.0%} ({num})" if number else f"guessing {guess:.0%}"  # the commonest in full
+        label = (
+            f"{guess:.0%} ({num})" if number else f"guessing {guess:.0%}"
+        )  # the most frequent one gets the full label
         parts.append(
             f'<path d="M{place:.1f} {top - 12:.1f}V{y(0):.1f}" style="stroke:var(--answer)" stroke-width="1.5" '
             f'stroke-dasharray="5 4"/><text x="{place:.1f}" y="{top - 17:.1f}" class="mid strong">{label}</text>'
         )
-    label = "Entities by accuracy, with the share that guessing gets right"
+    label = "Entities by accuracy, with the chance level"
     return Markup(
         f'<svg class="chart" viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
     )

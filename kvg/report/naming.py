@@ -1,4 +1,4 @@
-"""What runs are called and which colour they have, the same wherever they appear on a page."""
+"""Titles and colours of runs, the same everywhere on a page."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-# The method's stages; whoever names runs like this gets full names, a colour each, and the pairs that mean something.
+# The method's stages; runs with these names get full titles, fixed colours, and meaningful default pairs.
 STAGES: Final = {
     "base": "Base",
     "direct_sft": "Direct SFT",
     "cot_sft": "CoT-SFT",
     "cot_sft_grpo": "CoT-SFT + GRPO",
 }
-# Each pair answers a question: does stage 1 teach, does thinking help, does stage 2 help.
+# Each pair answers a question: does stage 1 help, do rationales help, does stage 2 help.
 PAIRS: Final = (("base", "cot_sft"), ("direct_sft", "cot_sft"), ("cot_sft", "cot_sft_grpo"))
 _STAGE_HUES: Final = {"base": 0, "direct_sft": 1, "cot_sft": 2, "cot_sft_grpo": 3}
 _NUM_HUES: Final = 8  # of style.css; the first is grey and comes last
@@ -21,7 +21,7 @@ _NUM_HUES: Final = 8  # of style.css; the first is grey and comes last
 
 @dataclass(frozen=True)
 class RunStyle:
-    """A run on the page: its name, the title that is shown, and its colour in CSS."""
+    """A run on the page: its name, its displayed title, and its CSS colour."""
 
     name: str
     title: str
@@ -29,7 +29,7 @@ class RunStyle:
 
 
 def looks(names: Iterable[str]) -> dict[str, RunStyle]:
-    """How runs look, in their order; with more than eight of them colours come again.
+    """Styles of runs, in order; with more than eight runs colours repeat.
 
     >>> [(look.title, look.colour) for look in looks(["base", "seed 1", "seed 2"]).values()]
     [('Base', 'var(--hue0)'), ('seed 1', 'var(--hue1)'), ('seed 2', 'var(--hue2)')]

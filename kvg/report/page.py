@@ -1,4 +1,4 @@
-"""The page of a report: findings, tables, charts, failure signatures and cases. It needs no other file."""
+"""The self-contained page of a report: findings, tables, charts, failure signatures and cases."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from kvg.report.tables import html_table
 
 @dataclass(frozen=True)
 class Contents:
-    """All that the page shows.
+    """The content of the page.
 
     Attributes:
         title: headline.
-        lead: the sentence under it.
-        looks: of the runs, in their order.
-        findings: cards of the head.
+        lead: the text below it.
+        looks: styles of the runs, in order.
+        findings: cards at the top.
         sections: figures.
         signatures: failure signatures.
         gallery: cases.
-        facts: what stands in the page's foot, by name.
+        facts: entries of the footer, by name.
     """
 
     title: str

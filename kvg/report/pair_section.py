@@ -1,4 +1,4 @@
-"""Differences between runs as cards, which answer the questions first asked, and as tables."""
+"""Differences between runs, as cards for the main questions and as tables."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from kvg.evaluation.comparison.matching import ALL, BOTH, MEAN
 from kvg.evaluation.comparison.runs import Difference
 from kvg.evaluation.figures.estimate import Estimate
 from kvg.report.naming import RunStyle
-from kvg.report.pairs import PairResult, difference_of, p_value
+from kvg.report.pairs import PairResult, difference_of, minimum_detectable, p_value
 from kvg.report.results import RunResults
 from kvg.report.sections import BY_CATEGORY, Section
 from kvg.report.tables import NONE, Cell, FigureTable, Row, change, percent
 
 Looks = Mapping[str, RunStyle]
 
-# The method's own questions: stage before, stage after, grouping, group, and what the difference answers.
+# The main questions: stage before, stage after, grouping, group, and the question that the difference answers.
 _QUESTIONS: Final = (
-    ("base", "cot_sft", "split", "seen", "Does stage 1 teach? CoT-SFT over the base model, seen categories"),
+    ("base", "cot_sft", "split", "seen", "Does stage 1 help? CoT-SFT over the base model, seen categories"),
     ("direct_sft", "cot_sft", BOTH, "unseen, known",
-     "Does recalled knowledge guide the eye? CoT-SFT over direct SFT, known entities of unseen categories"),
+     "Do rationales help? CoT-SFT over direct SFT, known entities of unseen categories"),
     ("cot_sft", "cot_sft_grpo", "split", "seen", "Does stage 2 help? GRPO over CoT-SFT, seen categories"),
 )  # fmt: skip
-_ONE_RUN: Final = "one run each"  # begins a note that is true of every pair here, and is said once
+_ONE_RUN: Final = "one run each"  # start of a note that applies to all pairs and is shown once
 _HEADINGS: Final = {
     ALL: "All",
     MEAN: "Mean of categories",
@@ -37,13 +37,13 @@ _HEADINGS: Final = {
 
 @dataclass(frozen=True)
 class Finding:
-    """A card of the page's head.
+    """A card at the top of the page.
 
     Attributes:
         value: the figure.
-        unit: of it.
-        interval: of it.
-        texts: what it is, a line each.
+        unit: of the figure.
+        interval: of the figure.
+        texts: its description, in lines.
         kind: ``up``, ``down``, ``even``; '' for a share.
     """
 
@@ -55,10 +55,10 @@ class Finding:
 
 
 def findings_of(pairs: Sequence[PairResult], runs: Mapping[str, RunResults], looks: Looks) -> list[Finding]:
-    """Cards for the page's head: what each pair differs by, or how often a single run is right."""
+    """Cards for the top of the page: the difference of each pair, or the accuracy of a single run."""
     cards = list[Finding]()
     for pair in pairs:
-        row, question = _asked_first(pair, looks)
+        row, question = _main_difference(pair, looks)
         if row is not None:
             cards.append(_difference_card(row, question))
     if not cards and len(runs) == 1:
@@ -67,7 +67,7 @@ def findings_of(pairs: Sequence[PairResult], runs: Mapping[str, RunResults], loo
 
 
 def pair_section(pairs: Sequence[PairResult], notes: Sequence[str], looks: Looks) -> Section | None:
-    """A table of differences, a column a pair; then one of all that the tests say, folded."""
+    """A table of differences with one column per pair, and a folded table of all tests."""
     if not pairs:
         return None
     titles = {id(pair): _title(pair, looks) for pair in pairs}
@@ -83,11 +83,12 @@ def pair_section(pairs: Sequence[PairResult], notes: Sequence[str], looks: Looks
             rows.append([_group_name(name_of_set, by, name, pairs), *map(_difference_cell, rows_of_pairs)])
     heads = ["", *titles.values()]
     of_pairs = (note for pair in pairs for note in pair["notes"] if not note.startswith(_ONE_RUN))
-    remarks = list(dict.fromkeys([*notes, *of_pairs, "what is said of two runs is not said of other seeds"]))
+    remarks = list(dict.fromkeys([*notes, *of_pairs, "the results hold for these runs, not for other seeds"]))
     intro = (
-        "Points of percent right, with the 95% interval of a paired bootstrap over pictures. p: of a sign test over "
-        "pictures (McNemar's where none is shared), adjusted (Holm) for the groups of its block and for every pair of "
-        "these runs, shown here or not, as in `kvg-data compare`. Green and red are more than luck does (p ≤ 0.05). "
+        "Differences of accuracy in points, with the 95% interval of a paired bootstrap over pictures. p: sign-flip "
+        "test over pictures (McNemar's test if no picture is shared), adjusted (Holm) for the groups of its block and "
+        "for all pairs of these runs, also those not shown, as in `kvg-data compare`. Green and red: significant "
+        "(p ≤ 0.05). "
     )
     note = intro + " ".join(f"{one[:1].upper()}{one[1:]}." for one in remarks)
     return Section(
@@ -100,7 +101,7 @@ def _test_table(pairs: Sequence[PairResult], titles: Mapping[int, str]) -> Figur
     for pair in pairs:
         rows.append([titles[id(pair)]])
         for row in pair["differences"]:
-            seen = NONE if row["detectable"] is None else percent(row["detectable"])
+            detectable = NONE if row["detectable"] is None else percent(row["detectable"])
             rows.append(
                 [
                     _group_name(row["set"], row["by"], row["name"], pairs),
@@ -111,17 +112,17 @@ def _test_table(pairs: Sequence[PairResult], titles: Mapping[int, str]) -> Figur
                     f"{row['only_before']:g}",
                     f"{row['p']:.2g}",
                     f"{row['p_holm']:.2g}",
-                    seen,
+                    detectable,
                 ]
             )
     heads = [
-        "", "cases", "pictures", "difference", "only the first right", "only the second right", "p", "p, adjusted",
-        "could have seen",
+        "", "cases", "pictures", "difference", "only the first correct", "only the second correct", "p", "p, adjusted",
+        "minimum detectable",
     ]  # fmt: skip
     note = (
-        "“Could have seen”: the smallest true difference in points that this many cases find in 80 of 100 comparisons."
+        "Minimum detectable: the smallest true difference in points that this comparison detects with a power of 80%."
     )
-    return FigureTable(heads, rows, title="Tests in full", note=note, folded=True)
+    return FigureTable(heads, rows, title="All tests", note=note, folded=True)
 
 
 def _title(pair: PairResult, looks: Looks) -> str:
@@ -150,7 +151,7 @@ def _difference_cell(row: Difference | None, with_p: bool = True) -> Cell:
     return Cell(cell.text, f"{cell.small}\n{p_value(row['p_holm'])}", cell.kind) if with_p else cell
 
 
-def _asked_first(pair: PairResult, looks: Looks) -> tuple[Difference | None, str]:
+def _main_difference(pair: PairResult, looks: Looks) -> tuple[Difference | None, str]:
     for before, after, by, name, question in _QUESTIONS:
         if (before, after) == (pair["before"], pair["after"]):
             row = difference_of(pair, by, name)
@@ -162,11 +163,9 @@ def _asked_first(pair: PairResult, looks: Looks) -> tuple[Difference | None, str
 def _difference_card(row: Difference, question: str) -> Finding:
     cell = change(row["difference"], row["significant"])
     kind = {"good": "up", "bad": "down"}.get(cell.kind, "even")
-    seen = row["detectable"]
     text = f"{p_value(row['p_holm'])}, n = {row['n']}"
     if not row["significant"]:
-        could = "no difference" if seen is None else f"{percent(seen)} points"
-        text = f"no more than luck does ({text}); {could} could have been seen"
+        text = f"not significant ({text}); {minimum_detectable(row)}"
     return Finding(cell.text, "points", cell.small, [question, text], kind)
 
 
@@ -174,13 +173,13 @@ def _main_shares(results: RunResults) -> list[tuple[str, Estimate]]:
     shares: list[tuple[str, Estimate]] = []
     for figure in results["figures"]:
         if figure["by"] == "all":
-            shares.append(("of all answers are right", figure["accuracy"]))
+            shares.append(("accuracy on all cases", figure["accuracy"]))
             if figure["category_mean"]:
-                shares.append(("mean of the categories", figure["category_mean"]))
+                shares.append(("mean accuracy over categories", figure["category_mean"]))
         elif figure["by"] == "split":
-            shares.append((f"in {figure['name']} categories", figure["accuracy"]))
+            shares.append((f"accuracy on {figure['name']} categories", figure["accuracy"]))
     if choice := results["choice"]:
-        shares.append(("of the names chosen are right", choice["all"]))
+        shares.append(("accuracy on multiple-choice questions", choice["all"]))
     return shares
 
 

@@ -1,4 +1,4 @@
-"""Which runs of a report are compared with which, and how they differ."""
+"""Selects the pairs of runs that a report compares, and compares them."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ Pair = tuple[str, str]  # before, after
 
 
 class PairResult(TypedDict):
-    """Two runs on the cases that both have answered, pictures as they are."""
+    """Two runs on the cases that both have answered, on clean pictures."""
 
     before: str
     after: str
     num_cases: int
-    num_left_out: int  # cases that only one of them has
+    num_left_out: int  # cases that only one of the runs has
     notes: list[str]
     differences: list[Difference]
 
@@ -34,12 +34,11 @@ def pairs_of(given: Sequence[str], runs: Sequence[str]) -> list[Pair]:
     """The pairs to compare.
 
     Args:
-        given: ``BEFORE:AFTER``; with none, the method's own pairs where runs have the names of its stages, and else
-            every run against the first.
+        given: ``BEFORE:AFTER``. If empty: the pairs in ``PAIRS`` whose runs exist, or else every run against the first.
         runs: names of the runs.
 
     Raises:
-        ConfigError: one is no such pair of runs.
+        ConfigError: a text is not such a pair of runs.
 
     >>> pairs_of([], ["base", "cot_sft", "mine"]), pairs_of([], ["a", "b", "c"]), pairs_of(["c:a"], ["a", "b", "c"])
     ([('base', 'cot_sft')], [('a', 'b'), ('a', 'c')], [('c', 'a')])
@@ -49,7 +48,7 @@ def pairs_of(given: Sequence[str], runs: Sequence[str]) -> list[Pair]:
         return known or [(runs[0], run) for run in runs[1:]]
     pairs: list[Pair] = []
     for text in given:
-        # A name may hold a colon: the place counts that leaves a run on both sides.
+        # Names may contain colons: the text is split where both sides are runs.
         cuts = [(text[:at], text[at + 1 :]) for at, letter in enumerate(text) if letter == ":"]
         pair = next(((a, b) for a, b in cuts if a in runs and b in runs and a != b), None)
         if pair is None:
@@ -60,23 +59,23 @@ def pairs_of(given: Sequence[str], runs: Sequence[str]) -> list[Pair]:
 
 
 def compare_pairs(runs: Cases, pairs: Sequence[Pair], seed: int, given: bool) -> tuple[list[PairResult], list[str]]:
-    """Compares pairs of runs, on pictures as they are.
+    """Compares pairs of runs on clean pictures.
 
-    P-values are those of ``kvg.evaluation.comparison.runs``: adjusted over every pair of ``runs``, not over ``pairs``
-    alone, so that ``kvg-data compare`` tells the same ones of the same runs. Where runs hold different cases, each pair
-    is compared on the cases that both have.
+    P-values are those of ``kvg.evaluation.comparison.runs``. They are adjusted over all pairs of ``runs``, not only
+    over ``pairs``, so that ``kvg-data compare`` gives the same p-values. If runs hold different cases, each pair is
+    compared on its common cases.
 
     Args:
         runs: cases by run.
         pairs: of runs.
         seed: of the bootstrap.
-        given: whether a user has named these pairs; else two runs without a common case are passed over.
+        given: whether the user named these pairs; otherwise pairs without a common case are skipped.
 
     Returns:
-        Results, and what a reader must know.
+        Results, and remarks for the reader.
 
     Raises:
-        DataError: two runs tell different truths of a case, or share none although a user has named them.
+        DataError: two runs have different ground truth for a case, or share no case although the user named them.
     """
     plain = {name: [[case for case in cases if not case.artifact]] for name, cases in runs.items()}
     try:
@@ -92,7 +91,7 @@ def compare_pairs(runs: Cases, pairs: Sequence[Pair], seed: int, given: bool) ->
 def _compare_apart(
     runs: Mapping[str, Sequence[Sequence[Prediction]]], pairs: Sequence[Pair], seed: int, given: bool
 ) -> tuple[list[PairResult], list[str]]:
-    """Compares each pair on its own cases; pairs that are not shown still belong to the family of those that are."""
+    """Compares each pair on its common cases; pairs that are not shown still belong to the family."""
     comparisons: dict[Pair, Comparison] = {}
     notes: list[str] = []
     every = list(combinations(runs, 2))
@@ -105,7 +104,7 @@ def _compare_apart(
             if chosen and (given or error.field != "cases"):
                 raise
             if chosen:
-                notes.append(f"{before} and {after} share no case and are not compared")
+                notes.append(f"{before} and {after} share no case; this pair is skipped")
     by_pair = {pair: comparison.differences for pair, comparison in comparisons.items()}
     adjust([row for rows in by_pair.values() for row in rows], 1 - LEVEL)
     compared = {pair: comparisons.get(pair) or comparisons.get(pair[::-1]) for pair in pairs}
@@ -125,7 +124,7 @@ def _result(pair: Pair, comparison: Comparison, by_pair: Mapping[Pair, Sequence[
 
 
 def _turned(row: Difference) -> Difference:
-    """The same difference seen from the other run."""
+    """The difference with both runs swapped."""
     of = row["difference"]
     turned = row.copy()
     turned["before"], turned["after"] = row["after"], row["before"]
@@ -135,28 +134,35 @@ def _turned(row: Difference) -> Difference:
 
 
 def difference_of(pair: PairResult, by: str = ALL, name: str = ALL) -> Difference | None:
-    """The difference on a group, of the first set that has it."""
+    """The difference on a group, in the first set that has the group."""
     return next((row for row in pair["differences"] if (row["by"], row["name"]) == (by, name)), None)
 
 
 def in_words(row: Difference) -> str:
-    """What a difference says, and what it could have said.
+    """A difference as text: value, interval, p-value, significance, and the minimum detectable difference.
 
     >>> row = {"difference": {"n": 9, "value": 0.012, "low": -0.01, "high": 0.03}, "p_holm": 0.21,
     ...        "significant": False, "detectable": 0.034}
     >>> in_words(row)
-    '+1.2 points (-1.0 to +3.0), p = 0.21: no more than luck does; 3.4 points could have been seen'
+    '+1.2 points (-1.0 to +3.0), p = 0.21: not significant; minimum detectable difference 3.4 points'
     """
     text = f"{points(row['difference'])}, {p_value(row['p_holm'])}"
-    if row["significant"]:
-        return f"{text}: more than luck does"
-    seen = row["detectable"]
-    could = "no difference could have been seen" if seen is None else f"{100 * seen:.1f} points could have been seen"
-    return f"{text}: no more than luck does; {could}"
+    return f"{text}: significant" if row["significant"] else f"{text}: not significant; {minimum_detectable(row)}"
+
+
+def minimum_detectable(row: Difference) -> str:
+    """The minimum detectable difference as text.
+
+    >>> minimum_detectable({"detectable": 0.034}), minimum_detectable({"detectable": None})
+    ('minimum detectable difference 3.4 points', 'no difference is detectable with so few cases')
+    """
+    if row["detectable"] is None:
+        return "no difference is detectable with so few cases"
+    return f"minimum detectable difference {100 * row['detectable']:.1f} points"
 
 
 def p_value(p: float) -> str:
-    """A p-value in words.
+    """A p-value as text.
 
     >>> p_value(0.0004), p_value(0.0312), p_value(0.47)
     ('p < 0.001', 'p = 0.031', 'p = 0.47')

@@ -1,4 +1,4 @@
-"""Pictures of the cases shown, found in the sets that were asked, small enough for a page."""
+"""Reads the pictures of the shown cases from their sets, and reduces them for a page."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from kvg.work.progress import with_progress
 
 SIDE: Final = 640  # pixels of the longer side that are shown
 QUALITY: Final = 80
-_LIGHT: Final = 60_000  # bytes; a smaller file of a small picture stays as it is
-_SMALL: Final = 320  # pixels of the longer side; a smaller picture is shown with its pixels
+_LIGHT: Final = 60_000  # bytes; smaller files of small pictures are embedded unchanged
+_SMALL: Final = 320  # pixels of the longer side; smaller pictures are enlarged without smoothing
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,10 @@ class PagePicture:
     """A picture of the page.
 
     Attributes:
-        mark: checksum of the stored picture: pictures that share one are the same.
-        uri: all of it as a data URI; '' where it cannot be opened.
-        width: of the stored picture in pixels.
-        height: likewise.
+        mark: checksum of the stored picture.
+        uri: the picture as a data URI; '' if it cannot be opened.
+        width: of the stored picture, in pixels.
+        height: of the stored picture, in pixels.
     """
 
     mark: str
@@ -45,18 +45,18 @@ class PagePicture:
 
     @property
     def is_small(self) -> bool:
-        """Whether it is so small that its pixels are to be seen."""
+        """Whether to enlarge the picture without smoothing."""
         return max(self.width, self.height) < _SMALL
 
 
 @dataclass(frozen=True)
 class FoundPictures:
-    """What was matches.
+    """The pictures that were found.
 
     Attributes:
         by_case: pictures by ``Prediction.id``.
-        num_missing: cases whose key no set holds.
-        num_other: cases whose key a set holds with another picture than the one that was asked about.
+        num_missing: number of cases whose key is in no set.
+        num_other: number of cases whose key is in a set with a different picture.
     """
 
     by_case: Mapping[str, PagePicture]
@@ -67,15 +67,15 @@ class FoundPictures:
 def read_pictures(
     sets: Sequence[tuple[str, str]], cases: Sequence[Prediction], reading: Reading | None = None
 ) -> FoundPictures:
-    """Finds the pictures of cases by key; none is shown that has another checksum than the case tells.
+    """Finds the pictures of cases by key; pictures whose checksum differs from the case's are skipped.
 
     Args:
-        sets: name and path of each; one without a name may hold the cases of any set.
-        cases: to be shown; those on disturbed pictures have none.
-        reading: what is declared of the sets' boxes.
+        sets: name and path of each; a set without a name may hold the cases of any set.
+        cases: to show; cases on corrupted pictures are skipped.
+        reading: declared format of the sets' boxes.
 
     Raises:
-        DataError: a set cannot be opened, or holds no picture of these cases.
+        DataError: a set cannot be opened, or no set holds a picture of these cases.
     """
     wanted: dict[str, list[Prediction]] = {}
     for case in cases:
@@ -103,20 +103,20 @@ def read_pictures(
     wanted_ids = {case.id for some in wanted.values() for case in some}
     others -= matches.keys()
     if wanted_ids and not matches:
-        reason = "they hold other pictures under the same keys" if others else "they hold none of their keys"
-        reason += f"; a part of them cannot be read: {problems[0]}" if problems else ""
-        remedy = f"these sets are not what the runs were asked ({reason}); give the set of the runs"
+        reason = "same keys, but other pictures" if others else "none of the keys occurs"
+        reason += f"; some samples cannot be read: {problems[0]}" if problems else ""
+        remedy = f"these sets are not the sets of the runs ({reason}); give the sets that were used for inference"
         raise DataError(", ".join(path for _, path in sets), "key", remedy)
     return FoundPictures(matches, len(wanted_ids) - len(matches) - len(others), len(others))
 
 
 def picture_of(sample: Sample, mark: str) -> PagePicture:
-    """The picture of a sample for the page; a large or heavy one becomes a smaller JPEG."""
+    """The picture of a sample for the page; large pictures and files are reduced to a smaller JPEG."""
     light = max(sample.width, sample.height) <= SIDE and len(sample.image) <= _LIGHT
     try:
         kind = {"jpg": "jpeg", "png": "png"}[image_extension(sample.image)]
         data = sample.image
-        image = read_rgb(data, sample.key)  # what does not open is told on the card and not left to the browser
+        image = read_rgb(data, sample.key)  # the card reports unreadable pictures; browsers would show nothing
         if not light:
             kind, data = "jpeg", _smaller(image)
     except DataError:

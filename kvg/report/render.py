@@ -1,7 +1,7 @@
-"""Renders pages: one skeleton, jinja2 templates with autoescape, and no other file that a page would load.
+"""Renders self-contained pages from jinja2 templates with autoescape.
 
-Content comes as plain values, and everything in them is escaped. Only ``Markup`` is taken as HTML: charts, which are
-SVG, and what another template has rendered.
+Content is passed as plain values, which are escaped. Only ``Markup`` is inserted as HTML: SVG charts, and the output of
+other templates.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _TEMPLATES: Final = Environment(
 
 
 def render(template: str, **content: Any) -> Markup:
-    """A part of a page.
+    """Renders a part of a page.
 
     Args:
         template: file name in ``kvg/report/templates``.
@@ -33,10 +33,10 @@ def render(template: str, **content: Any) -> Markup:
 def render_page(
     template: str, title: str, styles: Sequence[str], script: str = "", style: str = "", head: str = "", **content: Any
 ) -> str:
-    """A whole page that needs no other file.
+    """Renders a self-contained page.
 
-    The page loads nothing. Its security policy names its script by checksum, so that a browser would refuse any other,
-    whatever a model has answered.
+    The page loads no other file. Its content security policy allows only its own script, by checksum, so that a browser
+    blocks scripts in model answers.
 
     Args:
         template: extends ``skeleton.jinja``.
@@ -57,5 +57,5 @@ def render_page(
 
 
 def asset(name: str) -> Markup:
-    """A style sheet or script of this package."""
+    """The text of a style sheet or script of this package."""
     return Markup((resources.files("kvg.report") / name).read_text("utf-8"))

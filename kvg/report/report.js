@@ -1,8 +1,8 @@
 "use strict";
-// Filters of the gallery. What is asked for stands behind the "#" of the address, so that a view can be sent on.
+// Filters of the gallery. The filter values are stored after the "#" of the address, so that a view can be shared.
 const form = document.getElementById("filters");
 
-// A picture that several cards show is in the page once.
+// The image data of a picture on several cards is in the page only once.
 for (const image of document.querySelectorAll("img[data-same]")) {
   image.src = document.getElementById(image.dataset.same).src;
 }
@@ -20,7 +20,7 @@ if (form) {
     return text.normalize("NFKD").replace(/\p{M}/gu, "").toLowerCase();
   }
 
-  function asked() {
+  function filterValues() {
     return Object.fromEntries([...new FormData(form)].filter(([, value]) => value.trim()));
   }
 
@@ -30,7 +30,7 @@ if (form) {
     }
     if (want.name && !name.includes(plain(want.name.trim()))) return false;
     if (want.verdict === "differ" && new Set(answers.map((said) => said.dataset.verdict)).size < 2) return false;
-    // Run, verdict and reasoning are asked of one and the same answer.
+    // Run, verdict and reasoning must match in the same answer.
     return answers.some(
       ({ dataset }) =>
         (!want.run || dataset.run === want.run) &&
@@ -40,7 +40,7 @@ if (form) {
   }
 
   function show() {
-    const want = asked();
+    const want = filterValues();
     let num = 0;
     for (const one of cards) {
       const like = isLike(one, want);
@@ -58,17 +58,17 @@ if (form) {
   }
 
   function write() {
-    const text = new URLSearchParams(asked()).toString();
+    const text = new URLSearchParams(filterValues()).toString();
     history.replaceState(null, "", text ? `#${text}` : location.pathname + location.search);
   }
 
   function read() {
     const text = location.hash.slice(1);
-    if (!text.includes("=")) return; // a link to a part of the page
-    const told = new URLSearchParams(text);
+    if (!text.includes("=")) return; // a link to a section of the page
+    const values = new URLSearchParams(text);
     for (const field of form.elements) {
       if (!field.name) continue;
-      field.value = told.get(field.name) ?? "";
+      field.value = values.get(field.name) ?? "";
       if (field.selectedIndex === -1) field.value = ""; // an option that this page does not have
     }
     show();

@@ -1,4 +1,4 @@
-"""A report of one run or of several: measured once, then written as page, JSON, Markdown and tables."""
+"""A report of one or several runs: computed once, then written as page, JSON, Markdown and tables."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ Cases = Mapping[str, Sequence[Prediction]]  # by run
 
 @dataclass(frozen=True)
 class Report:
-    """All of it.
+    """The content of a report.
 
     Attributes:
         title: headline.
-        lead: the sentence under it.
-        looks: of the runs.
+        lead: the text below it.
+        looks: styles of the runs.
         results: by run.
         pairs: differences.
-        notes: what a reader must know of the pairs.
-        context: what is known besides the answers.
+        notes: remarks on the pairs.
+        context: information besides the answers.
         sections: figures.
         signatures: failure signatures.
         gallery: cases.
@@ -74,11 +74,11 @@ class Report:
         return markdown(self.title, self.lead, [*self.sections, *self.signatures], self.facts)
 
     def record(self, settings: Mapping[str, Any], versions: Mapping[str, str]) -> dict[str, Any]:
-        """The same numbers for JSON.
+        """The same figures as JSON data.
 
         Args:
             settings: of the report.
-            versions: of what made it.
+            versions: of the software.
         """
         return {
             "runs": dict(self.results),
@@ -91,7 +91,7 @@ class Report:
 
 
 def _finite(curves: Mapping[str, Curve]) -> dict[str, list[tuple[int, float | None]]]:
-    """JSON knows no number that is none."""
+    """Replaces NaN and infinity by None, because JSON cannot hold them."""
     return {tag: [(step, v if math.isfinite(v) else None) for step, v in curve] for tag, curve in curves.items()}
 
 
@@ -105,20 +105,20 @@ def make_report(
     title: str = "",
     pairs_given: bool = False,
 ) -> Report:
-    """Measures the runs and makes the sections.
+    """Computes the figures and makes the sections.
 
     Args:
         runs: cases by the name of their run.
         pairs: runs to compare.
         gallery: cases to show, see ``chosen_gallery``.
-        context: what is known besides the answers.
+        context: information besides the answers.
         facts: settings and versions, by name.
-        seed: of all intervals and lots.
-        title: headline; made of the runs where there is none.
+        seed: of all intervals and permutations.
+        title: headline; made from the names of the runs if empty.
         pairs_given: see ``compare_pairs``.
 
     Raises:
-        DataError: two runs that are compared tell different truths of a case, or share none.
+        DataError: two compared runs have different ground truth for a case, or share no case.
     """
     look = looks([*runs, *context.curves])
     results = results_of(runs, context, seed)
@@ -151,30 +151,30 @@ def make_report(
 def chosen_gallery(
     runs: Cases, sets: Sequence[tuple[str, str]], num: int, seed: int, reading: Reading | None = None
 ) -> Gallery:
-    """Chooses cases and finds their pictures.
+    """Chooses cases and reads their pictures.
 
     Args:
         runs: cases by the name of their run.
-        sets: name and path of each; without any the cases are shown without pictures.
-        num: at most so many cases.
-        seed: of the lot.
-        reading: what is declared of the sets' boxes.
+        sets: name and path of each; without sets the cases are shown without pictures.
+        num: largest number of cases.
+        seed: of the random choice.
+        reading: declared format of the sets' boxes.
 
     Raises:
-        DataError: a set cannot be opened, or holds none of the pictures.
+        DataError: a set cannot be opened, or no set holds any of the pictures.
     """
     questions = questions_of(runs)
     chosen = pick(questions, num, seed)
     notes = []
     if any(case.artifact for cases in runs.values() for case in cases):
-        notes.append("Disturbed pictures are not shown.")
+        notes.append("Corrupted pictures are not shown.")
     if not sets or not chosen:
         return Gallery(chosen, None, len(questions), notes)
     matches = read_pictures(sets, [question.case for question in chosen], reading)
     if matches.num_missing:
-        notes.append(f"The pictures of {matches.num_missing} cases are in none of the sets given.")
+        notes.append(f"The pictures of {matches.num_missing} cases are in none of the given sets.")
     if matches.num_other:
-        notes.append(f"Of {matches.num_other} cases the sets hold another picture than the one that was asked about.")
+        notes.append(f"For {matches.num_other} cases the sets hold a different picture than the run used.")
     return Gallery(chosen, matches.by_case, len(questions), notes)
 
 
@@ -190,21 +190,21 @@ def _lead(runs: Cases, context: ReportContext) -> str:
     parts = []
     if any(not case.is_choice for case in cases):
         parts.append(
-            "A picture and a name are given, and a box is asked for. An answer is right where its box overlaps a true "
-            "one by at least half (IoU ≥ 0.5); one that cannot be read is wrong."
+            "Task: given a picture and the name of an entity, predict its box. An answer is correct if its box has an "
+            "IoU of at least 0.5 with a true box; an unparsed answer counts as wrong."
         )
     if any(case.split for case in cases):
-        parts.append("Training saw the seen categories only.")
+        parts.append("Training used the seen categories only.")
     if context.levels:
         missing = entities_without_level(runs, context.levels)
         parts.append(
-            "Known entities are those that the base model could tell from others, by the knowledge files given."
+            "Known entities are those that the base model recognised in the probe, according to the knowledge files."
         )
         if missing:
-            parts.append(f"Of {len(missing)} entities they tell nothing; these are neither known nor unknown.")
+            parts.append(f"{len(missing)} entities are not in these files; they are neither known nor unknown.")
     elif any(case.knowledge for case in cases):
-        parts.append("Known entities are those that the base model had read about before.")
+        parts.append("Known entities are those whose text cards the base model was trained on.")
     if context.exposure:
         novel = EXPOSURES[-1].capitalize()
-        parts.append(f"“{novel}” entities are those of which training has shown no picture and told nothing.")
+        parts.append(f"“{novel}” entities occur in no training picture and in no training text.")
     return " ".join(parts)

@@ -1,4 +1,4 @@
-"""All figures of a report, as they go into results.json; page, Markdown and terminal are made of these."""
+"""All figures of a report, as in results.json; page, Markdown and terminal use the same figures."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ Curves = Mapping[str, Curve]  # by tag
 
 
 class RunFacts(TypedDict):
-    """How a run came about. Counts are by what the lines say; ``record`` is its predictions.json, None without one."""
+    """Counts over the lines of a run; ``record`` is its predictions.json, None without one."""
 
     cases: int
     pictures: int
-    unparsed: int  # no box, or no option, could be read
-    cut_off: int  # the answer was as long as was allowed
+    unparsed: int  # answers without a readable box or option
+    cut_off: int  # answers truncated at the length limit
     modes: dict[str, int]
     parsers: dict[str, int]
-    patterns: dict[str, int]  # that hit, by number; only where a parser has said so
+    patterns: dict[str, int]  # answers by the number of the matched pattern, if the lines give it
     record: dict[str, Any] | None
 
 
@@ -51,16 +51,16 @@ class RunResults(TypedDict):
     figures: list[Figure]
     choice: ChoiceTable | None
     artifacts: list[ArtifactCurve]
-    signatures: Signatures | None  # None without a box asked for on a picture as it is
+    signatures: Signatures | None  # None without box questions on clean pictures
 
 
 @dataclass(frozen=True)
 class ReportContext:
-    """What is known besides the answers.
+    """Information besides the answers.
 
     Attributes:
         levels: of entities, see ``read_levels``.
-        exposure: what training has shown, None where no training set is given.
+        exposure: exposure of entities in training; None if no training set is given.
         curves: of trainings, by the name of a run.
         records: predictions.json of the runs that have one.
     """
@@ -72,12 +72,12 @@ class ReportContext:
 
 
 def results_of(runs: Mapping[str, Sequence[Prediction]], context: ReportContext, seed: int) -> dict[str, RunResults]:
-    """Measures every run.
+    """Computes the figures of every run.
 
     Args:
         runs: cases by the name of their run.
-        context: what is known besides.
-        seed: of all intervals and lots.
+        context: information besides the answers.
+        seed: of all intervals and permutations.
     """
     results: dict[str, RunResults] = {}
     for name, cases in with_progress(runs.items(), "figures of runs", len(runs)):
@@ -113,12 +113,12 @@ def run_facts(cases: Sequence[Prediction], record: dict[str, Any] | None = None)
 
 
 def with_knowledge(cases: Sequence[Prediction], levels: Levels) -> list[Prediction]:
-    """The cases, with what is context of their entities; see ``kvg.evaluation.figures.levels.knowledge_of``."""
+    """The cases with their knowledge level filled in, see ``kvg.evaluation.figures.levels.knowledge_of``."""
     return [replace(case, knowledge=knowledge_of(case, levels)) for case in cases] if levels else list(cases)
 
 
 def read_record(run: str | Path) -> dict[str, Any] | None:
-    """The predictions.json of a run; None where there is none, as beside answers that others have made.
+    """The predictions.json of a run; None if there is none, as for answers of other software.
 
     Raises:
         DataError: it cannot be read.
@@ -128,15 +128,15 @@ def read_record(run: str | Path) -> dict[str, Any] | None:
         return None
     record = read_json(path)
     if not isinstance(record, dict):
-        raise DataError(str(path), "json", "holds no object; remove the file, or run it again")
+        raise DataError(str(path), "json", "is not a JSON object; remove the file, or run `kvg predict` again")
     if not isinstance(record.get("bad") or [], list):
-        raise DataError(str(path), "bad", "must be a list of reasons; remove the file, or run it again")
+        raise DataError(str(path), "bad", "must be a list of reasons; remove the file, or run `kvg predict` again")
     check_utf8(record, str(path))
     return record
 
 
 def entities_without_level(runs: Mapping[str, Sequence[Prediction]], levels: Levels) -> list[str]:
-    """Entities asked for of which no knowledge file tells; none where no file was given."""
+    """Entities of the cases that are in no knowledge file; empty if no file was given."""
     return without_level([case for cases in runs.values() for case in cases], levels) if levels else []
 
 
@@ -154,13 +154,13 @@ DRAWN_CURVES: Final[Sequence[tuple[str, str, bool]]] = (
     ("Validation accuracy, unknown entities", "val/iou_acc/unknown", True),
     ("KL to the stage-1 model", "train/kl", False),
     ("Completion length in tokens", "train/completion_length", False),
-    ("Entropy in nats a token", "train/entropy", False),
+    ("Entropy in nats per token", "train/entropy", False),
 )
 REWARD: Final = "train/reward/"
 
 
 def drawn_curves(curves: Curves) -> dict[str, Curve]:
-    """The curves of a training that are shown; the loss of stage 2 is near 0 by construction and is none of them."""
+    """The curves to show; the loss of stage 2 is skipped, because it is near 0 by construction."""
     is_rewarded = f"{REWARD}total" in curves
     tags = [tag for _, tag, _ in DRAWN_CURVES if not (tag == "train/loss" and is_rewarded)]
     parts = sorted((tag for tag in curves if tag.startswith(REWARD)), key=lambda tag: (tag != f"{REWARD}total", tag))

@@ -1,9 +1,9 @@
 "use strict";
-// Ticks live in the browser until they are saved: by box, so that another box of the same picture has none.
+// The browser stores marks until they are saved: by box, so that another box of the same picture has no mark.
 const STORE = "kvg-boxes";
 const page = JSON.parse(document.getElementById("page").textContent);
 const figures = [...document.querySelectorAll("figure")];
-let memory = {}; // where the browser keeps nothing for files
+let memory = {}; // fallback for browsers without localStorage for files
 
 function kept() {
   try {
@@ -14,13 +14,13 @@ function kept() {
 }
 
 function keep(id, bad) {
-  const all = kept(); // anew each time: another page may have written in between
+  const all = kept(); // read again: another page may have written in between
   all[id] = bad;
   memory = all;
   try {
     localStorage.setItem(STORE, JSON.stringify(all));
   } catch {
-    // the ticks last as long as the page
+    // the marks are lost when the page is closed
   }
 }
 
@@ -29,17 +29,17 @@ function isBad(box, all) {
 }
 
 const SAVED = `${STORE}/${page.file}`;
-let saved = null; // what has been saved last, as text
+let saved = null; // text of the last saved file
 try {
   saved = localStorage.getItem(SAVED);
 } catch {
-  // nothing is kept
+  // no localStorage
 }
 
 function lines() {
   const all = kept();
-  const told = page.boxes.filter((box) => box.bad || all[box.id] !== undefined);
-  return told.map((box) => ({ source: box.source, ref: box.ref, box_px: box.box_px, bad: isBad(box, all) }));
+  const reviewed = page.boxes.filter((box) => box.bad || all[box.id] !== undefined);
+  return reviewed.map((box) => ({ source: box.source, ref: box.ref, box_px: box.box_px, bad: isBad(box, all) }));
 }
 
 function show() {
@@ -84,22 +84,22 @@ document.getElementById("only").addEventListener("change", (event) => {
 });
 
 document.getElementById("save").addEventListener("click", () => {
-  const told = lines(), when = Date.now();
-  const text = told.map((line) => JSON.stringify({ ...line, saved: when }) + "\n").join("");
+  const reviewed = lines(), when = Date.now();
+  const text = reviewed.map((line) => JSON.stringify({ ...line, saved: when }) + "\n").join("");
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([text], { type: "application/jsonl" }));
   link.download = page.file;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10000);
-  saved = JSON.stringify(told);
+  saved = JSON.stringify(reviewed);
   try {
     localStorage.setItem(SAVED, saved);
   } catch {
-    // the note lasts as long as the page
+    // the state is lost when the page is closed
   }
   show();
 });
 
 window.addEventListener("storage", show);
-window.addEventListener("pageshow", show); // also where the browser brings an old page back
+window.addEventListener("pageshow", show); // also after the browser restores the page from its cache
 show();

@@ -1,4 +1,4 @@
-"""Pages on which a person ticks the boxes that are wrong; each is one HTML file that needs no other."""
+"""Self-contained HTML pages on which a person marks wrong boxes."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from kvg.report.render import asset, render_page
 from kvg.work.files import atomic_write, disk_errors
 from kvg.work.progress import progress_bar
 
-PAGE: Final = 200  # boxes
-SIDE: Final = 200  # pixels of a small picture
+PAGE: Final = 200  # boxes per page
+SIDE: Final = 200  # longer side of a thumbnail, in pixels
 QUALITY: Final = 78
 _PARTS: Final = ("review.css", "review.js", "review_page.py", "templates/review.jinja", "templates/skeleton.jinja")
 _OURS: Final = re.compile(r"review(-\d{3,})?\.html")
@@ -30,13 +30,13 @@ _OURS: Final = re.compile(r"review(-\d{3,})?\.html")
 
 @dataclass(frozen=True)
 class ReviewItem:
-    """A box that is looked at.
+    """A box to review.
 
     Attributes:
         entry: the picture, with a box.
-        iou: of two opinions; None where there is one.
-        doubtful: whether the filter keeps it.
-        bad: whether it has been ticked before.
+        iou: IoU of two predictions; None with one prediction.
+        doubtful: whether the filter "only doubtful" shows it.
+        bad: whether it is already marked as bad.
     """
 
     entry: Entry
@@ -48,9 +48,9 @@ class ReviewItem:
 def write_pages(
     folder: Path, items: Sequence[ReviewItem], read: Callable[[Entry], Image.Image]
 ) -> tuple[list[Path], int]:
-    """Writes ``review.html``, or ``review-001.html`` and so on where there are many; removes those of another time.
+    """Writes ``review.html``, or ``review-001.html`` and so on for many boxes; removes outdated pages.
 
-    A page that is there and shows the same is left as it is, so that an interruption costs one page at most.
+    Existing pages with the same content are not written again, so that an interruption costs at most one page.
 
     Args:
         folder: of the project.
@@ -58,7 +58,7 @@ def write_pages(
         read: opens the picture of an entry, or raises ``DataError``.
 
     Returns:
-        The pages, and how many pictures could not be opened for those that were written now.
+        The pages, and the number of pictures that could not be opened for the newly written pages.
 
     Raises:
         DataError: the folder cannot be written to.
@@ -88,7 +88,7 @@ def write_pages(
 
 def _page(number: int, part: Sequence[ReviewItem], marks: Sequence[str], views: Sequence[_View], made_of: str) -> str:
     file = f"bad_boxes{marks[number]}.jsonl"
-    # JSON in which "<" is escaped can end no script, whatever a name holds.
+    # "<" is escaped in the JSON, so that no name can end the script element.
     data = json.dumps({"file": file, "boxes": [_values(item) for item in part]}).replace("<", "\\u003c")
     return render_page(
         "review.jinja",
@@ -106,7 +106,7 @@ def _page(number: int, part: Sequence[ReviewItem], marks: Sequence[str], views: 
 
 @dataclass(frozen=True)
 class _View:
-    """A box as the page shows it; ``uri`` is '' where the picture cannot be opened, and ``fault`` says why."""
+    """A box as the page shows it; ``uri`` is '' if the picture cannot be opened, and ``fault`` holds the reason."""
 
     entity: str
     place: str
@@ -124,7 +124,7 @@ class _View:
 
 
 def _view(item: ReviewItem, read: Callable[[Entry], Image.Image]) -> _View:
-    """A picture with its box and what is known of it."""
+    """The view of an item: the picture, its box and its metadata."""
     entry = item.entry
     if entry.box_px is None:
         raise ValueError(f"{entry.ref} has no box")
@@ -160,12 +160,12 @@ def _uri(image: Image.Image) -> str:
 
 
 def _text(raw: str) -> str:
-    """Text that can be written; a file name may hold any bytes, and those are shown as escapes."""
+    """Text that can be encoded as UTF-8; other bytes of file names are shown as escapes."""
     return raw.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _values(item: ReviewItem) -> dict[str, object]:
-    """What the script knows of a box; its ``id`` names this box of this picture in every project."""
+    """The data of a box for the script; its ``id`` identifies this box of this picture in every project."""
     entry = item.entry
     text = json.dumps([entry.source, entry.ref, entry.sha256, entry.box_px])
     name = hashlib.sha256(text.encode("ascii")).hexdigest()[:16]

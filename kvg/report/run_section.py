@@ -1,4 +1,4 @@
-"""How the runs of a report came about: what was asked, read and left out, and with which settings."""
+"""The section about the runs: prompt modes, parsers, counts, skipped questions and settings."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from kvg.report.results import RunResults
 from kvg.report.sections import Looks, Runs, Section, run_cell, run_cells
 from kvg.report.tables import NONE, Cell, FigureTable, Row, number, percent
 
-_DEEPEST: Final = 8  # of settings inside of settings
-_TOLD_ELSEWHERE: Final = ("bad", "num_bad", "num_cases")
+_DEEPEST: Final = 8  # levels of nested settings
+_SHOWN_ELSEWHERE: Final = ("bad", "num_bad", "num_cases")
 _LONGEST: Final = 90  # characters of a setting that are shown
 
 
 def runs_section(runs: Runs, looks: Looks) -> Section:
-    """How the runs came about: what was asked, read and left out."""
+    """Prompt modes, parsers, counts, skipped questions and settings of the runs."""
 
     def overall(results: RunResults, value: Callable[[Figure], Estimate | None]) -> Estimate | None:
         return next((value(figure) for figure in results["figures"] if figure["by"] == "all"), None)
@@ -43,15 +43,15 @@ def runs_section(runs: Runs, looks: Looks) -> Section:
         )
     heads = [
         "",
-        "asked in",
-        "read by",
+        "prompt mode",
+        "parser",
         "cases",
         "pictures",
         "mean IoU",
         "unparsed",
-        "cut off",
+        "truncated",
         "tokens",
-        "bad, left out",
+        "skipped",
     ]
     tables = [FigureTable(heads, rows, texts=3)]
     if any(len(results["facts"]["patterns"]) > 1 for results in runs.values()):
@@ -59,12 +59,12 @@ def runs_section(runs: Runs, looks: Looks) -> Section:
     reasons = [(run, str(why)) for run, r in runs.items() for why in (r["facts"]["record"] or {}).get("bad") or ()]
     if reasons:
         fault_rows: list[Row] = [[run_cell(looks[run]), reason] for run, reason in reasons]
-        tables.append(FigureTable(["", "reason"], fault_rows, title="What could not be asked", texts=2))
+        tables.append(FigureTable(["", "reason"], fault_rows, title="Skipped questions", texts=2))
     if settings := _settings(runs, looks):
         tables.append(settings)
     note = (
-        "“Unread” answers hold no box, or no option, that the parser reads; they are wrong. “Cut off” answers reached "
-        "the greatest length allowed. “Bad” questions could not be asked at all and are in no figure."
+        "Unparsed: the parser finds no box or option in the answer, which counts as wrong. Truncated: the answer "
+        "reached the length limit. Skipped: the question is unusable and is in no figure."
     )
     return Section("Runs", note, tables, anchor="runs")
 
@@ -76,15 +76,15 @@ def _patterns(runs: Runs, looks: Looks) -> FigureTable:
         for run, results in runs.items()
     ]
     heads = ["", *(f"pattern {number}" if number else "none" for number in numbers)]
-    return FigureTable(heads, rows, title="Answers by the pattern that read them")
+    return FigureTable(heads, rows, title="Answers by the parser's pattern")
 
 
 def _settings(runs: Runs, looks: Looks) -> FigureTable | None:
-    """What the runs' predictions.json say of how they were made; what is the same in all of them, once."""
+    """The settings in the runs' predictions.json."""
     settings = {run: dict(_flat(results["facts"]["record"] or {})) for run, results in runs.items()}
     rows: list[Row] = []
     for name in dict.fromkeys(name for own in settings.values() for name in own):
-        if name.partition(".")[0] not in _TOLD_ELSEWHERE:
+        if name.partition(".")[0] not in _SHOWN_ELSEWHERE:
             rows.append([name, *(own.get(name, NONE) for own in settings.values())])
     if not rows:
         return None

@@ -1,4 +1,4 @@
-"""The parts of a report that hold figures, as tables and charts: made once, for page, Markdown and terminal."""
+"""The sections of a report with figures, as tables and charts for page, Markdown and terminal."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _HEADINGS: Final = {  # in the order of the table
     "knowledge": "By knowledge of the base model",
     "split and knowledge": "By split and knowledge",
     "level": "By mastery level",
-    "exposure": "By what training has shown and told",
+    "exposure": "By exposure in training",
     "set": "By set",
     "category": BY_CATEGORY,
 }
@@ -34,7 +34,7 @@ _PART_COLOURS = ("var(--hue3)", "var(--hue1)", "var(--hue2)", "var(--hue4)")
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was said of a run; ``kind`` is ``bad`` for a sign, ``good`` for none, '' where it cannot be told."""
+    """The verdict on a run; ``kind`` is ``bad`` for a sign, ``good`` for no sign, '' if it is not measurable."""
 
     run: RunStyle
     text: str
@@ -47,11 +47,11 @@ class Section:
 
     Attributes:
         title: heading.
-        note: what has to be known to read it.
-        tables: below it.
-        verdicts: in words, a run each.
-        charts: HTML, for the page alone, above the tables.
-        anchor: of the page's table of contents.
+        note: explanation of the figures.
+        tables: below the note.
+        verdicts: as text, one per run.
+        charts: HTML above the tables, for the page only.
+        anchor: for the page's table of contents.
     """
 
     title: str
@@ -63,12 +63,12 @@ class Section:
 
 
 def run_cells(looks: Looks) -> list[Cell]:
-    """Heads of columns that are runs."""
+    """Column heads of the runs."""
     return [Cell(look.title, colour=look.colour) for look in looks.values()]
 
 
 def accuracy_table(runs: Runs, looks: Looks) -> FigureTable:
-    """Percent right of every group and run: instance-weighted, and the mean of the categories."""
+    """Accuracy of every group and run, weighted by cases, and the mean over categories."""
     by_group: dict[tuple[str, str], dict[str, Figure]] = {}
     for run, results in runs.items():
         for figure in results["figures"]:
@@ -84,7 +84,7 @@ def accuracy_table(runs: Runs, looks: Looks) -> FigureTable:
         if members:
             rows.append([heading])
             rows += [_figure_row(name, figures, looks) for name, figures in members]
-    note = "Percent right (IoU ≥ 0.5) with its 95% bootstrap interval over pictures; an answer without a box is wrong."
+    note = "Accuracy in percent (IoU ≥ 0.5) with its 95% bootstrap interval over pictures; unparsed answers are wrong."
     return FigureTable(["", "cases", *run_cells(looks)], rows, note=note)
 
 
@@ -95,7 +95,7 @@ def _figure_row(name: str, figures: Mapping[str, Figure], looks: Looks) -> Row:
 
 
 def accuracy_section(runs: Runs, looks: Looks) -> Section | None:
-    """The main table, with bars by group and dots by category."""
+    """The main table, with a bar chart by group and a dot chart by category."""
     if not any(results["figures"] for results in runs.values()):
         return None
     by_groups = groups_of(runs, "split and knowledge")
@@ -131,7 +131,7 @@ def _in_two_lines(group: ChartGroup) -> ChartGroup:
 
 
 def choice_section(runs: Runs, looks: Looks) -> Section | None:
-    """Questions of several choices, in the form of the paper's table: a column a set, and their average."""
+    """Multiple-choice questions, as in the paper's table: one column per set, and the average."""
     tables = {run: results["choice"] for run, results in runs.items() if results["choice"]}
     if not tables:
         return None
@@ -150,7 +150,7 @@ def choice_section(runs: Runs, looks: Looks) -> Section | None:
     guess = [percent(chances[name]) for name in sets]
     if len(sets) > 1:
         guess.append(percent(sum(chances.values()) / len(chances)))
-    rows.append(["guessing", *guess, "", ""])
+    rows.append(["chance level", *guess, "", ""])
     heads = [
         "",
         *(name or "questions" for name in sets),
@@ -158,8 +158,8 @@ def choice_section(runs: Runs, looks: Looks) -> Section | None:
         "cases",
         "unparsed %",
     ]
-    note = "Fine-grained recognition: the name is chosen from several. Percent right with its 95% interval."
-    return Section("Names to choose from", note, [FigureTable(heads, rows)], anchor="choice")
+    note = "Fine-grained recognition with several names to choose from. Accuracy in percent with its 95% interval."
+    return Section("Multiple-choice questions", note, [FigureTable(heads, rows)], anchor="choice")
 
 
 def run_cell(look: RunStyle) -> Cell:
@@ -168,7 +168,7 @@ def run_cell(look: RunStyle) -> Cell:
 
 
 def artifact_section(runs: Runs, looks: Looks) -> Section | None:
-    """Accuracy over the strength of each way in which pictures were disturbed."""
+    """Accuracy over the strength of each corruption."""
     kinds = sorted({curve["artifact"] for results in runs.values() for curve in results["artifacts"]})
     if not kinds:
         return None
@@ -188,12 +188,12 @@ def artifact_section(runs: Runs, looks: Looks) -> Section | None:
                 rows.append([run_cell(looks[run]), *_strength_cells(points, strengths)])
         charts.append(line_chart(kind, lines, share=True, smoothed=False))
     note = (
-        "Percent right on pictures that were disturbed, by strength (0: as they are), with 95% intervals; in the table "
-        "the change against strength 0 on the same questions in points, with its interval."
+        "Accuracy in percent on corrupted pictures by strength (0: clean), with 95% intervals; in the table also the "
+        "change from strength 0 on the same questions, in points with its interval."
     )
     heads = ["", *(f"strength {strength}" for strength in strengths)]
     chart = Markup(f"<div class=curves>{''.join(charts)}</div>")
-    return Section("Disturbed pictures", note, [FigureTable(heads, rows)], charts=chart, anchor="artifacts")
+    return Section("Corrupted pictures", note, [FigureTable(heads, rows)], charts=chart, anchor="artifacts")
 
 
 def _strength_cells(points: Sequence[Strength], strengths: Sequence[int]) -> Iterator[Cell]:
@@ -224,15 +224,15 @@ def curve_section(curves: Mapping[str, Mapping[str, Curve]], looks: Looks) -> Se
             for n, tag in enumerate(parts)
         ]
         several = f": {looks[run].title}" if sum("train/reward/total" in other for other in chosen.values()) > 1 else ""
-        charts.append(line_chart(f"Reward and its parts{several}", lines) if lines else "")
+        charts.append(line_chart(f"Reward and its components{several}", lines) if lines else "")
         if own:
             rows.append([looks[run].title])
             rows += [[tag, *_ends(curve)] for tag, curve in own.items()]
     if not rows:
         return None
-    note = "Over optimizer steps, in stage 2 over batches of answers. Bold: running mean; pale: single values."
-    heads = ["curve", "points", "last step", "begins", "ends"]
-    table = FigureTable(heads, rows, title="Running means at both ends", folded=True)
+    note = "Over optimizer steps, in stage 2 over batches of rollouts. Bold: running mean; pale: single values."
+    heads = ["curve", "points", "last step", "first", "last"]
+    table = FigureTable(heads, rows, title="First and last running means", folded=True)
     drawn_charts = Markup(f"<div class=curves>{''.join(charts)}</div>")
     return Section("Learning curves", note, [table], charts=drawn_charts, anchor="curves")
 

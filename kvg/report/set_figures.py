@@ -1,4 +1,4 @@
-"""What a set holds, counted while its samples pass by."""
+"""Counts the content of a set while its samples are read."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class SetFigures:
 
     Attributes:
         groups: counts by category, split and knowledge.
-        entities: that are asked for, by category, split and knowledge.
-        sizes: samples by number of objects.
-        licences: samples by licence; a sample under several counts under each.
-        num_samples: all of them.
+        entities: targets, by category, split and knowledge.
+        sizes: number of samples by number of objects.
+        licences: number of samples by licence; a sample with several licences counts for each.
+        num_samples: number of all samples.
     """
 
     groups: dict[tuple[str, str, str], Counter[str]] = field(default_factory=dict)
@@ -42,16 +42,16 @@ class SetFigures:
 
     @property
     def num_entities(self) -> int:
-        """Different ones that are asked for; a name in two categories is two."""
+        """Number of distinct targets; a name in two categories counts twice."""
         return len({(key[0], name) for key, names in self.entities.items() for name in names})
 
     @property
     def num_rationales(self) -> int:
-        """Samples that have one."""
+        """Number of samples with a rationale."""
         return sum(group["rationales"] for group in self.groups.values())
 
     def rows(self) -> list[list[str]]:
-        """The table, see ``COLUMNS``; where there are several rows, with their sum."""
+        """The rows of the table, see ``COLUMNS``; with several rows, the last one is their sum."""
         rows = [self._row(key, group, len(self.entities[key])) for key, group in sorted(self.groups.items())]
         if len(rows) > 1:
             total: Counter[str] = Counter()
@@ -87,7 +87,7 @@ def _named(licence: str) -> str:
 
 
 def _shares(counts: dict[int, int] | dict[str, int], total: int) -> str:
-    """Counts in words.
+    """Counts and shares as text.
 
     >>> _shares({2: 3, 3: 1}, 4)
     '2: 3 (75%), 3: 1 (25%)'

@@ -1,4 +1,4 @@
-"""One HTML page, which needs no other file, about how a set is distributed and by what shortcuts it can be answered."""
+"""A self-contained HTML page about the distribution of a set and the shortcuts in it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from markupsafe import Markup
 
 from kvg.report.render import render_page
 
-_MOST_BARS: Final = 24  # of a chart; what is rarer is told together
-_ROW: Final = 20  # pixels of a bar and its room
+_MOST_BARS: Final = 24  # bars per chart; rarer values are combined in one bar
+_ROW: Final = 20  # height of a bar with its spacing, in pixels
 
 
 def shortcut_page(title: str, record: Mapping[str, Any]) -> str:
@@ -21,7 +21,7 @@ def shortcut_page(title: str, record: Mapping[str, Any]) -> str:
         title: name of the set.
         record: see ``kvg.audit.statistics.Figures.record``.
     """
-    spans = ("present", "asked for", "distractor")
+    spans = ("present", "asked for", "distractor")  # keys of the record
     return render_page(
         "shortcuts.jinja",
         f"{title}: distribution and shortcuts",
@@ -39,7 +39,7 @@ def shortcut_page(title: str, record: Mapping[str, Any]) -> str:
 
 
 def bars(title: str, counter: Mapping[str, int]) -> Markup:
-    """Counts as horizontal bars, with their shares.
+    """Counts and shares as horizontal bars.
 
     >>> print(bars("k", {"2": 3, "3": 1})[:35])
     <figure><figcaption>k</figcaption><
@@ -71,7 +71,7 @@ def _short(name: str) -> str:
 
 
 def _trials(trials: Sequence[Mapping[str, Any]]) -> Markup:
-    """How often each kind of number finds the target, as SVG."""
+    """The accuracy of each shortcut with its interval and its chance level, as SVG."""
     rows = "".join(_trial(number, trial) for number, trial in enumerate(trials))
     height = len(trials) * 26 + 24
     axis = "".join(

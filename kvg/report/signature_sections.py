@@ -1,4 +1,4 @@
-"""Failure signatures as sections of a report: the verdicts in words, and the figures behind them."""
+"""Failure signatures as sections of a report: verdicts and figures."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from kvg.report.tables import NONE, Cell, FigureTable, Row, change, number, perc
 ByRun = Mapping[str, Signatures]
 T = TypeVar("T")
 
-_PAIRS: Final = 12  # confusions shown of each run
+_PAIRS: Final = 12  # confusions shown per run
 _CURVES: Final = {
     "train/completion_length": "length in tokens",
-    "train/entropy": "entropy in nats a token",
-    "train/reward_std_in_group": "spread of rewards in a group",
-    "train/unparsed": "share without a box",
+    "train/entropy": "entropy in nats per token",
+    "train/reward_std_in_group": "standard deviation of rewards in a group",
+    "train/unparsed": "share of unparsed answers",
 }
 
 
 def signature_sections(by_run: ByRun, looks: Looks) -> list[Section]:
-    """All signatures of all runs, those left out of which nothing was measured.
+    """The sections of all runs; signatures without any figure are skipped.
 
     Args:
         by_run: signatures of each run.
-        looks: of the runs.
+        looks: styles of the runs.
     """
     sections = (_reasoning, _length, _knowledge, _position, _confusion)
     return [section for make in sections if (section := make(by_run, looks))]
 
 
 def verdict_of(run: RunStyle, text: str) -> Verdict:
-    """A verdict with its kind, which its first words tell."""
+    """A verdict with its kind, which is derived from its first words."""
     kind = "bad" if text.startswith("sign") else "good" if text.startswith("no sign") else ""
     return Verdict(run, text, kind)
 
@@ -65,13 +65,12 @@ def _reasoning(by_run: ByRun, looks: Looks) -> Section | None:
         return None
     heads = [
         "", "judged by", "cases", "reasoning ✓ box ✓", "reasoning ✓ box ✗", "reasoning ✗ box ✓", "reasoning ✗ box ✗",
-        "not judged", "box right if reasoning is", "box right if not", "gain in points", "right box, wrong reasoning",
-        "answer is not what was reasoned",
+        "not judged", "box accuracy, reasoning ✓", "box accuracy, reasoning ✗", "gain in points",
+        "box ✓ with reasoning ✗", "answer differs from conclusion",
     ]  # fmt: skip
     note = (
-        "Whether the box is right and whether the reasoning is. Where entities have cards, reasoning is right if every "
-        "trait was recalled; elsewhere if the box that it concludes with is that of the object asked for. Shares in "
-        "percent with 95% intervals."
+        "Correctness of box and reasoning. If entities have cards, reasoning is correct if all traits were recalled; "
+        "otherwise if the concluded box is the target. Shares in percent with 95% intervals."
     )
     return Section("Reasoning and box", note, [FigureTable(heads, rows, texts=3)], verdicts, anchor="reasoning")
 
@@ -93,15 +92,15 @@ def _length(by_run: ByRun, looks: Looks) -> Section | None:
             rows.append([run_cell(looks[run]), *cells, share(lengths["cut_off"])])
     tables = []
     if rows:
-        heads = ["", "right answers", "wrong answers", "right less wrong", "cut off %"]
-        tables.append(FigureTable(heads, rows, title="Tokens of an answer"))
+        heads = ["", "correct answers", "wrong answers", "correct minus wrong", "truncated %"]
+        tables.append(FigureTable(heads, rows, title="Answer length in tokens"))
     if curves:
         heads = ["", "over training", "points", "first", "last"]
         tables.append(FigureTable(heads, curves, title="First and last values of training", texts=2))
     if not tables:
         return None
-    note = "A policy that is paid for boxes alone can stop thinking, stop varying, or stop answering."
-    return Section("Length and variety", note, tables, verdicts, anchor="length")
+    note = "A policy that is rewarded for boxes only can stop reasoning, lose diversity, or stop answering."
+    return Section("Length and diversity", note, tables, verdicts, anchor="length")
 
 
 def _knowledge(by_run: ByRun, looks: Looks) -> Section | None:
@@ -117,9 +116,11 @@ def _knowledge(by_run: ByRun, looks: Looks) -> Section | None:
             rows.append([run_cell(looks[run]), gap["group"], str(gap["n"]), *cells, str(gap["untold"])])
     if not rows:
         return None
-    heads = ["", "categories", "cases", "known", "unknown", "gap in points", "not told"]
-    note = "How much more often entities are found that the model knows of."
-    return Section("Known and unknown", note, [FigureTable(heads, rows, texts=2)], verdicts, anchor="knowledge")
+    heads = ["", "categories", "cases", "known", "unknown", "gap in points", "no level"]
+    note = "Accuracy in percent for known and for unknown entities, and the difference."
+    return Section(
+        "Known and unknown entities", note, [FigureTable(heads, rows, texts=2)], verdicts, anchor="knowledge"
+    )
 
 
 def _position(by_run: ByRun, looks: Looks) -> Section | None:
@@ -139,7 +140,7 @@ def _position(by_run: ByRun, looks: Looks) -> Section | None:
             rows.append([place, *cells])
         rows.append(["p", *(_p(tables[run]["p"]) if run in tables else NONE for run in by_run)])
     heads: list[Cell | str] = ["", *map(run_cell, (looks[run] for run in by_run))]
-    tables_made = [FigureTable(heads, rows, title="Percent right by the place of the object asked for")]
+    tables_made = [FigureTable(heads, rows, title="Accuracy in percent by the place of the target")]
     tables_made.append(_fields(by_run, looks))
     favourites: list[Row] = [
         [
@@ -154,17 +155,17 @@ def _position(by_run: ByRun, looks: Looks) -> Section | None:
     ]
     if favourites:
         heads = ["", "object", "answered %", "expected %", "difference in points"]
-        title = "Objects that are answered more often than they should be"
+        title = "Answers by rank of the object, compared with an unbiased model"
         tables_made.append(FigureTable(heads, favourites, title=title, texts=2))
     note = (
-        "Whether the place of an object decides what is answered. p: how often places would differ as much by luck. "
-        "The verdict allows for how many tests there are."
+        "Whether the answer depends on the place of an object. p: permutation test of no dependence. The verdict is "
+        "adjusted for the number of tests."
     )
     return Section("Position", note, tables_made, verdicts, anchor="position")
 
 
 def _fields(by_run: ByRun, looks: Looks) -> FigureTable:
-    """Where answered boxes stand, in place of where the true ones do."""
+    """Numbers of predicted and true boxes by field of the picture."""
     fields = _in_order(by_run, lambda signs: [one["field"] for one in signs["position"]["fields"]])
     rows: list[Row] = []
     for field in fields:
@@ -175,7 +176,7 @@ def _fields(by_run: ByRun, looks: Looks) -> FigureTable:
         rows.append([field, *cells])
     rows.append(["p", *(_p(signs["position"]["p"]) for signs in by_run.values())])
     heads: list[Cell | str] = ["", *map(run_cell, (looks[run] for run in by_run))]
-    return FigureTable(heads, rows, title="Answered boxes by the field of the picture that they stand in")
+    return FigureTable(heads, rows, title="Predicted and true boxes by field of the picture")
 
 
 def _confusion(by_run: ByRun, looks: Looks) -> Section | None:
@@ -198,15 +199,15 @@ def _confusion(by_run: ByRun, looks: Looks) -> Section | None:
                 pairs.append([pair["target"], pair["answered"] or "an object without a name", *often])
     if not errors:
         return None
-    heads = ["", "errors", "another object", "no object", "unparsed", "cannot be told"]
+    heads = ["", "errors", "another object", "no object", "unparsed", "unknown kind"]
     tables = [FigureTable(heads, errors, title="Kinds of errors in percent")]
     if alike:
-        heads = ["", "confusions", "to the look-alike %", "by chance %", "difference in points"]
-        tables.append(FigureTable(heads, alike, title="Confusions where a look-alike stood on the picture"))
+        heads = ["", "confusions", "with the look-alike %", "chance level %", "difference in points"]
+        tables.append(FigureTable(heads, alike, title="Confusions in pictures with a look-alike"))
     if pairs:
-        heads = ["asked for", "answered", "times", "both there", "%"]
-        tables.append(FigureTable(heads, pairs, title="Commonest confusions", texts=2))
-    note = "What is answered in place of what was asked for."
+        heads = ["target", "answered", "number", "pictures with both", "%"]
+        tables.append(FigureTable(heads, pairs, title="Most frequent confusions", texts=2))
+    note = "Kinds of errors, and the entities that are confused."
     return Section("Confusions", note, tables, verdicts, anchor="confusions")
 
 
@@ -215,5 +216,5 @@ def _p(p: float) -> str:
 
 
 def _in_order(by_run: ByRun, values: Callable[[Signatures], list[T]]) -> Iterator[T]:
-    """Each value once, in the order in which it comes first."""
+    """The distinct values, in order of first occurrence."""
     return iter(dict.fromkeys(value for signs in by_run.values() for value in values(signs)))

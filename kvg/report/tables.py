@@ -1,4 +1,4 @@
-"""Tables that stand on the page, in Markdown and in the terminal: made once, so that all three say the same."""
+"""Tables for page, Markdown and terminal, all made from the same data."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ NONE: Final = "–"
 
 @dataclass(frozen=True)
 class Cell:
-    """What stands in a field.
+    """A table cell.
 
     Attributes:
         text: the figure.
-        small: below it, a line each, or in brackets after it.
+        small: lines below the figure, or text in brackets after it.
         kind: ``good``, ``bad``, or '' for neither.
-        colour: CSS colour of a square before it; '' for none.
+        colour: CSS colour of a square before the text; '' for none.
     """
 
     text: str
@@ -44,11 +44,11 @@ class FigureTable:
 
     Attributes:
         heads: of the columns.
-        rows: each with as many fields as there are heads, or with one, which heads the rows that follow.
-        title: what it is about; '' where what stands before it says so.
-        note: what has to be known to read it.
-        texts: how many first columns hold words and not numbers.
-        folded: the page shows it when its title is clicked.
+        rows: each with one cell per column, or with a single cell, which is a heading for the rows below.
+        title: '' for none.
+        note: explanation of the figures.
+        texts: number of leading columns that hold text.
+        folded: the page shows the table when its title is clicked.
     """
 
     heads: Sequence[Cell | str]
@@ -71,11 +71,11 @@ def share(estimate: Estimate | None) -> Cell:
 
 
 def change(estimate: Estimate | None, decided: bool | None = None) -> Cell:
-    """A difference of shares in points with its interval, green where it is more than luck, red where it is less.
+    """A difference of shares in points with its interval; green if significantly positive, red if negative.
 
     Args:
-        estimate: None where there is none.
-        decided: whether it is more than luck; by default, where the interval leaves out 0.
+        estimate: None for none.
+        decided: whether the difference is significant; by default, whether the interval excludes 0.
 
     >>> change(Estimate(n=9, value=-0.1234, low=-0.2, high=-0.05))
     Cell(text='-12.3', small='-20.0 to -5.0', kind='bad', colour='')
@@ -109,7 +109,7 @@ def percent(value: float) -> str:
 
 
 def html_table(table: FigureTable) -> Markup:
-    """The table in HTML; it scrolls where it is wider than the page."""
+    """The table in HTML; it scrolls if it is wider than the page."""
     rows = [[_as_cell(cell) for cell in row] for row in table.rows]
     return render("table.jinja", table=table, heads=[_as_cell(cell) for cell in table.heads], rows=rows)
 
@@ -130,7 +130,7 @@ def markdown_table(table: FigureTable, level: int = 3) -> str:
 
 
 def markdown_text(text: str) -> str:
-    r"""A text that means itself in Markdown, also within a table.
+    r"""Escapes a text for Markdown, also within a table.
 
     >>> print(markdown_text("a|b <b> *c*"))
     a\|b \<b> \*c\*
@@ -139,7 +139,7 @@ def markdown_text(text: str) -> str:
 
 
 def terminal_table(table: FigureTable, without: str = "") -> TerminalTable:
-    """The table for rich; ``without`` names a row that heads others, which are left out with it."""
+    """The table for rich; ``without`` names a heading that is skipped with its rows."""
     styles = {"good": "green", "bad": "red", "": ""}
     made = TerminalTable(title=table.title or None, box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
     for n, head in enumerate(table.heads):
@@ -165,7 +165,7 @@ def terminal_table(table: FigureTable, without: str = "") -> TerminalTable:
 
 
 def _rounded(value: float, digits: int) -> float:
-    """Rounded, and never minus nothing."""
+    """The rounded value, without a negative zero."""
     return round(value, digits) + 0.0
 
 

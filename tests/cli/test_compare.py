@@ -36,7 +36,7 @@ def test_tables_sentences_and_files(write_run, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "sft against base: +50.0 points" in said
     assert "grpo against sft: +0.0 points" in said
-    assert "could have been seen" in said
+    assert "minimum detectable difference" in said
     assert "one run each: base, sft, grpo" in said
     record = json.loads((out / "comparison.json").read_text())
     assert record["runs"] == {"base": 1, "sft": 1, "grpo": 1}
@@ -104,13 +104,13 @@ def test_cases_that_one_run_lacks(write_run, capsys):
     assert main(["compare", *runs]) == 2
     assert "run 'b': cases: 10 of 40 cases are missing, first 'test/k30'" in capsys.readouterr().err
     assert main(["compare", *runs, "--common"]) == 0
-    assert "10 cases that not all runs have are left out" in capsys.readouterr().out
+    assert "10 cases are skipped because not all runs have them" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--by", "colour"], "by: 'colour' is no grouping"),
+        (["--by", "colour"], "by: 'colour' is not a grouping"),
         (["--level", "95"], "level: 95 must lie between 0 and 1"),
         (["--names", "one"], "--names: 1 for 2 runs; give one each"),
         (["--names", "one", "one"], "runs: two are called 'one'"),

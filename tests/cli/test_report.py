@@ -187,6 +187,6 @@ def test_report_and_compare_tell_one_p_value_of_a_pair(finished, capsys):
         ("cot_sft", "cot_sft_grpo"): pytest.approx(3 * 2**-8),
     }
     assert "cot_sft_grpo against cot_sft: +20.0 points" in printed
-    assert "p = 0.012: more than luck does" in printed
+    assert "p = 0.012: significant" in printed
     for name in ("results.md", "index.html"):
         assert "p = 0.012" in (finished / "out" / name).read_text()

@@ -95,7 +95,7 @@ def test_the_name_of_a_set_tells_keys_apart(stored, make_sample, make_case, enco
 
 def test_a_set_that_was_not_asked_is_refused(stored, make_sample, make_case):
     path = stored("set", [make_sample("k0")])
-    with pytest.raises(DataError, match=r"set: key: these sets are not what the runs were asked \(they hold none"):
+    with pytest.raises(DataError, match=r"set: key: these sets are not the sets of the runs \(none of the keys"):
         read_pictures([("", path)], [make_case("other")])
-    with pytest.raises(DataError, match="other pictures under the same keys"):
+    with pytest.raises(DataError, match="same keys, but other pictures"):
         read_pictures([("", path)], [make_case("k0", image="0" * 16)])

@@ -74,7 +74,7 @@ def test_choices_in_the_form_of_the_papers_table(make_line):
     rows = rows_of(section.tables[0])
     # 1 of 4; 6 of 9; their mean; one of 13 cannot be read.
     assert rows["mine"] == ["25.0", "66.7", "45.8", "13", "7.7"]
-    assert rows["guessing"] == ["25.0", "25.0", "25.0", "", ""]
+    assert rows["chance level"] == ["25.0", "25.0", "25.0", "", ""]
     assert accuracy_section(results, looks(runs)) is None
     assert results["mine"]["signatures"] is None
 
@@ -161,9 +161,9 @@ def test_signatures_say_what_was_found(make_case):
     assert reasoning.verdicts[0].text.startswith("sign: 40.0% (")  # 20 of 50 right boxes
     row = list(map(text, reasoning.tables[0].rows[0]))
     assert row[1:7] == ["boxes", "all", "30", "0", "20", "0"]
-    gap = list(map(text, sections["Known and unknown"].tables[0].rows[0]))
+    gap = list(map(text, sections["Known and unknown entities"].tables[0].rows[0]))
     assert gap[1:6] == ["all", "80", "100.0", "0.0", "+100.0"]
-    lengths = list(map(text, sections["Length and variety"].tables[0].rows[0]))
+    lengths = list(map(text, sections["Length and diversity"].tables[0].rows[0]))
     assert lengths[1:4] == ["40", "9", "31"]
     confusions = sections["Confusions"]
     assert list(confusions.tables[-1].rows[1]) == ["Merlin", "Hobby", "30", "80", "37.5"]

@@ -1,1 +1,1 @@
-"""Several runs on the same questions."""
+"""Comparison of several runs on the same questions."""

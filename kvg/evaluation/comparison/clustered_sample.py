@@ -1,4 +1,4 @@
-"""How the cases of a group were drawn, and what follows for a mean of theirs."""
+"""The sampling structure of a group of cases, and the estimates that respect it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from kvg.stats.seeds import Spread
 
 @dataclass(frozen=True)
 class ClusteredSample:
-    """N cases as they were drawn.
+    """N cases, clustered by picture and, for a category mean, stratified by category.
 
     Attributes:
-        pictures: of each case; those of one picture were drawn together.
-        strata: of each case its category, for a category mean.
-        weights: ``[N]``, of sum 1: equal, or equal within each category and in sum over each.
+        pictures: the picture of each case: the cluster.
+        strata: the category of each case, for a category mean; None otherwise.
+        weights: ``[N]`` with sum 1: equal, or equal within each category with the same total per category.
     """
 
     pictures: list[str]
@@ -39,11 +39,11 @@ class ClusteredSample:
 
     @property
     def num_pictures(self) -> int:
-        """Different ones."""
+        """Number of distinct pictures."""
         return len(set(self.pictures))
 
     def mean(self, values: NDArray[np.float64]) -> float:
-        """Of values ``[N]``; the mean of the categories' means, for a category mean."""
+        """The mean of values ``[N]``; for a category mean the mean of the categories' means."""
         if self.strata is None:
             return float(values.mean())
         codes = codes_of(self.strata, len(values))
@@ -52,7 +52,7 @@ class ClusteredSample:
     def by_bootstrap(
         self, values: NDArray[np.float64], seed: int, level: float, bounds: tuple[float, float]
     ) -> Estimate:
-        """The mean of one run's values ``[N]``, see ``bootstrap_interval``."""
+        """The mean of one run's values ``[N]`` with its bootstrap interval, see ``bootstrap_interval``."""
         low, high = bootstrap_interval(
             values.tolist(), seed, level=level, clusters=self.pictures, strata=self.strata, bounds=bounds
         )
@@ -61,9 +61,10 @@ class ClusteredSample:
     def by_spread(
         self, spread: Spread, values: NDArray[np.float64], level: float, bounds: tuple[float, float]
     ) -> Estimate:
-        """The mean over several seeds; ``values`` ``[N]`` are the cases' means.
+        """The mean over several seeds with its interval; ``values`` ``[N]`` are the means of the cases.
 
-        Where these are alike, or all of one picture, others may still differ: see ``bounds`` of ``bootstrap_interval``.
+        If all values are equal, or all cases are on one picture, the interval is widened: see ``bounds`` of
+        ``bootstrap_interval``.
         """
         low, high = spread.interval(level)
         if self.num_pictures == 1 or (values == values[0]).all():
@@ -72,7 +73,7 @@ class ClusteredSample:
         return self._estimate(spread.mean, max(low, bounds[0]), min(high, bounds[1]))
 
     def sums(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Sums over pictures of values ``[N]``, weighted for a category mean."""
+        """Sums of values ``[N]`` per picture, weighted for a category mean."""
         codes = codes_of(self.pictures, len(self.pictures))
         sums: NDArray[Any] = np.bincount(codes, values if self.strata is None else values * self.weights)
         return sums.astype(np.float64)

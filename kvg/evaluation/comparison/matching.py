@@ -1,4 +1,4 @@
-"""The same cases of several runs, side by side, and the groups they fall into."""
+"""Matches the cases of several runs, and groups them."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ GROUPINGS: Final = ("split", "category", "knowledge", BOTH)
 ALL: Final = "all"  # every case of a set
 MEAN: Final = "category mean"  # of the accuracies of its categories
 _ORDER: Final = (*SPLITS, *KNOWLEDGE, *CATEGORIES)
-_TOLERANCE: Final = 0.01  # of a true box on the 0-1000 grid: what rounding does
+_TOLERANCE: Final = 0.01  # rounding error of a true box on the 0-1000 grid
 
 
 @dataclass(frozen=True)
 class CaseGroup:
-    """Cases that a figure is made of.
+    """The cases of one figure.
 
     Attributes:
-        set: name of their set; a disturbed picture makes it another one.
+        set: name of their set; each corruption counts as a set of its own.
         by: ``all``, ``category mean``, or one of ``GROUPINGS``.
         value: of the grouping; of a category mean the split, or ``all``.
         members: indices of the cases.
@@ -43,12 +43,12 @@ class Matched:
     """N cases that all runs have answered, in the order of the first run.
 
     Attributes:
-        names: what the cases are called.
-        sets: of which set each is; a disturbed picture makes it another one.
-        fields: for each grouping the value of each case; '' where none is told.
-        pictures: each case's picture; its own name where none is told.
-        hits: by setting, right answers ``[S, N]``, a row a seed.
-        notes: what a reader must know.
+        names: identifiers of the cases.
+        sets: the set of each case; each corruption counts as a set of its own.
+        fields: for each grouping the value of each case; '' if unknown.
+        pictures: the picture of each case; the case's own name if unknown.
+        hits: correct answers ``[S, N]`` by setting, one row per seed.
+        notes: remarks for the reader.
         num_left_out: cases that not all runs have.
     """
 
@@ -61,7 +61,7 @@ class Matched:
     num_left_out: int = 0
 
     def groups(self, by: Sequence[str]) -> list[CaseGroup]:
-        """The groups that have a case: of each set all of it, its category means, and the parts of the groupings."""
+        """All groups with at least one case: per set all cases, category means, and the parts of each grouping."""
         groups = []
         for name in dict.fromkeys(self.sets):
             inside = np.array([own == name for own in self.sets])
@@ -85,17 +85,17 @@ class Matched:
 
 
 def match(runs: Mapping[str, Sequence[Sequence[Prediction]]], common: bool = False) -> Matched:
-    """Puts the answers of several runs to the same questions side by side.
+    """Matches the answers of several runs to the same questions.
 
-    Questions are the same where ``Prediction.id`` is. Where each run knows one set only, its name does not matter.
+    Questions are equal if ``Prediction.id`` is equal. If every run has a single set, the name of the set is ignored.
 
     Args:
-        runs: by the name of a setting, its runs: one a seed.
-        common: leave out what not all runs have, instead of refusing it.
+        runs: runs by setting, one per seed.
+        common: use only the cases that all runs have; otherwise missing cases are an error.
 
     Raises:
         ConfigError: a setting has no run.
-        DataError: runs hold different cases, share none, or hold different truths for the same case.
+        DataError: runs hold different cases, share none, or have different ground truth for the same case.
     """
     for name, seeds in runs.items():
         if not seeds:
@@ -107,13 +107,13 @@ def match(runs: Mapping[str, Sequence[Sequence[Prediction]]], common: bool = Fal
     rows = [[table[name] for name in order] for table in tables]
     for label, cases in zip(labels, rows, strict=True):
         _check_truth(labels[0], rows[0], label, cases)
-    notes = [f"{num_left_out} cases that not all runs have are left out"] if num_left_out else []
+    notes = [f"{num_left_out} cases are skipped because not all runs have them"] if num_left_out else []
     fields = {name: _field(name, rows, notes) for name in ("split", "category", "knowledge", "image")}
     images = fields.pop("image")
     values = zip(fields["split"], fields["knowledge"], strict=True)
     fields[BOTH] = [f"{split}, {knowledge}" if split and knowledge else "" for split, knowledge in values]
     if not any(images):
-        notes.append("no line names its picture: all cases count as independent, which those on one picture are not")
+        notes.append("the lines have no `image`: all cases count as independent, although cases may share a picture")
     right = {own: [float(case.correct) for case in cases] for own, cases in zip(flat, rows, strict=True)}
     return Matched(
         names=order,
@@ -127,7 +127,7 @@ def match(runs: Mapping[str, Sequence[Sequence[Prediction]]], common: bool = Fal
 
 
 def _by_name(runs: Sequence[Sequence[Prediction]]) -> list[dict[str, Prediction]]:
-    """Tables of cases by what they are called; without the set, where each run has one and they differ."""
+    """Tables of cases by name; without the set's name if every run has a single set and these differ."""
     sets = [{case.set for case in cases} for cases in runs]
     alone = all(len(own) == 1 for own in sets) and len(set.union(*sets)) > 1
     return [{_name(case, alone): case for case in cases} for cases in runs]
@@ -142,10 +142,10 @@ def _set_of(case: Prediction) -> str:
 
 
 def _shared(tables: Mapping[str, Mapping[str, Prediction]], common: bool) -> tuple[list[str], int]:
-    """Names that all runs have, in the order of the first, and how many others there are.
+    """Names that all runs have, in the order of the first run, and the number of other names.
 
     Raises:
-        DataError: a run lacks some and ``common`` is not set, or no name is shared.
+        DataError: a run lacks cases and ``common`` is not set, or no name is shared.
     """
     everything = dict.fromkeys(name for table in tables.values() for name in table)
     order = [name for name in everything if all(name in table for table in tables.values())]
@@ -177,27 +177,27 @@ def _check_truth(first: str, ours: Sequence[Prediction], label: str, theirs: Seq
                 for a, b in zip(p, q, strict=True)
             )
         if not same:
-            remedy = f"is not that of run '{first}': not the same benchmark; score both against the same file"
+            remedy = f"differs from run '{first}': not the same benchmark; score both runs against the same file"
             raise DataError(f"run '{label}', case '{other.id}'", values, remedy)
 
 
 def _right_name(case: Prediction) -> tuple[list[str], str]:
-    """Names to choose from, in any order, and the right one."""
+    """The options in sorted order, and the correct one."""
     options = case.options
     return sorted(options), options[case.right]
 
 
 def _field(name: str, rows: Sequence[Sequence[Prediction]], notes: list[str]) -> list[str]:
-    """Of each case what the first run tells that tells anything; where another contradicts, that is noted."""
+    """The value of each case in the first run that has one; adds a note where runs differ."""
     values = [[value for case in cases if (value := getattr(case, name))] for cases in zip(*rows, strict=True)]
     num_other = sum(len({*values}) > 1 for values in values)
     if num_other:
-        notes.append(f"runs differ in the {name} of {num_other} cases; what the first of them says is taken")
+        notes.append(f"runs differ in the {name} of {num_other} cases; the value of the first run is used")
     return [values[0] if values else "" for values in values]
 
 
 def _pictures(cases: Sequence[Prediction], images: Sequence[str]) -> list[str]:
-    """What was drawn together; a disturbed picture has another checksum, and is yet the picture that it was."""
+    """The picture of each case: the cluster. A corrupted picture belongs to the cluster of the clean one."""
     plain = {(case.set, case.key): image for case, image in zip(cases, images, strict=True) if not case.artifact}
     return [
         plain.get((case.set, case.key), image) or f"case {case.id}" for case, image in zip(cases, images, strict=True)
@@ -205,5 +205,5 @@ def _pictures(cases: Sequence[Prediction], images: Sequence[str]) -> list[str]:
 
 
 def _place(value: str) -> tuple[list[int], str]:
-    """The paper's names in the paper's order, then all others by name."""
+    """Sort key: the paper's names in the paper's order, then all others by name."""
     return ([_ORDER.index(part) if part in _ORDER else len(_ORDER) for part in value.split(", ")], value)

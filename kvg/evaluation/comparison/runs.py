@@ -1,15 +1,15 @@
-"""Runs compared on the same cases: accuracies with intervals, and which differences are more than luck.
+"""Compares runs on the same cases: accuracies with confidence intervals, and tests of their differences.
 
-Two single runs are compared by the exact sign test of ``kvg.stats.paired``, which is McNemar's where no picture is
-shared; the interval of their difference is a paired bootstrap of pictures. That speaks of these two runs. Where a
-setting has several seeds, ``kvg.stats.seeds`` puts seeds and cases together, and the comparison speaks of the
-settings; a difference must pass the sign test of the mean answers there, too, which still holds for a handful of cases.
+Two single runs are compared by the exact sign-flip test of ``kvg.stats.paired``, which equals McNemar's test where no
+picture is shared. The interval of their difference is a paired bootstrap over pictures. The result holds for these two
+runs only. If a setting has several seeds, ``kvg.stats.seeds`` combines seeds and cases, and the result holds for the
+settings. The difference must then also pass the sign-flip test of the mean answers, which is valid for few cases.
 
-Many comparisons find something by luck. P-values are adjusted (Holm) over a family, which ``adjust`` alone defines: all
-pairs of the runs given, in all parts of one grouping of one set. So all pairs on all cases are one family, all pairs in
-all ten categories another. Every command adjusts over that family, also where it shows some of the pairs only: the
-p-value of a pair depends on the runs, not on the command. The adjusted one says what is ``significant``. An interval is
-of one difference alone and is not adjusted.
+P-values are adjusted for multiple comparisons (Holm) within a family, which ``adjust`` defines: all pairs of the given
+runs in all parts of one grouping of one set. For example, all pairs on all cases are one family, and all pairs in all
+ten categories are another. Every command uses the same families, even if it shows only some pairs, so that the p-value
+of a pair depends on the runs and not on the command. The adjusted p-value decides ``significant``. Intervals are not
+adjusted.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from kvg.stats.power import detectable_difference
 from kvg.stats.seeds import combine, contrast
 
 USUAL: Final = ("split", "category", "knowledge")
-POWER: Final = 0.8  # with which the smallest detectable difference is found
+POWER: Final = 0.8  # of the minimum detectable difference
 MCNEMAR: Final = "McNemar, mid-p"
 BY_PICTURE: Final = "signs by picture, mid-p"
 OVER_SEEDS: Final = "t over seeds and pictures"
-_MANY_SEEDS: Final = 5  # from here on an interval is less than half as wide again as with any number
+_MANY_SEEDS: Final = 5  # from here on an interval is less than 1.5 times as wide as with unlimited seeds
 
 
 class Accuracy(TypedDict):
@@ -55,12 +55,12 @@ class Accuracy(TypedDict):
 
 
 class Difference(TypedDict):
-    """Accuracy of ``after`` less that of ``before`` on a group of the same cases; shares are in 0-1.
+    """Accuracy of ``after`` minus that of ``before`` on the same cases; shares are in 0-1.
 
-    ``only_after`` and ``only_before`` are McNemar's counts: cases that only one of them has right, with several seeds
-    their mean over all pairs of seeds. ``p_holm``, which is ``p`` adjusted, decides. ``p_exact`` is the conservative
-    sister of ``p``, and ``p_mcnemar`` takes the cases for independent; both are None with several seeds. ``detectable``
-    is the smallest true difference that this comparison would have found with a power of 0.8, None where there is none.
+    ``only_after`` and ``only_before`` are McNemar's counts of discordant cases; with several seeds their mean over all
+    pairs of seeds. ``p_holm``, the adjusted ``p``, decides significance. ``p_exact`` is the conservative exact p-value,
+    and ``p_mcnemar`` assumes independent cases; both are None with several seeds. ``detectable`` is the minimum
+    detectable difference at a power of 0.8; None if there is none.
     """
 
     before: str
@@ -84,17 +84,17 @@ class Difference(TypedDict):
 
 @dataclass(frozen=True)
 class Comparison:
-    """All there is to say of some runs on the same cases.
+    """The comparison of several settings on the same cases.
 
     Attributes:
         runs: number of seeds by setting, in the order given.
-        num_cases: that all have answered.
-        num_left_out: that only some have.
+        num_cases: number of cases that all runs have answered.
+        num_left_out: number of cases that only some runs have.
         level: of the intervals; p-values up to ``1 - level`` are significant.
         seed: of the bootstrap.
         accuracies: of each setting on each group.
-        differences: of each pair on each group; the earlier run of a pair comes first in ``runs``.
-        notes: what a reader must know.
+        differences: of each pair on each group; ``before`` is the earlier run in ``runs``.
+        notes: remarks for the reader.
     """
 
     runs: dict[str, int]
@@ -107,11 +107,11 @@ class Comparison:
     notes: list[str]
 
     def record(self) -> dict[str, Any]:
-        """As it goes into JSON."""
+        """The comparison as JSON data."""
         return asdict(self)
 
     def difference(self, before: str, after: str, by: str = ALL, name: str = ALL, set: str | None = None) -> Difference:
-        """The difference of a pair on a group, of the first set or of a named one.
+        """The difference of a pair on a group, of the first set or of the named one.
 
         Raises:
             KeyError: there is none.
@@ -133,30 +133,30 @@ def compare_runs(
     common: bool = False,
     against: str | None = None,
 ) -> Comparison:
-    """Compares settings, every two of them or each with one, on the cases that they share.
+    """Compares settings pairwise, or all with one, on the cases that they share.
 
     Args:
-        runs: by the name of a setting its runs, one a seed, each with all its cases (``read_predictions``).
-        by: groupings, some of ``GROUPINGS``; with ``category`` come category means, in all and by split.
-        seed: of the bootstrap; the same one gives the same figures.
-        level: of the intervals, in (0, 1).
-        common: leave out cases that not all runs have, instead of refusing them.
-        against: the setting that all others are compared with; None compares every two. The family is these pairs
-            alone. Fewer pairs are fewer chances of luck, so that decided in advance it finds more.
+        runs: runs by setting, one per seed, each with all its cases (``read_predictions``).
+        by: groupings, some of ``GROUPINGS``; ``category`` adds category means, overall and by split.
+        seed: of the bootstrap; the same seed gives the same figures.
+        level: confidence level, in (0, 1).
+        common: use only the cases that all runs have; otherwise missing cases are an error.
+        against: the setting that all others are compared with; None compares all pairs. The family then holds only
+            these pairs. With fewer tests the power is higher, if the choice is made in advance.
 
     Raises:
         ConfigError: a grouping or ``against`` is unknown, the level is outside (0, 1), or a setting has no run.
-        DataError: runs hold different cases, or different truths for the same case.
+        DataError: runs hold different cases, or different ground truth for the same case.
     """
     unknown = [grouping for grouping in by if grouping not in GROUPINGS]
     if unknown:
-        raise ConfigError("by", f"'{unknown[0]}' is no grouping; choose some of {', '.join(GROUPINGS)}")
+        raise ConfigError("by", f"'{unknown[0]}' is not a grouping; choose from {', '.join(GROUPINGS)}")
     if not 0 < level < 1:
         raise ConfigError("level", f"{level:g} must lie between 0 and 1; 0.95 is usual")
     if not runs:
-        raise ConfigError("runs", "there is none; name at least one")
+        raise ConfigError("runs", "is empty; name at least one run")
     if against is not None and against not in runs:
-        raise ConfigError("against", f"'{against}' is no run; there are {', '.join(runs)}")
+        raise ConfigError("against", f"'{against}' is not a run; choose from {', '.join(runs)}")
     pairs = [pair for pair in combinations(runs, 2) if against is None or against in pair]
     matched = match(runs, common)
     groups = matched.groups(by)
@@ -215,7 +215,7 @@ def _difference(matched: Matched, group: CaseGroup, before: str, after: str, see
     else:
         spread = contrast(new, old, sample.pictures, sample.strata)
         estimate = sample.by_spread(spread, new_mean - old_mean, level, DIFFERENCE)
-        whole = sample.sums(new_mean - old_mean) * len(old) * len(new)  # whole numbers again
+        whole = sample.sums(new_mean - old_mean) * len(old) * len(new)  # integers again
         p, test = max(spread.p, sign_flip(whole, seed).p), OVER_SEEDS
         effect = spread.detectable(1 - level, POWER)
         detectable = effect if 0 < effect <= 1 else None
@@ -241,7 +241,7 @@ def _difference(matched: Matched, group: CaseGroup, before: str, after: str, see
 
 
 def _detectable(sample: ClusteredSample, steps: NDArray[np.float64], alpha: float) -> float | None:
-    """Smallest detectable difference; pictures and weights make cases worth less than as many independent ones."""
+    """Minimum detectable difference; the design effect accounts for clustering by picture and for weights."""
     discordant = float((steps != 0).mean())
     scale = 1.0 if sample.strata is not None else 1 / len(steps)
     variance = float(((sample.sums(steps) * scale) ** 2).sum())
@@ -250,13 +250,13 @@ def _detectable(sample: ClusteredSample, steps: NDArray[np.float64], alpha: floa
 
 
 def adjust(differences: Sequence[Difference], alpha: float) -> None:
-    """Fills in ``p_holm`` and ``significant`` of all differences between some runs.
+    """Sets ``p_holm`` and ``significant`` in all differences.
 
-    A family is all of these pairs in all parts of one grouping of one set. The mean over all categories of a set is a
-    family apart from those over the categories of each split.
+    A family is all of these pairs in all parts of one grouping of one set. The mean over all categories of a set and
+    the means over the categories of each split are separate families.
 
     Args:
-        differences: of every pair of the runs given, or of every pair with the one that all are compared with.
+        differences: of all pairs of the given runs, or of all pairs with the reference run.
         alpha: adjusted p-values up to this are significant.
     """
     families: dict[tuple[str, str, bool], list[Difference]] = {}
@@ -268,16 +268,17 @@ def adjust(differences: Sequence[Difference], alpha: float) -> None:
 
 
 def _seed_notes(runs: Mapping[str, Sequence[Sequence[Prediction]]]) -> list[str]:
-    """What the number of seeds allows to be said."""
+    """Remarks on what the number of seeds allows to conclude."""
     notes = []
     single = [name for name, seeds in runs.items() if len(seeds) == 1]
     few = [name for name, seeds in runs.items() if 1 < len(seeds) < _MANY_SEEDS]
     if len(single) > 1:
         names = ", ".join(single)
-        notes.append(f"one run each: {names}. What is said of two of them is said of these runs, not of other seeds")
+        notes.append(f"one run each: {names}. Their comparison holds for these runs, not for other seeds")
     if single and len(single) < len(runs):
-        notes.append(f"one run: {', '.join(single)}. Its seeds are taken to differ as those that it is compared with")
+        names = ", ".join(single)
+        notes.append(f"one run: {names}. Its variance between seeds is assumed equal to the other setting's")
     if few:
         names = ", ".join(f"{name} ({len(runs[name])})" for name in few)
-        notes.append(f"few seeds: {names}. How far seeds differ is hardly known, and the intervals are as wide as that")
+        notes.append(f"few seeds: {names}. The variance between seeds is uncertain, so the intervals are wide")
     return notes

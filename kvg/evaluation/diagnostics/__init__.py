@@ -1,1 +1,1 @@
-"""Failure signatures: what goes wrong behind a score."""
+"""Failure signatures: measured patterns in wrong answers."""

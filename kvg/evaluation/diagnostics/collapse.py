@@ -1,8 +1,8 @@
-"""Collapse over training, from its curves, and lengths of answers at the end.
+"""Signs of collapse in training curves, and the lengths of the final answers.
 
-A policy that is paid for a box alone can stop thinking (answers shrink), stop varying (entropy and the spread of
-rewards within groups go to nothing), or stop answering. The bounds are those of ``callbacks.CollapseGuard``, which
-watches the same while a run goes on.
+A policy that is rewarded for the box only can stop reasoning (answers shrink), lose diversity (entropy and the standard
+deviation of rewards within groups go to 0), or stop answering. The bounds are those of ``callbacks.CollapseGuard``,
+which checks the same curves during training.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ Curve = Sequence[tuple[int, float]]  # (step, value), by step
 
 LENGTH, ENTROPY = "train/completion_length", "train/entropy"
 SPREAD, UNPARSED = "train/reward_std_in_group", "train/unparsed"
-STEPS: Final = 20  # that means are taken over, as many as there are in shorter curves' halves
+STEPS: Final = 20  # window of the first and the last mean; half of a shorter curve
 MIN_LENGTH_SHARE, MIN_ENTROPY, MIN_REWARD_STD, MAX_UNPARSED = 0.5, 0.002, 0.01, 0.5
-TOLERATED_CUT: Final = 0.05  # a share of answers cut off whose whole interval lies above is a sign
+TOLERATED_CUT: Final = 0.05  # a share of truncated answers is a sign if its whole interval lies above
 
 
 class CurveSign(TypedDict):
-    """One curve: its first and its last values, and what they tell.
+    """One curve: the means of its first and last points, and the verdict.
 
-    ``n`` points. The intervals take points for independent; neighbours are not quite, and true ones are wider.
+    ``n`` points. The intervals assume independent points; neighbours are correlated, so true intervals are wider.
     """
 
     tag: str
@@ -38,18 +38,18 @@ class CurveSign(TypedDict):
 
 
 class Lengths(TypedDict):
-    """Lengths of answers in tokens, of right and of wrong ones; the share that was cut off."""
+    """Lengths of correct and of wrong answers in tokens, and the share of truncated answers."""
 
     n: int  # answers whose length is known
     right: Estimate | None
     wrong: Estimate | None
-    difference: Estimate | None  # right less wrong
-    cut_off: Estimate | None  # of the answers that tell how they ended
+    difference: Estimate | None  # right minus wrong
+    cut_off: Estimate | None  # of the answers with a finish reason
     verdict: str
 
 
 def curve_signs(curves: Mapping[str, Curve], seed: int) -> list[CurveSign]:
-    """Signs of collapse in the curves of a run; those that it does not have are left out.
+    """Signs of collapse in the curves of a run; missing curves are skipped.
 
     Args:
         curves: by tag, as in TensorBoard.
@@ -68,10 +68,10 @@ def curve_signs(curves: Mapping[str, Curve], seed: int) -> list[CurveSign]:
 
 
 def lengths(cases: Sequence[Prediction], seed: int) -> Lengths:
-    """Lengths of right and wrong answers, and the share that was cut off.
+    """Lengths of correct and wrong answers, and the share of truncated answers.
 
     Args:
-        cases: of one run, on pictures as they are.
+        cases: of one run, on clean pictures.
         seed: of the intervals.
     """
     counted = [case for case in cases if case.num_tokens is not None]
@@ -100,11 +100,9 @@ def _verdict(tag: str, first: float, last: float) -> str:
     if tag == LENGTH and last < MIN_LENGTH_SHARE * first:
         return f"sign: answers shrank from {first:.0f} to {last:.0f} tokens"
     if tag == ENTROPY and last < MIN_ENTROPY:
-        return f"sign: entropy fell from {first:.4f} to {last:.4f} nats a token: all answers are alike"
+        return f"sign: entropy fell from {first:.4f} to {last:.4f} nats per token: all answers are nearly equal"
     if tag == SPREAD and last < MIN_REWARD_STD:
-        return (
-            f"sign: rewards differ by {last:.4f} within groups, by {first:.4f} at first: nothing is left to learn from"
-        )
+        return f"sign: the standard deviation of rewards within groups fell from {first:.4f} to {last:.4f}: no gradient"
     if tag == UNPARSED and last > MAX_UNPARSED:
         return f"sign: {last:.0%} of the answers hold no box, {first:.0%} at first"
     return "no sign"
@@ -112,7 +110,7 @@ def _verdict(tag: str, first: float, last: float) -> str:
 
 def _cut_verdict(cut_off: Estimate | None) -> str:
     if cut_off is None:
-        return "cannot be told: no line says how its answer ended"
+        return "not measurable: no line has a finish_reason"
     if cut_off["low"] > TOLERATED_CUT:
-        return f"sign: {in_words(cut_off)} of the answers were cut off; allow more tokens"
+        return f"sign: {in_words(cut_off)} of the answers are truncated; allow more tokens"
     return "no sign"

@@ -1,4 +1,4 @@
-"""What is answered in place of what: another object of the picture, no object, or nothing that can be read."""
+"""Kinds of errors: another object of the picture, no object, or an unparsed answer; and confused entities."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kvg.lab.traits import load_cards, neighbours
 
 
 class Errors(TypedDict):
-    """Kinds of errors as shares of all of them; where only the target's box is known, the kind cannot be told."""
+    """Kinds of errors as shares of all errors; ``untold``: only the target's box is known, so the kind is unknown."""
 
     n: int
     other_object: Estimate | None
@@ -24,7 +24,7 @@ class Errors(TypedDict):
 
 
 class Pair(TypedDict):
-    """``answered`` was boxed in place of ``target`` ``num`` times, of the ``together`` times that both stood there."""
+    """``answered`` was boxed instead of ``target`` ``num`` times, of ``together`` pictures that show both."""
 
     target: str
     answered: str
@@ -34,17 +34,17 @@ class Pair(TypedDict):
 
 
 class EntityConfusion(TypedDict):
-    """An entity that was asked for ``n`` times, and what was most often answered in its place."""
+    """An entity that was the target ``n`` times, and the entity most often answered instead."""
 
     entity: str
     n: int
     right: int
-    most: str  # '' where nothing was
+    most: str  # '' if there is none
     num: int
 
 
 class LookAlikes(TypedDict):
-    """Of the confusions in the lab where a look-alike stood on the picture, those that went to it, and by chance."""
+    """Share of confusions with a look-alike among the lab pictures that show one, and its chance level."""
 
     n: int
     to_look_alike: Estimate
@@ -53,21 +53,21 @@ class LookAlikes(TypedDict):
 
 
 class Confusion(TypedDict):
-    """All of it; ``n`` cases."""
+    """Errors and confusions of ``n`` cases."""
 
     n: int
     errors: Errors
-    pairs: list[Pair]  # commonest first
+    pairs: list[Pair]  # most frequent first
     entities: list[EntityConfusion]  # most often confused first
     look_alikes: LookAlikes | None
     verdict: str
 
 
 def confusion(cases: Sequence[Prediction], seed: int) -> Confusion:
-    """What is answered in place of what.
+    """Measures errors and confusions.
 
     Args:
-        cases: of one run, on pictures as they are.
+        cases: of one run, on clean pictures.
         seed: of the intervals.
     """
     pointed = {case.id: answered_object(case) for case in cases}
@@ -116,7 +116,7 @@ def _pairs(cases: Sequence[Prediction], taken: Sequence[Prediction], pointed: di
         for name in {item.entity for n, item in enumerate(case.objects) if n != case.target}
     )
     answered = [(case.entity, case.objects[pointed[case.id] or 0].entity) for case in taken]
-    counts = Counter(pair for pair in answered if pair[1])  # published files name only what is asked for
+    counts = Counter(pair for pair in answered if pair[1])  # published files name only the target
     return [
         Pair(
             target=target,
@@ -149,7 +149,7 @@ def _entities(cases: Sequence[Prediction], pairs: Sequence[Pair]) -> list[Entity
 
 
 def _look_alikes(taken: Sequence[Prediction], pointed: dict[str, int | None], seed: int) -> LookAlikes | None:
-    """Look-alikes are those of the cards: of the same category, and one trait apart."""
+    """Look-alikes are entities of the same category whose cards differ in one trait."""
     cards = {(card.category, card.name): card for card in load_cards()}
     alike: dict[str, list[int]] = {}
     for case in taken:
@@ -177,13 +177,13 @@ def _look_alikes(taken: Sequence[Prediction], pointed: dict[str, int | None], se
 def _verdict(confusion: Confusion) -> str:
     errors, alike = confusion["errors"], confusion["look_alikes"]
     if not errors["n"]:
-        return "no sign: nothing is wrong"
+        return "no sign: there are no errors"
     other, untold = errors["other_object"], errors["untold"]
     if other is None or untold is None or untold["value"] == 1.0:
-        return "cannot be told: the other objects' boxes are not known"
+        return "not measurable: the other objects' boxes are not known"
     words = f"{in_words(other)} of the errors are another object"
     if alike and alike["difference"]["low"] > 0:
-        return f"sign: {words}; confusions go to the look-alike {points(alike['difference'])} more often than by chance"
+        return f"sign: {words}; look-alikes are confused more often than by chance, {points(alike['difference'])}"
     if other["low"] > 0.5:
-        return f"sign: {words}: it is the choice that fails, not the box"
+        return f"sign: {words}: the model selects the wrong object; localization is not the main error"
     return f"no sign: {words}"

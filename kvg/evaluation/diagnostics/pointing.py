@@ -1,4 +1,4 @@
-"""Which object of the picture a box means."""
+"""Assigns a box to an object of the picture."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from kvg.types import Box
 
 
 def object_at(box: Box | None, objects: Sequence[NamedBox]) -> int | None:
-    """The object that a box overlaps most, by at least half.
+    """The object with the highest IoU with a box, if that is at least 0.5.
 
     Args:
         box: on the 0-1000 grid.
         objects: of the picture.
 
     Returns:
-        Its place among them; None without a box, and where it is the box of none.
+        Its index; None without a box or without such an object.
 
     >>> birds = [NamedBox("Merlin", (0.0, 0.0, 10.0, 10.0)), NamedBox("Hobby", (0.0, 0.0, 10.0, 15.0))]
     >>> object_at((0.0, 0.0, 10.0, 14.0), birds), object_at((0.0, 0.0, 10.0, 4.0), birds)
@@ -34,7 +34,7 @@ def object_at(box: Box | None, objects: Sequence[NamedBox]) -> int | None:
 
 
 def answered_object(case: Prediction) -> int | None:
-    """The object that the answer means: the target where the answer is right, else any other; None = none."""
+    """Index of the object that the answer boxes: the target if the answer is correct, else another object or None."""
     if not case.objects:
         return None
     if case.correct:

@@ -1,9 +1,9 @@
-"""Position bias: whether the place of an object decides what is answered.
+"""Position bias: whether the answer depends on the place of an object in the picture.
 
-Three questions. Is the answer right more often in some places? Do answered boxes stand where the true ones do? Is the
-first or the largest object answered more often than by a model to which places mean nothing, which is right equally
-often in every place and errs to each of the other objects alike? Together they find a sign in one of twenty models
-without a bias: half of that chance goes to the first two questions (Holm), half to the third (Bonferroni).
+Three tests: Does accuracy differ between places? Do the predicted boxes have the same spatial distribution as the true
+ones? Is the first or the largest object answered more often than by an unbiased model, which has the same accuracy in
+every place and confuses the target with each of the other objects equally often? The family-wise error rate is 5%: half
+of it goes to the first two tests (Holm), half to the third (Bonferroni).
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ _SHUFFLES = 2000
 
 
 class PlaceAccuracy(TypedDict):
-    """Accuracy where the target stands in one place."""
+    """Accuracy for targets in one place."""
 
     place: str
     accuracy: Estimate
 
 
 class ByPlace(TypedDict):
-    """Accuracy by place, and how often verdicts dealt out by lot would differ as much between places."""
+    """Accuracy by place, and the p-value of a permutation test that it is equal in all places."""
 
     by: str  # column, row, reading order
     places: list[PlaceAccuracy]
@@ -47,7 +47,7 @@ class ByPlace(TypedDict):
 
 
 class FieldCount(TypedDict):
-    """How many true and how many answered boxes have their centre in one field of the picture."""
+    """Numbers of true and of predicted boxes with their centre in one field of the picture."""
 
     field: str
     truth: int
@@ -55,7 +55,7 @@ class FieldCount(TypedDict):
 
 
 class Favourite(TypedDict):
-    """How often one object is answered, how often without a bias, and the difference."""
+    """How often one object is answered, the expected share without bias, and the difference."""
 
     object: str  # first, largest
     answered: Estimate
@@ -65,15 +65,15 @@ class Favourite(TypedDict):
 
 
 class PositionFigures(TypedDict):
-    """All of it. ``n`` cases; the fields are counted over ``answered``, the favourites over ``pointed`` of them."""
+    """The three tests. ``n`` cases; fields are counted over ``answered``, favourites over ``pointed`` of them."""
 
     n: int
     answered: int  # with a box
-    pointed: int  # that mean an object, among several
+    pointed: int  # with a box on an object, among several objects
     by_place: list[ByPlace]
     fields: list[FieldCount]
     distance: float  # of the two distributions over fields: sum of (answered - truth)^2 / (answered + truth)
-    p: float  # how often it is as large where answer and truth of each picture change sides by lot
+    p: float  # permutation test that swaps predicted and true boxes of a picture
     favourites: list[Favourite]
     verdict: str
 
@@ -82,8 +82,8 @@ def position(cases: Sequence[Prediction], seed: int) -> PositionFigures:
     """Signs of position bias.
 
     Args:
-        cases: of one run, on pictures as they are.
-        seed: of intervals and lots.
+        cases: of one run, on clean pictures.
+        seed: of intervals and permutations.
     """
     rng = np.random.default_rng(seed)
     by_place = [
@@ -121,12 +121,12 @@ def _row(box: Box) -> str:
 
 
 def _part(low: float, high: float, num: int) -> int:
-    """The part of the grid with the middle between two numbers; what is beyond belongs to the last."""
+    """Index of the grid's part that holds the midpoint of two coordinates; clipped to the grid."""
     return int(min(max((low + high) / 2 * num / GRID, 0), num - 1))
 
 
 def _truth(case: Prediction) -> Box:
-    """The true box: of several the one that the answer overlaps most."""
+    """The true box; of several the one with the highest IoU with the answer."""
     return max(case.targets, key=lambda box: best_iou(case.box, [box])) if len(case.targets) > 1 else case.targets[0]
 
 
@@ -138,7 +138,7 @@ def _by_place(
     rng: np.random.Generator,
     seed: int,
 ) -> ByPlace:
-    """Verdicts are dealt out among pictures with as many objects, where it is as hard to be right by luck."""
+    """Verdicts are permuted among pictures with the same number of objects, which have the same chance level."""
     where = [place(case) for case in cases]
     present = [name for name in names if name in where]
     places = [
@@ -162,7 +162,7 @@ def _by_place(
 
 
 def _fields(cases: Sequence[Prediction], rng: np.random.Generator) -> tuple[list[FieldCount], float, float]:
-    """Counts by field, their distance, and its p-value; a picture changes sides with all its cases."""
+    """Counts by field, their distance, and its p-value; predicted and true boxes are swapped per picture."""
     names = [f"{row} {column}" for row in ROWS for column in COLUMNS]
     if not cases:
         return [], 0.0, 1.0
@@ -173,7 +173,7 @@ def _fields(cases: Sequence[Prediction], rng: np.random.Generator) -> tuple[list
     moved = np.stack([np.bincount(pictures, column) for column in (answered - truth).T], axis=1)  # [C, F]
     moved = moved[moved.any(axis=1)]
     signs = rng.integers(0, 2, size=(_SHUFFLES, len(moved))) * 2.0 - 1.0
-    both = np.maximum(answered.sum(axis=0) + truth.sum(axis=0), 1.0)  # what no change of sides changes
+    both = np.maximum(answered.sum(axis=0) + truth.sum(axis=0), 1.0)  # invariant under swaps
     distances = (np.vstack([moved.sum(axis=0), signs @ moved]) ** 2 / both).sum(axis=1)
     counts = [
         FieldCount(field=name, truth=int(truth[:, n].sum()), answered=int(answered[:, n].sum()))
@@ -183,7 +183,7 @@ def _fields(cases: Sequence[Prediction], rng: np.random.Generator) -> tuple[list
 
 
 def _p_value(statistics: NDArray[Any]) -> float:
-    """Share of the statistics that reach the first, itself among them (Phipson and Smyth 2010)."""
+    """Share of the statistics that reach the first, which is the observed one (Phipson and Smyth 2010)."""
     return float((statistics >= statistics[0] * (1 - 1e-9)).mean())
 
 
@@ -196,7 +196,7 @@ def _largest(case: Prediction) -> int:
     return areas.index(max(areas))
 
 
-# Objects stand in reading order, as in shards.
+# Objects are in reading order, as in shards.
 _FAVOURITES: Final[dict[str, Callable[[Prediction], int]]] = {"first": _first, "largest": _largest}
 
 
@@ -233,7 +233,7 @@ def _right(case: Prediction) -> float:
 
 def _verdict(figures: PositionFigures) -> str:
     if figures["n"] < FEWEST:
-        return f"cannot be told: {figures['n']} cases are fewer than {FEWEST}"
+        return f"not measurable: {figures['n']} cases are fewer than {FEWEST}"
     signs = []
     adjusted = holm([*(table["p"] for table in figures["by_place"]), figures["p"]])
     for table, p in zip(figures["by_place"], adjusted, strict=False):
@@ -242,10 +242,10 @@ def _verdict(figures: PositionFigures) -> str:
             low, high = (f"{100 * end['accuracy']['value']:.1f}% ({end['place']})" for end in (ranked[0], ranked[-1]))
             signs.append(f"accuracy differs by {table['by']}, from {low} to {high}, p = {p:.3f}")
     if adjusted[-1] <= ALPHA / 2:
-        signs.append(f"answered boxes do not stand where the true ones do, p = {adjusted[-1]:.3f}")
+        signs.append(f"predicted and true boxes have different spatial distributions, p = {adjusted[-1]:.3f}")
     for favourite in figures["favourites"]:
         if favourite["sign"]:
             more = "more" if favourite["difference"]["value"] > 0 else "less"
             text = points(favourite["difference"])
-            signs.append(f"the {favourite['object']} object is answered {more} often than without a bias, {text}")
+            signs.append(f"the {favourite['object']} object is answered {more} often than without bias, {text}")
     return "sign: " + "; ".join(signs) if signs else "no sign"

@@ -1,10 +1,9 @@
-"""What a rationale concludes: the object that it points at, read from the entity named and the boxes quoted.
+"""The box that a rationale concludes with, read from the named entity and the quoted boxes.
 
-A rationale points at the box that its conclusion quotes, nearest to the entity's name or else last, or at the object
-that its conclusion names by number and that was numbered beside a box before ("1 (box) ...; object 1"). Where there is
-no conclusion, or it does neither, the last sentence with the entity's name and a box in it counts, and the box nearest
-to the name. A box that is denied ("not (box)") is none that is pointed at. What cannot be read in this way is not
-judged.
+The concluded box is the one in the conclusion that is nearest to the entity's name, or else the last one. The
+conclusion may also name an object by a number that was given beside a box before ("1 (box) ...; object 1"). If there is
+no conclusion, or it has neither, the last sentence with the entity's name and a box counts, with the box nearest to the
+name. Negated boxes ("not (box)") are ignored. Rationales that do not match these rules are not judged.
 """
 
 from __future__ import annotations
@@ -30,15 +29,15 @@ _CONCLUSION = re.compile(r"\bconclu(?:sion|de|des|ding)\b", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Reasoning:
-    """What was read from the rationale of an answer.
+    """The parsed rationale of an answer.
 
     Attributes:
-        concluded: the box that it points at, on the 0-1000 grid; None where it cannot be told.
-        right: whether that is the object asked for. None where it cannot be told: also where the box is none of the
-            objects', and the others are known, since then the box is bad and not the choice.
-        kept: whether the answer is the box concluded; None without either.
+        concluded: the concluded box, on the 0-1000 grid; None if it cannot be read.
+        right: whether that box is the target. None if it cannot be judged: no concluded box, or all objects are known
+            and the box matches none of them, so that the box is wrong rather than the choice.
+        kept: whether the answer equals the concluded box; None if one of them is missing.
         named: whether the rationale names the entity.
-        recalled: whether every trait of the card was recalled, see ``recall``; None where there are no cards.
+        recalled: whether all traits of the card were recalled, see ``recall``; None if there are no cards.
     """
 
     concluded: Box | None
@@ -49,12 +48,12 @@ class Reasoning:
 
     @property
     def verdict(self) -> bool | None:
-        """Whether the reasoning is right: by the card where there is one, else by what it points at."""
+        """Whether the reasoning is correct: by the card if there is one, else by the concluded box."""
         return self.right if self.recalled is None else self.recalled
 
 
 def reasoning(case: Prediction) -> Reasoning | None:
-    """Reads the rationale of an answer; None where there is none."""
+    """Parses the rationale of an answer; None if there is none."""
     text = rationale_of(case)
     if not text or case.is_choice:
         return None
@@ -73,7 +72,7 @@ def reasoning(case: Prediction) -> Reasoning | None:
 
 
 def rationale_of(case: Prediction) -> str:
-    """The rationale: the think block, also one that was cut off; in the mode ``cot`` what stands before the last box.
+    """The rationale: the think block, even if truncated; in mode ``cot`` the text before the last box.
 
     >>> from kvg.evaluation.records.prediction import Prediction
     >>> line = {"answer": "<think>two birds, and the", "gt_bbox": [[0, 0, 9, 9]]}
@@ -128,5 +127,5 @@ def _with_placeholders(text: str, case: Prediction) -> tuple[str, list[Box]]:
         boxes.append(box)
         return len(boxes) - 1
 
-    text = _SPECIAL.sub("", text.replace("<box:", "<box "))  # what looks like one of ours is not
+    text = _SPECIAL.sub("", text.replace("<box:", "<box "))  # escapes text that looks like our placeholders
     return with_placeholders(text, place), boxes

@@ -1,4 +1,4 @@
-"""Reasoning against box: how often one is right without the other, and what the box gains by right reasoning."""
+"""Agreement of reasoning and box: how often one is correct without the other, and the accuracy gain of the box."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from kvg.evaluation.figures.estimate import FEWEST, Estimate, difference, in_wor
 from kvg.evaluation.records.prediction import Prediction
 
 CARDS, BOXES = "cards", "boxes"
-TOLERATED: Final = 0.05  # a share whose whole interval lies above is a sign
+TOLERATED: Final = 0.05  # a share is a sign if its whole interval lies above
 
 
 class ReasoningTable(TypedDict):
-    """Reasoning against box on one group of cases; in the names of counts the first word is the reasoning's verdict.
+    """Reasoning and box on one group of cases; in the names of counts the first word is the reasoning's verdict.
 
-    ``by`` says how reasoning is judged: by the ``cards`` (every trait of the entity recalled; lab only) or by the
-    ``boxes`` that it quotes (``kvg.evaluation.diagnostics.reasoning``). ``lucky`` is the share of wrong reasoning among
-    the right boxes, ``wasted`` that of wrong boxes where the reasoning is right, ``left`` that of answers which are not
-    what was concluded. ``gain`` is how much more often the box is right where the reasoning is. ``verdict`` says it in
-    words: "no sign ...", "sign: ..." or "cannot be told: ...".
+    ``by`` is the criterion of reasoning: the ``cards`` (all traits of the entity recalled; lab only) or the quoted
+    ``boxes`` (``kvg.evaluation.diagnostics.reasoning``). ``lucky`` is the share of wrong reasoning among the correct
+    boxes, ``wasted`` the share of wrong boxes among correct reasoning, ``left`` the share of answers that differ from
+    the conclusion. ``gain`` is the accuracy of the box with correct minus with wrong reasoning. ``verdict`` begins with
+    "no sign", "sign:" or "not measurable:".
     """
 
     by: str
     group: str  # all, seen, unseen
     n: int  # answers with a rationale
-    untold: int  # whose reasoning cannot be judged
-    unnamed: int  # whose rationale does not name the entity
+    untold: int  # answers whose reasoning cannot be judged
+    unnamed: int  # answers whose rationale does not name the entity
     right_right: int
     right_wrong: int
     wrong_right: int
@@ -44,10 +44,10 @@ class ReasoningTable(TypedDict):
 
 
 def reasoning_tables(cases: Sequence[Prediction], seed: int) -> list[ReasoningTable]:
-    """The tables of all cases, of seen and of unseen categories; none where nothing reasons.
+    """The tables of all cases, of seen and of unseen categories; empty if no answer has a rationale.
 
     Args:
-        cases: of one run, on pictures as they are.
+        cases: of one run, on clean pictures.
         seed: of the intervals.
     """
     read = [(case, judged) for case in cases if (judged := reasoning(case))]
@@ -92,7 +92,7 @@ def _table(by: str, group: str, read: Sequence[tuple[Prediction, Reasoning]], se
 
 
 def _kept(by: str, case: Prediction, judged: Reasoning) -> bool | None:
-    """Whether the box is what the words lead to: the object most like the traits recalled, or the box concluded."""
+    """Whether the box follows the reasoning: the object most similar to the recalled traits, or the concluded box."""
     if by == BOXES:
         return judged.kept
     recalled = recall(case)
@@ -101,16 +101,16 @@ def _kept(by: str, case: Prediction, judged: Reasoning) -> bool | None:
 
 def _verdict(table: ReasoningTable) -> str:
     if (judged := table["n"] - table["untold"]) < FEWEST:
-        return f"cannot be told: of {table['n']} rationales {judged} can be judged, fewer than {FEWEST}"
+        return f"not measurable: of {table['n']} rationales {judged} can be judged, fewer than {FEWEST}"
     signs = []
     for estimate, words in (
-        (table["lucky"], "of the right boxes stand behind wrong reasoning"),
-        (table["wasted"], "of right reasoning ends in a wrong box"),
-        (table["left"], "of the answers are not what was reasoned"),
+        (table["lucky"], "of the correct boxes follow wrong reasoning"),
+        (table["wasted"], "of the correct reasoning ends in a wrong box"),
+        (table["left"], "of the answers differ from the conclusion"),
     ):
         if estimate and estimate["low"] > TOLERATED:
             signs.append(f"{in_words(estimate)} {words}")
     gain = table["gain"]
     if gain and gain["low"] <= 0:
-        signs.append(f"right reasoning does not help the box: {points(gain)}")
+        signs.append(f"correct reasoning does not improve the box: {points(gain)}")
     return "sign: " + "; ".join(signs) if signs else "no sign"

@@ -1,4 +1,4 @@
-"""Knowledge at work in the lab: what a rationale recalled of the entity, and whether the answer followed it."""
+"""Recall of the lab's cards: the traits that a rationale recalls, and whether the answer follows them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _PLAN = re.compile(r"Plan: the .+? is ([^.]+)\.")
 
 @dataclass(frozen=True)
 class Recall:
-    """What a rationale said of the entity.
+    """The traits that a rationale recalls, and those on the card.
 
     Attributes:
         answered: the traits in the plan.
-        true: those on the card.
-        follows: whether the box given is that of the object which is most like the traits said; None where no box was
-            given or two objects are equally like them.
+        true: the traits on the card.
+        follows: whether the answered box is that of the object most similar to the recalled traits; None without a box,
+            or if two objects are equally similar.
     """
 
     answered: str
@@ -29,12 +29,12 @@ class Recall:
 
     @property
     def right(self) -> bool:
-        """Whether every trait was recalled."""
+        """Whether all traits were recalled."""
         return self.answered == self.true
 
 
 def recall(case: Prediction) -> Recall | None:
-    """Compares the plan of an answer with the card; None where there is no plan, or no card in words."""
+    """Compares the plan of an answer with the card; None if there is no plan or no card."""
     true = case.objects[case.target].note if case.objects else ""
     match = _PLAN.search(parse_completion(case.answer).rationale or case.answer) if true else None
     if not match:

@@ -1,4 +1,4 @@
-"""Failure signatures: what goes wrong behind a score, measured, and put in plain words."""
+"""Measures all failure signatures of a run, with a verdict for each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kvg.evaluation.records.prediction import Prediction
 
 
 class Signatures(TypedDict):
-    """All signatures of a run. Every verdict begins with "no sign", "sign:" or "cannot be told:"."""
+    """All signatures of a run. Every verdict begins with "no sign", "sign:" or "not measurable:"."""
 
     reasoning: list[ReasoningTable]
     collapse: list[CurveSign]
@@ -29,11 +29,11 @@ class Signatures(TypedDict):
 def signatures(
     cases: Sequence[Prediction], seed: int, levels: Levels | None = None, curves: Mapping[str, Curve] | None = None
 ) -> Signatures:
-    """Measures all of them, on boxes that were asked for on pictures as they are.
+    """Measures all signatures on box questions about clean pictures.
 
     Args:
         cases: of one run.
-        seed: of intervals and lots.
+        seed: of intervals and permutations.
         levels: of entities, see ``read_levels``.
         curves: of the run's training by tag, see ``kvg.report.curves.read_curves``.
     """
@@ -49,7 +49,7 @@ def signatures(
 
 
 def verdicts(signatures: Signatures) -> dict[str, str]:
-    """The verdicts alone, by what they are about; groups of cases but that of all are left out."""
+    """The verdicts by signature, for the group of all cases."""
     pairs = [
         (f"reasoning by {table['by']}", table["verdict"])
         for table in signatures["reasoning"]

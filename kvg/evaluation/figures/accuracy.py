@@ -1,4 +1,4 @@
-"""How often answers are right, by group of cases, each figure with its interval."""
+"""Accuracies by group of cases, each with its confidence interval."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from kvg.evaluation.figures.levels import Levels, knowledge_of
 from kvg.evaluation.records.prediction import Prediction
 from kvg.text.names import clean_name
 
-DIFFERENCE: Final = (-1.0, 1.0)  # least and greatest difference of two verdicts
+DIFFERENCE: Final = (-1.0, 1.0)  # smallest and greatest difference of two verdicts
 
 
 class Figure(TypedDict):
     """Figures of one group; shares are in 0-1.
 
-    ``accuracy`` weighs every case alike; ``category_mean`` is the mean of the categories' accuracies, None where there
-    are not at least two. An answer that could not be read is wrong. ``mean_tokens`` is None where no length is known.
+    ``accuracy`` weights all cases equally; ``category_mean`` is the mean of the categories' accuracies, None with fewer
+    than two categories. An unparsed answer counts as wrong. ``mean_tokens`` is None if no length is known.
     """
 
     by: str  # all, split, category, knowledge, split and knowledge, level, set, exposure
@@ -34,7 +34,7 @@ class Figure(TypedDict):
 
 
 class ChoiceFigure(TypedDict):
-    """One set of questions of several choices. ``chance`` is what guessing gets right."""
+    """One set of multiple-choice questions. ``chance`` is the chance level."""
 
     name: str
     n: int
@@ -44,15 +44,15 @@ class ChoiceFigure(TypedDict):
 
 
 class ChoiceTable(TypedDict):
-    """The form of the paper's table of fine-grained recognition (v2, table 2): a column a set, and their average."""
+    """As the paper's table of fine-grained recognition (v2, table 2): one column per set, and the average."""
 
     sets: list[ChoiceFigure]
-    average: Estimate | None  # mean of the sets; None where there is only one
-    all: Estimate  # every case alike
+    average: Estimate | None  # mean of the sets; None with one set
+    all: Estimate  # over all cases
 
 
 class Strength(TypedDict):
-    """Disturbed pictures of one strength, 0 = as they are; ``change`` is against those, on the same questions."""
+    """One strength of a corruption, 0 = clean; ``change`` is the difference to clean pictures on the same questions."""
 
     strength: int
     accuracy: Estimate
@@ -60,14 +60,14 @@ class Strength(TypedDict):
 
 
 class ArtifactCurve(TypedDict):
-    """Accuracy over the strength of one way of disturbing."""
+    """Accuracy over the strength of one corruption."""
 
     artifact: str
     points: list[Strength]
 
 
 def is_plain(case: Prediction) -> bool:
-    """Whether a box was asked for, on the picture as it is: what most figures are about."""
+    """Whether this is a box question on a clean picture; most figures use only these."""
     return not case.is_choice and not case.artifact
 
 
@@ -77,12 +77,12 @@ def figures(
     levels: Levels | None = None,
     exposures: Mapping[str, str] | None = None,
 ) -> list[Figure]:
-    """One figure for each group that has a case; questions of several choices and disturbed pictures are left out.
+    """One figure per group with at least one case; multiple-choice questions and corrupted pictures are skipped.
 
     Args:
         cases: of one run.
         seed: of the intervals.
-        levels: of entities, see ``read_levels``; an entity of which nothing is told is in no such group.
+        levels: of entities, see ``read_levels``; an entity without a level is in no level group.
         exposures: by ``Prediction.id``, see ``Exposure.by_case``.
     """
     plain = [case for case in cases if is_plain(case)]
@@ -94,7 +94,7 @@ def figures(
 
 
 def choice_table(cases: Sequence[Prediction], seed: int) -> ChoiceTable | None:
-    """Figures of the questions of several choices; None where there is none.
+    """Figures of the multiple-choice questions; None if there is none.
 
     Args:
         cases: of one run.
@@ -120,10 +120,10 @@ def choice_table(cases: Sequence[Prediction], seed: int) -> ChoiceTable | None:
 
 
 def artifact_curves(cases: Sequence[Prediction], seed: int) -> list[ArtifactCurve]:
-    """Accuracy over strength for each way in which pictures were disturbed.
+    """Accuracy over strength for each corruption.
 
     Args:
-        cases: of one run, on pictures as they are and on disturbed ones.
+        cases: of one run, on clean and on corrupted pictures.
         seed: of the intervals.
     """
     clean = {(case.set, case.key): case for case in cases if not case.artifact}
@@ -141,7 +141,7 @@ def artifact_curves(cases: Sequence[Prediction], seed: int) -> list[ArtifactCurv
 
 def _strength(cases: Sequence[Prediction], clean: Mapping[tuple[str, str], Prediction], seed: int) -> Strength:
     now = {(case.set, case.key): float(case.correct) for case in cases}
-    # Over the clean cases: disturbed pictures have other checksums, even where they come from the same one.
+    # Clustered by the clean pictures: corrupted versions of one picture have different checksums.
     pairs = [clean[key] for key in now if key in clean]
     change = mean_if_any(pairs, lambda case: now[case.set, case.key] - float(case.correct), seed, DIFFERENCE)
     return Strength(strength=cases[0].strength, accuracy=mean_over(cases, _right, seed), change=change)

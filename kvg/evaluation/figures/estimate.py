@@ -1,6 +1,6 @@
-"""A mean and how far the luck of the cases drawn could have moved it, as it goes into JSON.
+"""Means with bootstrap confidence intervals, as JSON data.
 
-Cases on one picture share its luck, so that pictures are drawn again, not cases (``kvg.stats.bootstrap``).
+Cases on one picture are correlated, so pictures are resampled, not cases (``kvg.stats.bootstrap``).
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import Final, TypedDict
 from kvg.evaluation.records.prediction import Prediction
 from kvg.stats.bootstrap import bootstrap_interval
 
-FEWEST: Final = 20  # cases below which no verdict is given
-SHARE: Final = (0.0, 1.0)  # least and greatest value of a hit, a miss and an overlap
+FEWEST: Final = 20  # with fewer cases no verdict is given
+SHARE: Final = (0.0, 1.0)  # smallest and greatest value of a share or an IoU
 
 
 class Estimate(TypedDict):
-    """A mean of ``n`` cases with its 95% interval, or a difference of two, then of both together."""
+    """A mean of ``n`` cases with its 95% interval, or a difference of two means, where ``n`` counts both groups."""
 
     n: int
     value: float
@@ -26,7 +26,7 @@ class Estimate(TypedDict):
 
 
 def pictures_of(cases: Sequence[Prediction]) -> list[Hashable]:
-    """The picture of each case; one that does not tell has its own."""
+    """The picture of each case; a case without one counts as its own picture."""
     return [case.image or ("alone", number) for number, case in enumerate(cases)]
 
 
@@ -36,13 +36,13 @@ def mean_over(
     seed: int,
     bounds: tuple[float, float] | None = SHARE,
 ) -> Estimate:
-    """Mean of a number a case.
+    """Mean of a value over cases.
 
     Args:
-        cases: that it is the mean of; at least one.
-        value: of a case.
+        cases: at least one.
+        value: value of a case.
         seed: of the interval.
-        bounds: least and greatest value that a case can have; None where there is none.
+        bounds: smallest and greatest possible value of a case; None if unbounded.
 
     Raises:
         ValueError: there is no case.
@@ -58,20 +58,23 @@ def mean_if_any(
     seed: int,
     bounds: tuple[float, float] | None = SHARE,
 ) -> Estimate | None:
-    """As ``mean_over``; None where there is no case."""
+    """``mean_over``; None if there is no case."""
     return mean_over(cases, value, seed, bounds) if cases else None
 
 
 def mean_of_means(
     cases: Sequence[Prediction], value: Callable[[Prediction], float], part: Callable[[Prediction], str], seed: int
 ) -> Estimate | None:
-    """Mean of the means of parts, however many cases each has; None where there are not at least two parts.
+    """Unweighted mean of the means of parts.
 
     Args:
         cases: of all parts.
-        value: of a case, in 0-1.
-        part: that a case belongs to, for example its category; where one belongs to none ('') there is no such mean.
+        value: value of a case, in 0-1.
+        part: part of a case, for example its category; '' for none.
         seed: of the interval.
+
+    Returns:
+        None with fewer than two parts, or if a case has no part.
     """
     parts = [part(case) for case in cases]
     names = list(dict.fromkeys(parts))
@@ -86,14 +89,14 @@ def mean_of_means(
 
 
 def difference(first: Estimate, second: Estimate) -> Estimate:
-    """What the first has more than the second, of two groups that share no case.
+    """The first mean minus the second, for two groups without common cases.
 
-    The interval is put together from those of both (method of variance estimates recovery; Newcombe 1998, Zou and
-    Donner 2008). It takes the groups for independent; where they share pictures it is a little too wide.
+    The interval combines both intervals (method of variance estimates recovery; Newcombe 1998, Zou and Donner 2008). It
+    assumes independent groups; if they share pictures it is slightly too wide.
 
     >>> a, b = Estimate(n=50, value=0.75, low=0.72, high=0.80), Estimate(n=50, value=0.5, low=0.38, high=0.54)
-    >>> found = difference(a, b)  # 0.25 - sqrt(0.03**2 + 0.04**2), 0.25 + sqrt(0.05**2 + 0.12**2)
-    >>> found["n"], round(found["value"], 6), round(found["low"], 6), round(found["high"], 6)
+    >>> gap = difference(a, b)  # 0.25 - sqrt(0.03**2 + 0.04**2), 0.25 + sqrt(0.05**2 + 0.12**2)
+    >>> gap["n"], round(gap["value"], 6), round(gap["low"], 6), round(gap["high"], 6)
     (100, 0.25, 0.2, 0.38)
     """
     value = first["value"] - second["value"]
@@ -103,7 +106,7 @@ def difference(first: Estimate, second: Estimate) -> Estimate:
 
 
 def in_words(estimate: Estimate) -> str:
-    """A share in words.
+    """A share with its interval as text.
 
     >>> in_words(Estimate(n=9, value=0.1234, low=0.1, high=0.25))
     '12.3% (10.0 to 25.0)'
@@ -112,7 +115,7 @@ def in_words(estimate: Estimate) -> str:
 
 
 def points(estimate: Estimate) -> str:
-    """A difference of shares in words.
+    """A difference of shares with its interval as text.
 
     >>> points(Estimate(n=9, value=0.1234, low=-0.1, high=0.25))
     '+12.3 points (-10.0 to +25.0)'

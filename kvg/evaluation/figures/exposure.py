@@ -1,9 +1,9 @@
-"""What training has shown and told of each entity: the novel-entity test counts those of which it did neither.
+"""Exposure of each entity in training: pictures, text, both or neither; the novel-entity test uses the last group.
 
-*Pictured* is an entity that was an object of a training picture, asked for or not; *told* is one whose name stands in a
-rationale or in a text that was trained on. A question that names an entity tells nothing of it. Names are compared word
-by word, without case and punctuation, and a name inside a longer one that is known is not counted: where in doubt an
-entity has been seen, so that *novel* is not said lightly.
+*Pictured*: the entity was an object of a training picture, as target or distractor. *Told*: its name occurs in a
+rationale or in a training text; its name in a question does not count. Names are compared word by word, without case
+and punctuation. Of overlapping names only the longest counts. Doubtful cases count as exposed, so that *novel* is
+conservative.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ _WORD = re.compile(r"[^\W_]+")
 
 @dataclass
 class Exposure:
-    """What was found.
+    """Entities that occur in training data.
 
     Attributes:
         pictured: names of objects of training pictures.
-        mentioned: names that stand in texts.
-        num_samples: training pictures that were read.
-        num_bad: that cannot be used, by training neither.
-        num_unnamed: objects without a name; published files name only what is asked for, so that these may be anything.
-        problems: the first reasons.
+        mentioned: names that occur in texts.
+        num_samples: number of training samples that were read.
+        num_bad: number of samples that neither this search nor training can use.
+        num_unnamed: number of objects without a name; published files name only the target.
+        problems: the first errors.
     """
 
     pictured: set[Words] = field(default_factory=set)
@@ -58,7 +58,7 @@ class Exposure:
         return EXPOSURES[2 * (name not in self.pictured) + (name not in self.mentioned)]
 
     def by_case(self, cases: Iterable[Prediction]) -> dict[str, str]:
-        """The exposure of each case's entity, by ``Prediction.id``; cases that name no entity are left out."""
+        """The exposure of each case's entity, by ``Prediction.id``; cases without an entity are skipped."""
         return {case.id: self.of(case.entity) for case in cases if case.entity}
 
 
@@ -69,16 +69,16 @@ def exposure_of(
     lab: bool = False,
     reading: Reading | None = None,
 ) -> Exposure:
-    """Looks for entities in what a model was trained on.
+    """Searches a model's training data for entities.
 
     Args:
-        names: entities that are asked for.
-        trained: training sets: shards or published files (no picture is decoded), or a JSON list of objects with
+        names: entities of the evaluation.
+        trained: training sets: shards or published files (pictures are not decoded), or a JSON list of objects with
             ``entity_name``, as the published ``all_entities_train.json``.
-        texts: further texts that were learnt: JSON lines (the file of `kvg-data cards`), JSON or YAML (facts), or any
-            other file as plain text.
-        lab: whether the model comes from the lab's base model, which has read the cards of the known entities.
-        reading: what is declared of the training sets' boxes.
+        texts: further training texts: JSON lines (the file of `kvg-data cards`), JSON or YAML (facts), or any other
+            file as plain text.
+        lab: whether the model starts from the lab's base model, which was trained on the cards of the known entities.
+        reading: declared format of the training sets' boxes.
 
     Raises:
         DataError: a set or a file cannot be read.
@@ -102,7 +102,7 @@ def exposure_of(
 
 
 def words_of(name: str) -> Words:
-    """A name word by word.
+    """The normalized words of a name.
 
     >>> words_of("St. Basil's Cathedral"), words_of("Sukhoi Su-30")
     (('st', 'basil', 's', 'cathedral'), ('sukhoi', 'su', '30'))
@@ -111,15 +111,15 @@ def words_of(name: str) -> Words:
 
 
 class NameSearch:
-    """Finds names in texts, however many, in one pass.
+    """Finds many names in a text in one pass.
 
     Args:
-        names: word by word. At each place the longest counts, and is passed over whole.
+        names: as words. At each position the longest match counts, and the search continues after it.
 
-    >>> found = NameSearch([words_of("Boeing 737"), words_of("Boeing 737-800")])
-    >>> sorted(found.names_in("A Boeing 737-800, and the boeing-737."))
+    >>> search = NameSearch([words_of("Boeing 737"), words_of("Boeing 737-800")])
+    >>> sorted(search.names_in("A Boeing 737-800, and the boeing-737."))
     [('boeing', '737'), ('boeing', '737', '800')]
-    >>> found.names_in("A Boeing 737-800.")
+    >>> search.names_in("A Boeing 737-800.")
     {('boeing', '737', '800')}
     """
 
@@ -130,7 +130,7 @@ class NameSearch:
                 self._by_first.setdefault(name[0], []).append(name)
 
     def names_in(self, text: str) -> set[Words]:
-        """The names that stand in a text."""
+        """The names that occur in a text."""
         words, exposure, at = words_of(text), set[Words](), 0
         while at < len(words):
             name = next((n for n in self._by_first.get(words[at], ()) if words[at : at + len(n)] == n), None)
@@ -166,8 +166,8 @@ def _yaml(path: Path) -> Any:
 
 
 def _strings(value: Any) -> Iterator[str]:
-    """All strings inside of parsed JSON or YAML, names of fields included, since facts are named by their entity."""
-    waiting, seen = [value], set[int]()  # a YAML's aliases may hold themselves
+    """All strings in parsed JSON or YAML, including field names, because facts are keyed by entity."""
+    waiting, seen = [value], set[int]()  # YAML aliases may be recursive
     while waiting:
         value = waiting.pop()
         if isinstance(value, str):
@@ -179,7 +179,7 @@ def _strings(value: Any) -> Iterator[str]:
 
 
 def _listed(path: Path) -> list[str] | None:
-    """Names of a published list of entities; None where the file is something else."""
+    """Names of a published list of entities; None if the file has another format."""
     if path.suffix != ".json" or not path.is_file():
         return None
     rows = read_json(path)

@@ -1,4 +1,4 @@
-"""How much more often known entities are found than unknown ones."""
+"""The gap in accuracy between known and unknown entities."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kvg.evaluation.records.prediction import Prediction
 
 
 class KnowledgeGap(TypedDict):
-    """Accuracy of known less that of unknown entities, on one group of cases. ``untold`` cases are in neither."""
+    """Accuracy of known minus unknown entities on one group of cases. ``untold``: cases without a knowledge level."""
 
     group: str  # all, seen, unseen
     n: int
@@ -27,7 +27,7 @@ def knowledge_gaps(cases: Sequence[Prediction], seed: int, levels: Levels | None
     """The gap in all, in seen and in unseen categories.
 
     Args:
-        cases: of one run, on pictures as they are.
+        cases: of one run, on clean pictures.
         seed: of the intervals.
         levels: of entities, see ``read_levels``.
     """
@@ -58,9 +58,9 @@ def knowledge_gaps(cases: Sequence[Prediction], seed: int, levels: Levels | None
 
 def _verdict(gap: Estimate | None) -> str:
     if gap is None:
-        return "cannot be told: there are not both known and unknown entities"
+        return "not measurable: needs both known and unknown entities"
     if gap["low"] > 0:
-        return f"sign: known entities are found more often, by {points(gap)}"
+        return f"sign: accuracy is higher for known entities, by {points(gap)}"
     if gap["high"] < 0:
-        return f"sign: known entities are found less often, by {points(gap)}"
+        return f"sign: accuracy is lower for known entities, by {points(gap)}"
     return f"no sign: {points(gap)}"

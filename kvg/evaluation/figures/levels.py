@@ -1,7 +1,7 @@
-"""How well a model knows each entity, read from the files that tell, and joined to cases by the entity's name.
+"""Mastery levels of entities, read from knowledge files and joined to cases by the entity's name.
 
-Two forms are read. The published one (v3: ``results-visual_knowledge.json``, ``-trainood.json``, ``-testood.json``) is
-``{entity: {"knowledge_category": "mostly correct"}}``; that of `kvg-data probe` is ``{entity: accuracy in 0-1}``.
+Two formats are read: the published one (v3: ``results-visual_knowledge.json``, ``-trainood.json``, ``-testood.json``),
+``{entity: {"knowledge_category": "mostly correct"}}``, and that of `kvg-data probe`, ``{entity: accuracy in 0-1}``.
 """
 
 from __future__ import annotations
@@ -21,33 +21,33 @@ Levels = Mapping[str, str]  # entity -> a name of LEVELS
 
 
 def read_levels(paths: Sequence[str | Path]) -> dict[str, str]:
-    """The level of each entity that some file tells of.
+    """The level of each entity in the files.
 
     Args:
-        paths: JSON files of either form.
+        paths: JSON files of either format.
 
     Raises:
-        DataError: a file cannot be read, holds something else, or two of them disagree on an entity.
+        DataError: a file cannot be read or has another format, or two files disagree on an entity.
     """
     levels: dict[str, str] = {}
-    told_by: dict[str, Path] = {}
+    sources: dict[str, Path] = {}
     for path in map(Path, paths):
         for entity, value in read_by_entity(path).items():
             level = _level(value, str(path), entity)
             if levels.get(entity, level) != level:
-                remedy = f"is '{level}' here and '{levels[entity]}' in {told_by[entity]}; keep one of them"
+                remedy = f"is '{level}' here and '{levels[entity]}' in {sources[entity]}; keep one of them"
                 raise DataError(str(path), entity, remedy)
             levels[entity] = level
-            told_by.setdefault(entity, path)
+            sources.setdefault(entity, path)
     return levels
 
 
 def knowledge_of(case: Prediction, levels: Levels) -> str:
-    """``known``, ``unknown``, or '' where nothing tells.
+    """``known``, ``unknown``, or '' if neither the case nor a file has a value.
 
-    What the case says of itself comes first: in the lab it is a fact, while a level is an estimate. An entity in no
-    file is in no group. (As a reward the published code puts it on the lowest level; as a figure that would mix what is
-    not known with what was never probed.)
+    The case's own value takes precedence: in the lab it is exact, while a level is an estimate. An entity in no file is
+    in no group. (The published reward gives it the lowest level; a figure would then mix unknown entities with entities
+    that were not probed.)
     """
     entity = clean_name(case.entity)
     if case.knowledge or entity not in levels:
@@ -56,7 +56,7 @@ def knowledge_of(case: Prediction, levels: Levels) -> str:
 
 
 def without_level(cases: Sequence[Prediction], levels: Levels) -> list[str]:
-    """Entities asked for of which no file tells, each once, in order of their names."""
+    """Entities of the cases without a level, sorted and without duplicates."""
     return sorted({clean_name(case.entity) for case in cases} - levels.keys())
 
 
@@ -64,7 +64,7 @@ def _level(value: Any, where: str, entity: str) -> str:
     if isinstance(value, Mapping):
         level = value.get("knowledge_category")
         if not isinstance(level, str) or level not in LEVELS:
-            remedy = f"knowledge_category {excerpt(level)} is none of {', '.join(LEVELS)}"
+            remedy = f"knowledge_category {excerpt(level)} is not one of {', '.join(LEVELS)}"
             raise DataError(where, entity, remedy)
         return str(level)
     return level_of(accuracy_of(value, where, entity))

@@ -1,4 +1,4 @@
-"""The few figures of an evaluation that go to the log, by their names there."""
+"""The main figures of an evaluation, by log key."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from kvg.evaluation.records.prediction import Prediction
 
 
 def summary(cases: Sequence[Prediction]) -> dict[str, float]:
-    """Shares of right answers, mean overlaps and the like: over all cases, and by split, knowledge and category.
+    """Accuracy, mean IoU and share of unparsed answers: over all cases, and by split, knowledge and category.
 
-    Where there are several sets their names come first; cases with disturbed pictures stand under ``KIND-STRENGTH``.
+    With several sets, keys start with the set's name. Cases on corrupted pictures have the prefix ``KIND-STRENGTH``.
 
     Returns:
-        ``iou_acc``, ``mean_iou``, ``unparsed`` (0-1) and ``n``, then ``iou_acc/seen`` and so on. Questions of several
-        choices have ``choice_acc`` in the place of the first two. Categories are those of the cases.
+        ``iou_acc``, ``mean_iou``, ``unparsed`` (0-1) and ``n``, then ``iou_acc/seen`` and so on. Multiple-choice
+        questions have ``choice_acc`` instead of the first two. Categories are those of the cases.
     """
     several = len({case.set for case in cases}) > 1
     parts: dict[str, list[Prediction]] = {}

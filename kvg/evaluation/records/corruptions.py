@@ -1,8 +1,8 @@
-"""The artifact test: the same question about a disturbed picture, in five strengths of five kinds.
+"""The artifact test: the same question about a corrupted picture, with five kinds and five strengths.
 
-A model that recognises an entity loses little where the picture is a little worse. One that finds the object asked for
-by a trace of how composites are made, such as the border of a tile, loses where that trace goes: what ``seams`` changes
-lies outside all boxes, and every pixel of an object stays as it is.
+A model that recognises entities loses little accuracy on slightly worse pictures. A model that finds the target by an
+artifact of the composites, such as the border of a tile, loses accuracy where the artifact is removed: ``seams``
+changes only pixels outside all boxes.
 """
 
 from __future__ import annotations
@@ -31,40 +31,41 @@ STRENGTHS: Final = (1, 2, 3, 4, 5)
 _SIGMAS: Final = (8, 16, 32, 48, 64)  # of the noise, in grey levels
 _RADII: Final = (0.003, 0.006, 0.012, 0.018, 0.025)  # of the blur, as a share of the shorter side
 _QUALITIES: Final = (60, 40, 25, 15, 8)  # of the JPEG
-_HUE, _GAIN, _LIGHT = 30.0, 0.25, 0.25  # what the strongest colour shift reaches: degrees, and shares of one
-_RIM: Final = 0.01  # of the shorter side: so much of a box, at its border, tells what is filled in around it
-_ALIKE: Final = 12.0  # grey levels between pixels of the same ground
-_ROUNDS: Final = 12  # of smoothing on each level of the pyramid
+_HUE, _GAIN, _LIGHT = 30.0, 0.25, 0.25  # the strongest colour shift: degrees, and relative changes
+_RIM: Final = 0.01  # width of the rim inside a box that the fill continues, as a share of the shorter side
+_ALIKE: Final = 12.0  # largest difference of background pixels, in grey levels
+_ROUNDS: Final = 12  # smoothing steps per pyramid level
 
 
 def corrupted(question: Question, kind: str, strength: int, seed: int) -> Question:
-    """A question with its picture disturbed.
+    """Corrupts the picture of a question.
 
-    What is drawn depends on seed, kind and the sample's key alone: a picture keeps its draw on all strengths, and the
-    order in which questions are disturbed does not matter.
+    The random numbers depend only on seed, kind and the sample's key: they are the same for all strengths and do not
+    depend on the order of the questions.
 
     Args:
-        question: about an undisturbed picture.
-        kind: a key of ``KINDS``: ``noise`` (Gaussian), ``blur`` (Gaussian), ``jpeg`` (stored with a lower quality),
-            ``colour`` (hue, channels and brightness shifted) or ``seams`` (what lies between the objects' boxes fades
-            into a smooth field that continues the ground in them; on the highest strength nothing else is left of it).
+        question: about a clean picture.
+        kind: a key of ``KINDS``: ``noise`` (Gaussian), ``blur`` (Gaussian), ``jpeg`` (lower quality), ``colour`` (hue,
+            channels and brightness shifted) or ``seams`` (blends the area outside all boxes with a smooth field that
+            continues the background inside the boxes; at the highest strength only that field is left).
         strength: 1 to 5.
-        seed: of what is drawn.
+        seed: of the random numbers.
 
     Returns:
-        The question with another picture of the same size, a PNG (``jpeg`` a JPEG), and ``artifact`` and ``strength``.
+        The question with a corrupted picture of the same size, a PNG (``jpeg``: a JPEG), and with ``artifact`` and
+        ``strength``.
 
     Raises:
-        ConfigError: there is no such kind or strength.
-        DataError: the picture cannot be decoded, or ``seams`` meets a picture of which not all objects are known.
+        ConfigError: the kind or strength is unknown.
+        DataError: the picture cannot be decoded, or ``seams`` needs a picture with all objects known.
     """
     if kind not in KINDS:
-        raise ConfigError("artifact", f"'{kind}' is none of {', '.join(KINDS)}")
+        raise ConfigError("artifact", f"'{kind}' is not one of {', '.join(KINDS)}")
     if strength not in STRENGTHS:
-        raise ConfigError("strength", f"{strength!r} is none of {', '.join(map(str, STRENGTHS))}")
+        raise ConfigError("strength", f"{strength!r} is not one of {', '.join(map(str, STRENGTHS))}")
     sample = question.sample
     image = read_rgb(sample.image, f"sample {sample.key}")
-    made = _DISTURBERS[kind](image, sample, strength, f"{seed}/{kind}/{sample.key}")
+    made = _CORRUPTIONS[kind](image, sample, strength, f"{seed}/{kind}/{sample.key}")
     buffer = io.BytesIO()
     if kind == "jpeg":
         made.save(buffer, "JPEG", quality=_QUALITIES[strength - 1])
@@ -74,7 +75,7 @@ def corrupted(question: Question, kind: str, strength: int, seed: int) -> Questi
 
 
 def _noise(image: Image.Image, sample: Sample, strength: int, draw: str) -> Image.Image:
-    """Not ``kvg.composites.augmentations.noisy``, whose stock ends at half of this."""
+    """Does not use ``kvg.composites.augmentations.noisy``, whose range ends at half of this noise."""
     rng = np.random.default_rng(list(draw.encode()))
     noise = rng.standard_normal((image.height, image.width, 3), np.float32)
     return _image(np.asarray(image, np.float32) + _SIGMAS[strength - 1] * noise)
@@ -89,7 +90,7 @@ def _jpeg(image: Image.Image, sample: Sample, strength: int, draw: str) -> Image
 
 
 def _colour(image: Image.Image, sample: Sample, strength: int, draw: str) -> Image.Image:
-    """A turn about the grey axis, a gain of each channel and one of all, at least half of what is the most."""
+    """Rotates hue about the grey axis and scales each channel and the brightness, each by at least half its maximum."""
     rng, share = random.Random(draw), strength / STRENGTHS[-1]
     hue, light, *gains = (rng.choice((-1, 1)) * rng.uniform(0.5, 1) * share for _ in range(5))
     cos, sin = math.cos(math.radians(_HUE * hue)), math.sin(math.radians(_HUE * hue))
@@ -104,7 +105,7 @@ def _colour(image: Image.Image, sample: Sample, strength: int, draw: str) -> Ima
 
 def _seams(image: Image.Image, sample: Sample, strength: int, draw: str) -> Image.Image:
     if len(sample.objects) < 2 or "layout" not in sample.provenance:
-        remedy = "only composites of this project tell of all objects on them; disturb those, or leave `seams` out"
+        remedy = "needs a composite of this project, with all objects known; use such a set, or remove `seams`"
         raise DataError(f"sample {sample.key}", "objects", remedy)
     pixels, side = np.asarray(image, np.float32), min(image.size)
     changed, rims, inside = pixels.copy(), np.zeros(pixels.shape[:2], bool), np.zeros(pixels.shape[:2], bool)
@@ -114,13 +115,13 @@ def _seams(image: Image.Image, sample: Sample, strength: int, draw: str) -> Imag
         at_y, at_x = _rim(box, max(1, round(_RIM * side)))
         rims[at_y, at_x] = True
         changed[at_y, at_x] = _ground(pixels[at_y, at_x], at_y, at_x)
-    # The same share right up to the boxes: a softer beginning would leave whole what touches them, within a halo.
+    # The blend is uniform up to the boxes: a soft edge would keep the pixels next to them.
     made = pixels + strength / STRENGTHS[-1] * (_filled(changed, rims) - pixels)
     return _image(np.where(inside[..., None], pixels, made))
 
 
 def _rim(box: tuple[int, ...], width: int) -> tuple[Places, Places]:
-    """Rows and columns of the pixels at the border of a box, on its inside."""
+    """Rows and columns of the pixels inside a box along its border."""
     left, top, right, bottom = box
     ring = np.ones((bottom - top, right - left), bool)
     ring[width:-width, width:-width] = False
@@ -129,13 +130,13 @@ def _rim(box: tuple[int, ...], width: int) -> tuple[Places, Places]:
 
 
 def _ground(colours: Pixels, at_y: Places, at_x: Places) -> Pixels:
-    """The colours of a rim, ``[N, 3]``; where the object touches it, what the ground's gradient would be there.
+    """The colours of a rim, ``[N, 3]``; where the object touches the rim, the extrapolated background gradient.
 
-    Otherwise the object's colours would flow out of its box.
+    Otherwise the object's colours would leak out of its box.
     """
     plane = np.stack([np.ones_like(at_x), at_x - at_x.mean(), at_y - at_y.mean()], -1).astype(np.float32)
     guess = np.broadcast_to(np.median(colours, 0), colours.shape)
-    for _ in range(4):  # the nearer half tells the gradient, and by it which half is nearer
+    for _ in range(4):  # robust fit: alternates between the gradient and the half of the pixels closest to it
         off = np.abs(colours - guess).max(-1)
         near = off <= np.median(off)
         guess = plane @ np.linalg.lstsq(plane[near], colours[near], rcond=None)[0]
@@ -144,9 +145,9 @@ def _ground(colours: Pixels, at_y: Places, at_x: Places) -> Pixels:
 
 
 def _filled(pixels: Pixels, known: Known) -> Pixels:
-    """The known pixels, and between them a field as smooth as a membrane that is fixed to them (Laplace's equation).
+    """Fills the unknown pixels with the solution of Laplace's equation, with the known pixels as boundary values.
 
-    It is solved from coarse to fine: each level starts from what the level of half its size has found.
+    It is solved from coarse to fine: each level starts from the solution at half its size.
     """
     height, width = known.shape
     if known.all() or min(height, width) < 2:
@@ -176,11 +177,11 @@ def _image(pixels: NDArray[Any]) -> Image.Image:
     return Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
 
 
-_DISTURBERS: Final[dict[str, Callable[[Image.Image, Sample, int, str], Image.Image]]] = {
+_CORRUPTIONS: Final[dict[str, Callable[[Image.Image, Sample, int, str], Image.Image]]] = {
     "noise": _noise,
     "blur": _blur,
     "jpeg": _jpeg,
     "colour": _colour,
     "seams": _seams,
 }
-KINDS: Final = tuple(_DISTURBERS)
+KINDS: Final = tuple(_CORRUPTIONS)

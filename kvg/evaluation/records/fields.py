@@ -1,4 +1,4 @@
-"""Fields of a line of answers, checked one by one; lines come from outside and may hold anything."""
+"""Checks single fields of a prediction line; lines are external data."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from kvg.records import excerpt, number_of, optional_text
 from kvg.text.box_codec import GRID, ImageSize, to_norm
 from kvg.types import Box
 
-LARGEST: Final = 2**31  # of any count, length or side: more cannot be meant, and figures stay finite
-DIGITS: Final = 6  # of coordinates on the 0-1000 grid: what was whole there is whole again
+LARGEST: Final = 2**31  # limit of counts, lengths and sides, so that figures stay finite
+DIGITS: Final = 6  # digits of coordinates on the 0-1000 grid: integers stay integers
 
 
 def text_field(record: Mapping[str, Any], name: str, where: str) -> str:
-    """A text; '' where it is missing or null.
+    """A text; '' if it is missing or null.
 
     Raises:
-        DataError: it is something else, or cannot be written as UTF-8.
+        DataError: it is not a text, or cannot be encoded as UTF-8.
     """
     return optional_text(where, record, name, strip=False)
 
 
 def whole_number(record: Mapping[str, Any], name: str, where: str) -> int | None:
-    """A whole number of at least 0; None where it is missing or null.
+    """An integer of at least 0; None if it is missing or null.
 
     Raises:
-        DataError: it is something else.
+        DataError: it is not such an integer.
     """
     value = record.get(name)
     if value is None:
@@ -39,10 +39,10 @@ def whole_number(record: Mapping[str, Any], name: str, where: str) -> int | None
 
 
 def name_field(record: Mapping[str, Any], where: str) -> tuple[str, str]:
-    """What a line is called, and the field that says so; empty where none does.
+    """The name of a line and the field that holds it; both '' if there is none.
 
     Raises:
-        DataError: the name is neither text nor a whole number.
+        DataError: the name is neither text nor an integer.
     """
     for field in ("key", "question_id"):
         value = record.get(field)
@@ -57,13 +57,13 @@ def name_field(record: Mapping[str, Any], where: str) -> tuple[str, str]:
 
 
 def sides_field(record: Mapping[str, Any], where: str, length: int, why: str) -> tuple[int, ...]:
-    """The first sides of ``size``: [width, height, resized width, resized height] in pixels.
+    """The first ``length`` values of ``size``: [width, height, resized width, resized height] in pixels.
 
     Args:
         record: the line.
         where: file and line, for messages.
-        length: how many are needed.
-        why: they are, for messages.
+        length: number of values.
+        why: the condition that needs them, for messages.
 
     Raises:
         DataError: they are missing or wrong.
@@ -77,10 +77,10 @@ def sides_field(record: Mapping[str, Any], where: str, length: int, why: str) ->
 
 
 def box_numbers(value: Any, where: str, name: str) -> Box:
-    """Four finite numbers, wherever they lie.
+    """Four finite numbers, without a check of their range.
 
     Raises:
-        DataError: they are something else.
+        DataError: the value is not four finite numbers.
     """
     parts = value if isinstance(value, Sequence) and not isinstance(value, str) else ()
     numbers = [None if isinstance(part, str) else number_of(part) for part in parts]
@@ -94,7 +94,7 @@ def box_of(value: Any, where: str, name: str) -> Box:
     """Checks a true box.
 
     Raises:
-        DataError: it is no four numbers on the 0-1000 grid, or an area within 0-1, which is another unit.
+        DataError: it is not four numbers on the 0-1000 grid, or lies within 0-1, which is another unit.
     """
     x1, y1, x2, y2 = box = _on_grid(value, where, name)
     if max(box) <= 1 and x1 < x2 and y1 < y2:
@@ -108,25 +108,25 @@ def box_of(value: Any, where: str, name: str) -> Box:
 def boxes_of(value: Any, where: str, name: str) -> list[Box]:
     """Checks a list of true boxes.
 
-    One without an area beside others is let pass, as by the published evaluation: nothing can overlap it.
+    A box without area beside others is accepted, as in the published evaluation: its IoU is always 0.
 
     Raises:
-        DataError: it is none, is empty, a box lies off the grid, or none has an area, so that nothing would be right.
+        DataError: it is not a list or is empty, a box is off the grid, or no box has an area.
     """
     raws = _box_list(value, where, name)
     boxes = [box_of(raw, where, f"{name}[{i}]") for i, raw in enumerate(raws)]
     if not any(x1 < x2 and y1 < y2 for x1, y1, x2, y2 in boxes):
-        remedy = f"{excerpt(value)} holds no box with x1 < x2 and y1 < y2: no answer could be right"
+        remedy = f"{excerpt(value)} holds no box with x1 < x2 and y1 < y2: no answer could be correct"
         raise DataError(where, name, remedy)
     return boxes
 
 
 def on_grid(record: Mapping[str, Any], unit: BoxUnit | None, where: str) -> dict[str, Any]:
-    """A line with its true boxes brought onto the 0-1000 grid; what a model answered stays as it is.
+    """A line with its true boxes converted to the 0-1000 grid; the model's answer is not changed.
 
     Args:
         record: the line; ``gt_bbox`` and the boxes of ``objects`` are in ``unit``.
-        unit: ``pixels`` need the picture's ``size``; None and ``relative_1000`` change nothing.
+        unit: ``pixels`` needs the picture's ``size``; None and ``relative_1000`` change nothing.
         where: file and line, for messages.
 
     Raises:
@@ -162,7 +162,7 @@ def on_grid(record: Mapping[str, Any], unit: BoxUnit | None, where: str) -> dict
 
 def _box_list(value: Any, where: str, name: str) -> Sequence[Any]:
     if not isinstance(value, Sequence) or isinstance(value, str) or not value:
-        remedy = "is no list of boxes; write [[x1, y1, x2, y2], ...] on the 0-1000 grid"
+        remedy = "is not a list of boxes; write [[x1, y1, x2, y2], ...] on the 0-1000 grid"
         raise DataError(where, name, f"{excerpt(value)} {remedy}")
     return value
 
@@ -170,7 +170,7 @@ def _box_list(value: Any, where: str, name: str) -> Sequence[Any]:
 def _on_grid(value: Any, where: str, name: str) -> Box:
     parts = value if isinstance(value, Sequence) and not isinstance(value, str) else ()
     if len(parts) == 4 and all(isinstance(v, int | float) and not isinstance(v, bool) for v in parts):
-        if all(0 <= v <= GRID for v in parts):  # also what is no number, and before a huge one is made a float
+        if all(0 <= v <= GRID for v in parts):  # also rejects NaN, and integers that are too large for a float
             x1, y1, x2, y2 = map(float, parts)
             return x1, y1, x2, y2
         remedy = f"{excerpt(list(parts))} does not lie on the 0-{GRID} grid; give relative coordinates"

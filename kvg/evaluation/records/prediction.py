@@ -1,21 +1,20 @@
-"""One answered question: a line of ``predictions.jsonl``, ours or anybody's.
+"""One answered question: a line of ``predictions.jsonl``, of this project or another one.
 
-A line is a JSON object. It needs ``answer`` (the model's text) and what would have been right: ``gt_bbox``, a list of
-boxes on the 0-1000 grid over the picture, or ``options`` and ``right`` for a question of several choices. All boxes of
-a line stand on that grid, whatever the backbone writes; `kvg-data score --box-unit` brings others there. Everything
-else is optional::
+A line is a JSON object. It needs ``answer`` (the model's text) and the ground truth: ``gt_bbox``, a list of boxes on
+the 0-1000 grid of the picture, or ``options`` and ``right`` for a multiple-choice question. All boxes of a line are on
+that grid, whatever the backbone writes; `kvg-data score --box-unit` converts others. Everything else is optional::
 
     key, set             name of the question, unique within its set; without one the number of the line
     question_id          of the published benchmark
     category, split, knowledge, entity, mode
-    box, parser          as read by `kvg-data score`; without ``parser`` the answer is read by the strict one
-    codec, size          how boxes stand in the answer: relative (default) or absolute, then with [width, height,
+    box, parser          as read by `kvg-data score`; without ``parser`` the strict parser reads the answer
+    codec, size          box convention of the answer: relative (default) or absolute, then with [width, height,
                          resized width, resized height] in pixels
-    objects, target      [{"entity", "box", "note"}] of the picture, and which one is asked for
-    image                checksum of the picture: cases that share one are not independent of each other
+    objects, target      [{"entity", "box", "note"}] of the picture, and the index of the target
+    image                checksum of the picture: cases on one picture are not independent
     num_tokens, finish_reason
     description          first turn of the mode `describe`
-    artifact, strength   how the picture was disturbed
+    artifact, strength   corruption of the picture
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ PREDICTIONS: Final = "predictions.jsonl"
 
 @dataclass(frozen=True)
 class NamedBox:
-    """An object of the picture, its box on the 0-1000 grid; ``note`` are its looks in words, in the lab."""
+    """An object of the picture with its box on the 0-1000 grid; ``note`` holds its traits as text, in the lab."""
 
     entity: str
     box: Box
@@ -46,28 +45,28 @@ class NamedBox:
 
 @dataclass(frozen=True)
 class Prediction:
-    """One line of ``predictions.jsonl`` with its verdict. Boxes stand on the 0-1000 grid.
+    """One line of ``predictions.jsonl`` with its verdict. Boxes are on the 0-1000 grid.
 
     Attributes:
         key: unique within ``set``.
         answer: the model's text.
-        targets: true boxes, any of which is right; empty for a question of several choices.
-        box: the box in the answer; None where none can be read.
-        iou: best overlap with the true boxes; 0 without a box, and for a question of several choices.
+        targets: true boxes, any of which counts; empty for a multiple-choice question.
+        box: the box in the answer; None if it is unparsed.
+        iou: highest IoU with the true boxes; 0 without a box, and for a multiple-choice question.
         correct: the verdict.
         image: checksum of the picture.
-        target: index of the object that is asked for.
-        artifact: kind of the corruption; '' for a picture as it is.
-        strength: of the corruption; 0 for a picture as it is.
-        options: names to choose from; empty where a box is asked for.
-        right: index of the right option.
-        chosen: index of the option in the answer; None where none can be read.
-        num_tokens: length of the answer; None where it is not known.
-        finish_reason: ``stop`` or ``length``; '' where it is not known.
-        description: the model's first turn, in the mode ``describe``.
-        parser: that has read the box, as the line says; '' for the strict one.
-        pattern: 1-based number of that parser's pattern; 0 where none matches, None where the line does not say.
-        raw: the line as it was read.
+        target: index of the target in ``objects``.
+        artifact: kind of the corruption; '' for a clean picture.
+        strength: of the corruption; 0 for a clean picture.
+        options: names to choose from; empty for a box question.
+        right: index of the correct option.
+        chosen: index of the option in the answer; None if it is unparsed.
+        num_tokens: length of the answer; None if unknown.
+        finish_reason: ``stop`` or ``length``; '' if unknown.
+        description: the model's first turn, in mode ``describe``.
+        parser: the parser that read the box, as given in the line; '' for the strict one.
+        pattern: 1-based number of that parser's pattern; 0 if none matched, None if the line does not give it.
+        raw: the line as read.
     """
 
     key: str
@@ -99,13 +98,13 @@ class Prediction:
 
     @classmethod
     def from_score(cls, record: Mapping[str, Any], verdict: Score, where: str, number: int = 0) -> Prediction:
-        """A prediction with what figures need: the verdict and the groups, but no texts and no objects.
+        """A prediction with the fields that figures need: verdict and groups, but no texts and no objects.
 
         Args:
-            record: the line; other fields may hold anything.
+            record: the line; other fields are not checked.
             verdict: of its answer.
             where: file and line, for messages.
-            number: of the line; its name where it has none.
+            number: of the line; used as its name if it has none.
 
         Raises:
             DataError: a field is wrong.
@@ -131,12 +130,12 @@ class Prediction:
 
     @classmethod
     def from_line(cls, record: Mapping[str, Any], where: str, number: int = 0) -> Prediction:
-        """A prediction from its line, judged by the box that the line gives, or else by the strict parser.
+        """A prediction from its line, scored with the line's own box, or else by the strict parser.
 
         Args:
             record: the line.
             where: file and line, for messages.
-            number: of the line; its name where it has none.
+            number: of the line; used as its name if it has none.
 
         Raises:
             DataError: a field is missing or wrong.
@@ -163,7 +162,7 @@ class Prediction:
         )
 
     def to_line(self) -> dict[str, Any]:
-        """The line as it was read, with the verdict in it."""
+        """The line as read, with the verdict added."""
         if self.is_choice:
             return {**self.raw, "chosen": self.chosen, "correct": self.correct}
         box = None if self.box is None else list(self.box)
@@ -171,35 +170,35 @@ class Prediction:
 
     @property
     def id(self) -> str:
-        """Set, key and corruption: the same for the same question in another run."""
+        """Set, key and corruption: equal for the same question in different runs."""
         corruption = f"@{self.artifact}-{self.strength}" if self.artifact else ""
         return f"{self.set}/{self.key}{corruption}"
 
     @property
     def is_choice(self) -> bool:
-        """Whether the question gives options to choose from, instead of asking for a box."""
+        """Whether this is a multiple-choice question; otherwise it is a box question."""
         return bool(self.options)
 
     @property
     def answered(self) -> bool:
-        """Whether a box, or an option, could be read."""
+        """Whether a box, or an option, was read from the answer."""
         if self.is_choice:
             return self.chosen is not None
-        # The published parsers say (0, 0, 0, 0) where no pattern of theirs matches.
+        # The published parsers return (0, 0, 0, 0) if no pattern matches.
         return self.box is not None and not (self.parser and self.pattern == 0)
 
 
 def read_predictions(run: str | Path) -> list[Prediction]:
-    """Reads the answers of a run, and reads boxes from them where that has not been done.
+    """Reads the predictions of a run; parses boxes where a line has none.
 
     Args:
-        run: a file of such lines, or the folder with ``predictions.jsonl``.
+        run: a file of lines, or the folder with ``predictions.jsonl``.
 
     Returns:
-        In the order of the file.
+        Predictions in the order of the file.
 
     Raises:
-        DataError: there is no such file, it is empty, a line is wrong, or a question comes twice.
+        DataError: there is no such file, it is empty, a line is wrong, or a question occurs twice.
     """
     path = Path(run)
     path = path / PREDICTIONS if path.is_dir() else path
@@ -209,7 +208,7 @@ def read_predictions(run: str | Path) -> list[Prediction]:
         where = f"{path} line {number}"
         case = Prediction.from_line(record, where, number)
         if case.id in lines:
-            remedy = f"'{case.key}' stands in line {lines[case.id]} already; give each question once"
+            remedy = f"'{case.key}' is already in line {lines[case.id]}; give each question once"
             raise DataError(where, "key", remedy)
         lines[case.id] = number
         cases.append(case)
@@ -220,7 +219,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Number and object of each line.
 
     Raises:
-        DataError: the file is missing, holds nothing, or a line is no JSON object.
+        DataError: the file is missing or empty, or a line is not a JSON object.
     """
     try:
         stream = path.open("rb")
@@ -242,18 +241,18 @@ def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 ) from error
             record = parse_json(text, f"{path} line {number}")
             if not isinstance(record, dict):
-                raise DataError(where, "json", 'is no object; write {"answer": ..., ...}')
+                raise DataError(where, "json", 'is not an object; write {"answer": ..., ...}')
             num += 1
             yield number, record
     if not num:
-        raise DataError(str(path), "lines", "there are none; an empty file has no score")
+        raise DataError(str(path), "lines", "the file has no lines; run `kvg predict` first")
 
 
 def check_utf8(record: Mapping[str, Any], where: str) -> None:
-    """Checks that all texts of a line can be written: JSON can hold half a surrogate pair, and UTF-8 cannot.
+    """Checks that all texts of a line can be encoded as UTF-8: JSON can hold half a surrogate pair, UTF-8 cannot.
 
     Raises:
-        DataError: one cannot.
+        DataError: a text cannot be encoded.
     """
     for name, value in record.items():
         try:

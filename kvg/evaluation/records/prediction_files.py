@@ -1,4 +1,4 @@
-"""The answers of a run: a file a batch while it goes on, and whole when all is answered."""
+"""The prediction files of a run: one file per batch while it runs, one file when all questions are answered."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from kvg.work.files import atomic_write, disk_errors
 from kvg.work.job import Job, digest
 
 RECORD: Final = "predictions.json"
-_VERSION: Final = 1  # raised where the same settings give other lines
+_VERSION: Final = 1  # increased when the same settings give different lines
 _MAX_REASONS: Final = 20
 
 
 class Predictions:
-    """``predictions.jsonl`` of a run, ``predictions.json`` which tells how it came about, and what leads there.
+    """``predictions.jsonl`` of a run, its metadata ``predictions.json``, and the units of the unfinished job.
 
-    The second is written last, so that its identity says that the first is whole and of these settings.
+    ``predictions.json`` is written last: its identity confirms that ``predictions.jsonl`` is complete and was made with
+    these settings.
 
     Args:
         folder: of the run.
-        settings: all that the answers depend on; has to be JSON.
-        sizes: questions in each batch.
-        origin: what is told besides and does not count, such as where sets and weights lie: elsewhere they are the
-            same.
+        settings: everything that determines the answers, as JSON data.
+        sizes: number of questions in each batch.
+        origin: further metadata that does not affect the answers, such as paths of sets and weights.
     """
 
     def __init__(
@@ -40,17 +40,17 @@ class Predictions:
 
     @property
     def path(self) -> Path:
-        """Of the lines."""
+        """Path of ``predictions.jsonl``."""
         return self.folder / PREDICTIONS
 
     @property
     def finished(self) -> bool:
-        """Whether all has been answered with these very settings."""
+        """Whether all questions have been answered with exactly these settings."""
         return self.job.is_complete(self.path)
 
     @property
     def num_bad(self) -> int:
-        """Questions that were left out, as the record tells."""
+        """Number of skipped questions, from ``predictions.json``."""
         num = self._record().get("num_bad")
         return num if isinstance(num, int) else 0
 
@@ -59,17 +59,17 @@ class Predictions:
         return [] if self.finished else self.job.left()
 
     def write(self, num_bad: int, problems: Iterable[str]) -> dict[str, Any]:
-        """Writes both files from all batches, and removes those.
+        """Writes both files from all batches, and removes the batch files.
 
         Args:
-            num_bad: questions that were left out before anything was asked.
+            num_bad: number of questions that were skipped before inference.
             problems: the first reasons.
 
         Returns:
-            What ``predictions.json`` says.
+            The content of ``predictions.json``.
 
         Raises:
-            DataError: the disk refuses.
+            DataError: a file cannot be written.
         """
         lines, reasons, seconds, num_unanswered = [], list(problems), 0.0, 0
         for record in (record for batch in self.job.results() for record in batch):

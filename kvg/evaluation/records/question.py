@@ -1,4 +1,4 @@
-"""What a model is asked: a picture with one of its objects named, or with names to choose from."""
+"""One question of an evaluation: the box of a named object, or a multiple-choice question."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from kvg.types import Box, Sample
 class Question:
     """One question of an evaluation.
 
-    A sample with ``options`` is a question of several choices; any other asks for a box.
+    A sample with ``options`` is a multiple-choice question; any other is a box question.
 
     Attributes:
-        sample: the picture, its objects, and which of them is meant.
-        set_name: of the set that it comes from.
-        artifact: how the picture was disturbed; '' where it was not.
-        strength: how much.
+        sample: the picture, its objects and the target.
+        set_name: name of its set.
+        artifact: kind of the corruption; '' for a clean picture.
+        strength: of the corruption.
     """
 
     sample: Sample
@@ -34,17 +34,17 @@ class Question:
 
     @property
     def options(self) -> list[str]:
-        """Names to choose from; none where a box is asked for."""
+        """Names to choose from; empty for a box question."""
         return list(self.sample.options)
 
     def boxes(self, where: str) -> list[Box]:
-        """The boxes of all objects on the 0-1000 grid, as lines hold them.
+        """The boxes of all objects on the 0-1000 grid, as in prediction lines.
 
         Args:
             where: file and row, for messages.
 
         Raises:
-            DataError: one lies within 0-1 there, so that a line could not be told from one in another unit.
+            DataError: a box lies within 0-1 there, where it could be mistaken for a box in another unit.
         """
         sample = self.sample
         plain = ImageSize(sample.width, sample.height, sample.width, sample.height)
@@ -59,11 +59,11 @@ class Question:
         return boxes
 
     def turns(self, mode: str, form: PromptFormat = PUBLISHED) -> tuple[str, ...]:
-        """What is asked: one turn, or the two of ``describe``, between which the model speaks.
+        """The user's turns: one, or two in mode ``describe``, with the model's description between them.
 
         Args:
-            mode: how it is asked.
-            form: how names are marked.
+            mode: prompt mode.
+            form: marks around names.
         """
         if self.options:
             return (choice_prompt(self.sample.category, self.options, mode),)
@@ -81,16 +81,16 @@ class Question:
         finish_reason: str | None = None,
         description: str | None = None,
     ) -> dict[str, Any]:
-        """The line of ``predictions.jsonl``, judged by the strict parser; see ``kvg.evaluation.records.prediction``.
+        """The line of ``predictions.jsonl``, scored by the strict parser; see ``kvg.evaluation.records.prediction``.
 
         Args:
-            answer: what the model said.
-            mode: how it was asked.
-            codec: how it writes boxes.
+            answer: the model's text.
+            mode: prompt mode.
+            codec: the model's box convention.
             size: both sizes of the picture.
             num_tokens: length of the answer.
             finish_reason: ``stop`` or ``length``.
-            description: the model's first turn, in the mode ``describe``.
+            description: the model's first turn, in mode ``describe``.
         """
         sample = self.sample
         record: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""The questions of an evaluation: sets that have been gone through before anything is asked, in numbered batches."""
+"""The questions of an evaluation, in numbered batches, from sets that are checked before inference starts."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ Place = tuple[int, int, int]  # part of a store, position in it, row of the whol
 
 @dataclass(frozen=True)
 class ArtifactSettings:
-    """How pictures are corrupted, on top of all questions about clean ones (``kvg.evaluation.records.corruptions``).
+    """Corruptions to evaluate in addition to the clean pictures (``kvg.evaluation.records.corruptions``).
 
     Attributes:
-        kinds: of disturbance.
-        strengths: of each.
-        seed: of what is drawn.
+        kinds: of corruption.
+        strengths: of each kind.
+        seed: of the random numbers.
     """
 
     kinds: list[str]
@@ -37,9 +37,9 @@ class ArtifactSettings:
         """Checks the settings.
 
         Raises:
-            ConfigError: a kind or a strength is unknown or comes twice, or there is none.
+            ConfigError: a kind or a strength is unknown or occurs twice, or there is none.
         """
-        from kvg.evaluation.records.corruptions import KINDS, STRENGTHS  # imports torch, which settings need not
+        from kvg.evaluation.records.corruptions import KINDS, STRENGTHS  # imports torch, which settings do not need
 
         for name, given, known in (("kinds", self.kinds, KINDS), ("strengths", self.strengths, STRENGTHS)):
             if not given or len({*given}) < len(given) or not {*given} <= {*known}:
@@ -49,16 +49,16 @@ class ArtifactSettings:
 
 @dataclass(frozen=True)
 class CheckedSet:
-    """A set whose samples have all been looked at.
+    """A set whose samples have all been checked.
 
     Attributes:
         name: of the set.
         path: a folder of shards or a published file.
-        places: of the samples that can be asked about, in stored order.
-        num_bad: samples that cannot, and files that end too early.
+        places: of the usable samples, in stored order.
+        num_bad: number of unusable samples and truncated files.
         problems: the first reasons.
-        num_choices: questions with names to choose from.
-        reading: what is declared of its boxes.
+        num_choices: number of multiple-choice questions.
+        reading: declared format of its boxes.
     """
 
     name: str
@@ -70,10 +70,10 @@ class CheckedSet:
     reading: Reading = field(default_factory=Reading)
 
     def read(self, places: Sequence[Place]) -> Iterator[tuple[int, Sample]]:
-        """Rows and samples at some of ``places``, which rise.
+        """Rows and samples at some of ``places``, which must be in ascending order.
 
         Raises:
-            DataError: the set is not the one that has been looked at.
+            DataError: the set has changed since it was checked.
         """
         parts = open_store(self.path, reading=self.reading).parts()
         for part, group in groupby(places, key=lambda place: place[0]):
@@ -90,17 +90,17 @@ class CheckedSet:
 
 
 def check_set(name: str, path: str, skip_bad: bool = False, reading: Reading | None = None) -> CheckedSet:
-    """Goes through a set once, without decoding a picture.
+    """Checks all samples of a set, without decoding pictures.
 
     Args:
         name: of the set.
         path: a folder of shards or a published file.
-        skip_bad: leave out what cannot be asked about, and say so in the log; otherwise it ends here.
-        reading: what is declared of its boxes.
+        skip_bad: skip and log unusable samples; otherwise they are an error.
+        reading: declared format of its boxes.
 
     Raises:
-        DataError: it cannot be opened; or something in it cannot be used: a column is empty, a key or a question_id
-            comes twice, a box lies off the grid, a picture cannot be read. It names the first and the number of all.
+        DataError: the set cannot be opened, or a sample is unusable: a column is empty, a key or a question_id occurs
+            twice, a box is off the grid, a picture cannot be read. The message names the first one and the total.
     """
     faults, places, num_choices, known = _Faults(log_problems=skip_bad), [], 0, dict[tuple[str, str], int]()
     reading = reading or Reading()
@@ -109,7 +109,7 @@ def check_set(name: str, path: str, skip_bad: bool = False, reading: Reading | N
         store.check_files()
     parts = store.parts()
     with progress_bar(hidden=not is_first()) as progress:
-        task, start = progress.add_task(f"looking at {name}", total=sum(part.num_samples for part in parts)), 0
+        task, start = progress.add_task(f"checking {name}", total=sum(part.num_samples for part in parts)), 0
         for number, part in enumerate(parts):
             for position, sample in part.read(faults):
                 progress.update(task, completed=start + position + 1)
@@ -123,15 +123,15 @@ def check_set(name: str, path: str, skip_bad: bool = False, reading: Reading | N
     num = faults.num_bad + faults.num_cut
     first = faults.first
     if first is not None and not skip_bad:
-        remedy = f"{first.remedy} (1 of {num} that cannot be used in this set; data.skip_bad: true leaves them out)"
+        remedy = f"{first.remedy} (1 of {num} unusable samples in this set; data.skip_bad: true skips them)"
         raise DataError(first.where, first.field, remedy)
     if not places:
-        raise DataError(path, "samples", f"none can be asked about ({first}); correct the set")
+        raise DataError(path, "samples", f"none is usable ({first}); correct the set")
     return CheckedSet(name, path, tuple(places), num, tuple(faults.problems), num_choices, reading)
 
 
 class _Faults(Tally):
-    """Keeps the first fault as it is."""
+    """A tally that also keeps the first fault."""
 
     first: DataError | None = None
 
@@ -141,10 +141,10 @@ class _Faults(Tally):
 
 
 def _check_question(sample: Sample, where: str, row: int, known: dict[tuple[str, str], int]) -> bool:
-    """Whether names are to be chosen from. ``known`` are the rows of names that have been met."""
+    """Checks a sample; returns whether it is a multiple-choice question. ``known`` maps identifiers to their rows."""
     for name, value in (("question_id", sample.question_id), ("key", sample.key)):
         if value and known.setdefault((name, value), row) != row:
-            remedy = f"'{value}' stands in row {known[name, value]} already; ask each question once"
+            remedy = f"'{value}' is already in row {known[name, value]}; give each question once"
             raise DataError(where, name, remedy)
     question = Question(sample)
     options = question.options
@@ -157,7 +157,7 @@ def _check_question(sample: Sample, where: str, row: int, known: dict[tuple[str,
 
 @dataclass(frozen=True)
 class Pass:
-    """A set gone through once: undisturbed, or disturbed in one way."""
+    """One pass over a set: clean, or with one corruption."""
 
     set: CheckedSet
     kind: str = ""
@@ -168,7 +168,7 @@ class Pass:
         """The question about a sample of the set.
 
         Raises:
-            DataError: the picture cannot be disturbed.
+            DataError: the picture cannot be corrupted.
         """
         plain = Question(sample, self.set.name)
         if not self.kind:
@@ -180,13 +180,13 @@ class Pass:
 
 @dataclass(frozen=True)
 class QuestionBatches:
-    """All questions of an evaluation in numbered batches, whatever the number of processes. Picklable.
+    """All questions of an evaluation in numbered batches, independent of the number of processes. Picklable.
 
-    A batch holds questions of one pass, so that what is padded together is the same however a run is divided.
+    A batch holds questions of one pass, so that padding does not depend on how a run is divided.
 
     Attributes:
-        passes: in the order in which they are asked.
-        size: questions in a batch; the last of a pass may be shorter.
+        passes: in order.
+        size: questions per batch; the last batch of a pass may be shorter.
     """
 
     passes: tuple[Pass, ...]
@@ -194,19 +194,19 @@ class QuestionBatches:
 
     @property
     def sizes(self) -> list[int]:
-        """Questions in each batch."""
+        """Number of questions in each batch."""
         return [len(places) for _, places in self._batches()]
 
     @property
     def sets(self) -> list[CheckedSet]:
-        """The sets, each once."""
+        """The sets without duplicates."""
         return list({one.set.name: one.set for one in self.passes}.values())
 
     def read(self, numbers: Sequence[int]) -> Iterator[tuple[int, Pass, list[tuple[int, Sample]]]]:
-        """Some of the batches, whose numbers rise: with each its pass, and rows and samples.
+        """Yields number, pass, and rows with samples, for batches in ascending order.
 
         Raises:
-            DataError: a set is not the one that has been looked at.
+            DataError: a set has changed since it was checked.
         """
         batches = self._batches()
         for index, group in groupby(numbers, key=lambda number: batches[number][0]):
@@ -216,7 +216,7 @@ class QuestionBatches:
                 yield number, self.passes[index], [next(samples) for _ in batches[number][1]]
 
     def settings(self) -> dict[str, Any]:
-        """What the answers depend on, as far as it lies here."""
+        """The settings of the questions that determine the answers."""
         return {
             "sets": {one.name: _identity(one) for one in self.sets},
             "artifacts": [[one.kind, one.strength, one.seed] for one in self.passes if one.kind],
@@ -224,7 +224,7 @@ class QuestionBatches:
         }
 
     def _batches(self) -> list[tuple[int, Sequence[Place]]]:
-        """Pass and places of each."""
+        """Pass and places of each batch."""
         return [
             (index, one.set.places[start : start + self.size])
             for index, one in enumerate(self.passes)
@@ -240,10 +240,10 @@ def _identity(one: CheckedSet) -> list[Any]:
 def question_batches(
     sets: Sequence[CheckedSet], size: int, artifacts: ArtifactSettings | None = None
 ) -> QuestionBatches:
-    """All sets undisturbed, and after that all of them in each kind and strength.
+    """The batches of all sets clean, and then of all sets with each kind and strength of corruption.
 
     Raises:
-        ConfigError: a set cannot be disturbed so; its first sample tells.
+        ConfigError: a corruption cannot be applied to the first sample of a set.
     """
     passes = [Pass(one) for one in sets]
     for kind in artifacts.kinds if artifacts else ():

@@ -1,8 +1,8 @@
-"""From an answer to a verdict: which box, or which option, a parser reads in it, and whether that is right.
+"""Scores an answer: parses a box or an option, and compares it with the ground truth.
 
-``strict`` reads the answer block alone, by the backbone's convention, and is what training is judged by;
-``published-v2`` and ``published-v3`` read what the evaluations published with the paper's versions read
-(``kvg.text.published_parsers``), so that figures can be put beside the printed ones.
+``strict`` reads only the answer block, with the backbone's box convention; training uses the same parser.
+``published-v2`` and ``published-v3`` reproduce the evaluations published with the paper's versions
+(``kvg.text.published_parsers``), so that figures can be compared with the published ones.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from kvg.text.prompts import LETTERS
 from kvg.text.published_parsers import Version, read_published
 from kvg.types import Box, Completion
 
-IOU_GATE: Final = 0.5  # an answer with at least this overlap is right (paper v3, section 5.1)
+IOU_GATE: Final = 0.5  # smallest IoU of a correct answer (paper v3, section 5.1)
 STRICT: Final = "strict"
 CODECS: Final[dict[str, BoxCodec]] = {"relative": RelativeCodec(), "absolute": AbsoluteCodec()}
-_GRID: Final = ImageSize(GRID, GRID, GRID, GRID)  # of which boxes are read on the 0-1000 grid
+_GRID: Final = ImageSize(GRID, GRID, GRID, GRID)  # makes the codecs return boxes on the 0-1000 grid
 
 
 @dataclass(frozen=True)
 class Score:
-    """What a parser made of an answer.
+    """The parsed and scored answer.
 
     Attributes:
-        box: on the 0-1000 grid; where it read none, None, or zeros from a published parser.
-        pattern: 1-based number of the pattern that hit; 0 = none.
-        iou: best over the true boxes.
+        box: on the 0-1000 grid; for an unparsed answer None, or zeros from a published parser.
+        pattern: 1-based number of the pattern that matched; 0 = none.
+        iou: highest IoU with the true boxes.
         correct: the verdict.
-        chosen: the option that was chosen; None where none could be read, and for boxes.
+        chosen: index of the chosen option; None if it is unparsed, and for box questions.
     """
 
     box: Box | None
@@ -53,7 +53,7 @@ class Score:
 
 
 def best_iou(box: Box | None, truth: Sequence[Box]) -> float:
-    """Best overlap of a box with the true ones, in single precision, as published; 0 without a box.
+    """Highest IoU of a box with the true boxes, in single precision, as published; 0 without a box.
 
     >>> best_iou((0.0, 0.0, 500.0, 500.0), [(0.0, 0.0, 10.0, 10.0), (0.0, 0.0, 500.0, 1000.0)])
     0.5
@@ -64,21 +64,20 @@ def best_iou(box: Box | None, truth: Sequence[Box]) -> float:
 
 
 def score(record: Mapping[str, Any], where: str, parser: str | None = STRICT) -> Score:
-    """Reads an answer and judges it.
+    """Parses and scores an answer.
 
     Args:
         record: a line, see ``kvg.evaluation.records.prediction``.
         where: file and line, for messages.
-        parser: a key of ``PARSERS``; None takes the box that the line says another parser has read, and reads strictly
-            where none has.
+        parser: a key of ``PARSERS``; None uses the line's own box if it names a parser, else the strict parser.
 
     Raises:
-        DataError: a field that is needed is missing or wrong.
+        DataError: a required field is missing or wrong.
     """
     answer = record.get("answer")
     if not isinstance(answer, str):
         reason = "is missing" if "answer" not in record else f"{excerpt(answer)} must be text"
-        raise DataError(where, "answer", f"{reason}; write what the model said")
+        raise DataError(where, "answer", f"{reason}; write the model's text")
     if "options" in record:
         return _choice(record, answer, where)
     if "gt_bbox" not in record:
@@ -95,10 +94,10 @@ def score(record: Mapping[str, Any], where: str, parser: str | None = STRICT) ->
 
 
 def _strict(answer: str, record: Mapping[str, Any], where: str) -> tuple[Box | None, int]:
-    """The answer block alone, its last box; 1 = a pair of corners, 2 = a list of four numbers."""
+    """The last box of the answer block, and its pattern: 1 = a pair of corners, 2 = a list of four numbers."""
     codec = text_field(record, "codec", where) or "relative"
     if codec not in CODECS:
-        raise DataError(where, "codec", f"{excerpt(codec)} is none of {', '.join(CODECS)}")
+        raise DataError(where, "codec", f"{excerpt(codec)} is not one of {', '.join(CODECS)}")
     size = _GRID
     if codec == "absolute":
         width, height, resized_width, resized_height = sides_field(record, where, 4, "codec is absolute")
@@ -108,23 +107,23 @@ def _strict(answer: str, record: Mapping[str, Any], where: str) -> tuple[Box | N
 
 
 def _published(version: Version, answer: str, record: Mapping[str, Any], where: str) -> tuple[Box | None, int]:
-    """As published; ``codec`` is not asked for, as there is no such thing there."""
+    """The box and the pattern of a published parser, which ignores ``codec``."""
     box, pattern = read_published(answer, version)
-    # Python takes "nan" and "inf" for numbers. Nothing overlaps such a box, and JSON cannot tell of it.
+    # Python parses "nan" and "inf" as numbers. Such a box has an IoU of 0, and JSON cannot hold it.
     return (box if all(map(math.isfinite, box)) else MISSING_BOX), pattern
 
 
 def _given_box(record: Mapping[str, Any], where: str) -> tuple[Box | None, int]:
-    """Box and pattern as a line has them from another parser."""
+    """Box and pattern in a line, as read by another parser."""
     pattern = whole_number(record, "pattern", where) or 0
     box = record.get("box")
     if box is None or (isinstance(box, list) and any(isinstance(v, float) and not math.isfinite(v) for v in box)):
-        return None, pattern  # some parsers write NaN where they read none
+        return None, pattern  # some parsers write NaN for an unparsed answer
     return box_numbers(box, where, "box"), pattern
 
 
 def _choice(record: Mapping[str, Any], answer: str, where: str) -> Score:
-    """A question of several choices; whatever the parser, an option is read in one way."""
+    """Scores a multiple-choice question; all parsers read options in the same way."""
     options, right = record["options"], record.get("right")
     good = isinstance(options, list) and 2 <= len(options) <= len(LETTERS)
     if not good or not all(isinstance(name, str) for name in options):

@@ -224,44 +224,44 @@ def test_missing_cases_are_refused_or_left_out(make_run):
         compare_runs({"a": [whole, half]})
     found = compare_runs({"a": [whole], "b": [half]}, common=True)
     assert (found.num_cases, found.num_left_out) == (3, 1)
-    assert "1 cases that not all runs have are left out" in found.notes
+    assert "1 cases are skipped because not all runs have them" in found.notes
     with pytest.raises(DataError, match="'a' and 'b': cases: share no case"):
         compare_runs({"a": [whole], "b": [make_run("01", key=["x", "y"])]}, common=True)
 
 
 def test_other_truths_are_another_benchmark(make_run):
     moved = make_run("011", gt_bbox=[[[100, 100, 400, 400]], [[100, 100, 400, 401]], [[100, 100, 400, 400]]])
-    with pytest.raises(DataError, match="run 'b', case 'test/k1': gt_bbox: is not that of run 'a': not the same"):
+    with pytest.raises(DataError, match="run 'b', case 'test/k1': gt_bbox: differs from run 'a': not the same"):
         compare_runs({"a": [make_run("011")], "b": [moved]})
     rounded = make_run("011", gt_bbox=[[[100.001, 100, 400, 400]]] * 3)
     compare_runs({"a": [make_run("011")], "b": [rounded]})
     options = {"options": [["Merlin", "Hobby"]], "right": 0, "answer": "A"}
     asked = {name: [make_run("1", **{**options, "right": right})] for name, right in (("a", 0), ("b", 1))}
-    with pytest.raises(DataError, match="run 'b', case 'test/k0': options: is not that"):
+    with pytest.raises(DataError, match="run 'b', case 'test/k0': options: differs from"):
         compare_runs(asked)
-    with pytest.raises(DataError, match="options: is not that"):
+    with pytest.raises(DataError, match="options: differs from"):
         compare_runs({"a": [make_run("1")], "b": asked["b"]})
 
 
 def test_labels_that_differ_are_noted_and_the_first_is_taken(make_run):
     found = compare_runs({"a": [make_run("01", knowledge=[None, "known"])], "b": [make_run("01", knowledge="unknown")]})
-    assert "runs differ in the knowledge of 1 cases; what the first of them says is taken" in found.notes
+    assert "runs differ in the knowledge of 1 cases; the value of the first run is used" in found.notes
     names = [(row["name"], row["n"]) for row in found.differences if row["by"] == "knowledge"]
     assert names == [("known", 1), ("unknown", 1)]
 
 
 def test_lines_without_pictures_are_noted(make_run):
     found = compare_runs({"a": [make_run("01", image=None)]})
-    assert any("no line names its picture" in note for note in found.notes)
+    assert any("the lines have no `image`" in note for note in found.notes)
     assert found.accuracies[0]["pictures"] == 2
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"by": ("colour",)}, "by: 'colour' is no grouping; choose some of split, category"),
+        ({"by": ("colour",)}, "by: 'colour' is not a grouping; choose from split, category"),
         ({"level": 1.0}, "level: 1 must lie between 0 and 1"),
-        ({"runs": {}}, "runs: there is none"),
+        ({"runs": {}}, "runs: is empty"),
         ({"runs": {"a": []}}, r"runs\.a: has no run"),
     ],
 )

@@ -77,17 +77,17 @@ def test_confusions_with_the_look_alike_against_chance(ask):
     alikes = found["look_alikes"]
     assert (alikes["n"], alikes["to_look_alike"]["value"], alikes["chance"]) == (40, 0.7, 0.5)
     assert alikes["difference"]["value"] == pytest.approx(0.2)
-    assert "confusions go to the look-alike +20.0 points" in found["verdict"]
+    assert "look-alikes are confused more often than by chance, +20.0 points" in found["verdict"]
     even = confusion([*cases[:20], *cases[28:40]], seed=0)
     assert "look-alike" not in even["verdict"]
 
 
 def test_verdicts(ask, make_line):
-    assert confusion([ask("a", 0, "Merlin", "Hobby")], 0)["verdict"] == "no sign: nothing is wrong"
+    assert confusion([ask("a", 0, "Merlin", "Hobby")], 0)["verdict"] == "no sign: there are no errors"
     bad = [ask(f"k{i}", "bad", "Merlin", "Hobby") for i in range(30)]
     assert confusion(bad, 0)["verdict"].startswith("no sign: 0.0% (")
     taken = [ask(f"k{i}", 1, "Merlin", "Hobby") for i in range(30)]
-    assert confusion(taken, 0)["verdict"].endswith("it is the choice that fails, not the box")
+    assert confusion(taken, 0)["verdict"].endswith("localization is not the main error")
     unknown = [Prediction.from_line(make_line("k", right=False, objects=None), "t")]
-    assert confusion(unknown, 0)["verdict"].startswith("cannot be told")
+    assert confusion(unknown, 0)["verdict"].startswith("not measurable")
     assert confusion([], 0)["errors"]["n"] == 0

@@ -48,7 +48,7 @@ def test_counts_by_hand(ask):
         "bottom left": (0, 0), "bottom middle": (0, 0), "bottom right": (2, 0),
     }  # fmt: skip
     assert found["distance"] == pytest.approx(2**2 / 6 + 0 / 4 + 2**2 / 2)
-    assert found["verdict"] == "cannot be told: 7 cases are fewer than 20"
+    assert found["verdict"] == "not measurable: 7 cases are fewer than 20"
 
 
 def test_what_would_be_answered_without_a_bias(ask):
@@ -69,7 +69,7 @@ def test_a_model_that_always_answers_the_first_object_is_seen(ask):
     assert all(table["p"] < 0.001 for table in found["by_place"])
     assert found["p"] < 0.001
     assert [favourite["sign"] for favourite in found["favourites"]] == [True, True]
-    assert "the first object is answered more often than without a bias, +66.7 points" in found["verdict"]
+    assert "the first object is answered more often than without bias, +66.7 points" in found["verdict"]
     assert "the largest object is answered less often" in found["verdict"]
     assert "accuracy differs by reading order, from 0.0% (2) to 100.0% (1)" in found["verdict"]
     # Also where there are only two.
@@ -103,7 +103,7 @@ def test_models_without_a_bias_show_a_sign_in_one_of_twenty(ask):
 def test_the_same_seed_says_the_same_and_nothing_at_all_is_no_error(ask, make_line):
     cases = [ask(f"k{i}", i % 3, i * 7 % 3) for i in range(30)]
     assert position(cases, seed=3) == position(cases, seed=3)
-    assert position([], seed=0)["verdict"].startswith("cannot be told")
+    assert position([], seed=0)["verdict"].startswith("not measurable")
     alone = position([Prediction.from_line(make_line(f"k{i}", objects=None), "t") for i in range(30)], seed=0)
     assert (alone["pointed"], alone["favourites"], alone["verdict"]) == (0, [], "no sign")
     # Of several true boxes it is the one that was found.

@@ -83,7 +83,7 @@ def test_boxes_are_read_in_the_line_s_own_convention(read):
     fields = {"codec": "absolute", "size": [200, 100, 400, 200]}
     found = read('The Merlin is at {"bbox_2d": [40, 20, 160, 80]}.', '{"bbox_2d": [40, 20, 160, 80]}', **fields)
     assert (found.concluded, found.right, found.kept) == (TRUTH, True, True)
-    with pytest.raises(DataError, match="codec: 'polar' is none of"):
+    with pytest.raises(DataError, match="codec: 'polar' is not one of"):
         read(f"The Merlin is at {A}.", A, codec="polar")
 
 

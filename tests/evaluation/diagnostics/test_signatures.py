@@ -75,11 +75,11 @@ def test_verdicts_say_what_is_wrong_only_where_the_interval_says_so(thinks):
     assert verdict(4, 96) == "no sign"  # 4%, the interval begins below 5%
     lucky = verdict(30, 70)
     assert lucky.startswith("sign: 30.0% (")
-    assert "of the right boxes stand behind wrong reasoning" in lucky
+    assert "of the correct boxes follow wrong reasoning" in lucky
     cases = [thinks(f"k{i}", "", A) for i in range(3)]
-    assert reasoning_tables(cases, 0)[0]["verdict"] == "cannot be told: of 3 rationales 0 can be judged, fewer than 20"
+    assert reasoning_tables(cases, 0)[0]["verdict"] == "not measurable: of 3 rationales 0 can be judged, fewer than 20"
     useless = [thinks(f"k{i}", *answer) for i, answer in enumerate([(A, A), (A, B), (B, A), (B, B)] * 25)]
-    assert "right reasoning does not help the box: +0.0 points" in reasoning_tables(useless, 0)[0]["verdict"]
+    assert "correct reasoning does not improve the box: +0.0 points" in reasoning_tables(useless, 0)[0]["verdict"]
     assert reasoning_tables([], 0) == []
 
 
@@ -102,8 +102,8 @@ def test_the_bounds_of_collapse_are_those_of_the_callback():
     ("tag", "healthy", "collapsed", "words"),
     [
         ("train/completion_length", (100, 70), (100, 20), "answers shrank from 92 to 28 tokens"),
-        ("train/entropy", (0.5, 0.1), (0.5, -0.052), "all answers are alike"),
-        ("train/reward_std_in_group", (0.4, 0.2), (0.4, -0.04), "nothing is left to learn from"),
+        ("train/entropy", (0.5, 0.1), (0.5, -0.052), "all answers are nearly equal"),
+        ("train/reward_std_in_group", (0.4, 0.2), (0.4, -0.04), "no gradient"),
         ("train/unparsed", (0.6, 0.1), (0.0, 0.9), "of the answers hold no box, 9% at first"),
     ],
 )
@@ -141,7 +141,7 @@ def test_lengths_of_right_and_wrong_answers_and_what_was_cut_off(make_line):
     many = lengths([answer(f"k{i}", i % 2, 9, "length" if i < 20 else "stop") for i in range(100)], 0)
     assert many["verdict"].startswith("sign: 20.0% (")
     assert lengths([answer(f"k{i}", i % 2, 9, "stop") for i in range(100)], 0)["verdict"] == "no sign"
-    assert lengths(cases[-1:], 0)["verdict"].startswith("cannot be told")
+    assert lengths(cases[-1:], 0)["verdict"].startswith("not measurable")
 
 
 def test_the_knowledge_gap_within_seen_and_unseen(make_line):
@@ -164,9 +164,9 @@ def test_the_knowledge_gap_within_seen_and_unseen(make_line):
         pytest.approx(0.3 - half, abs=0.015),
         pytest.approx(0.3 + half, abs=0.015),
     )
-    assert seen["verdict"].startswith("sign: known entities are found more often, by +30.0 points (")
+    assert seen["verdict"].startswith("sign: accuracy is higher for known entities, by +30.0 points (")
     assert (unseen["gap"], unseen["unknown"]) == (None, None)
-    assert unseen["verdict"] == "cannot be told: there are not both known and unknown entities"
+    assert unseen["verdict"] == "not measurable: needs both known and unknown entities"
     joined = knowledge_gaps(cases, 0, {"Hobby": "completely incorrect"})[2]
     assert (joined["untold"], joined["gap"]["value"]) == (0, 0)
     assert joined["verdict"].startswith("no sign: +0.0 points")
@@ -182,6 +182,6 @@ def test_all_signatures_go_into_json_and_say_their_verdicts(thinks, make_line):
     assert list(said) == [
         "reasoning by boxes", "train/entropy", "length of answers", "known and unknown", "position", "confusion"
     ]  # fmt: skip
-    assert all(verdict.startswith(("no sign", "sign: ", "cannot be told: ")) for verdict in said.values())
+    assert all(verdict.startswith(("no sign", "sign: ", "not measurable: ")) for verdict in said.values())
     assert found["confusion"]["n"] == found["position"]["n"] == 40  # without the disturbed picture
     json.dumps(signatures([], 0))

@@ -65,8 +65,8 @@ def test_files_that_agree_are_joined_and_files_that_do_not_are_refused(write):
         ({"Merlin": 1.1}, "Merlin: 1.1 is neither"),
         ({"Merlin": True}, "Merlin: True is neither"),
         ({"Merlin": "mostly correct"}, "Merlin: 'mostly correct' is neither"),
-        ({"Merlin": {"knowledge_category": "somewhat"}}, "Merlin: knowledge_category 'somewhat' is none of"),
-        ({"Merlin": {}}, "Merlin: knowledge_category None is none of"),
+        ({"Merlin": {"knowledge_category": "somewhat"}}, "Merlin: knowledge_category 'somewhat' is not one of"),
+        ({"Merlin": {}}, "Merlin: knowledge_category None is not one of"),
     ],
 )
 def test_what_is_no_level_is_told_by_file_and_entity(write, content, message):
@@ -105,7 +105,7 @@ def test_an_entity_in_no_file_is_in_no_group_and_what_a_line_says_of_itself_come
         (f'{{"Merlin": 1{"0" * 400}}}', "Merlin: 1000"),
         (
             '{"Merlin": {"knowledge_category": ["mostly correct"]}}',
-            "Merlin: knowledge_category .* is none",
+            "Merlin: knowledge_category .* is not one of",
         ),
         ('{"\\ud800": 0.5}', "is not the name of an entity"),
         ('{" ": 0.5}', "' ': is not the name of an entity"),

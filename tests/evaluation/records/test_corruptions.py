@@ -209,7 +209,7 @@ def test_a_border_that_touches_the_boxes_fades_alike():
     ],
 )
 def test_seams_need_all_objects_of_the_picture(question):
-    with pytest.raises(DataError, match="sample k0: objects: only composites"):
+    with pytest.raises(DataError, match="sample k0: objects: needs a composite"):
         corrupted(question, "seams", 1, 0)
 
 
@@ -217,7 +217,7 @@ def test_seams_need_all_objects_of_the_picture(question):
     ("kind", "strength", "field"), [("rain", 1, "artifact"), ("blur", 0, "strength"), ("blur", 6, "strength")]
 )
 def test_what_there_is_not(kind, strength, field):
-    with pytest.raises(ConfigError, match=f"{field}: .* is none of"):
+    with pytest.raises(ConfigError, match=f"{field}: .* is not one of"):
         corrupted(composite(), kind, strength, 0)
 
 

@@ -24,7 +24,7 @@ MISTYPED = [
     ({"answer": ["x"]}, "answer: ['x'] must be text"),
     ({"answer": "\ud800"}, "'answer': holds half a surrogate pair"),
     ({"extra": {"deep": ["\udfff"]}}, "'extra': holds half a surrogate pair"),
-    ({"gt_bbox": {"a": 1}}, "gt_bbox: {'a': 1} is no list of boxes"),
+    ({"gt_bbox": {"a": 1}}, "gt_bbox: {'a': 1} is not a list of boxes"),
     ({"gt_bbox": [[True, 1, 2, 3]]}, "gt_bbox[0]: [True, 1, 2, 3] is not four numbers"),
     ({"gt_bbox": [["5", "5", "50", "40"]]}, "gt_bbox[0]"),
     ({"gt_bbox": [[1, 2, 3, -(10**400)]]}, "gt_bbox[0]"),
@@ -150,7 +150,7 @@ def test_score_reads_true_boxes_in_their_declared_unit(tmp_path, unit, fields):
         (["pixels"], {"gt_bbox": [[20, 10, 300, 40]], "size": [200, 100]}, "gt_bbox[0]: [20, 10, 300, 40] in pixels"),
         (["pixels"], {"gt_bbox": [[0.1, 0.1, 0.4, 0.4]], "size": [200, 100]}, "lies in 0-1, but box_unit is pixels"),
         (["unit"], {"gt_bbox": [BOX]}, "gt_bbox[0]: [100, 100, 400, 400] in unit does not lie inside its picture"),
-        (["unit"], {"gt_bbox": 5}, "gt_bbox: 5 is no list of boxes"),
+        (["unit"], {"gt_bbox": 5}, "gt_bbox: 5 is not a list of boxes"),
         (["unit"], {"gt_bbox": [["a"]]}, "gt_bbox[0]: ['a'] is not four numbers"),
     ],
 )

@@ -53,11 +53,11 @@ def test_a_box_that_another_parser_has_read_stays(write_lines, make_line):
         ({"gt_bbox": [[1, 2, 3]]}, r"line 2: gt_bbox\[0\]: .* four numbers"),
         ({"gt_bbox": [[0, 0, 1001, 5]]}, r"line 2: gt_bbox\[0\]: .* 0-1000 grid"),
         ({"gt_bbox": [[0, 0, 10, 5], [-1, 0, 5, 5]]}, r"line 2: gt_bbox\[1\]"),
-        ({"gt_bbox": [[9, 0, 1, 5]]}, "line 2: gt_bbox: .* no answer could be right"),
-        ({"key": "k0"}, "line 2: key: 'k0' stands in line 1 already"),
+        ({"gt_bbox": [[9, 0, 1, 5]]}, "line 2: gt_bbox: .* no answer could be correct"),
+        ({"key": "k0"}, "line 2: key: 'k0' is already in line 1"),
         ({"category": 4}, "line 2: category: 4 must be text"),
         ({"target": 7}, "line 2: target: 7 is not an index into 2 objects"),
-        ({"codec": "polar"}, "line 2: codec: 'polar' is none of"),
+        ({"codec": "polar"}, "line 2: codec: 'polar' is not one of"),
     ],
 )
 def test_bad_lines_name_line_and_field(write_lines, make_line, change, message):
@@ -74,8 +74,8 @@ def test_files_without_a_line_have_no_score(tmp_path):
     with pytest.raises(DataError, match=r"run `kvg predict` first"):
         read_predictions(tmp_path)
     (tmp_path / "predictions.jsonl").write_text("\n")
-    with pytest.raises(DataError, match="an empty file has no score"):
+    with pytest.raises(DataError, match="the file has no lines"):
         read_predictions(tmp_path)
     (tmp_path / "predictions.jsonl").write_text(json.dumps([1]) + "\n")
-    with pytest.raises(DataError, match=r"line 1: json: is no object"):
+    with pytest.raises(DataError, match=r"line 1: json: is not an object"):
         read_predictions(tmp_path)

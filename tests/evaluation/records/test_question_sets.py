@@ -71,7 +71,7 @@ def test_batches_hold_questions_of_one_set_in_stored_order(bench, lab_shards, tm
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"question_id": "dog/1"}, r"row 3: question_id: 'dog/1' stands in row 1 already"),
+        ({"question_id": "dog/1"}, r"row 3: question_id: 'dog/1' is already in row 1"),
         ({"question_id": None}, r"row 3: question_id: is missing"),
         ({"answer": "(100,200),(500,1001)"}, r"row 3: answer: .* in relative_1000 does not lie inside"),
         ({"answer": "(-1,200),(500,800)"}, r"row 3: answer: .* in relative_1000 does not lie inside"),
@@ -86,7 +86,7 @@ def test_bad_rows_end_it_before_anything_is_asked_or_are_left_out(bench, change,
     path = bench({3: change, 4: {"category": ""}})
     with pytest.raises(DataError, match=message) as caught:
         check_set("bench", path)
-    assert "(1 of 2 that cannot be used in this set; data.skip_bad: true leaves them out)" in str(caught.value)
+    assert "(1 of 2 unusable samples in this set; data.skip_bad: true skips them)" in str(caught.value)
     found = check_set("bench", path, skip_bad=True)
     assert [row for _, _, row in found.places] == [0, 1, 2]
     assert found.num_bad == 2
@@ -114,7 +114,7 @@ def test_a_key_that_comes_twice_in_shards(tmp_path, scenes):
     manifest = load_manifest(tmp_path / "a")
     second = replace(manifest.shards[0], file="shard-000001.tar")
     replace(manifest, shards=(*manifest.shards, second)).save(tmp_path / "a")
-    with pytest.raises(DataError, match=r"row 2: key: 's0-0000000' stands in row 0 already; .* \(1 of 2 that"):
+    with pytest.raises(DataError, match=r"row 2: key: 's0-0000000' is already in row 0; .* \(1 of 2 unusable"):
         check_set("twice", str(tmp_path / "a"))
 
 
@@ -129,7 +129,7 @@ def test_a_shard_that_ends_too_early_is_told(lab_shards, tmp_path):
 
 
 def test_a_set_of_which_nothing_can_be_asked(bench):
-    with pytest.raises(DataError, match="samples: none can be asked about"):
+    with pytest.raises(DataError, match="samples: none is usable"):
         check_set("bench", bench({n: {"answer": "?"} for n in range(5)}), skip_bad=True)
 
 
