@@ -38,6 +38,7 @@ from kvg.backbones.shared_prefix import install
 from kvg.backbones.soundness import check_weights
 from kvg.batches import Batch, Pictures, VisualTokens
 from kvg.errors import ConfigError
+from kvg.linear import use_linear
 from kvg.rl.logprobs import token_logprobs
 
 
@@ -112,6 +113,7 @@ class Backbone(nn.Module):
         if self.shares_prefix:
             install(self.language.text_model)
         set_trained_parts(self.family, self.model, freeze_vision, freeze_projector, lora)
+        use_linear(self.model)
         self.lora, self.recomputes = lora, gradient_checkpointing
         if gradient_checkpointing:
             recompute_activations(self.model)

@@ -2,8 +2,8 @@
 
 With few rows a step of sampling has little arithmetic: it reads every weight once for each token, and the layers of
 transformers spend the rest between kernels, in modules, keyword arguments, and many small operations to each norm and
-rotation. Here the same takes fewer calls, on a CPU with copies of the weights that lie as such products read them
-best, adapters merged (``tests/benchmarks/decoding.py``). The copies last for one batch of completions.
+rotation. Here the same takes fewer calls, on a CPU with copies of the weights that lie as oneDNN reads them best,
+adapters merged (``tests/benchmarks/decoding.py``). The copies last for one batch of completions.
 """
 
 from __future__ import annotations
@@ -20,9 +20,8 @@ from torch.nn import functional as F
 
 from kvg.backbones.group_state import GroupState
 from kvg.backbones.language import LanguageModel
+from kvg.linear import packed
 
-BLOCK = 32  # outputs of a linear layer whose weights lie behind each other
-FEW_ROWS = 64
 Map = Callable[[Tensor], Tensor]
 
 
@@ -46,13 +45,12 @@ class TokenPass:
 
     Args:
         language: one for which ``fits`` is true.
-        rows: at most so many at a time; only few make copies of weights worth their while.
+        rows: at a time, about.
     """
 
     def __init__(self, language: LanguageModel, rows: int) -> None:
         model, head = language.text_model, language.head
-        # Memory is dear on a GPU, and more rows have arithmetic enough.
-        linear = _copied if head.weight.device.type == "cpu" and rows <= FEW_ROWS else _as_they_are
+        linear = _copied(rows) if head.weight.device.type == "cpu" else _as_they_are  # memory is dear on a GPU
         self.layers = [_layer(layer, linear) for layer in model.layers]
         self.norm = _norm(model.norm)
         self.head = linear(head)
@@ -136,26 +134,21 @@ def _as_they_are(*modules: Any) -> Map:
     return modules[0] if len(modules) == 1 else lambda states: torch.cat([m(states) for m in modules], -1)
 
 
-def _copied(*modules: Any) -> Map:
-    """The same from copies of their weights that lie as a product of few rows reads them fastest."""
-    with torch.no_grad():
+def _copied(rows: int) -> Callable[..., Map]:
+    """The same from copies of their weights that lie as a product reads them fastest."""
+
+    @torch.no_grad()
+    def copy(*modules: Any) -> Map:
         weights = [_merged(module) for module in modules]
-        num, width = sum(map(len, weights)), weights[0].shape[1]
         biases = [getattr(module, "base_layer", module).bias for module in modules]
-        bias = weights[0].new_zeros(num) if biases[0] is None else torch.cat(biases)
-        if any(len(weight) % BLOCK for weight in weights):
-            weights = [F.pad(torch.cat(weights), (0, 0, 0, -num % BLOCK))]
-        blocks = torch.cat([weight.view(-1, BLOCK, width).transpose(1, 2) for weight in weights]).contiguous()
-        added = F.pad(bias, (0, -num % BLOCK)).view(-1, 1, BLOCK)
-        if torch.is_autocast_enabled("cpu"):  # else each call would cast them anew
-            dtype = torch.get_autocast_dtype("cpu")
-            blocks, added = blocks.to(dtype), added.to(dtype)
+        weight, bias = torch.cat(weights), None if biases[0] is None else torch.cat(biases)
+        if not torch.is_autocast_enabled("cpu"):
+            return packed(weight, bias, rows)
+        dtype = torch.get_autocast_dtype("cpu")
+        apply = packed(weight.to(dtype), None if bias is None else bias.to(dtype), rows)
+        return lambda states: apply(states.to(dtype))
 
-    def apply(states: Tensor) -> Tensor:
-        out = torch.baddbmm(added, states.expand(len(blocks), -1, -1), blocks)
-        return out.transpose(0, 1).reshape(len(states), -1)[:, :num]
-
-    return apply
+    return copy
 
 
 def _merged(module: Any) -> Tensor:

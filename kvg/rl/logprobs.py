@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from kvg.linear import product
+
 CHUNK_CPU, CHUNK_GPU = 2**22, 2**26  # logits that exist at a time: few fit into caches, many keep a GPU busy
 
 
@@ -97,9 +99,9 @@ class _Scores(torch.autograd.Function):
             inside, place = _places(targets, part)
             grad.scatter_add_(-1, place[:, None], (wanted * inside)[:, None])
             grad = grad.to(weight.dtype)
-            grad_hidden += grad @ weight[part]
+            grad_hidden += product(grad, weight[part].T)
             if grad_weight is not None:
-                torch.mm(grad.T, hidden, out=grad_weight[part])
+                grad_weight[part] = product(grad.T, hidden.T)
         return grad_weight, grad_hidden.to(hidden.dtype), None, None, None
 
 
@@ -114,5 +116,5 @@ def _places(targets: Tensor, part: slice) -> tuple[Tensor, Tensor]:
 
 
 def _logits(weight: Tensor, hidden: Tensor, temperature: float) -> Tensor:
-    logits = torch.mm(hidden, weight.T).float()
+    logits = product(hidden, weight).float()
     return logits if temperature == 1 else logits.div_(temperature)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kvg.backbones import group_state
+from kvg.backbones import group_state, token_pass
 from kvg.backbones.lora import LoRASettings
 from kvg.rl.rollout import SamplingSettings, rollout
 
@@ -57,10 +57,11 @@ def test_attention_written_out_is_that_of_the_kernel():
             torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("few", [0, 64], ids=["as they are", "copied"])
+@pytest.mark.parametrize("copied", [False, True], ids=["as they are", "copied"])
 @pytest.mark.parametrize("lora", [None, LoRASettings(r=4, alpha=8)])
-def test_a_token_written_out_gives_the_states_of_the_layers(family, prompts, lora, few, monkeypatch):
-    monkeypatch.setattr("kvg.backbones.token_pass.FEW_ROWS", few)
+def test_a_token_written_out_gives_the_states_of_the_layers(family, prompts, lora, copied, monkeypatch):
+    if not copied:  # as on a GPU
+        monkeypatch.setattr(token_pass, "_copied", lambda rows: token_pass._as_they_are)
     torch.manual_seed(0)
     backbone = family("tiny", lora=lora).eval()
     for name, parameter in backbone.named_parameters():

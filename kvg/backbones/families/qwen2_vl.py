@@ -7,7 +7,6 @@ from types import MethodType
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase, Qwen2VLForConditionalGeneration
 from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VLDecoderLayer
 
@@ -16,6 +15,7 @@ from kvg.backbones.family import Family
 from kvg.backbones.picture_processor import PatchProcessor, PictureProcessor
 from kvg.backbones.picture_settings import PictureSettings, parse_picture_settings
 from kvg.batches import Pictures, VisualTokens
+from kvg.linear import linear
 from kvg.text.box_codec import BoxCodec, RelativeCodec
 
 TINY = TinySize(hidden=64, layers=2, mlp=128, vision_dim=32, vision_layers=1, vision_heads=2)
@@ -127,4 +127,4 @@ class Qwen2VL(Family):
 def _embed_patches(module: Any, patches: Tensor) -> Tensor:
     """``[P, D]`` to ``[P, width]``."""
     weight: Tensor = module.proj.weight
-    return F.linear(patches.to(weight.dtype), weight.flatten(1), module.proj.bias)
+    return linear(patches.to(weight.dtype), weight.flatten(1), module.proj.bias)
