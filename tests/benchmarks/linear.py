@@ -24,12 +24,12 @@ from kvg.linear import linear, packed
 SHAPES = ((64, 192, 384), (64, 192, 1024), (1024, 192, 768), (256, 512, 2048), (64, 1536, 8960))
 
 
-def milliseconds(run: Callable[[], object], repeats: int) -> float:
+def milliseconds(repeats: int, run: Callable[..., object], *args: object) -> float:
     """Median time of a call."""
     times = []
     for _ in range(repeats):
         start = time.perf_counter()
-        run()
+        run(*args)
         times.append(1000 * (time.perf_counter() - start))
     return median(times)
 
@@ -56,11 +56,11 @@ def main() -> int:
         for _ in range(args.turns):
             with torch.no_grad():
                 copy = packed(weight.detach(), None, rows)
-                plain = milliseconds(lambda: F.linear(states, weight), repeats)
-                columns[0].append(plain / milliseconds(lambda: linear(states, weight), repeats))
-                columns[1].append(plain / milliseconds(lambda: copy(states), repeats))
-            plain = milliseconds(lambda: step(F.linear, states, weight), repeats)
-            columns[2].append(plain / milliseconds(lambda: step(linear, states, weight), repeats))
+                plain = milliseconds(repeats, F.linear, states, weight)
+                columns[0].append(plain / milliseconds(repeats, linear, states, weight))
+                columns[1].append(plain / milliseconds(repeats, copy, states))
+            plain = milliseconds(repeats, step, F.linear, states, weight)
+            columns[2].append(plain / milliseconds(repeats, step, linear, states, weight))
         print(f"| {rows} x {width} x {outputs} | {' | '.join(map(spread, columns))} |", flush=True)
     return 0
 
