@@ -8,7 +8,6 @@ import random
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -30,6 +29,9 @@ from kvg.shards.reader import ShardFolder
 from kvg.shards.writer import ShardWriter
 from kvg.text.box_codec import ImageSize, RelativeCodec
 from kvg.text.prompts import PromptFormat
+from tests.by_heart import learn_by_heart
+from tests.cli.conftest import outputs
+from tests.work.killing import children, lives
 
 LEARNT = 3
 
@@ -48,21 +50,10 @@ def samples():
 @pytest.fixture(scope="module")
 def checkpoint(samples, tmp_path_factory):
     torch.manual_seed(0)
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # many times faster for so small a model, above all on a busy machine
     backbone = Backbone("tiny", freeze_vision=False, freeze_projector=False)
     learnt = samples[:LEARNT]
     examples = [backbone.processor.encode(s, mode="direct", target="answer") for s in learnt]
-    batch = backbone.processor.collate(examples, learnt)
-    optimizer = torch.optim.AdamW(backbone.parameters(), lr=3e-3)
-    for _ in range(300):
-        loss, _ = backbone.label_loss(batch)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        if loss < 5e-3:
-            break
-    torch.set_num_threads(num_threads)
+    learn_by_heart(backbone, backbone.processor.collate(examples, learnt))
     folder = tmp_path_factory.mktemp("filter") / "export"
     backbone.export(folder)
     return folder
@@ -244,10 +235,6 @@ def test_wrong_options_stop_before_torch_is_imported(tmp_path, options, message)
     assert message in done.stderr
 
 
-def outputs(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-
-
 def command(source, out, checkpoint, *options):
     needed = ["--in", source, "--out", out, "--checkpoint", checkpoint, "--mode", "direct", "--max-new-tokens", 40]
     kept = ["--batch-size", 1, "--keep-min", 0, "--keep-max", 4]
@@ -293,29 +280,17 @@ def test_a_killed_filter_of_two_processes_goes_on_and_leaves_none_behind(whole, 
         while process.poll() is None and len(list(out.glob("filter.units/0/*.json"))) < goal:
             time.sleep(0.01)
         time.sleep(rng.uniform(0, 0.1) if goal else 5.0)
-        left = children(process)
+        left = list(children(process.pid))
         struck += process.poll() is None
         process.kill()
         process.wait()
         deadline = time.monotonic() + 20
-        while any(running(pid) for pid in left) and time.monotonic() < deadline:
+        while any(lives(pid) for pid in left) and time.monotonic() < deadline:
             time.sleep(0.05)
-        assert not any(running(pid) for pid in left)
+        assert not any(lives(pid) for pid in left)
     assert struck >= 3
     assert len(list(out.glob("filter.units/0/*.json"))) >= 20
     process = subprocess.Popen(run, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     assert process.wait() == 0, process.stderr.read()
     assert outputs(out) == expected
     assert not (out / "filter.units").exists()
-
-
-def children(process):
-    tasks = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    return [int(pid) for pid in tasks.read_text().split()] if tasks.exists() else []
-
-
-def running(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False

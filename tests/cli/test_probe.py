@@ -26,7 +26,9 @@ from kvg.pipeline.settings.project import load_project
 from kvg.report.mastery import EntityScore, level_rows, mastery_page
 from kvg.rewards.knowledge import KnowledgeReward
 from kvg.text.prompts import LETTERS
+from tests.by_heart import learn_by_heart
 from tests.catalogue.conftest import drawing, encoded
+from tests.cli.conftest import outputs
 from tests.inference.scripted import MODEL, ScriptedServer, answer, says
 
 CONNOISSEUR = "tests.cli.clients.Connoisseur"
@@ -216,8 +218,6 @@ def learnt(tmp_path_factory):
     pictures = PreparedPictures(folder / "shown", read.build_sources(), 56, 10**7)
     entries = list(read_catalogue(read.out / "catalogue.jsonl"))
     torch.manual_seed(0)
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     backbone = Backbone("tiny", freeze_vision=False, freeze_projector=False)
     examples = []
     for question in choice_questions(entries, names_by_category(entries), 0, 50, 4):
@@ -225,16 +225,7 @@ def learnt(tmp_path_factory):
         letter = LETTERS[question.answer if knows else (question.answer + 1) % 4]
         image = pictures.read(question.entry)
         examples.append(backbone.processor.encode_question("q", image, question.text, letter))
-    batch = backbone.processor.collate(examples, [])
-    optimizer = torch.optim.AdamW(backbone.parameters(), lr=3e-3)
-    for _ in range(400):
-        loss, _ = backbone.label_loss(batch)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        if loss < 5e-3:
-            break
-    torch.set_num_threads(num_threads)
+    learn_by_heart(backbone, backbone.processor.collate(examples, []))
     backbone.export(folder / "export")
     return folder
 
@@ -253,10 +244,6 @@ def test_a_model_is_found_to_know_what_it_has_learnt(learnt):
         "Robin": 0.0,
         "Wren": 1.0,
     }
-
-
-def outputs(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ import yaml
 from kvg.catalogue.entry import read_catalogue
 from kvg.cli.kvg_data import main
 from tests.catalogue.conftest import bad_ones, drawing, encoded, good_ones
+from tests.cli.conftest import outputs
 
 CLASS = "kvg.catalogue.folders.ImageFolder"
 
@@ -112,10 +113,6 @@ def test_boxes_names_and_exclusions(tmp_path):
         "none.jpg": "cannot be opened",
     }.items():
         assert reason in reasons[ref]
-
-
-def outputs(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
 def test_a_picture_that_came_later_is_in_the_next_catalogue(tmp_path):

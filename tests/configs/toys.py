@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from PIL import Image, ImageDraw
 
 from kvg.backbones.backbone import Backbone
@@ -18,6 +17,7 @@ from kvg.formats.kvg_bench import write_kvg_bench
 from kvg.formats.sharegpt import write_sharegpt
 from kvg.shards.writer import ShardWriter
 from kvg.types import Sample, SceneObject
+from tests.by_heart import learn_by_heart
 
 FAMILIES = [family_of_type(name) for name in known_families()]
 NUM_SAMPLES, NUM_QUESTIONS = 320, 4
@@ -89,13 +89,5 @@ def half_taught(backbone: Backbone) -> Backbone:
     """Learns eight answers until they come out right about every other time."""
     shown = list(samples(8))
     examples = [backbone.processor.encode(s, mode="think", target="rationale") for s in shown]
-    batch = backbone.processor.collate(examples, shown)
-    optimizer = torch.optim.AdamW([p for p in backbone.parameters() if p.requires_grad], lr=6e-3)
-    for _ in range(200):
-        optimizer.zero_grad()
-        loss, _ = backbone.label_loss(batch)
-        if float(loss.detach()) < LEARNT:
-            return backbone
-        loss.backward()
-        optimizer.step()
-    raise AssertionError(f"the toy learns too slowly: {float(loss.detach())}")
+    learn_by_heart(backbone, backbone.processor.collate(examples, shown), rate=6e-3, max_steps=200, until=LEARNT)
+    return backbone

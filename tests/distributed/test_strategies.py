@@ -7,6 +7,7 @@ import torch
 
 from kvg.backbones.backbone import Backbone
 from kvg.backbones.families.qwen3_vl import Qwen3VL
+from tests.by_heart import learn_by_heart
 
 LOSS_TOLERANCE = 1e-4  # sums of gradients in another order
 GRPO = {
@@ -33,12 +34,7 @@ def taught(tmp_path_factory, scenes):
     backbone = Backbone("tiny", freeze_vision=False)
     samples = scenes(5, sizes=[(84, 84)], snap_px=None)
     examples = [backbone.processor.encode(s, mode="direct", target="answer") for s in samples]
-    batch = backbone.processor.collate(examples, samples)
-    optimizer = torch.optim.AdamW(backbone.parameters(), lr=4e-3)
-    for _ in range(40):
-        optimizer.zero_grad()
-        backbone.label_loss(batch)[0].backward()
-        optimizer.step()
+    learn_by_heart(backbone, backbone.processor.collate(examples, samples), rate=4e-3, max_steps=40, until=0)
     folder = tmp_path_factory.mktemp("taught")
     backbone.export(folder)
     return folder

@@ -87,28 +87,34 @@ class Command:
         process, due = self.start(), self.progress() + goal
         while process.poll() is None and self.progress() < due:
             time.sleep(0.005)
-        started, running = list(_children(process.pid)), process.poll() is None
+        started, running = list(children(process.pid)), process.poll() is None
         process.send_signal(with_signal)
         printed, _ = process.communicate(timeout=60)
         if with_signal == signal.SIGINT and running and process.returncode != 0:
             assert process.returncode == 130, printed
             assert "Traceback" not in printed
         deadline = time.monotonic() + 20
-        while any(_lives(pid) for pid in started):
+        while any(lives(pid) for pid in started):
             assert time.monotonic() < deadline, "a process has outlived the one that started it"
             time.sleep(0.02)
         return running and not (self.out / self.result).exists()
 
 
-def _children(pid: int) -> Iterator[int]:
+def children(pid: int) -> Iterator[int]:
+    """Processes that a process has started, and those that they have started."""
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in task.read_text().split():
-            yield int(child)
-            yield from _children(int(child))
+        try:
+            found = [int(child) for child in task.read_text().split()]
+        except OSError:  # the thread has just ended
+            continue
+        for child in found:
+            yield child
+            yield from children(child)
 
 
-def _lives(pid: int) -> bool:
+def lives(pid: int) -> bool:
+    """Whether a process is there and has not ended."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
         return False

@@ -7,12 +7,12 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from kvg.workflow.dag import Step, StepError, StepRunner, clock, last_lines
+from tests.work.killing import lives
 
 
 @pytest.fixture
@@ -120,17 +120,9 @@ def test_a_failure_shows_the_log_and_ends_the_others(make, run, diary, tmp_path)
 def wait_until_gone(pid: int) -> None:
     """A signal has been sent by now; on a busy machine the process may still be dying of it."""
     deadline = time.monotonic() + 20
-    while alive(pid):
+    while lives(pid):
         assert time.monotonic() < deadline, f"process {pid} was left behind"
         time.sleep(0.02)
-
-
-def alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
-    except FileNotFoundError:
-        return False
-    return state not in "ZX"
 
 
 def test_success_without_a_result_is_a_failure(run, tmp_path):
