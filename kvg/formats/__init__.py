@@ -1,1 +1,1 @@
-"""The published file formats, read as samples and written from them."""
+"""Published file formats: reads their files as samples, and writes samples to them."""

@@ -1,4 +1,4 @@
-"""Stage 2 as published: v2's ``grpo-*.parquet`` and v3's ``verl-grpo-*.parquet``."""
+"""The published format of stage 2: v2's ``grpo-*.parquet`` and v3's ``verl-grpo-*.parquet``."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ VERL_COLUMNS: Final = ("prompt", "images", "reward_model")
 
 
 class GRPOParquet:
-    """A GRPO parquet as a store of one part a row group.
+    """A GRPO parquet as a store with one part per row group.
 
     v2 has the columns ``image``, ``problem``, ``solution``; v3 has verl's ``prompt`` (turns), ``images`` (bytes),
     ``data_source``, ``reward_model.ground_truth`` and ``extra_info``.
 
     Args:
         path: the file.
-        category: of all samples; by default the part of the file name after ``grpo-`` or ``verl-grpo-``.
-        reading: what is declared of the boxes.
+        category: category of all samples; by default the part of the file name after ``grpo-`` or ``verl-grpo-``.
+        reading: declared unit and frame of the boxes.
 
     Raises:
         DataError: the file is missing, damaged, empty, or has other columns.
@@ -39,14 +39,14 @@ class GRPOParquet:
         columns, self._rows = columns_of(self.path)
         self.is_verl = set(VERL_COLUMNS) <= set(columns)
         if not self.is_verl and not set(V2_COLUMNS) <= set(columns):
-            raise DataError(str(self.path), "columns", f"{columns} hold neither {V2_COLUMNS} nor {VERL_COLUMNS}")
+            raise DataError(str(self.path), "columns", f"{columns} contain neither {V2_COLUMNS} nor {VERL_COLUMNS}")
 
     def parts(self) -> Sequence[ParquetPart]:
         """See ``SampleStore``."""
         return parts_of(self.path, self._rows, self.sample)
 
     def sample(self, position: int, row: Mapping[str, Any]) -> Sample:
-        """Makes a sample of one row.
+        """Converts one row to a sample.
 
         Raises:
             DataError: a column is empty or wrong.
@@ -62,10 +62,10 @@ def write_grpo_parquet(samples: Iterable[Sample], path: str | Path, *, verl: boo
     """Writes a GRPO parquet.
 
     Args:
-        samples: rationales are left out.
+        samples: samples to write; their rationales are left out.
         path: the file.
-        verl: v3's columns instead of v2's.
-        mode: prompt of the question.
+        verl: writes v3's columns instead of v2's.
+        mode: prompt template of the question.
 
     Returns:
         Number of rows.
@@ -112,7 +112,7 @@ def _verl(where: str, row: Mapping[str, Any]) -> tuple[str, str, bytes]:
 
 
 def _words(where: str, turn: Mapping[str, Any]) -> str:
-    """The text of a turn, whose content is text or a list of parts: pictures and texts."""
+    """Returns the text of a turn. Its content is a text, or a list of pictures and texts."""
     content = turn.get("content")
     if not isinstance(content, list):
         return text_of(where, turn, "content")

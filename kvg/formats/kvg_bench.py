@@ -1,4 +1,4 @@
-"""KVG-Bench as published: one ``kvg-bench.parquet`` of 1,336 cases (paper v3, section 3.2)."""
+"""The published format of KVG-Bench: one ``kvg-bench.parquet`` with 1,336 cases (paper v3, section 3.2)."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ COLUMNS: Final = ("question_id", "category", "question", "answer", "image")
 
 
 class KVGBench:
-    """The benchmark as a store of one part a row group; ``split`` follows from the category.
+    """The benchmark as a store with one part per row group; the category determines ``split``.
 
     Args:
         path: the parquet file.
-        reading: what is declared of the boxes.
+        reading: declared unit and frame of the boxes.
 
     Raises:
         DataError: the file is missing, damaged, empty, or lacks a column.
@@ -35,18 +35,20 @@ class KVGBench:
         columns, self._rows = columns_of(self.path)
         for name in COLUMNS:
             if name not in columns:
-                raise DataError(str(self.path), name, f"no such column among {columns}; give KVG-Bench's parquet")
+                raise DataError(
+                    str(self.path), name, f"is missing from the columns {columns}; give KVG-Bench's parquet"
+                )
 
     def parts(self) -> Sequence[ParquetPart]:
         """See ``SampleStore``."""
         return parts_of(self.path, self._rows, self.sample)
 
     def sample(self, number: int, row: Mapping[str, Any]) -> Sample:
-        """Makes a sample of one row.
+        """Converts one row to a sample.
 
         Args:
-            number: of the row in the file.
-            row: its columns.
+            number: index of the row in the file.
+            row: values by column.
 
         Raises:
             DataError: a column is empty or wrong.
@@ -60,13 +62,13 @@ class KVGBench:
 
 
 def key_of(question_id: str) -> str:
-    """A question's name as a key, with a checksum where another name could lead to the same one.
+    """Converts a question's name to a key; adds a checksum if another name could give the same key.
 
     >>> key_of("bird/0012"), key_of("bird/0012.jpg"), key_of("bird/0012 jpg")
     ('bird-0012', 'bird-0012-jpg-5d76105d', 'bird-0012-jpg-222f0803')
     """
     key = safe_key(question_id)
-    if key.replace("-", "/", 1) == question_id:  # what the dash stands for is plain
+    if key.replace("-", "/", 1) == question_id:  # the conversion can be reversed, so the key is unique
         return key
     return f"{key}-{hashlib.sha256(question_id.encode()).hexdigest()[:8]}"
 

@@ -1,4 +1,4 @@
-"""Pictures that a published list names by a path, which may be a path of the author's machine."""
+"""Finds pictures that a published list names by path, possibly a path on the author's machine."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from typing import Final
 from kvg.errors import DataError
 
 ARCHIVE: Final = "images.zip"
-_MAX_BYTES: Final = 256 << 20  # of one picture, packed or not; the header of a zip bomb says more
+_MAX_BYTES: Final = 256 << 20  # maximum size of one unpacked picture; protects against zip bombs
 
 
 def find_picture(where: str, field: str, name: str, folder: Path) -> tuple[Path, bytes]:
-    """The file that a list names, and its content.
+    """Finds the file that a list names; returns its path and content.
 
-    Published lists name pictures by paths of the machine on which they were made
+    Published lists name pictures by paths on the machine on which they were made
     (``/media/somebody/imagenet6k/n01630670/n01630670_1136.JPEG``, ``coco/train2014/COCO_train2014_000000581857.jpg``),
-    so leading folders are dropped until a file is found; nothing outside of ``folder`` ever is.
+    so leading folders are dropped until a file is found. Files outside ``folder`` are never read.
 
     Args:
         where: file and row, for messages.
-        field: that holds the name.
+        field: field with the name.
         name: value of the field.
-        folder: with the pictures.
+        folder: folder of the pictures.
 
     Raises:
-        DataError: there is none, or it cannot be read.
+        DataError: the file does not exist or cannot be read.
     """
     parts = _parts(where, field, name)
     for first in range(len(parts)):
@@ -40,26 +40,26 @@ def find_picture(where: str, field: str, name: str, folder: Path) -> tuple[Path,
 class PictureFolder:
     """Pictures in a folder, or in an ``images.zip`` in it, packed with or without its top folder. Picklable.
 
-    Paths are those of the folder. Of an absolute path, which is of another machine, leading folders are dropped as in
-    ``find_picture``. Nothing outside of the folder is ever read.
+    Paths are relative to the folder. An absolute path belongs to another machine; its leading folders are dropped as in
+    ``find_picture``. Files outside the folder are never read.
 
     Args:
-        folder: with the pictures.
+        folder: folder of the pictures.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def read(self, where: str, field: str, name: str) -> bytes:
-        """The content of a picture's file.
+        """Reads the content of a picture's file.
 
         Args:
             where: file and row, for messages.
-            field: that holds the name.
-            name: as it stands there.
+            field: field with the name.
+            name: value of the field.
 
         Raises:
-            DataError: there is none, or it cannot be read.
+            DataError: the file does not exist or cannot be read.
         """
         parts = _parts(where, field, name)
         data = _content(where, field, self.folder.joinpath(*parts))
@@ -78,39 +78,41 @@ class PictureFolder:
             with zipfile.ZipFile(archive) as file:
                 if file.getinfo(member).file_size > _MAX_BYTES:
                     raise DataError(
-                        where, field, f"{member} in {archive} says that it is huge; pack the picture itself"
+                        where,
+                        field,
+                        f"{member} in {archive} is larger than {_MAX_BYTES >> 20} MiB; pack the picture itself",
                     )
                 return file.read(member)
         except DataError:
             raise
-        except Exception as error:  # damaged, encrypted or oddly packed members raise nearly anything
+        except Exception as error:  # damaged, encrypted or unusual members raise many kinds of errors
             remedy = f"{member} in {archive} cannot be unpacked ({error}); pack it again"
             raise DataError(where, field, remedy) from error
 
     @cached_property
     def _members(self) -> dict[str, str]:
-        """Names in the archive by the paths that lists may give."""
+        """Names of the archive's members by the paths that lists may contain."""
         archive = self.folder / ARCHIVE
         if not archive.is_file():
             return {}
         try:
             with zipfile.ZipFile(archive) as file:
                 names = [name for name in file.namelist() if not name.endswith("/")]
-        except Exception as error:  # a damaged index raises nearly anything
+        except Exception as error:  # a damaged index raises many kinds of errors
             raise DataError(str(archive), "zip", f"cannot be opened ({error}); copy it again") from error
         short = {f"images/{name}": name for name in names if not name.startswith("images/")}
         return {**short, **{name: name for name in names}}
 
 
 def folder_of(path: Path, images: str | Path | None) -> Path:
-    """Folder of the pictures; by default that of the list.
+    """Returns the folder of the pictures; by default that of the list.
 
     Raises:
-        DataError: there is no such folder.
+        DataError: the folder does not exist.
     """
     folder = path.parent if images is None else Path(images)
     if not folder.is_dir():
-        raise DataError(str(folder), "images", "is no folder; give the one with the pictures")
+        raise DataError(str(folder), "images", "is not a folder; give the folder of the pictures")
     return folder
 
 
@@ -122,12 +124,12 @@ def _parts(where: str, field: str, name: str) -> list[str]:
 
 
 def _content(where: str, field: str, path: Path) -> bytes | None:
-    """The content of a file; None where there is no file."""
+    """Reads a file; returns None if it does not exist."""
     try:
         if not path.is_file():
             return None
         if path.stat().st_size > _MAX_BYTES:
             raise DataError(where, field, f"{path} has more than {_MAX_BYTES >> 20} MiB; give a picture")
         return path.read_bytes()
-    except OSError as error:  # also a name that is longer than a file's may be
+    except OSError as error:  # also if the name is too long
         raise DataError(where, field, f"{str(path)[:200]} cannot be opened ({error.strerror}); correct it") from error

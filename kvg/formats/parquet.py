@@ -1,4 +1,4 @@
-"""Reading parquet files row by row; pyarrow is an extra and imported only here, when it is needed."""
+"""Reads parquet files row by row. pyarrow is an optional dependency, imported only when it is needed."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from kvg.formats.published import good_samples
 from kvg.shards.reader import Tally
 from kvg.types import Sample
 
-_ROWS: Final = 32  # that are decoded at a time
+_ROWS: Final = 32  # rows that are decoded together
 
 
 def columns_of(path: str | Path) -> tuple[list[str], list[int]]:
-    """Names of the columns, and the number of rows of each row group.
+    """Returns the names of the columns, and the number of rows of each row group.
 
     Raises:
         DataError: pyarrow is not installed, or the file is missing, damaged or empty.
@@ -28,7 +28,7 @@ def columns_of(path: str | Path) -> tuple[list[str], list[int]]:
         raise DataError(str(path), duplicates[0], "is the name of two columns; keep the right one")
     rows = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
     if not sum(rows):
-        raise DataError(str(path), "rows", "there are none; give a file that holds some")
+        raise DataError(str(path), "rows", "are missing; give a file with rows")
     return names, rows
 
 
@@ -38,10 +38,10 @@ class ParquetPart:
 
     Attributes:
         path: the file.
-        index: of the row group.
+        index: index of the row group.
         start: number of rows before it.
-        num_samples: its rows.
-        build: makes a sample of (row number in the file, row), or raises ``DataError``.
+        num_samples: number of its rows.
+        build: converts (row number in the file, row) to a sample, or raises ``DataError``.
     """
 
     path: Path
@@ -51,7 +51,7 @@ class ParquetPart:
     build: Callable[[int, Mapping[str, Any]], Sample]
 
     def read(self, tally: Tally | None = None) -> Iterator[tuple[int, Sample]]:
-        """See ``SamplePart``. Where a part is damaged, the rest of it is passed over and counted once."""
+        """See ``SamplePart``. If a part is damaged, the rest of it is skipped and counted once."""
         tally = Tally() if tally is None else tally
         for number, sample in good_samples(self._rows(tally), self.build, tally):
             yield number - self.start, sample
@@ -59,7 +59,7 @@ class ParquetPart:
     def _rows(self, tally: Tally) -> Iterator[tuple[int, Mapping[str, Any]]]:
         number = self.start
         try:
-            # Few rows at a time, since they hold images.
+            # Small batches, since rows contain images.
             for batch in _open(self.path).iter_batches(batch_size=_ROWS, row_groups=[self.index]):
                 for index in range(batch.num_rows):
                     (row,) = batch.slice(index, 1).to_pylist()
@@ -75,7 +75,7 @@ class ParquetPart:
 def parts_of(
     path: Path, rows: Sequence[int], build: Callable[[int, Mapping[str, Any]], Sample]
 ) -> Sequence[ParquetPart]:
-    """The row groups of a file, given the number of rows of each."""
+    """Returns the row groups of a file, given the number of rows of each."""
     starts = accumulate(rows, initial=0)
     return [ParquetPart(path, i, start, num, build) for i, (start, num) in enumerate(zip(starts, rows, strict=False))]
 
@@ -103,7 +103,7 @@ def _open(path: Path) -> Any:
 
 
 def _damages() -> tuple[type[Exception], ...]:
-    """What pyarrow raises on a damaged file: also texts that are no UTF-8 and dates that Python does not know."""
+    """Returns the exceptions that pyarrow raises on a damaged file, also on invalid UTF-8 and dates out of range."""
     arrow, _ = _pyarrow("parquet")
     return arrow.ArrowException, OSError, ValueError, OverflowError, NotImplementedError
 

@@ -1,8 +1,8 @@
-"""What the published formats share: how names, boxes, images and rationales stand in them.
+"""Code that the published formats share: names, boxes, images and rationales of their records.
 
-All of them write boxes on the 0-1000 grid of Qwen2-VL; what people write in their forms may be in another unit, which
-is declared (``kvg.formats.written_boxes``). They name no object but the one asked for, so the other objects
-of a scene are those whose boxes the rationale quotes, without names.
+All published files write boxes on the 0-1000 grid of Qwen2-VL. A user's file in the same format may have another unit,
+which is declared (``kvg.formats.written_boxes``). The formats name only the target. So the other objects of a scene are
+those whose boxes the rationale quotes, and they have no names.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ _NOT_IN_KEYS = re.compile(r"[^A-Za-z0-9_-]+")
 
 
 def image_size(width: int, height: int) -> ImageSize:
-    """The size of an image that nobody resizes."""
+    """Returns the size of an image that is not resized."""
     return ImageSize(width, height, width, height)
 
 
 def safe_key(text: str) -> str:
-    """A text as a key: letters, digits, dashes and underscores.
+    """Converts a text to a key of letters, digits, dashes and underscores.
 
     >>> safe_key("bird/0012.jpg")
     'bird-0012-jpg'
@@ -61,17 +61,17 @@ def make_sample(
 
     Args:
         where: file and record, for messages.
-        key: of the sample.
-        category: of its entity.
-        image: any format that Pillow reads; it is stored upright, as JPEG or PNG.
-        question: holds the entity's name.
-        answer: a box, bare or with rationale and tags around it.
-        provenance: of the sample.
-        reading: what is declared of the file's boxes.
+        key: key of the sample.
+        category: category of its entity.
+        image: a file that Pillow reads; it is stored upright, as JPEG or PNG.
+        question: text that contains the entity's name.
+        answer: text with a box, alone or with rationale and tags.
+        provenance: provenance of the sample.
+        reading: declared unit and frame of the file's boxes.
 
     Raises:
-        DataError: no name, no box, a box whose unit nothing tells or that lies outside its image, an image that cannot
-            be read, or a text with control tokens.
+        DataError: there is no name or no box, the unit of a box is unknown, a box lies outside its image, the image
+            cannot be read, or a text contains control tokens.
     """
     stored, width, height = standard_picture(image, where)
     boxes = BoxReader(where, reading, pixel_frame(image, where, reading.boxes_of))
@@ -104,26 +104,26 @@ def _check_texts(where: str, question: str, answer: str) -> None:
     num = sum(map(question.count, PICTURE_PLACEHOLDERS))
     if num > 1 or question.count(PICTURE_PLACEHOLDERS[0]) != num:
         raise DataError(
-            where, "question", f"{excerpt(question)} stands for {num} pictures or films; ask about one picture"
+            where, "question", f"{excerpt(question)} has {num} placeholders of pictures or films; ask about one picture"
         )
     if sum(map(answer.count, PICTURE_PLACEHOLDERS)):
-        raise DataError(where, "answer", f"{excerpt(answer)} holds a placeholder of a picture; remove it")
+        raise DataError(where, "answer", f"{excerpt(answer)} contains a placeholder of a picture; remove it")
     if PLACEHOLDER.search(answer):
         raise DataError(
-            where, "answer", f"{excerpt(answer)} holds <box:N>, which shards alone may; write the box itself"
+            where, "answer", f"{excerpt(answer)} contains <box:N>, which is for shards only; write the box itself"
         )
     check_prompt(question, where, "question")
     check_prompt(parse_completion(answer).answer, where, "answer")
 
 
 def answer_text(sample: Sample) -> str:
-    """The published answer: reference tags, then the box on the 0-1000 grid."""
+    """Returns the published answer: the name in reference tags, then the box on the 0-1000 grid."""
     box = CODEC.encode(sample.box_px, image_size(sample.width, sample.height))
     return f"{REF_START}{sample.entity}{REF_END}{box}"
 
 
 def completion_text(sample: Sample) -> str:
-    """Rationale and answer in their tags, boxes on the 0-1000 grid; the answer alone where there is no rationale."""
+    """Returns rationale and answer in their tags, boxes on the 0-1000 grid; without a rationale, only the answer."""
     if not sample.rationale:
         return answer_text(sample)
     size = image_size(sample.width, sample.height)
@@ -134,12 +134,12 @@ def completion_text(sample: Sample) -> str:
 def good_samples(
     rows: Iterable[tuple[int, Any]], build: Callable[[int, Any], Sample], tally: Tally | None
 ) -> Iterator[tuple[int, Sample]]:
-    """Builds samples from rows, passing over the bad ones.
+    """Builds samples from rows; skips and counts bad rows.
 
     Args:
-        rows: (position, record).
-        build: makes a ``Sample`` of (position, record), or raises ``DataError``.
-        tally: where to count.
+        rows: pairs of position and record.
+        build: converts position and record to a sample, or raises ``DataError``.
+        tally: counts good and bad samples.
     """
     tally = Tally() if tally is None else tally
     for position, row in rows:
@@ -153,20 +153,20 @@ def good_samples(
 
 
 def raw_image(where: str, value: Any, field: str = "image") -> bytes:
-    """Bytes of an image column, which holds bytes or ``{"bytes": ...}``.
+    """Returns the bytes of an image column, whose value is bytes or ``{"bytes": ...}``.
 
     Raises:
-        DataError: it holds neither.
+        DataError: the value is neither.
     """
     if isinstance(value, Mapping):
         value = value.get("bytes")
     if not isinstance(value, bytes) or not value:
-        raise DataError(where, field, "holds no bytes; embed the file's content")
+        raise DataError(where, field, "contains no bytes; embed the file's content")
     return value
 
 
 def category_of_file(path: Path, *prefixes: str) -> str:
-    """Category in a file name such as ``cot-sft-bird.json``; the whole stem where no prefix fits.
+    """Returns the category in a file name such as ``cot-sft-bird.json``; the whole stem if no prefix matches.
 
     >>> category_of_file(Path("data/cot-sft-bird.json"), "cot-sft-")
     'bird'

@@ -1,13 +1,13 @@
-"""Fine-grained recognition: whole pictures and names to choose from (FGVR, paper v2, table 2).
+"""Fine-grained recognition: whole pictures and multiple-choice options (FGVR, paper v2, table 2).
 
-Read are the files of FOCI (gregor-ge/FOCI-Benchmark, ``data/fgvc_aircraft-ViT-L-14-laion2b_s32b_b82k-4.json``; the
+Reads the files of FOCI (gregor-ge/FOCI-Benchmark, ``data/fgvc_aircraft-ViT-L-14-laion2b_s32b_b82k-4.json``; the
 same form with other sets in PKU-ICST-MIPL/Finedefics_ICLR2025)::
 
     {"707-320": [{"image": "data/images/1514522.jpg", "options": ["707-320", "757-200", "727-200", "Fokker 100"],
                   "groundtruth": "707-320"}, ...], ...}
 
-and plain lists (JSON, JSON lines, CSV) whose rows have ``image`` (or ``path``), ``label`` (or ``entity``), and if
-wanted ``options`` (in CSV with ``|`` between them) and ``category``.
+and plain lists (JSON, JSON lines, CSV) whose rows have ``image`` (or ``path``), ``label`` (or ``entity``), and
+optionally ``options`` (in CSV separated by ``|``) and ``category``.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ CATEGORIES: Final = {
     "imagenet-6k-food": "food",
     "imagenet-6k-artifact": "artifact",
 }
-_BETWEEN: Final = "|"  # options in CSV
+_SEPARATOR: Final = "|"  # between options in CSV
 _IMAGES, _LABELS = ("image", "path"), ("groundtruth", "label", "entity")
 
 
 def is_recognition(value: Any) -> bool:
-    """Whether a file's content is one of the forms.
+    """Returns whether a file's content has one of these forms.
 
     >>> is_recognition({"Merlin": [{"image": "a.jpg", "options": ["Merlin", "Hobby"], "groundtruth": "Merlin"}]})
     True
@@ -69,17 +69,18 @@ def is_recognition(value: Any) -> bool:
 
 
 class Recognition:
-    """Questions of several choices as a store of one part.
+    """Multiple-choice questions as a store of one part.
 
-    A sample's one object is the whole picture; it has ``options``. They stand in an order drawn by
-    the seed, since FOCI lists the correct option first. A row without options gets three distractors of its category,
-    sampled from the whole file (as in the paper). Underscores in names become spaces.
+    The only object of a sample is the whole picture. The seed decides the order of its ``options``, since FOCI lists
+    the correct option first. A row without options gets three distractors of its category, sampled from the whole file
+    as in the paper. Underscores in names become spaces.
 
     Args:
-        path: of one of the forms above.
+        path: a file in one of the forms above.
         images: folder of the pictures; by default that of the file.
-        category: of all samples; by default what the row says, or what the published set is of, else the file's name.
-        seed: of distractors and order.
+        category: category of all samples; by default that of the row, else that of the published set, else the file's
+            name.
+        seed: seed of distractors and order.
 
     Raises:
         DataError: the file is missing, damaged, empty, or of another form.
@@ -103,7 +104,7 @@ class Recognition:
     def _load(self) -> list[Row]:
         value = load_list(self.path)
         if not is_recognition(value):
-            remedy = "is no list of pictures and labels; give FOCI's form, or rows with image and label"
+            remedy = "is not a list of pictures and labels; give FOCI's form, or rows with image and label"
             raise DataError(str(self.path), "form", remedy)
         if isinstance(value, Mapping):
             for label, rows in value.items():
@@ -113,18 +114,18 @@ class Recognition:
         return value if isinstance(value[0], tuple) else numbered(self.path, value)
 
     def _names(self, rows: Sequence[Row]) -> dict[str, list[str]]:
-        """All labels of each category, sorted."""
+        """Returns the sorted labels of each category."""
         labels: dict[str, set[str]] = {}
         for _, row in rows:
             label = row.get(_field(row, _LABELS)) if isinstance(row, Mapping) else None
             if isinstance(label, str) and label.strip():
-                with suppress(DataError):  # reported where the row itself is read
+                with suppress(DataError):  # reported when the row itself is read
                     labels.setdefault(self._category("", row), set()).add(_name(label))
         return {category: sorted(names) for category, names in labels.items()}
 
     def _category(self, where: str, row: Mapping[str, Any]) -> str:
         row_category = optional_text(where, row, "category")
-        published = self.path.stem.partition("-ViT-")[0]  # then comes the model that chose the options
+        published = self.path.stem.partition("-ViT-")[0]  # the rest names the model that chose the options
         return self.category or row_category or CATEGORIES.get(published, published)
 
     def _sample(self, position: int, row: Row, names: Mapping[str, Sequence[str]]) -> Sample:
@@ -154,20 +155,22 @@ class Recognition:
 
 
 def _options(where: str, value: Any, label: str, others: Sequence[str], seed: str) -> list[str]:
-    """The options in random order: those of the row, else the label and sampled distractors."""
+    """Returns the options in random order: those of the row, else the label and sampled distractors."""
     if value is None or value == "":
         if not others:
-            remedy = f"are missing, and its category has no label but '{label}' to draw others from; add some"
+            remedy = (
+                f"are missing, and its category has no other label than '{label}' to sample distractors from; add some"
+            )
             raise DataError(where, "options", remedy)
         return list(sample_options(label, others, seed))
-    names = value.split(_BETWEEN) if isinstance(value, str) else value  # text is all that a CSV can hold
+    names = value.split(_SEPARATOR) if isinstance(value, str) else value  # a cell of a CSV is always text
     if not isinstance(names, list) or not all(isinstance(name, str) and name.strip() for name in names):
         raise DataError(where, "options", f"{excerpt(value)} must be a list of names")
     options = [_name(name) for name in names]
     if not 2 <= len(set(options)) == len(options) <= len(LETTERS):
         raise DataError(where, "options", f"{excerpt(value)} must be 2 to {len(LETTERS)} names, each once")
     if label not in options:
-        raise DataError(where, "options", f"{excerpt(value)} do not hold the label '{label}'; add it")
+        raise DataError(where, "options", f"{excerpt(value)} do not contain the label '{label}'; add it")
     random.Random(seed).shuffle(options)
     return options
 

@@ -1,6 +1,6 @@
-"""Referring expressions (RefCOCO, RefCOCO+, RefCOCOg) in the JSON forms in which they go about.
+"""Referring expressions (RefCOCO, RefCOCO+, RefCOCOg) in four common JSON forms.
 
-The expression takes the place of the entity's name. Four forms are known by their fields:
+The expression is used as the entity's name. The fields of a file show its form:
 
 ===========  =====================================================  ===================================================
 form         a row                                                  as in
@@ -14,8 +14,8 @@ form         a row                                                  as in
              ``annotations`` with ``bbox``                          ``finetune_refcoco+_testA.json``
 ===========  =====================================================  ===================================================
 
-Boxes are x1, y1, x2, y2 in pixels, but COCO's are x, y, width, height; another unit has to be declared. The pictures
-are those of COCO's ``train2014``.
+Boxes are x1, y1, x2, y2 in pixels; those of ``mdetr`` are x, y, width, height. Another unit has to be declared. The
+pictures are those of COCO's ``train2014``.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ from kvg.types import Box, Sample, SceneObject
 
 _NAME = re.compile(r"refcoco(?:(\+|_?plus|p)|(g))?(?![a-z])", re.IGNORECASE)
 _SPLIT = re.compile(r"(?<![a-z])(train|val|testA|testB|test)(?![a-z])", re.IGNORECASE)
-_STICKS_OUT: Final = 0.999  # pixels by which a box may reach over the rim of its picture, as some of COCO's do
+_MAX_OUTSIDE: Final = 0.999  # pixels by which a box may extend beyond its picture, as some boxes of COCO do
 _SPLITS: Final = {"testa": "testA", "testb": "testB"}
 
 
 @dataclass(frozen=True)
 class Form:
-    """Where a published form keeps what."""
+    """Names of the fields of a published form."""
 
     image: str
     expression: str
     box: str
-    has_corner: bool  # x, y, width, height instead of two corners
+    has_corner: bool  # whether boxes are x, y, width, height instead of two corners
 
 
 FORMS: Final = {
@@ -63,7 +63,7 @@ FORMS: Final = {
 
 
 def form_of(value: Any) -> str:
-    """The form of a file's content; '' where it is none of them.
+    """Returns the name of the form of a file's content; '' if it is none of ``FORMS``.
 
     >>> form_of([("line 1", {"img_path": "a.jpg", "expression": "left man", "bbox": [0, 0, 9, 9]})])
     'shikra'
@@ -85,14 +85,14 @@ def form_of(value: Any) -> str:
 class RefCOCO:
     """A file of referring expressions as a store of one part.
 
-    ``provenance`` holds the file, the row, the published ``split`` (val, testA, ...) and, of a box that stuck out of
-    its picture by less than a pixel, as some of COCO's do, by how much: ``clipped``.
+    ``provenance`` contains the file, the row and the published ``split`` (val, testA, ...). Some boxes of COCO extend
+    beyond their picture by less than a pixel; ``clipped`` is the number of pixels that were cut off.
 
     Args:
-        path: of one of the forms above.
+        path: a file in one of the forms above.
         images: folder of the pictures (COCO's ``train2014``); by default that of the file.
-        category: of all samples; by default ``refcoco``, ``refcoco+`` or ``refcocog``, as row or file name tell.
-        reading: what is declared of the boxes.
+        category: category of all samples; by default ``refcoco``, ``refcoco+`` or ``refcocog``, from row or file name.
+        reading: declared unit and frame of the boxes.
 
     Raises:
         DataError: the file is missing, damaged, empty, or of another form.
@@ -123,7 +123,9 @@ class RefCOCO:
         form = form_of(value)
         if not form:
             forms = "; ".join(f"{name}: {f.image}, {f.expression}, {f.box}" for name, f in FORMS.items())
-            raise DataError(str(self.path), "form", f"is none of referring expressions ({forms}); give one of these")
+            raise DataError(
+                str(self.path), "form", f"is no known form of referring expressions ({forms}); give one of these"
+            )
         if form == "mdetr":
             return form, _joined(self.path, value)
         return form, value if isinstance(value[0], tuple) else numbered(self.path, value)
@@ -137,7 +139,7 @@ class RefCOCO:
         image, width, height = standard_picture(data, where)
         for field, size in (("width", frame.width), ("height", frame.height)):
             if record.get(field) is not None and number_of(record[field]) != size:
-                remedy = f"is {excerpt(record[field])}, that of {file} is {size}: its boxes would not fit"
+                remedy = f"is {excerpt(record[field])}, but that of {file} is {size}, so its boxes would be wrong"
                 raise DataError(where, field, f"{remedy}; give the original, or state boxes_of")
         box, clipped = _box_px(where, form, record, frame, self.reading)
         dataset, split = self._origin(record)
@@ -164,7 +166,7 @@ class RefCOCO:
         return sample
 
     def _origin(self, record: Mapping[str, Any]) -> tuple[str, str]:
-        """Name and split of the published set."""
+        """Returns name and split of the published set."""
         dataset = next((v for n in ("dataset_name", "dataset") if isinstance(v := record.get(n), str) and v), "")
         match = _NAME.search(dataset) or (None if dataset else _NAME.search(self.path.stem))
         splits = _SPLIT.findall(self.path.stem)
@@ -175,9 +177,9 @@ class RefCOCO:
 
 
 def _joined(path: Path, value: Mapping[str, Any]) -> list[Row]:
-    """COCO's images, each with the box of its annotation; an image stands there as often as it is asked about.
+    """Joins COCO's images with their annotations; the file lists an image once for each expression.
 
-    An annotation that belongs to none is a row of its own behind them, so that it is counted as bad.
+    Annotations without an image follow as rows of their own, so that they are counted as bad.
     """
     boxes: dict[str, list[Any]] = {}
     orphans: list[Row] = []
@@ -191,14 +193,14 @@ def _joined(path: Path, value: Mapping[str, Any]) -> list[Row]:
         where = f"{path} images[{number}]"
         if isinstance(image, Mapping):
             image_boxes = boxes.get(_id(image.get("id")), [])
-            # One with several would have several right answers, of which the form does not tell.
+            # Several annotations would mean several correct answers, which the form does not allow.
             image = {**image, "bbox": image_boxes[0] if len(image_boxes) == 1 else f"{len(image_boxes)} annotations"}
         rows.append((where, image))
     return rows + orphans
 
 
 def _id(value: Any) -> str:
-    """An id as COCO's fields refer to it: 7, 7.0 and "7" are the same; '' where it is none."""
+    """Returns an id as text: 7, 7.0 and "7" are equal; '' if the value is not an id."""
     number = number_of(value)
     if number is not None and number == int(number):
         return str(value if isinstance(value, int) else int(number))
@@ -208,9 +210,9 @@ def _id(value: Any) -> str:
 def _box_px(
     where: str, form: Form, record: Mapping[str, Any], frame: PixelFrame, reading: Reading
 ) -> tuple[Box, float]:
-    """The box within the upright picture, and by how many pixels it had to be cut off."""
+    """Returns the box inside the upright picture, and the largest number of pixels that were cut off."""
     boxes = BoxForm(reading.box_unit or "pixels", "xywh" if form.has_corner else "xyxy")
     size = frame.width, frame.height
-    box = boxes.pixels(record.get(form.box), *size, where, form.box, rim=_STICKS_OUT)
+    box = boxes.pixels(record.get(form.box), *size, where, form.box, rim=_MAX_OUTSIDE)
     whole = boxes.uncut(record.get(form.box), *size, where, form.box)
     return frame.upright(box), max(abs(a - b) for a, b in zip(box, whole, strict=True))

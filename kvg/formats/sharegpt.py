@@ -1,4 +1,4 @@
-"""Stage 1 as published: LLaMA-Factory's ShareGPT JSON (``cot-sft-*.json``) beside a folder or ``images.zip``."""
+"""The published format of stage 1: LLaMA-Factory's ShareGPT JSON (``cot-sft-*.json``), pictures in a folder or zip."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ _ROLES: Final = {
 class ShareGPTFile:
     """A ShareGPT JSON as a store of one part: ``[{"messages": [{"role", "content"}], "images": [path]}]``.
 
-    The older spelling ``conversations`` with ``from`` and ``value`` is read too, and ``images`` as one path. A record
-    is one question about one picture, with its answer; one of another make is bad, since a part of it would be lost.
+    The older form ``conversations`` with ``from`` and ``value`` is also read, and ``images`` may be one path. A record
+    must be one question about one picture and its answer. Other records are bad, since a part of them would be lost.
 
     Args:
         path: the JSON file.
-        category: of all samples; by default the part of the file name after ``cot-sft-``.
-        images: folder of the pictures; by default that of the file. What is not there may stand in an ``images.zip``.
-        reading: what is declared of the boxes.
+        category: category of all samples; by default the part of the file name after ``cot-sft-``.
+        images: folder of the pictures; by default that of the file. Other pictures may be in an ``images.zip`` there.
+        reading: declared unit and frame of the boxes.
 
     Raises:
-        DataError: the file is missing, is no JSON list, or is empty.
+        DataError: the file is missing, empty, or not a JSON list.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class ShareGPTFile:
         self.num_samples = len(self._load())
         self._images = images
         if not self.num_samples:
-            raise DataError(str(self.path), "records", "there are none; give a file that holds some")
+            raise DataError(str(self.path), "records", "are missing; give a file with records")
 
     def parts(self) -> Sequence[ShareGPTFile]:
         """See ``SampleStore``."""
@@ -90,9 +90,9 @@ def write_sharegpt(samples: Iterable[Sample], path: str | Path, mode: str = "thi
     """Writes a ShareGPT JSON, and its images to ``images/`` beside it.
 
     Args:
-        samples: boxes are written on the 0-1000 grid; samples without a rationale get the answer alone.
+        samples: samples to write, boxes on the 0-1000 grid; a sample without a rationale gets only its answer.
         path: the JSON file.
-        mode: prompt of the user's turn.
+        mode: prompt template of the user's turn.
 
     Returns:
         Number of records.
@@ -111,10 +111,10 @@ def write_sharegpt(samples: Iterable[Sample], path: str | Path, mode: str = "thi
 
 
 def _turns(where: str, record: Mapping[str, Any]) -> tuple[str, str]:
-    """The question and its answer; what a system turn says is not part of a sample.
+    """Returns the question and its answer; ignores system turns.
 
     Raises:
-        DataError: a turn is of another make, or it is not one question and then its answer.
+        DataError: a turn has another form, or the turns are not one question and then its answer.
     """
     field = "messages" if "messages" in record else "conversations"
     if record.get(field) is None:
@@ -134,9 +134,9 @@ def _turns(where: str, record: Mapping[str, Any]) -> tuple[str, str]:
             texts.append(text)
     for role in ("user", "assistant"):
         if role not in roles or not texts[roles.index(role)]:
-            raise DataError(where, field, f"no {role} turn; add it")
+            raise DataError(where, field, f"has no {role} turn; add it")
     if roles != ["user", "assistant"]:
-        remedy = f"hold the turns {', '.join(roles)}; give each question with its answer a record of its own"
+        remedy = f"has the turns {', '.join(roles)}; write each question and its answer as a record of its own"
         raise DataError(where, field, remedy)
     return texts[0], texts[1]
 

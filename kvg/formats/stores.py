@@ -1,4 +1,4 @@
-"""Opens any supported set of samples by its form."""
+"""Opens any supported set of samples; its content decides how."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def open_store(
     seed: int = 0,
     reading: Reading | None = None,
 ) -> SampleStore:
-    """Opens a folder of shards, a ShareGPT JSON, a GRPO or KVG-Bench parquet, or a list of somebody's pictures.
+    """Opens a folder of shards, a ShareGPT JSON, a GRPO or KVG-Bench parquet, or a list of pictures.
 
     Args:
-        path: the content decides how it is read.
+        path: folder or file.
         images: folder of the pictures that a list names; by default that of the list.
-        category: of a list that gives none.
-        seed: of the options of multiple-choice questions.
-        reading: unit and frame of the boxes, where the form does not define them.
+        category: category for a list without categories.
+        seed: seed of the options of multiple-choice questions.
+        reading: unit and frame of the boxes if the form does not define them.
 
     Raises:
-        DataError: it is none of them, or cannot be used.
+        DataError: the path is none of these, or cannot be used.
     """
     path, reading = Path(path), reading or Reading()
     if path.suffix in SUFFIXES and (listed := _list_store(path, images, category, seed, reading)) is not None:
@@ -50,7 +50,7 @@ def open_store(
     if images:
         raise DataError(str(path), "images", "is only for files that name their pictures; leave it out")
     if path.suffix == ".parquet":
-        # By any of its own columns, so that a missing one is named.
+        # One column is enough, so that the error names a missing one.
         bench = {*COLUMNS[:4]} & {*columns_of(path)[0]}
         return KVGBench(path, reading) if bench else GRPOParquet(path, reading=reading)
     if path.is_file():
@@ -65,9 +65,9 @@ def open_store(
 def _list_store(
     path: Path, images: str | Path | None, category: str, seed: int, reading: Reading
 ) -> SampleStore | None:
-    """The store of a file that names pictures; None for ShareGPT."""
+    """Opens a file that names pictures; returns None for ShareGPT."""
     if path.suffix == ".json" and _SHAREGPT.search(_head(path)):
-        return None  # is not read twice, since it may be large
+        return None  # decided without parsing the file, which may be large
     value = load_list(path)
     if form_of(value):
         return RefCOCO(path, images, category, reading)
@@ -77,7 +77,7 @@ def _list_store(
         return Recognition(path, images, category, seed)
     if path.suffix == ".json":
         return None
-    remedy = "is no list of referring expressions (img_path, expression, bbox, ...) or labels (image, label, ...)"
+    remedy = "is not a list of referring expressions (img_path, expression, bbox, ...) or labels (image, label, ...)"
     raise DataError(str(path), "form", f"{remedy}; correct its columns")
 
 
@@ -90,7 +90,7 @@ def _head(path: Path) -> bytes:
 
 
 def checksums_of(path: str | Path, reading: Reading | None = None) -> list[str]:
-    """SHA-256 of each file that holds the samples, those of shards as their manifest tells.
+    """Returns the SHA-256 of each file with samples; for shards, the values in the manifest.
 
     Raises:
         DataError: see ``open_store``.

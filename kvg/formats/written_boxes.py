@@ -1,8 +1,8 @@
-"""Boxes in the texts of published files: how they are written, and their unit.
+"""Boxes in the texts of published files: finds them, and converts them to pixels.
 
-Two corners in parentheses, ``(x1,y1),(x2,y2)``, are the published form and stand on the 0-1000 grid. A list
-``[x1, y1, x2, y2]``, alone or as ``{"bbox_2d": [...]}``, is absolute pixels in Qwen2.5-VL's form and 0-1000 in
-Qwen3-VL's, and the text does not say which: such a box needs a declared unit. So do numbers within 0-1 in any form.
+Two corners in parentheses, ``(x1,y1),(x2,y2)``, are the published form, on the 0-1000 grid. A list
+``[x1, y1, x2, y2]``, alone or as ``{"bbox_2d": [...]}``, is in absolute pixels for Qwen2.5-VL and in 0-1000 for
+Qwen3-VL. The text does not show which, so such a box needs a declared unit. Numbers within 0-1 need one in any form.
 """
 
 from __future__ import annotations
@@ -34,12 +34,13 @@ _ANY = re.compile(
 
 @dataclass(frozen=True)
 class Reading:
-    """How to read the boxes of a published file, where its form does not define it.
+    """Declared unit and frame of the boxes of a published file whose form does not define them.
 
     Attributes:
-        box_unit: of all its boxes: ``pixels`` of the picture as the file holds it, ``relative_1000`` or ``unit`` (0-1).
-            None takes the published convention where the form has one, and refuses the row where it has none.
-        boxes_of: whether boxes refer to the ``upright`` picture or to its ``raw`` pixels before EXIF turns them.
+        box_unit: unit of all boxes: ``pixels`` of the stored picture, ``relative_1000`` or ``unit`` (0-1). None uses
+            the published convention of the form; a row whose form has none is rejected.
+        boxes_of: ``upright`` if boxes refer to the upright picture, ``raw`` if they refer to pixels before the EXIF
+            rotation.
 
     Raises:
         ConfigError: a value is unknown.
@@ -55,22 +56,22 @@ class Reading:
 
     @property
     def settings(self) -> dict[str, str]:
-        """The settings that differ from the default, for the provenance of a set."""
+        """Returns the settings that differ from the default, for the provenance of a set."""
         unit = {} if self.box_unit is None else {"box_unit": self.box_unit}
         return unit | ({} if self.boxes_of == "upright" else {"boxes_of": self.boxes_of})
 
 
 @dataclass(frozen=True)
 class WrittenBox:
-    """A box as a text holds it.
+    """A box that was found in a text.
 
     Attributes:
-        start: of its characters.
-        end: behind them.
-        text: the characters.
-        numbers: as they are written.
-        is_corners: in the published form; otherwise a list of four numbers, whose unit its form does not tell.
-        label: of the box in JSON; '' without one.
+        start: index of its first character.
+        end: index after its last character.
+        text: its characters.
+        numbers: its four numbers.
+        is_corners: whether it has the published form; otherwise it is a list of four numbers of unknown unit.
+        label: label of the box in JSON; '' if there is none.
     """
 
     start: int
@@ -82,7 +83,7 @@ class WrittenBox:
 
 
 def written_boxes(text: str) -> list[WrittenBox]:
-    """All boxes in a text, in their order.
+    """Finds all boxes in a text, in order.
 
     >>> [(box.text, box.is_corners) for box in written_boxes('a (1,2),(3,4) b [5, 6, 7, 8] c (2019)')]
     [('(1,2),(3,4)', True), ('[5, 6, 7, 8]', False)]
@@ -103,7 +104,7 @@ def written_boxes(text: str) -> list[WrittenBox]:
 def _unquoted(label: str | None) -> str:
     try:
         return str(json.loads(label, strict=False)) if label else ""
-    except ValueError:  # an escape that JSON does not know
+    except ValueError:  # an escape sequence that is not JSON
         return (label or "")[1:-1]
 
 
@@ -112,7 +113,7 @@ class BoxReader:
 
     Args:
         where: file and row, for messages.
-        reading: what is declared of the file.
+        reading: declared unit and frame of the file's boxes.
         frame: the pixels that its boxes refer to.
     """
 
@@ -120,10 +121,10 @@ class BoxReader:
         self.where, self.reading, self.frame = where, reading, frame
 
     def pixels(self, box: WrittenBox, field: str) -> Box:
-        """A box in pixels of the upright picture.
+        """Converts a box to pixels of the upright picture.
 
         Raises:
-            DataError: nothing tells its unit, it looks like another unit than the declared one, or it does not lie in
+            DataError: the unit is unknown, the box looks like another unit than the declared one, or it lies outside
                 the picture.
         """
         unit = self.reading.box_unit
@@ -131,29 +132,31 @@ class BoxReader:
             remedy = "may be pixels (Qwen2.5-VL's form) or on the 0-1000 grid (Qwen3-VL's)"
             raise DataError(self.where, field, f"{excerpt(box.text)} {remedy}; {HOW_TO_STATE}")
         form = BoxForm(unit or "relative_1000")
-        # Sets of pixels differ in whether the last one is counted; the grid ends at 1000, and a box cut off there is
-        # another one.
+        # Data sets in pixels differ in whether x2 is inclusive, so a small excess is clipped. The 0-1000 grid has no
+        # such ambiguity: a number above 1000 is an error.
         rim = 0.0 if form.unit == "relative_1000" else RIM
         size = self.frame.width, self.frame.height
         return self.frame.upright(form.pixels(box.numbers, *size, self.where, field, rim))
 
     def only_box(self, text: str, field: str) -> Box:
-        """The one box of an answer.
+        """Returns the only box of an answer.
 
         Raises:
-            DataError: it holds none, or several that differ; or see ``pixels``.
+            DataError: the answer has no box or several different ones; or see ``pixels``.
         """
         boxes = [self.pixels(box, field) for box in written_boxes(text)]
         if not boxes:
-            raise DataError(self.where, field, f"{excerpt(text)} holds no box; write it as (x1,y1),(x2,y2)")
+            raise DataError(self.where, field, f"{excerpt(text)} contains no box; write it as (x1,y1),(x2,y2)")
         if len(set(boxes)) > 1:
             raise DataError(
-                self.where, field, f"{excerpt(text)} holds {len(set(boxes))} boxes; give the one that is right"
+                self.where,
+                field,
+                f"{excerpt(text)} contains {len(set(boxes))} different boxes; give only the correct one",
             )
         return boxes[0]
 
     def with_placeholders(self, text: str, field: str) -> tuple[str, list[Box]]:
-        """A rationale with ``<box:N>`` in the places of its boxes, and those boxes, each once.
+        """Replaces the boxes of a rationale by ``<box:N>``; returns the text and the distinct boxes.
 
         Raises:
             DataError: see ``pixels``.

@@ -59,7 +59,7 @@ def test_an_archive_bomb_is_not_unpacked(tmp_path):
     ):
         for _ in range(300):
             file.write(bytes(1 << 20))
-    with pytest.raises(DataError, match="says that it is huge"):
+    with pytest.raises(DataError, match="is larger than 256 MiB"):
         PictureFolder(tmp_path).read("record 0", "images", "a.jpg")
 
 

@@ -104,10 +104,10 @@ def test_row_groups_are_parts_and_travel_to_workers(tmp_path, image):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"answer": "somewhere"}, "row 3: answer: 'somewhere' holds no box"),
+        ({"answer": "somewhere"}, "row 3: answer: 'somewhere' contains no box"),
         ({"question": None}, "row 3: question: is missing"),
         ({"category": ""}, "row 3: category"),
-        ({"image": {"bytes": None}}, "row 3: image: holds no bytes"),
+        ({"image": {"bytes": None}}, "row 3: image: contains no bytes"),
         ({"image": {"bytes": b"junk"}}, "row 3: image: is no picture"),
     ],
 )
@@ -124,9 +124,9 @@ def test_a_bad_row_is_named_and_passed_over(tmp_path, image, change, message, ca
 def test_missing_column(tmp_path, image):
     row = bench_row(image, 0)
     del row["answer"]
-    with pytest.raises(DataError, match="answer: no such column"):
+    with pytest.raises(DataError, match="answer: is missing from the columns"):
         open_store(write(tmp_path / "kvg-bench.parquet", [row]))
-    with pytest.raises(DataError, match=r"columns: .* hold neither"):
+    with pytest.raises(DataError, match=r"columns: .* contain neither"):
         open_store(write(tmp_path / "grpo.parquet", [{"image": image, "problem": "x"}]))
 
 
@@ -141,5 +141,5 @@ def test_missing_and_empty_files(tmp_path, image):
     with pytest.raises(DataError, match="does not exist"):
         open_store(tmp_path / "no.parquet")
     pq.write_table(pa.Table.from_pylist([bench_row(image, 0)]).slice(0, 0), tmp_path / "empty.parquet")
-    with pytest.raises(DataError, match="rows: there are none"):
+    with pytest.raises(DataError, match="rows: are missing"):
         open_store(tmp_path / "empty.parquet")

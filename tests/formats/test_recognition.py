@@ -193,7 +193,7 @@ def test_options_of_a_table_and_its_other_words(tmp_path, pictures):
 
 
 BAD = [
-    ({"options": ["757-200", "DC-8"]}, "707-320[1]: options: ['757-200', 'DC-8'] do not hold the label '707-320'"),
+    ({"options": ["757-200", "DC-8"]}, "707-320[1]: options: ['757-200', 'DC-8'] do not contain the label '707-320'"),
     ({"options": ["707-320"]}, "707-320[1]: options: ['707-320'] must be 2 to 26 names"),
     ({"options": ["707-320", "DC-8", "DC-8"]}, "707-320[1]: options:"),
     ({"options": [3, 17, 8, 5]}, "707-320[1]: options: [3, 17, 8, 5] must be a list of names"),
@@ -216,12 +216,12 @@ def test_a_bad_row_is_named_and_passed_over(tmp_path, pictures, caplog, change, 
 def test_a_category_of_one_label_has_nothing_to_choose_from(tmp_path, pictures, caplog):
     (tmp_path / "one.jsonl").write_text('{"image": "data/images/1.jpg", "label": "wren", "category": "bird"}\n')
     assert read_all(open_store(tmp_path / "one.jsonl", pictures)) == []
-    assert "line 1: options: are missing, and its category has no label but 'wren'" in caplog.text
+    assert "line 1: options: are missing, and its category has no other label than 'wren'" in caplog.text
 
 
 def test_files_of_other_forms_are_refused(tmp_path, pictures):
     (tmp_path / "a.csv").write_text("file,name\na.jpg,wren\n")
-    with pytest.raises(DataError, match="form: is no list"):
+    with pytest.raises(DataError, match="form: is not a list"):
         open_store(tmp_path / "a.csv", pictures)
     (tmp_path / "b.json").write_text('{"a": [{"image": "1.jpg", "groundtruth": "a"}], "b": 3}')
     with pytest.raises(DataError, match="b: rows: must be a list"):

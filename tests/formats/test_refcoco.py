@@ -172,7 +172,7 @@ BAD = [
     ({"expression": None}, "line 2: expression: is missing"),
     ({"img_path": "COCO_train2014_000000000009.jpg"}, "line 2: img_path: COCO_train2014_000000000009.jpg is not in"),
     ({"img_path": f"../train2014/{NAMES[0]}"}, "line 2: img_path:"),
-    ({"width": 640}, "line 2: width: is 640, that of"),
+    ({"width": 640}, "line 2: width: is 640, but that of"),
     ({"img_path": "broken.jpg"}, "line 2: image: is no picture"),
 ]
 
@@ -205,9 +205,9 @@ def test_an_image_needs_exactly_one_annotation(tmp_path, images, caplog, annotat
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.jsonl", '{"img_path": "a.jpg"}\n', "form: is no list of referring expressions"),
+        ("a.jsonl", '{"img_path": "a.jpg"}\n', "form: is not a list of referring expressions"),
         ("a.jsonl", json.dumps(SHIKRA[0]) + "\n{", "line 2: json: cannot be read"),
-        ("a.jsonl", "", "form: is no list"),
+        ("a.jsonl", "", "form: is not a list"),
     ],
 )
 def test_files_that_cannot_be_used(tmp_path, images, name, content, message):
@@ -217,5 +217,5 @@ def test_files_that_cannot_be_used(tmp_path, images, name, content, message):
 
 
 def test_the_folder_of_pictures_has_to_exist(tmp_path):
-    with pytest.raises(DataError, match="images: is no folder"):
+    with pytest.raises(DataError, match="images: is not a folder"):
         open_store(written(tmp_path, "REC_refcoco_unc_val.jsonl", SHIKRA), tmp_path / "nowhere")

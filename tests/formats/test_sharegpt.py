@@ -75,7 +75,7 @@ def test_images_in_a_zip(tmp_path, make_sample):
     ("bad", "message"),
     [
         (record("<image>Where is it?", ANSWER.replace("Merlin", "")), "record 1: question"),
-        (record(QUESTION, "<think>x</think><answer>no idea</answer>"), "record 1: answer: 'no idea' holds no box"),
+        (record(QUESTION, "<think>x</think><answer>no idea</answer>"), "record 1: answer: 'no idea' contains no box"),
         (
             record(QUESTION, "(900,900),(100,100)"),
             "record 1: answer: (900.0, 900.0, 100.0, 100.0) as [x1, y1, x2, y2] in relative_1000 has no area",
@@ -83,7 +83,7 @@ def test_images_in_a_zip(tmp_path, make_sample):
         (record(QUESTION, ANSWER, images=["images/2.jpg"]), "record 1: images: images/2.jpg is neither in"),
         (record(QUESTION, ANSWER, images=[]), "record 1: images"),
         ({"images": ["images/1.jpg"]}, "record 1: messages: is missing"),
-        (record(QUESTION, ""), "record 1: messages: no assistant turn"),
+        (record(QUESTION, ""), "record 1: messages: has no assistant turn"),
         ("text", "record 1: record"),
     ],
 )
@@ -102,7 +102,7 @@ def test_truncated_image_is_passed_over(tmp_path, make_sample, caplog):
     assert "cut off" in caplog.text
 
 
-@pytest.mark.parametrize(("content", "message"), [("{", "json"), ("{}", "must be a list"), ("[]", "there are none")])
+@pytest.mark.parametrize(("content", "message"), [("{", "json"), ("{}", "must be a list"), ("[]", "are missing")])
 def test_files_that_cannot_be_used(tmp_path, content, message):
     (tmp_path / "x.json").write_text(content)
     with pytest.raises(DataError, match=message):

@@ -99,7 +99,7 @@ REFUSED = [
     (QWEN, "unit", "in unit does not lie inside"),
     ("(10,10),(160,60)", "pixels", "in pixels does not lie inside its 120x90 picture"),
     ("(10,10),(60,1001)", None, "in relative_1000 does not lie inside"),
-    ("(1,1),(5,5) or (50,50),(90,90)", None, "holds 2 boxes"),
+    ("(1,1),(5,5) or (50,50),(90,90)", None, "contains 2 different boxes"),
 ]
 
 

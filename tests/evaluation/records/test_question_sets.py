@@ -76,10 +76,10 @@ def test_batches_hold_questions_of_one_set_in_stored_order(bench, lab_shards, tm
         ({"answer": "(100,200),(500,1001)"}, r"row 3: answer: .* in relative_1000 does not lie inside"),
         ({"answer": "(-1,200),(500,800)"}, r"row 3: answer: .* in relative_1000 does not lie inside"),
         ({"answer": "(500,200),(100,800)"}, r"row 3: answer: .* has no area"),
-        ({"answer": "nowhere"}, r"row 3: answer: 'nowhere' holds no box"),
+        ({"answer": "nowhere"}, r"row 3: answer: 'nowhere' contains no box"),
         ({"image": {"bytes": b"junk"}}, r"row 3: image: is no picture"),
         ({"image": {"bytes": picture()[:-30]}}, r"row 3: image: is cut off"),
-        ({"image": {"bytes": None}}, r"row 3: image: holds no bytes"),
+        ({"image": {"bytes": None}}, r"row 3: image: contains no bytes"),
     ],
 )
 def test_bad_rows_end_it_before_anything_is_asked_or_are_left_out(bench, change, message):
@@ -95,7 +95,7 @@ def test_bad_rows_end_it_before_anything_is_asked_or_are_left_out(bench, change,
 
 @pytest.mark.parametrize("column", ["question_id", "category", "question", "answer", "image"])
 def test_a_missing_column_is_named(bench, column):
-    with pytest.raises(DataError, match=f"{column}: no such column among"):
+    with pytest.raises(DataError, match=f"{column}: is missing from the columns"):
         check_set("bench", bench(without=column))
 
 
