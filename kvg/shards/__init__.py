@@ -1,1 +1,1 @@
-"""WebDataset shards: their schema, how they are written, and how they are read in spite of damage."""
+"""WebDataset shards: their schema, writers, and readers that tolerate damage."""

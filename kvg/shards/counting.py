@@ -1,4 +1,4 @@
-"""The counts of samples in the manifest of a set."""
+"""Counts of samples for the manifest of a set."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Counts = dict[str, Counter[str]]
 
 
 def empty_counts() -> Counts:
-    """Empty counters for all counted fields."""
+    """Returns empty counters for all counted fields."""
     return {name: Counter() for name in COUNTED}
 
 
 def count_sample(counts: Counts, sample: Sample) -> None:
-    """Adds one sample. A sample under several licences counts once under each."""
+    """Adds one sample to the counts. A sample with several licences counts once for each."""
     for name in ("category", "split", "knowledge"):
         counts[name][getattr(sample, name) or "-"] += 1
     counts["num_objects"][str(len(sample.objects))] += 1
@@ -27,7 +27,7 @@ def count_sample(counts: Counts, sample: Sample) -> None:
 
 
 def licences_of(sample: Sample) -> list[str]:
-    """The known licences of the pictures of a sample; sorted, each once.
+    """Returns the known licences of the pictures of a sample, sorted, each once.
 
     >>> licences_of(Sample("k", b"", 9, 9, "bird", "seen", (), 0, licences=("CC0", "", "CC0", "BY")))
     ['BY', 'CC0']
@@ -36,7 +36,7 @@ def licences_of(sample: Sample) -> list[str]:
 
 
 def sum_counts(counts: Iterable[Mapping[str, Mapping[str, int]]]) -> dict[str, dict[str, int]]:
-    """The sum of several counts, in a fixed order.
+    """Returns the sum of several counts, in a fixed order.
 
     >>> sum_counts([{"split": {"unseen": 1}}, {"split": {"seen": 2, "unseen": 3}}])["split"]
     {'seen': 2, 'unseen': 4}

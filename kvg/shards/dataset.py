@@ -1,4 +1,4 @@
-"""Streams samples in an order that the seed decides, so that a loader can go on at any sample."""
+"""Streams samples in an order that depends only on the seed, so that a loader can resume at any sample."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from kvg.errors import DataError
 from kvg.shards.reader import SamplePart, SampleStore, Tally
 from kvg.types import Sample
 
-_SURE = 64  # unreadable samples after which a set is checked before its end
+_CHECK_AFTER = 64  # number of unreadable samples after which a pass is checked before its end
 
 
 def rank_and_world() -> tuple[int, int]:
-    """This process among those that train together: (0, 1) without ``torch.distributed``."""
+    """Returns rank and number of the processes that train together: (0, 1) without ``torch.distributed``."""
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1
 
 
 class Lap:
-    """Counts the samples of one pass through a set, and raises where most of them cannot be read.
+    """Counts the samples of one pass through a set, and raises an error if most of them cannot be read.
 
     Args:
-        place: of the set, for errors.
-        tally: where the reader counts bad samples.
+        place: path of the set, for errors.
+        tally: counts of the reader.
     """
 
     def __init__(self, place: str, tally: Tally) -> None:
@@ -34,17 +34,17 @@ class Lap:
         self.expected, self.good = 0, 0
 
     def read(self, part: SamplePart) -> Iterator[tuple[int, Sample]]:
-        """The good samples of a part.
+        """Yields the good samples of a part, each with its position.
 
         Raises:
-            DataError: many samples have been expected so far, and fewer than half of them are good.
+            DataError: many samples could not be read so far, and fewer than half are good.
         """
         good = 0
         for position, sample in part.read(self.tally):
             good += 1
             yield position, sample
         self.expected, self.good = self.expected + max(part.num_samples, good), self.good + good
-        if self.expected - self.good >= _SURE:
+        if self.expected - self.good >= _CHECK_AFTER:
             self.check()
 
     def check(self) -> None:
@@ -54,21 +54,21 @@ class Lap:
             DataError: fewer than half of the samples are good.
         """
         if self.expected - self.good > self.good:
-            first = self.tally.problems[0] if self.tally.problems else "nothing is there"
+            first = self.tally.problems[0] if self.tally.problems else "there is no sample"
             share = f"only {self.good} of {self.expected}" if self.good else "none"
             raise DataError(self.place, "samples", f"{share} can be read ({first}); copy or make the set again")
 
 
 class ShardDataset:
-    """Samples of a store, split among slots (a slot is one worker of one process).
+    """Samples of a store, divided among slots. A slot is one worker of one process.
 
-    Each epoch draws a new order of the parts from the seed and deals them out to the slots; where there are fewer parts
-    than slots, single samples are dealt out instead. Inside a slot a buffer mixes neighbouring samples.
+    In each epoch the seed gives a new order of the parts, and the parts are assigned to the slots in turn. If there are
+    fewer parts than slots, single samples are assigned instead. Inside a slot a buffer mixes neighbouring samples.
 
     Args:
-        store: what to read.
-        seed: of all shuffling.
-        shuffle_buffer: samples held for mixing; 0 keeps the stored order, of the parts too.
+        store: the set.
+        seed: seed of all shuffling.
+        shuffle_buffer: number of samples held for mixing; 0 keeps the stored order of parts and samples.
     """
 
     def __init__(self, store: SampleStore, seed: int = 0, shuffle_buffer: int = 1000) -> None:
@@ -78,21 +78,21 @@ class ShardDataset:
         self.tally = Tally()
 
     def stream(self, epoch: int, slot: int = 0, num_slots: int = 1, lap: int = 0) -> Iterator[Sample]:
-        """One lap through the samples of a slot.
+        """Yields the samples of a slot once.
 
         Args:
-            epoch: decides which parts a slot gets, and their order.
+            epoch: determines which parts a slot gets, and their order.
             slot: 0 to ``num_slots`` - 1.
-            num_slots: processes times workers.
-            lap: further laps have the same samples in another order.
+            num_slots: number of processes times number of workers.
+            lap: number of the pass within the epoch; each pass has the same samples in another order.
         """
         yield from self._mix(self._read(epoch, slot, num_slots), random.Random(f"{self.seed}/{epoch}/{slot}/{lap}"))
 
     def endless(self, epoch: int, slot: int = 0, num_slots: int = 1) -> Iterator[Sample]:
-        """Lap after lap, so that processes with unequal shares, or with bad samples, stay in step.
+        """Repeats ``stream`` without end, so that processes with unequal shares or bad samples stay in step.
 
         Raises:
-            DataError: a lap found no good sample.
+            DataError: a pass has no good sample.
         """
         lap = 0
         while True:

@@ -1,4 +1,4 @@
-"""A set of shards as a job: each shard is a unit, and the manifest is the record."""
+"""Makes a set of shards as a job: each shard is a unit, and the manifest is the record."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class ShardJob(Job):
     """Makes a set shard by shard; see ``kvg.work.job.Job``.
 
     Args:
-        folder: of the set.
-        name: of the work; names the folder of its units.
-        identity: all that the set depends on.
-        marks: what its shards depend on, where that is more.
+        folder: folder of the set.
+        name: name of the job; it names the folder of its units.
+        identity: text of everything that the set depends on.
+        marks: text of everything that its shards depend on; None for ``identity``.
     """
 
     def __init__(self, folder: Path, name: str, identity: str, marks: str | None = None) -> None:
@@ -32,19 +32,19 @@ class ShardJob(Job):
         """See ``Job.is_complete``.
 
         Raises:
-            DataError: the manifest is there, but one of its shards is not.
+            DataError: the manifest exists, but one of its shards is missing.
         """
         return super().is_complete(*results) and load_manifest(self.folder).num_samples > 0
 
     def open(self, overwrite: bool) -> None:
-        """Prepares the folder: keeps the shards that are done, removes everything else of a set.
+        """Prepares the folder: keeps finished shards and removes all other files of a set.
 
         Args:
             overwrite: whether a complete set may be replaced.
 
         Raises:
-            ConfigError: a complete set is there.
-            DataError: the disk refuses.
+            ConfigError: the folder has a complete set, and ``overwrite`` is off.
+            DataError: the disk cannot be written.
         """
         check_set(self.folder, overwrite)
         self.reopen()
@@ -55,15 +55,15 @@ class ShardJob(Job):
         """Writes the manifest from the results of the units, see ``shard_result``.
 
         Args:
-            num: units.
+            num: number of units.
             seed: see ``kvg.shards.manifest.Manifest``.
-            config: see there.
+            config: see ``kvg.shards.manifest.Manifest``.
 
         Returns:
-            Samples in the set. Where there are none, no manifest is written, and the units are removed.
+            Number of samples in the set. If it is 0, no manifest is written, and the units are removed.
 
         Raises:
-            DataError: the disk refuses.
+            DataError: the disk cannot be written.
         """
         results = [result for result in self.results(num) if result["entry"]]
         entries = tuple(ShardEntry(**result["entry"]) for result in results)
@@ -76,6 +76,6 @@ class ShardJob(Job):
 
 
 def shard_result(shard: ShardFile, **more: Any) -> dict[str, Any]:
-    """Closes a shard; returns the result of its unit: its entry (None where it is empty), counts, and ``more``."""
+    """Closes a shard; returns the result of its unit: its entry (None if it is empty), its counts, and ``more``."""
     entry = shard.close()
     return {"entry": entry and asdict(entry), "counts": shard.counts, **more}

@@ -1,4 +1,4 @@
-"""``manifest.json``: what a set of shards holds. It is written last, so its presence says that the set is complete."""
+"""``manifest.json``: the content of a set of shards. It is written last, so it exists only if the set is complete."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class ShardEntry:
 
     Attributes:
         file: its name inside the folder.
-        num_samples: samples in it.
-        num_bytes: its size; 0 where that is not known.
-        sha256: of the whole file, in hexadecimal.
-        first_key: of its first sample, by which a shard of another set is told; '' in sets from before it was noted.
+        num_samples: number of samples in it.
+        num_bytes: its size; 0 if unknown.
+        sha256: checksum of the file, in hexadecimal.
+        first_key: key of its first sample; it shows whether a shard belongs to another set. '' in old sets.
     """
 
     file: str
@@ -43,12 +43,12 @@ class Manifest:
 
     Attributes:
         shards: the tars, in order.
-        counts: samples by value of each of ``COUNTED``; those of ``licences`` can add up to more than the samples.
-        seed: of the set, None where it was not made from one.
-        config: how the set was made; free.
-        schema_version: of its records.
-        revision: of the code that made the set; '' in sets from before it was noted.
-        identity: of the job that made the set, see ``kvg.work.job.Job``; '' where it was none.
+        counts: number of samples by value of each of ``COUNTED``; those of ``licences`` can exceed the total.
+        seed: seed of the set; None if there was none.
+        config: how the set was made, in free form.
+        schema_version: version of its records.
+        revision: revision of the code that made the set; '' in old sets.
+        identity: identity of the job that made the set, see ``kvg.work.job.Job``; '' if it was not made by a job.
     """
 
     shards: tuple[ShardEntry, ...]
@@ -61,15 +61,15 @@ class Manifest:
 
     @property
     def num_samples(self) -> int:
-        """Samples in the set."""
+        """Returns the number of samples in the set."""
         return sum(shard.num_samples for shard in self.shards)
 
     def record(self) -> dict[str, Any]:
-        """The contents of ``manifest.json``."""
+        """Returns the content of ``manifest.json``."""
         return {"num_samples": self.num_samples, **asdict(self)}
 
     def save(self, folder: Path) -> None:
-        """Writes the manifest so that a reader sees all of it or nothing."""
+        """Writes the manifest atomically."""
         atomic_write(folder / MANIFEST, json.dumps(self.record(), indent=1, ensure_ascii=False) + "\n")
 
 
@@ -101,7 +101,7 @@ def read_manifest(folder: str | Path) -> Manifest:
     record = object_of(str(path), "manifest", read_json(path))
     manifest = _manifest(str(path), record)
     if not manifest.num_samples:
-        raise DataError(str(path), "num_samples", "is 0; make a set that holds something")
+        raise DataError(str(path), "num_samples", "is 0; make a set that has samples")
     return manifest
 
 
@@ -131,7 +131,9 @@ def _entry(where: str, number: int, raw: Any) -> ShardEntry:
     entry, where = object_of(where, f"shards[{number}]", raw), f"{where} shards[{number}]"
     file = text_of(where, entry, "file")
     if Path(file).name != file or "\0" in file:
-        raise DataError(where, "file", f"{excerpt(file)} is no name of a file in the set's folder; copy the set again")
+        raise DataError(
+            where, "file", f"{excerpt(file)} is not the name of a file in the set's folder; copy the set again"
+        )
     num_samples = _whole(where, entry, "num_samples")
     num_bytes = _whole(where, entry, "num_bytes") if entry.get("num_bytes") is not None else 0
     sha256, first_key = text_of(where, entry, "sha256"), optional_text(where, entry, "first_key")
@@ -146,9 +148,9 @@ def _whole(where: str, record: Mapping[str, Any], name: str) -> int:
 
 
 def file_faults(folder: Path, manifest: Manifest) -> Iterator[DataError]:
-    """Shards that are missing, of another size or of another set, and those that the manifest does not list.
+    """Yields an error for each shard that is missing, has another size, belongs to another set, or is not listed.
 
-    Of each shard no more than its first header is read.
+    It reads only the first header of each shard.
     """
     for shard in manifest.shards:
         path = folder / shard.file
@@ -176,7 +178,7 @@ def _missing(folder: Path, shard: ShardEntry) -> DataError:
 
 
 def _first_key(path: Path) -> str:
-    """Key of the first sample; '' where its header is damaged, which is for the reader to say."""
+    """Returns the key of the first sample; '' if its header is damaged, which the reader reports."""
     try:
         with path.open("rb") as stream:
             header = tarfile.TarInfo.frombuf(stream.read(tarfile.BLOCKSIZE), "utf-8", "surrogateescape")
@@ -186,7 +188,7 @@ def _first_key(path: Path) -> str:
 
 
 def sha256_of(path: Path) -> str:
-    """Checksum of a file, in hexadecimal."""
+    """Returns the SHA-256 of a file, in hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while chunk := stream.read(1 << 20):

@@ -1,7 +1,7 @@
 """Reads samples of several sets in one new order through an index of file positions.
 
-The index is a row of six numbers a sample, so that a million samples take 48 MB; only the samples of one new shard are
-in memory at a time. Tars are read directly; parts of published files have no random access and become tars first.
+The index has six numbers per sample, so a million samples take 48 MB. Only the samples of one new shard are in memory
+at a time. Tars are read directly. Parts of published files have no random access, so they are converted to tars first.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from kvg.shards.schema import decode_record, image_extension
 from kvg.shards.writer import ShardFile
 from kvg.types import Sample
 
-# File, offset and length of the record, offset and length of the image, 1 where the key gets the set's name.
+# File, offset and length of the record, offset and length of the image, 1 if the key gets the set's name as a prefix.
 _COLUMNS: Final = 6
-_MAX_PROBLEMS: Final = 20  # of a part that are kept in full; the others are only counted
+_MAX_PROBLEMS: Final = 20  # messages that are kept per part; further problems are only counted
 
 
 def scan_part(number: int, part: SamplePart, folder: Path) -> dict[str, Any]:
     """Finds the readable samples of a part.
 
     Args:
-        number: of the part.
+        number: index of the part.
         part: a tar, or a part of a published file.
-        folder: for the tar that is made of a part of a published file; exists.
+        folder: existing folder for the tar that is made from a part of a published file.
 
     Returns:
         JSON: ``path`` of the tar, ``rows`` (key, and four numbers of the index), ``problems``; ``num`` problems.
@@ -62,12 +62,12 @@ class ScanIndex:
     """Index of the readable samples of several sets.
 
     Attributes:
-        rows: the index, ``_COLUMNS`` numbers a sample.
-        paths: of the tars.
-        sets: the set of each tar.
-        problems: the first of each part.
-        num_bad: samples that cannot be used.
-        num_renamed: samples whose key occurs in another set, too.
+        rows: the index, ``_COLUMNS`` numbers per sample.
+        paths: paths of the tars.
+        sets: index of the set of each tar.
+        problems: the first messages of each part.
+        num_bad: number of samples that cannot be used.
+        num_renamed: number of samples whose key also occurs in another set.
     """
 
     rows: array[int] = field(default_factory=lambda: array("Q"))
@@ -79,7 +79,7 @@ class ScanIndex:
 
     @property
     def num_samples(self) -> int:
-        """Readable samples."""
+        """Returns the number of readable samples."""
         return len(self.rows) // _COLUMNS
 
     def save(self, path: Path) -> None:
@@ -90,16 +90,16 @@ class ScanIndex:
 def merge_scans(scans: Iterable[Mapping[str, Any]], sets: Sequence[int], names: Sequence[str]) -> ScanIndex:
     """Merges the results of ``scan_part`` into one index in which every key is unique.
 
-    A key that several sets have gets the name of its set as a prefix in each of them; all other keys stay. A key that
-    occurs again in the same set is a bad sample.
+    A key that occurs in several sets gets the name of its set as a prefix in each of them. Other keys do not change. A
+    sample whose key has occurred before in the same set is bad.
 
     Args:
         scans: results of the parts, in order.
-        sets: the set of each part.
-        names: of the sets.
+        sets: index of the set of each part.
+        names: names of the sets.
 
     Raises:
-        DataError: a key with the prefix of its set exists already.
+        DataError: a key with the prefix of its set already exists.
     """
     index, first_rows, more = ScanIndex(), dict[str, int](), set[tuple[str, int]]()
     renamed: list[tuple[str, int]] = []
@@ -125,10 +125,12 @@ def merge_scans(scans: Iterable[Mapping[str, Any]], sets: Sequence[int], names: 
     new = [f"{names[set_number]}-{key}" for key, set_number in renamed]
     for key in new:
         if key in first_rows:
-            remedy = f"'{key}' is one already, and a key that several sets have would become it; rename a folder"
+            remedy = f"'{key}' exists, and a key of several sets would be renamed to it; rename a folder"
             raise DataError(", ".join(names), "key", remedy)
     if len(set(new)) < len(new):
-        raise DataError(", ".join(names), "key", "of several sets would become the same; rename a folder")
+        raise DataError(
+            ", ".join(names), "key", "would be the same for several samples after renaming; rename a folder"
+        )
     index.num_renamed = len(renamed)
     return index
 
@@ -139,8 +141,8 @@ class Mixture:
 
     Attributes:
         index: file that ``ScanIndex.save`` wrote.
-        paths: of the tars.
-        prefixes: for keys, the name of the set of each tar.
+        paths: paths of the tars.
+        prefixes: prefix for keys of each tar: the name of its set.
     """
 
     index: Path
@@ -148,13 +150,13 @@ class Mixture:
     prefixes: Sequence[str]
 
     def samples(self, numbers: Sequence[int]) -> list[Sample | DataError]:
-        """Reads samples in the order of the files and returns them in the order of ``numbers``.
+        """Reads samples in the order of the files, and returns them in the order of ``numbers``.
 
         Returns:
-            For each number the sample, or the reason why it cannot be read any more.
+            For each number the sample, or an error if it can no longer be read.
 
         Raises:
-            DataError: a file cannot be opened any more.
+            DataError: a file can no longer be opened.
         """
         rows = np.load(self.index, mmap_mode="r")[list(numbers)]
         fetched: list[Sample | DataError] = [DataError("", "", "")] * len(numbers)
@@ -170,7 +172,7 @@ class Mixture:
                         image = stream.read(image_length)
                         fetched[slot] = _sample(path, at, record, image, prefix if renamed else "")
             except OSError as error:
-                raise DataError(path, "file", f"cannot be read ({error.strerror}); bring it back") from error
+                raise DataError(path, "file", f"cannot be read ({error.strerror}); restore it") from error
         return fetched
 
 
@@ -198,7 +200,7 @@ def even_ranges(num: int, most: int) -> Iterator[range]:
 
 
 def source_record(path: Path, store: SampleStore) -> dict[str, Any]:
-    """The record of an input set in the manifest of the new set."""
+    """Returns the record of an input set for the manifest of the new set."""
     if not isinstance(store, ShardFolder):
         return {"path": str(path), "num_bytes": path.stat().st_size}
     manifest = store.manifest
@@ -215,6 +217,6 @@ def source_record(path: Path, store: SampleStore) -> dict[str, Any]:
 
 
 def file_stamps(path: Path, store: SampleStore) -> list[tuple[int, int]]:
-    """Size and modification time of each file; a file that has changed is scanned again."""
+    """Returns size and modification time of each file; they show whether it has to be scanned again."""
     files = [shard.path for shard in store.parts()] if isinstance(store, ShardFolder) else [path]
     return [(status.st_size, status.st_mtime_ns) for status in (file.stat() for file in files)]

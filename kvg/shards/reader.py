@@ -1,4 +1,4 @@
-"""Reads shards in spite of damage: bad samples are counted, named in the log and skipped."""
+"""Reads shards and tolerates damage: bad samples are counted, logged and skipped."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kvg.types import Sample
 
 log = logging.getLogger(__name__)
 
-Place = tuple[tuple[int, int], tuple[int, int]]  # (offset, length) in the tar: of the record, of the image
+Place = tuple[tuple[int, int], tuple[int, int]]  # (offset, length) of the record and of the image in the tar
 _BUFFER: Final = 1 << 20
 
 
@@ -26,12 +26,12 @@ class Tally:
     """Counts of a reader.
 
     Attributes:
-        num_read: good samples.
-        num_bad: samples that could not be used.
-        num_cut: files that end too early.
+        num_read: number of good samples.
+        num_bad: number of samples that cannot be used.
+        num_cut: number of files that end too early.
         problems: the first messages.
-        max_problems: how many messages are kept and logged.
-        log_problems: whether they go to the log.
+        max_problems: maximum number of messages that are kept and logged.
+        log_problems: whether messages are logged.
     """
 
     num_read: int = 0
@@ -42,7 +42,7 @@ class Tally:
     log_problems: bool = True
 
     def note(self, error: DataError, *, cut: bool = False) -> None:
-        """Counts a problem and logs it; after the first few, silently."""
+        """Counts a problem, and logs it if it is one of the first ``max_problems``."""
         self.num_cut += cut
         self.num_bad += not cut
         if len(self.problems) < self.max_problems:
@@ -51,25 +51,25 @@ class Tally:
             return
         if self.log_problems:
             more = len(self.problems) < self.num_bad + self.num_cut
-            log.warning("passed over: %s", "more follow; `kvg-data verify` lists them all" if more else error)
+            log.warning("skipped: %s", "more follow; `kvg-data verify` lists them all" if more else error)
 
 
 class SamplePart(Protocol):
-    """A stretch of samples that is read from its start: a tar, or a part of a published file."""
+    """Part of a set that is read from its start: a tar, or a part of a published file."""
 
     @property
     def num_samples(self) -> int:
-        """Samples it should hold."""
+        """Number of samples that it should have."""
 
     def read(self, tally: Tally | None = None) -> Iterator[tuple[int, Sample]]:
-        """Good samples, each with its position in the part; bad ones are noted in ``tally``."""
+        """Yields good samples with their positions in the part; counts bad ones in ``tally``."""
 
 
 class SampleStore(Protocol):
-    """A set of samples in parts. Picklable, since workers open it on their own."""
+    """A set of samples in parts. It must be picklable, since each worker opens it."""
 
     def parts(self) -> Sequence[SamplePart]:
-        """The parts, always in the same order."""
+        """Returns the parts, always in the same order."""
 
 
 def read_shard(path: str | Path, tally: Tally | None = None) -> Iterator[Sample]:
@@ -77,10 +77,10 @@ def read_shard(path: str | Path, tally: Tally | None = None) -> Iterator[Sample]
 
     Args:
         path: a WebDataset tar of this schema.
-        tally: where to count; a new one by default.
+        tally: counts of the reader; a new one by default.
 
     Yields:
-        The good samples. A bad one, or the end of a tar that was cut off, is noted in ``tally``.
+        The good samples. Bad samples, and a tar that ends early, are counted in ``tally``.
     """
     for _, sample in Shard(Path(path)).read(tally):
         yield sample
@@ -99,7 +99,7 @@ class Shard:
             yield position, sample
 
     def read_places(self, tally: Tally | None = None) -> Iterator[tuple[int, Sample, Place]]:
-        """As ``read``, and where in the file each sample lies."""
+        """Like ``read``, with the place of each sample in the file."""
         tally = Tally() if tally is None else tally
         position = -1
         for position, (key, members) in enumerate(self._groups(tally)):
@@ -130,33 +130,33 @@ class Shard:
         except (tarfile.TarError, EOFError, OSError) as error:
             where = f"{self.path} after sample {key}" if key else str(self.path)
             tally.note(DataError(where, "tar", f"is cut off or damaged ({error}); copy it again"), cut=True)
-            if len(members) < 2:  # the file ended between record and image, or inside one of them
+            if len(members) < 2:  # the last sample is incomplete
                 return
         if members:
             yield key, members
 
 
 def _members(stream: BinaryIO) -> Iterator[tuple[str, bytes, int]]:
-    """Name, content and offset of each file in a tar, from its start to its end."""
-    # As a stream: a file that ends too early is an error there, and the end of the tar otherwise.
+    """Yields name, content and offset of each file in a tar."""
+    # Stream mode raises an error if a file ends too early; other modes take it for the end of the tar.
     with tarfile.open(fileobj=stream, mode="r|", bufsize=_BUFFER) as tar:
         for member in tar:
             content = tar.extractfile(member) if member.isreg() else None
             if content is not None:
                 yield member.name, content.read(), member.offset_data
-            tar.members.clear()  # type: ignore[attr-defined] # it would keep every header
+            tar.members.clear()  # type: ignore[attr-defined] # else tarfile keeps all headers in memory
         if tar.offset + tarfile.BLOCKSIZE > os.fstat(stream.fileno()).st_size:
-            raise tarfile.ReadError("the end mark is missing")  # tarfile takes half a header for the end
+            raise tarfile.ReadError("the end mark is missing")  # tarfile accepts an incomplete header as the end
 
 
 class ShardFolder:
     """A folder of shards with its manifest, as a ``SampleStore``.
 
     Args:
-        folder: as ``ShardWriter`` left it.
+        folder: folder that ``ShardWriter`` has written.
 
     Raises:
-        DataError: it is missing, unfinished or incomplete.
+        DataError: the folder is missing, unfinished or incomplete.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -168,7 +168,7 @@ class ShardFolder:
         return [Shard(self.folder / entry.file, entry.num_samples) for entry in self.manifest.shards]
 
     def check_files(self) -> None:
-        """Checks that the files are those of the manifest, before a model is trained or evaluated on them.
+        """Checks that the files match the manifest, before a model is trained or evaluated on them.
 
         Raises:
             DataError: see ``kvg.shards.manifest.file_faults``.

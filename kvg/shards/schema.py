@@ -1,6 +1,6 @@
-"""The record of a shard, version 1: a sample is ``KEY.json`` and ``KEY.jpg`` or ``KEY.png``.
+"""The schema of shards, version 1: a sample is ``KEY.json`` and ``KEY.jpg`` or ``KEY.png``.
 
-``KEY.json`` holds::
+``KEY.json`` contains::
 
     schema_version  1
     key             unique within the set; no dot, no slash, since WebDataset splits member names at the first dot
@@ -8,14 +8,14 @@
     category        such as "bird"
     split           "seen" or "unseen"
     knowledge       "known", "unknown" or ""
-    entity          the entity asked for; the same as objects[target].entity, for readers of the plain JSON
+    entity          name of the target; the same as objects[target].entity, for readers of the plain JSON
     target          index into objects
     objects         [{"entity", "box_px": [x1, y1, x2, y2] in pixels of the image, "note"}], in reading order
-    rationale       template, "<box:N>" stands for the box of object N; "" where none is written yet
-    provenance      {"options": [name], "licences": [name], "question_id": text} where there are such, and free ones:
-                    seed, index, layout, source ...
+    rationale       template; "<box:N>" stands for the box of object N; "" if there is no rationale yet
+    provenance      optional {"options": [name], "licences": [name], "question_id": text}, and free fields: seed, index,
+                    layout, source ...
 
-Adding an optional field keeps the version; changing the meaning of one raises it.
+A new optional field does not change the version; a new meaning of a field does.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from kvg.types import Box, Sample, SceneObject, traits_of
 SCHEMA_VERSION: Final = 1
 SPLITS: Final = ("seen", "unseen")
 KNOWLEDGE: Final = ("known", "unknown", "")
-IMAGES: Final = ("jpg", "png", "jpeg")  # extensions of the member that holds the image
+IMAGES: Final = ("jpg", "png", "jpeg")  # extensions of the member with the image
 
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 _KEY = re.compile(r"[^./\\\s]+")
@@ -43,13 +43,13 @@ _TYPE_NAMES: Final[dict[Any, str]] = {str: "text", int: "a whole number", list: 
 
 
 def encode_record(sample: Sample) -> dict[str, bytes]:
-    """Turns a sample into the members of a tar.
+    """Encodes a sample as the members of a tar.
 
     Returns:
         ``{"json": ..., "jpg" or "png": ...}`` by extension.
 
     Raises:
-        DataError: the sample breaks the schema.
+        DataError: the sample does not conform to the schema.
     """
     check_sample(sample, "sample")
     record = {
@@ -75,13 +75,13 @@ def encode_record(sample: Sample) -> dict[str, bytes]:
 
 
 def full_provenance(sample: Sample) -> dict[str, Any]:
-    """The provenance as shards hold it: with the typed fields that are there."""
+    """Returns the provenance with the typed fields that are not empty, as shards contain it."""
     typed = {"options": list(sample.options), "licences": list(sample.licences), "question_id": sample.question_id}
     return {**sample.provenance, **{name: value for name, value in typed.items() if value}}
 
 
 def decode_record(where: str, key: str, members: Mapping[str, bytes]) -> Sample:
-    """Turns the members of a tar into a sample.
+    """Decodes the members of a tar to a sample.
 
     Args:
         where: name of the shard, for messages.
@@ -132,17 +132,17 @@ def decode_record(where: str, key: str, members: Mapping[str, bytes]) -> Sample:
 
 
 def check_sample(sample: Sample, where: str) -> None:
-    """Checks everything that can be checked without decoding the pixels.
+    """Checks a sample against the schema, without decoding the pixels.
 
     Raises:
-        DataError: naming the field and what would be right.
+        DataError: a field is wrong.
     """
     where = where if sample.key in where else f"{where} {sample.key}"
     _require(_KEY.fullmatch(sample.key), where, "key", f"{excerpt(sample.key)} must have no dot, slash or space")
     _require(sample.category, where, "category", "is empty; name the category")
     _require(sample.split in SPLITS, where, "split", f"{excerpt(sample.split)} is none of {SPLITS}")
     _require(sample.knowledge in KNOWLEDGE, where, "knowledge", f"{excerpt(sample.knowledge)} is none of {KNOWLEDGE}")
-    _require(sample.objects, where, "objects", "is empty; a sample needs at least the entity asked for")
+    _require(sample.objects, where, "objects", "is empty; a sample needs at least its target")
     inside = 0 <= sample.target < len(sample.objects)
     _require(inside, where, "target", f"{sample.target} is not an index into {len(sample.objects)} objects")
     _require(sample.entity, where, "entity", "of the target is empty; name it")
@@ -153,12 +153,12 @@ def check_sample(sample: Sample, where: str) -> None:
     _check_texts(sample, where)
     for match in PLACEHOLDER.finditer(sample.rationale):
         known = len(match[1]) < 10 and int(match[1]) < len(sample.objects)
-        _require(known, where, "rationale", f"{match[0]} stands for no object; there are {len(sample.objects)}")
+        _require(known, where, "rationale", f"{match[0]} does not stand for an object; there are {len(sample.objects)}")
     check_image(sample, where)
 
 
 def _check_texts(sample: Sample, where: str) -> None:
-    """All that a model may be asked with or taught: see ``kvg.text.special_tokens``."""
+    """Checks all texts that can reach a model, see ``kvg.text.special_tokens``."""
     names = [("category", sample.category)]
     for i, scene_object in enumerate(sample.objects):
         names += [(f"objects[{i}].entity", scene_object.entity), (f"objects[{i}].note", scene_object.description)]
@@ -174,12 +174,12 @@ def check_box(box_px: Box, width: int, height: int, where: str, field: str) -> N
     """Checks that a box lies inside its image and is not degenerate.
 
     Raises:
-        DataError: naming the field.
+        DataError: the box is wrong.
     """
     x1, y1, x2, y2 = box_px
     if max(map(abs, box_px)) <= 1 and max(width, height) > 1:
         raise DataError(
-            where, field, f"{list(box_px)} lies in 0-1; give pixels, or state its box_unit where it came from"
+            where, field, f"{list(box_px)} lies in 0-1; give pixels, or declare box_unit for the file it comes from"
         )
     if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
         remedy = f"{list(box_px)} does not lie inside the {width}x{height} image; give x1 < x2, y1 < y2 in its pixels"
@@ -187,10 +187,10 @@ def check_box(box_px: Box, width: int, height: int, where: str, field: str) -> N
 
 
 def check_image(sample: Sample, where: str, *, decode: bool = False) -> None:
-    """Checks format, size and wholeness of an image; where its end mark stands at its end, without decoding it.
+    """Checks format, size and completeness of an image. If its end mark is at its end, it need not be decoded.
 
     Raises:
-        DataError: it is no JPEG or PNG, is cut off, or has another size than the record says.
+        DataError: the image is not JPEG or PNG, is cut off, or has another size than the record.
     """
     image_extension(sample.image, where)
     check_complete(sample.image, where)
@@ -200,10 +200,10 @@ def check_image(sample: Sample, where: str, *, decode: bool = False) -> None:
 
 
 def image_extension(image: bytes, where: str = "sample") -> str:
-    """``jpg`` or ``png``, by the first bytes.
+    """Returns ``jpg`` or ``png``, by the first bytes.
 
     Raises:
-        DataError: it is neither.
+        DataError: the image is neither.
     """
     if image.startswith(_JPEG):
         return "jpg"
@@ -225,7 +225,7 @@ def _object(where: str, index: int, raw: Any) -> SceneObject:
 
 
 def _names(where: str, provenance: dict[str, Any], name: str) -> tuple[str, ...]:
-    """Takes a list of names out of the provenance; empty where there is none."""
+    """Removes a list of names from the provenance and returns it; empty if there is none."""
     names = provenance.pop(name, [])
     good = isinstance(names, list) and all(isinstance(value, str) for value in names)
     _require(good, where, f"provenance.{name}", f"{excerpt(names)} must be a list of names")

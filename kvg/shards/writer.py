@@ -1,4 +1,4 @@
-"""Writes shards so that the same samples give the same bytes, and an interrupted run leaves nothing half done."""
+"""Writes shards: equal samples give equal bytes, and an interrupted run leaves no incomplete shard."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ PATTERN: Final = "shard-{:06d}.tar"
 
 
 class ShardFile:
-    """One tar of a set, which appears under its name only when it is whole.
+    """One tar of a set; it gets its final name only when it is complete.
 
-    A context manager that removes the unfinished tar where an exception passes through.
+    It is a context manager that removes the unfinished tar on an exception.
 
     Args:
-        folder: of the set; exists.
-        number: of the shard, from 0.
+        folder: existing folder of the set.
+        number: index of the shard, from 0.
 
     Attributes:
-        counts: samples by value, see ``Manifest``.
+        counts: number of samples by value, see ``Manifest``.
     """
 
     def __init__(self, folder: Path, number: int) -> None:
@@ -47,11 +47,11 @@ class ShardFile:
         self._tar: TarWriter | None = None
 
     def __enter__(self) -> Self:
-        """The shard itself."""
+        """Returns the shard itself."""
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        """Removes what has been written, unless ``close`` has finished it."""
+        """Removes the unfinished tar on an exception."""
         if kind is not None:
             self.discard()
 
@@ -65,7 +65,7 @@ class ShardFile:
         if self._tar is None:
             from webdataset.writer import TarWriter  # it imports torch, which takes two seconds
 
-            # No clock and no user: equal samples give equal checksums.
+            # Without time and user, equal samples give equal checksums.
             self._tar = TarWriter(str(self._partial), encoder=False, mtime=0, user="", group="", mode=0o644)
         self._tar.write({"__key__": sample.key, **members})
         self.first_key = self.first_key or sample.key
@@ -73,7 +73,7 @@ class ShardFile:
         count_sample(self.counts, sample)
 
     def close(self) -> ShardEntry | None:
-        """Finishes the tar; None where it holds nothing, and then there is no file."""
+        """Finishes the tar and returns its entry; None, and no file, if no sample was written."""
         if self._tar is None:
             return None
         self._tar.close()
@@ -85,9 +85,9 @@ class ShardFile:
         return entry
 
     def discard(self) -> None:
-        """Removes what has been written; whatever stopped the work is the error to show, not this one."""
+        """Removes the unfinished tar. It hides its own errors, because the one that stopped the work matters more."""
         if self._tar is not None:
-            with contextlib.suppress(OSError):  # a full disk refuses the end mark, too
+            with contextlib.suppress(OSError):  # the end mark cannot be written to a full disk
                 self._tar.close()
             self._tar = None
             self._partial.unlink(missing_ok=True)
@@ -100,18 +100,19 @@ class ShardFile:
 class ShardWriter:
     """Context manager that fills a folder with WebDataset tars and, on success, a manifest.
 
-    A shard appears under its name only when it is complete, the manifest only when all are.
+    A shard gets its name only when it is complete. The manifest is written when all shards are complete.
 
     Args:
-        folder: made where it is missing.
-        samples_per_shard: of every shard but the last. Have at least as many shards as processes times workers.
-        seed: noted in the manifest.
-        config: how the set is made, noted in the manifest; must be JSON.
-        total: number of samples to come, for the progress bar; None hides it.
-        overwrite: replace a set that is already there.
+        folder: folder of the set; it is created if it is missing.
+        samples_per_shard: size of every shard but the last. There should be at least as many shards as processes times
+            workers.
+        seed: seed for the manifest.
+        config: how the set is made, for the manifest; it must be JSON.
+        total: expected number of samples for the progress bar; None hides the bar.
+        overwrite: whether an existing set is replaced.
 
     Raises:
-        ConfigError: the folder holds a finished set and ``overwrite`` is off, or ``samples_per_shard`` is below 1.
+        ConfigError: the folder has a finished set and ``overwrite`` is off, or ``samples_per_shard`` is below 1.
     """
 
     def __init__(
@@ -136,7 +137,7 @@ class ShardWriter:
         self._task = self._progress.add_task(f"writing {self.folder}", total=total)
 
     def __enter__(self) -> Self:
-        """Makes the folder; an old set loses its manifest first, since it is no longer whole."""
+        """Creates the folder, and removes an old set, its manifest first."""
         with disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             clear_set(self.folder)
@@ -147,7 +148,7 @@ class ShardWriter:
         """Adds a sample.
 
         Raises:
-            DataError: the sample breaks the schema, its key has been used, or the disk is full.
+            DataError: the sample does not conform to the schema, its key occurs twice, or the disk is full.
         """
         if sample.key in self._keys:
             raise DataError(str(self.folder), "key", f"'{sample.key}' occurs twice; make keys unique")
@@ -163,7 +164,7 @@ class ShardWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Finishes the set, or leaves it without a manifest where an exception passes through."""
+        """Finishes the set; on an exception it leaves the set without a manifest."""
         self._progress.stop()
         if kind is not None:
             if self._shard is not None:
@@ -190,7 +191,7 @@ class ShardWriter:
 
 
 def check_shard_size(samples_per_shard: int) -> None:
-    """Checks a setting.
+    """Checks ``samples_per_shard``.
 
     Raises:
         ConfigError: it is below 1.
@@ -203,18 +204,18 @@ def check_set(folder: Path, overwrite: bool) -> None:
     """Checks that a set may be written.
 
     Raises:
-        ConfigError: the folder holds a complete set and ``overwrite`` is off.
+        ConfigError: the folder has a complete set and ``overwrite`` is off.
     """
     if (folder / MANIFEST).exists() and not overwrite:
-        raise ConfigError("out", f"{folder} already holds a set; choose another folder or allow overwriting")
+        raise ConfigError("out", f"{folder} already contains a set; choose another folder or allow overwriting")
 
 
 def clear_set(folder: Path, keep: Iterable[str] = ()) -> None:
-    """Removes a set, the manifest first, and what an interrupted writer has left.
+    """Removes a set, its manifest first, and the files of an interrupted writer.
 
     Args:
-        folder: of the set.
-        keep: names of shards that stay.
+        folder: folder of the set.
+        keep: names of shards that are kept.
     """
     (folder / MANIFEST).unlink(missing_ok=True)
     kept = set(keep)

@@ -138,7 +138,7 @@ def test_config_that_is_none(tmp_path):
 def test_a_set_is_not_overwritten_by_chance(config, tmp_path):
     arguments = ("--config", config, "--out", tmp_path / "set", "--num", 2)
     call(compose, *arguments)
-    with pytest.raises(ConfigError, match="already holds a set"):
+    with pytest.raises(ConfigError, match="already contains a set"):
         call(compose, *arguments)
     assert call(compose, *arguments, "--overwrite") == 0
 

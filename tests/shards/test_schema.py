@@ -146,7 +146,7 @@ FIRST = {"target": 0, "entity": "Merlin"}
         ({"category": "\ud800"}, "category: '\\ud800' holds half a surrogate pair"),
         ({"rationale": "Look: <|image_pad|>."}, "rationale: may not hold <|image_pad|>"),
         ({"rationale": "</think>"}, "rationale: may not hold </think>"),
-        ({"rationale": f"<box:{'9' * 5000}>"}, "stands for no object"),
+        ({"rationale": f"<box:{'9' * 5000}>"}, "does not stand for an object"),
         ({"provenance": {"options": 5}}, "provenance.options: 5 must be a list of names"),
         ({"provenance": {"licences": "CC0"}}, "provenance.licences: 'CC0' must be a list of names"),
         ({"provenance": {"question_id": 5}}, "provenance.question_id: 5 must be text"),

@@ -83,7 +83,7 @@ def test_nothing_half_done_after_an_error(tmp_path, make_sample):
 
 def test_a_finished_set_is_not_overwritten_by_chance(write_set, make_sample):
     folder = write_set(7)
-    with pytest.raises(ConfigError, match="already holds a set"):
+    with pytest.raises(ConfigError, match="already contains a set"):
         ShardWriter(folder)
     with ShardWriter(folder, overwrite=True) as writer:
         writer.write(make_sample(0))
@@ -133,8 +133,8 @@ def test_missing_folder(tmp_path):
     [
         ({"shards": None}, "shards: None must be a list"),
         ({"shards": ["a.tar"]}, r"shards\[0\]: 'a.tar' must be an object"),
-        ({"shards": [{"file": "../a.tar"}]}, "file: '../a.tar' is no name of a file"),
-        ({"shards": [{"file": "/etc/passwd"}]}, "file: '/etc/passwd' is no name of a file"),
+        ({"shards": [{"file": "../a.tar"}]}, "file: '../a.tar' is not the name of a file"),
+        ({"shards": [{"file": "/etc/passwd"}]}, "file: '/etc/passwd' is not the name of a file"),
         ({"shards": [{"file": 5}]}, "file: 5 must be text"),
         ({"shards": [{"file": "a.tar", "num_samples": True}]}, "num_samples: True must be a whole number"),
         ({"shards": [{"file": "a.tar", "num_samples": -1}]}, "num_samples: -1"),
