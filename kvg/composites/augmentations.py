@@ -1,7 +1,7 @@
-"""Random traces of taking, sending and pasting a picture, drawn alike for targets, distractors and clutter.
+"""Random augmentations of tiles: noise, JPEG artifacts, colours and soft edges.
 
-A model that finds the object asked for by a seam, by its noise or by its colours would learn nothing of the entity. All
-tiles of a composite, and what lies between them, are treated alike: each draws from the same ranges.
+Targets, distractors and clutter sample from the same ranges. Otherwise a model could find the target by its edges, its
+noise or its colours, and would not have to learn the entity.
 """
 
 from __future__ import annotations
@@ -22,24 +22,25 @@ from kvg.composites.tiles import Tile
 from kvg.errors import ConfigError
 
 Range = tuple[float, float]
-_NOISE_SIGMA: Final = 32.0  # of the stock of noise, in grey levels; it is turned down to what is wanted
-_MAX_RATIO: Final = 2.0  # contrast is not changed by more than this factor, nor by its inverse
+_NOISE_SIGMA: Final = 32.0  # standard deviation of the precomputed noise, in grey levels; it is scaled down when used
+_MAX_RATIO: Final = 2.0  # contrast changes at most by this factor or its inverse
 
 
 @dataclass(frozen=True)
 class Augmentations:
-    """Ranges to draw from; the defaults change nothing.
+    """Ranges of the augmentations; the defaults change nothing.
 
     Attributes:
-        feather: pixels over which the rim of a cut-out becomes transparent, to its inside.
-        border: pixels over which the border of a whole picture does; the entity on it keeps all but two of its own.
-        harmony: share by which mean and deviation of a tile's colours move to those of the ground around it.
-        gain: factor on each colour channel, drawn for each.
+        feather: pixels over which the edge of a cut-out becomes transparent, inwards.
+        border: pixels over which the border of a whole picture becomes transparent; at most two pixels of the entity's
+            box do.
+        harmony: share by which mean and deviation of a tile's colours move to those of the background around it.
+        gain: factor on each colour channel, sampled per channel.
         gamma: exponent on brightness.
-        noise: deviation of the Gaussian noise on a tile, in grey levels.
-        tile_jpeg: chance that a tile is stored as a JPEG before it is pasted.
-        tile_quality: of that JPEG.
-        picture_noise: deviation of the Gaussian noise on the whole composite.
+        noise: standard deviation of the Gaussian noise on a tile, in grey levels.
+        tile_jpeg: probability that a tile is compressed as JPEG before it is pasted.
+        tile_quality: quality of that JPEG.
+        picture_noise: standard deviation of the Gaussian noise on the whole composite, in grey levels.
     """
 
     feather: Range = (0.0, 0.0)
@@ -56,29 +57,31 @@ class Augmentations:
         """Checks the settings.
 
         Raises:
-            ConfigError: a setting cannot work.
+            ConfigError: a setting is outside its range.
         """
         limits = {name: (0.0, _NOISE_SIGMA) for name in ("noise", "picture_noise")}
         limits |= {"harmony": (0, 1), "gain": (0.2, 5), "gamma": (0.2, 5), "tile_quality": (1, 100)}
         for name in (field.name for field in fields(self) if field.name != "tile_jpeg"):
             check_range(f"compositor.augmentations.{name}", getattr(self, name), *limits.get(name, (0, 100)))
         if not 0 <= self.tile_jpeg <= 1:
-            raise ConfigError("compositor.augmentations.tile_jpeg", f"{self.tile_jpeg} is not a chance; give 0 to 1")
+            raise ConfigError(
+                "compositor.augmentations.tile_jpeg", f"{self.tile_jpeg} is not a probability; give 0 to 1"
+            )
 
     def on_tile(
         self, image: Image.Image, tile: Tile, placing: Placing, ground: Ground, rng: random.Random
     ) -> Image.Image:
-        """A tile as it is pasted.
+        """Augments a tile before it is pasted.
 
         Args:
-            image: its pixels in the size in which it is pasted, RGB or RGBA.
-            tile: where they come from.
-            placing: where they go.
-            ground: that they go on.
-            rng: decides.
+            image: pixels of the tile in the size in which it is pasted, RGB or RGBA.
+            tile: the tile.
+            placing: where it is pasted.
+            ground: background on which it is pasted.
+            rng: random numbers.
 
         Returns:
-            RGB, or RGBA where the ground is to be seen through it.
+            RGB, or RGBA if parts are transparent.
         """
         image = self._recoloured(image, tile, placing, ground, rng)
         sigma = rng.uniform(*self.noise)
@@ -97,14 +100,14 @@ class Augmentations:
         return image
 
     def on_picture(self, image: Image.Image, rng: random.Random) -> Image.Image:
-        """A composite as it is stored."""
+        """Adds noise to a whole composite."""
         sigma = rng.uniform(*self.picture_noise)
         return noisy(image, sigma, rng) if sigma > 0 else image
 
     def _recoloured(
         self, image: Image.Image, tile: Tile, placing: Placing, ground: Ground, rng: random.Random
     ) -> Image.Image:
-        """Harmony, gain and gamma in one table of 256 values a channel."""
+        """Applies harmony, gain and gamma, as one table of 256 values per channel."""
         share, gamma = rng.uniform(*self.harmony), rng.uniform(*self.gamma)
         gains = [rng.uniform(*self.gain) for _ in range(3)]
         if not share and gamma == 1 and gains == [1.0] * 3:
@@ -126,7 +129,7 @@ class Augmentations:
 
 
 class Ground:
-    """The colours of a background, looked at from afar.
+    """Mean colours of a background, from a reduced copy.
 
     Args:
         image: the background.
@@ -137,7 +140,7 @@ class Ground:
         self._image = image
 
     def colours(self, placing: Placing) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and deviation of red, green, blue where something is to be pasted, as it was before."""
+        """Returns mean and standard deviation of red, green, blue of the background where a tile will be pasted."""
         if not hasattr(self, "_pixels"):
             self._pixels = np.asarray(self._image.reduce(self._step), np.float32)
         left, top, right, bottom = (value // self._step for value in placing.frame)
@@ -146,16 +149,16 @@ class Ground:
 
 
 def noisy(image: Image.Image, sigma: float, rng: random.Random) -> Image.Image:
-    """Gaussian noise, independent in each pixel and channel; alpha stays.
+    """Adds Gaussian noise, independent per pixel and channel; does not change alpha.
 
     Args:
-        image: RGB or RGBA.
-        sigma: deviation in grey levels.
-        rng: decides.
+        image: picture in RGB or RGBA.
+        sigma: standard deviation in grey levels.
+        rng: random numbers.
     """
     stock = _noise_stock(1 << max(9, math.ceil(math.log2(max(image.size) * 1.25))))
     x, y = (rng.randrange(stock.shape[axis] - length + 1) for axis, length in ((1, image.width), (0, image.height)))
-    # Fixed point: 127 * 256 fits into sixteen bits, and a processor does many of those at once.
+    # Fixed point: 127 * 256 fits into sixteen bits, for which processors have fast vector instructions.
     grain = np.multiply(
         stock[y : y + image.height, x : x + image.width], round(256 * sigma / _NOISE_SIGMA), dtype=np.int16
     )
@@ -181,17 +184,17 @@ def check_range(field: str, value: object, low: float, high: float) -> None:
 
 @lru_cache(maxsize=2)
 def _noise_stock(side: int) -> NDArray[np.int8]:
-    """Gaussian noise, ``[side, side, 3]``: drawing it takes longer than making a composite."""
+    """Returns Gaussian noise, ``[side, side, 3]``. It is cached: sampling it takes longer than making a composite."""
     values: NDArray[np.float32] = np.random.default_rng(0).standard_normal((side, side, 3), np.float32) * _NOISE_SIGMA
     made: NDArray[np.int8] = np.clip(np.rint(values), -127, 127).astype(np.int8)
     return made
 
 
 def _stored(image: Image.Image, quality: int, tile: Tile) -> Image.Image:
-    """What is left of a picture that was a JPEG for a while."""
+    """Compresses a picture as JPEG and decodes it again."""
     plain, alpha = image.convert("RGB"), None
     if image.mode == "RGBA":
-        # Black around a cut-out would ring into its rim.
+        # Fill transparent parts with the mean colour: JPEG would spread black into the edge of the cut-out.
         alpha = image.getchannel("A")
         mean = tuple(round(value) for value in tile.picture.colours[0])
         plain = Image.composite(plain, Image.new("RGB", image.size, mean), alpha.point(lambda a: 255 * (a > 32)))
@@ -205,7 +208,7 @@ def _stored(image: Image.Image, quality: int, tile: Tile) -> Image.Image:
 
 
 def _feathered(alpha: Image.Image, radius: float) -> Image.Image:
-    """Alpha whose rim is softer to its inside; outside of it there is no colour that could be shown."""
+    """Softens the edge of an alpha mask inwards; pixels outside have no colour that could be shown."""
     pad = math.ceil(2 * radius) + 1
     room = Image.new("L", (alpha.width + 2 * pad, alpha.height + 2 * pad), 0)
     room.paste(alpha, (pad, pad))
@@ -214,7 +217,7 @@ def _feathered(alpha: Image.Image, radius: float) -> Image.Image:
 
 
 def _bordered(placing: Placing, width: float) -> Image.Image:
-    """Alpha of a whole picture that fades towards its frame, and hardly into the entity's box."""
+    """Returns the alpha of a whole picture that fades towards its frame, and hardly inside the entity's box."""
     profiles = []
     for axis in (0, 1):
         low, high = placing.frame[axis], placing.frame[axis + 2]

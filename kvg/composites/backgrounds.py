@@ -1,4 +1,4 @@
-"""Backgrounds of composites: pale colours, gradients, clouds, textures like nature's, or photographs."""
+"""Backgrounds of composites: pale colours, gradients, clouds, natural textures, or photographs."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ Colour = tuple[int, int, int]
 
 
 def white(canvas: tuple[int, int], rng: random.Random) -> Image.Image:
-    """White."""
+    """Makes a white background."""
     return Image.new("RGB", canvas, (255, 255, 255))
 
 
 def plain(canvas: tuple[int, int], rng: random.Random) -> Image.Image:
-    """One pale colour."""
+    """Makes a background of one pale colour."""
     return Image.new("RGB", canvas, _pale(rng))
 
 
 def gradient(canvas: tuple[int, int], rng: random.Random) -> Image.Image:
-    """From one pale colour to another, across or down."""
+    """Makes a gradient from one pale colour to another, horizontal or vertical."""
     across = rng.random() < 0.5
     ramp = np.linspace(0, 255, canvas[0] if across else canvas[1]).astype(np.uint8)
     mask = np.broadcast_to(ramp if across else ramp[:, None], (canvas[1], canvas[0]))
@@ -42,20 +42,20 @@ def gradient(canvas: tuple[int, int], rng: random.Random) -> Image.Image:
 
 
 def clouds(canvas: tuple[int, int], rng: random.Random) -> Image.Image:
-    """Soft blotches of two pale colours."""
+    """Makes soft blotches of two pale colours."""
     cells = (max(2, canvas[0] // 40), max(2, canvas[1] // 40))
     return _coloured(_noise(cells, rng).resize(canvas, Image.Resampling.BICUBIC), (_pale(rng), _pale(rng)))
 
 
 @dataclass(frozen=True)
 class Texture:
-    """What a ground looks like.
+    """Parameters of one kind of texture.
 
     Attributes:
-        stretch: of its blotches, across and down.
-        grain: share of noise as fine as pixels.
-        slope: share by which it grows lighter downwards.
-        colours: from dark to light.
+        stretch: relative width and height of its blotches.
+        grain: share of pixel noise.
+        slope: share of a vertical gradient that is lighter at the bottom.
+        colours: colours from dark to light.
     """
 
     stretch: tuple[float, float]
@@ -72,12 +72,12 @@ TEXTURES: Final[dict[str, Texture]] = {
     "stone": Texture((1.0, 1.0), 0.20, 0.0, ((72, 70, 68), (112, 110, 106), (146, 144, 140), (188, 186, 180))),
     "water": Texture((4.0, 0.7), 0.05, 0.3, ((24, 58, 78), (46, 92, 112), (86, 132, 148), (168, 192, 198))),
 }
-_OCTAVES = (1.0, 0.55, 0.35, 0.22, 0.14)  # weights from the largest blotches to the smallest, each half as large
-_ALONG = 2.0  # grains of what runs one way by more than this factor do, too: single pixels would hide it
+_OCTAVES = (1.0, 0.55, 0.35, 0.22, 0.14)  # weights of the octaves, each with blotches of half the size
+_MIN_ANISOTROPY = 2.0  # above this ratio of stretches the grain is stretched, too; pixel noise would hide the direction
 
 
 def texture(canvas: tuple[int, int], rng: random.Random) -> Image.Image:
-    """Noise of several octaves in the colours of sky, grass, sand, wood, stone or water."""
+    """Makes noise of several octaves in the colours of sky, grass, sand, wood, stone or water."""
     kind = TEXTURES[rng.choice(list(TEXTURES))]
     coarse = max(4, canvas[0] // 3), max(4, canvas[1] // 3)
     span, total, sum_of_weights = rng.uniform(0.25, 0.6) * max(coarse), Image.new("L", coarse), 0.0
@@ -89,7 +89,7 @@ def texture(canvas: tuple[int, int], rng: random.Random) -> Image.Image:
         ramp = Image.linear_gradient("L").resize(coarse, Image.Resampling.BILINEAR)
         total = Image.blend(total, ramp, kind.slope * rng.random())
     shaped = total.resize(canvas, Image.Resampling.BICUBIC)
-    along = max(kind.stretch) > _ALONG * min(kind.stretch)
+    along = max(kind.stretch) > _MIN_ANISOTROPY * min(kind.stretch)
     grain = _noise(_cells(canvas, 1.5, kind.stretch) if along else canvas, rng)
     shaped = Image.blend(shaped, grain.resize(canvas, Image.Resampling.BILINEAR), kind.grain * rng.uniform(0.5, 1))
     shift = rng.uniform(-18, 18)
@@ -98,29 +98,29 @@ def texture(canvas: tuple[int, int], rng: random.Random) -> Image.Image:
 
 
 def _cells(size: tuple[int, int], span: float, stretch: tuple[float, float]) -> tuple[int, int]:
-    """Cells of noise on a picture of some size, each ``span`` pixels times ``stretch``; at least two a side."""
+    """Returns the numbers of noise cells across and down, each ``span`` pixels times ``stretch``; at least two."""
     across, down = (min(length, max(2, round(length / (span * s)))) for length, s in zip(size, stretch, strict=True))
     return across, down
 
 
 PALE: Final[dict[str, Background]] = {"white": white, "plain": plain, "gradient": gradient, "clouds": clouds}
 BACKGROUNDS: Final[dict[str, Background]] = {**PALE, "texture": texture}
-PHOTOGRAPH: Final = "photograph"  # one more, of class ``Photographs``
+PHOTOGRAPH: Final = "photograph"  # the background made by ``Photographs``
 
 
 class Photographs:
     """Crops of pictures, sharp or blurred to varying degrees.
 
-    Nothing on them may be of a category that is asked for: what they show has no box.
+    They must not show entities of the composites' categories, since objects on a background have no box.
 
     Args:
-        root: folder; pictures in folders below it count, too.
-        max_side: pictures are kept no larger than this, in pixels.
-        cache_mb: main memory for pictures that have been opened, in each process.
-        mirror: whether crops are mirrored half of the time.
+        root: folder of the pictures; folders below it are included.
+        max_side: maximum side of cached pictures, in pixels.
+        cache_mb: memory for opened pictures in each process, in MB.
+        mirror: whether half of the crops are mirrored.
 
     Raises:
-        ConfigError: there is no such folder, or no picture in it.
+        ConfigError: the folder is missing or has no picture.
     """
 
     def __init__(self, root: str | Path, max_side: int = 1024, cache_mb: int = 128, mirror: bool = True) -> None:
@@ -129,18 +129,18 @@ class Photographs:
         walked = walk(self.root)
         self._paths = list(walked.pictures())
         if not self._paths:
-            raise ConfigError("compositor.background_folder", f"'{root}' holds no pictures; correct the path")
+            raise ConfigError("compositor.background_folder", f"'{root}' contains no pictures; correct the path")
         if walked.hidden or walked.closed:
             num = len(walked.hidden), len(walked.closed)
-            log.info("%s: %d hidden or system files passed over, %d folders cannot be opened", self.root, *num)
+            log.info("%s: %d hidden or system files skipped, %d folders cannot be opened", self.root, *num)
         self._bad: set[Path] = set()
         self._kept: OrderedDict[Path, Image.Image] = OrderedDict()
 
     def __call__(self, canvas: tuple[int, int], rng: random.Random) -> Image.Image:
-        """A background.
+        """Makes a background.
 
         Raises:
-            DataError: none of the pictures can be read.
+            DataError: none of the sampled pictures can be read.
         """
         image = self._sample(rng)
         scale = min(image.width / canvas[0], image.height / canvas[1]) * rng.uniform(0.5, 1.0)
@@ -153,15 +153,15 @@ class Photographs:
             made = made.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         if small == canvas:
             return made
-        if blur > 2:  # else the grid of the small picture would show
+        if blur > 2:  # hides the pixel grid of the small picture
             made = made.filter(ImageFilter.GaussianBlur(0.8))
         return made.resize(canvas, Image.Resampling.BICUBIC)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_kept": OrderedDict()}  # another process opens pictures for itself
+        return {**self.__dict__, "_kept": OrderedDict()}  # each process has its own cache
 
     def _sample(self, rng: random.Random) -> Image.Image:
-        """A picture; one that cannot be read is reported once and passed over."""
+        """Samples a picture; a picture that cannot be read is logged once and skipped."""
         for path in rng.sample(self._paths, min(len(self._paths), 20)):
             if path in self._bad:
                 continue
@@ -169,7 +169,7 @@ class Photographs:
                 return self._opened(path)
             except DataError as error:
                 self._bad.add(path)
-                log.warning("background passed over: %s", error)
+                log.warning("background skipped: %s", error)
         raise DataError(str(self.root), "background_folder", "none of its pictures can be read; replace them")
 
     def _opened(self, path: Path) -> Image.Image:
@@ -192,17 +192,17 @@ def _noise(cells: tuple[int, int], rng: random.Random) -> Image.Image:
 
 
 def _coloured(mask: Image.Image, stops: Sequence[Sequence[float]], margin: float = 0.0) -> Image.Image:
-    """A grey picture in colour.
+    """Maps a grey picture to colours.
 
     Args:
-        mask: mode L.
-        stops: colours from black to white, evenly spaced.
-        margin: share of the greys at either end that have the first and the last colour.
+        mask: picture in mode L.
+        stops: colours for black to white, evenly spaced.
+        margin: share of the greys at each end that have the first or the last colour.
     """
     greys = (np.linspace(0, 1, 256) - margin) / (1 - 2 * margin)
     places = np.linspace(0, 1, len(stops))
     palette = np.stack([np.interp(greys, places, channel) for channel in zip(*stops, strict=True)], axis=1)
-    mask = mask.copy()  # which is about to become a picture with a palette
+    mask = mask.copy()  # putpalette changes its picture
     mask.putpalette(np.rint(palette).astype(np.uint8).tobytes())
     return mask.convert("RGB")
 

@@ -1,4 +1,4 @@
-"""Tiles from the catalogue of a project: photographs cut around their boxes, cut-outs as they are."""
+"""Tiles from the catalogue of a project: photographs, cut around their boxes, and cut-outs."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ from kvg.rationales.facts import read_facts
 from kvg.rewards.accuracies import read_accuracies
 from kvg.types import Box
 
-KNOWLEDGE = "knowledge.json"  # in a project's folder: {entity: share of the questions about it answered rightly}
+KNOWLEDGE = "knowledge.json"  # in a project's folder: {entity: share of correct answers about it}
 
 
 class CatalogueTiles:
     """A ``kvg.composites.sources.TileSource`` of a scanned project.
 
-    Where the project's folder holds ``knowledge.json``, an entity is ``known`` from an accuracy of 0.30 on.
+    If the project's folder has ``knowledge.json``, an entity is ``known`` if its accuracy is at least 0.30.
 
     Args:
-        project: the project file, scanned before.
-        uses: which pictures: ``train``, ``val``, ``test``.
-        facts: YAML file with ``{entity: its looks, comma separated}``; entities that it leaves out have no traits.
-        max_side: pictures are kept no larger than this, in pixels.
-        cache_mb: main memory for pictures that have been opened, in each process.
-        margin: ``[low, high]``, what is left around a box when a photograph is cut, as shares of the square root of the
-            box's area; None: photographs are used whole.
-        min_cut_px: pixels that each side of a cut has at least, where the photograph has them.
-        mirror: whether tiles are mirrored half of the time.
-        unmirrored_sources: sources of the project whose pictures are never mirrored, since they carry text.
-        unmirrored_categories: categories of which that is true.
+        project: project file, already scanned.
+        uses: uses of the pictures: ``train``, ``val``, ``test``.
+        facts: YAML file ``{entity: traits, separated by commas}``; entities that are not in it have no traits.
+        max_side: maximum side of cached pictures, in pixels.
+        cache_mb: memory for opened pictures in each process, in MB.
+        margin: ``[low, high]``, range of the margin around a box when a photograph is cut, as shares of the square root
+            of the box's area; None uses whole photographs.
+        min_cut_px: minimum side of a cut in pixels, if the photograph is large enough.
+        mirror: whether half of the tiles are mirrored.
+        unmirrored_sources: sources whose pictures are never mirrored, because they contain text.
+        unmirrored_categories: categories whose pictures are never mirrored.
 
     Raises:
-        ConfigError: a setting cannot work, or ``facts`` is no such file.
+        ConfigError: a setting is outside its range, or ``facts`` cannot be opened.
         DataError: the project has not been scanned, no picture with a box is left, or ``facts`` or ``knowledge.json``
             is damaged.
     """
@@ -108,7 +108,7 @@ class CatalogueTiles:
         return tuple(self._categories[category])
 
     def neighbours(self, entity: str) -> tuple[str, ...]:
-        """Empty: pictures do not say who resembles whom."""
+        """Returns no neighbours: a catalogue does not know which entities are similar."""
         return ()
 
     def info(self, entity: str) -> EntityInfo:
@@ -117,7 +117,7 @@ class CatalogueTiles:
         return EntityInfo(entry.category, entry.split, self._knowledge.get(entity, ""), self._traits.get(entity, ()))
 
     def tile(self, entity: str, rng: random.Random) -> Tile:
-        """See ``TileSource``; cut around its box, and mirrored half of the time where that is allowed."""
+        """See ``TileSource``; the tile is cut around its box, and mirrored half of the time if that is allowed."""
         entry = rng.choice(self._entries[entity])
         tile, scale = self._opened(entry)
         tile = self._cut.draw(tile, rng, scale) if self._cut else tile
@@ -125,10 +125,10 @@ class CatalogueTiles:
         return self._mirror.draw(tile, rng, **groups)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_kept": OrderedDict(), "_num_bytes": 0}  # another process opens them for itself
+        return {**self.__dict__, "_kept": OrderedDict(), "_num_bytes": 0}  # each process has its own cache
 
     def _opened(self, entry: Entry) -> tuple[Tile, float]:
-        """The widest cut of a picture, and by what factor it was shrunk."""
+        """Returns the widest cut of a picture, and the factor by which it was scaled."""
         key = entry.source, entry.ref, entry.box_px
         if key in self._kept:
             self._kept.move_to_end(key)
@@ -150,12 +150,16 @@ class CatalogueTiles:
 
 
 def _moved(box: Box, window: tuple[int, int, int, int]) -> Box:
-    """A box in pixels of a window."""
+    """Converts a box to pixels of a window."""
     return box[0] - window[0], box[1] - window[1], box[2] - window[0], box[3] - window[1]
 
 
 def _shrunk(image: Image.Image, box: Box, cut_out: bool, max_side: int) -> tuple[Image.Image, Box | None, float]:
-    """A picture of at most ``max_side``, where in it the entity is, and its scale; a cut-out is cropped to itself."""
+    """Shrinks a picture to ``max_side``; crops a cut-out to its box.
+
+    Returns:
+        The picture, the box in it (None for a cut-out), and the scale.
+    """
     if cut_out:
         x1, y1, x2, y2 = (int(value) for value in box)
         image = image.crop((x1, y1, x2, y2))
@@ -163,7 +167,8 @@ def _shrunk(image: Image.Image, box: Box, cut_out: bool, max_side: int) -> tuple
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     across, down = size[0] / image.width, size[1] / image.height
     if scale < 1:
-        # Straight RGBA would drag the colour of transparent pixels into the rim, a sharper filter would light it up.
+        # Premultiplied alpha keeps the colour of transparent pixels out of the edge; a filter with negative lobes would
+        # make the edge too bright.
         plain = image.mode == "RGB"
         image = image if plain else image.convert("RGBa")
         sharpness = Image.Resampling.LANCZOS if plain else Image.Resampling.HAMMING
@@ -173,7 +178,7 @@ def _shrunk(image: Image.Image, box: Box, cut_out: bool, max_side: int) -> tuple
 
 
 def _read_knowledge(path: Path) -> dict[str, str]:
-    """``known`` or ``unknown`` by entity; empty where nothing has been measured."""
+    """Returns ``known`` or ``unknown`` by entity; empty if nothing has been measured."""
     if not path.is_file():
         return {}
     return {name: knowledge_of_accuracy(accuracy) for name, accuracy in read_accuracies(path).items()}

@@ -1,4 +1,4 @@
-"""Clutter: small things of other categories, or patches, that lie below all entities of a composite."""
+"""Clutter: small objects of other categories, or patches of texture, below all entities of a composite."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from kvg.composites.layouts import Cell
 from kvg.composites.pasting import Placing, place
 from kvg.composites.tiles import Picture, Tile
 
-_SIDE: Final = (0.25, 0.55)  # of the side of a square as large as the smallest entity
-_PATCHES: Final = 0.3  # share of patches where there are other categories
+_SIDE: Final = (0.25, 0.55)  # range of the side, as a share of the square root of the smallest entity's area
+_PATCHES: Final = 0.3  # share of patches if there are other categories
 _MAX_ATTEMPTS: Final = 12
-_MAX_HIDDEN: Final = 0.4  # of a thing that an entity will cover; all of it would be work for nothing
+_MAX_HIDDEN: Final = 0.4  # maximum share that entities may cover; a covered object would be useless
 
 
 class Maker(Protocol):
-    """What clutter needs of a compositor."""
+    """The part of a compositor that clutter needs."""
 
     sampler: EntitySampler
 
     def tile(self, entity: str, rng: random.Random) -> Tile:
-        """A tile of an entity."""
+        """Returns a tile of an entity."""
 
     def treated(self, tile: Tile, placing: Placing, ground: Ground, rng: random.Random) -> Image.Image:
-        """What is pasted of it."""
+        """Returns the augmented picture to paste."""
 
 
 def clutter(
@@ -43,16 +43,16 @@ def clutter(
 ) -> None:
     """Pastes clutter onto a background.
 
-    Each is smaller than the smallest entity, and none is of the category that is asked for. Where the dice find no
-    place that is free enough, one is left out.
+    Each object is smaller than the smallest entity, and belongs to another category than the target. An object is left
+    out if no place is found that is free enough.
 
     Args:
-        image: the background, which is changed.
-        maker: of tiles.
-        category: that is asked for.
-        num: range of the number of things.
-        placings: of the entities.
-        rng: decides.
+        image: the background; it is changed.
+        maker: makes tiles.
+        category: category of the target.
+        num: range of the number of objects.
+        placings: placings of the entities.
+        rng: random numbers.
 
     Raises:
         DataError: a tile cannot be read.
@@ -63,7 +63,7 @@ def clutter(
         cell = _free(image.size, max(8, int(smallest * rng.uniform(*_SIDE))), [p.frame for p in placings], rng)
         if cell is None:
             continue
-        other = None if rng.random() < _PATCHES else maker.sampler.stranger(category, rng)
+        other = None if rng.random() < _PATCHES else maker.sampler.other_category_entity(category, rng)
         tile = maker.tile(other, rng) if other else _patch(cell, rng)
         placing = place(tile, cell, 1.0, 1, rng)
         made = maker.treated(tile, placing, ground, rng)
@@ -81,12 +81,12 @@ def _free(canvas: tuple[int, int], side: int, taken: Sequence[Cell], rng: random
 
 
 def _common(a: Cell, b: Cell) -> int:
-    """Pixels that two cells share."""
+    """Returns the number of pixels that two cells share."""
     return max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))
 
 
 def _patch(cell: Cell, rng: random.Random) -> Tile:
-    """A rectangle of texture."""
+    """Makes a rectangle of texture."""
     width, height = (
         max(4, int((high - low) * rng.uniform(0.5, 1.0))) for low, high in ((cell[0], cell[2]), (cell[1], cell[3]))
     )

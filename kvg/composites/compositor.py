@@ -25,31 +25,31 @@ from kvg.errors import ConfigError
 from kvg.types import Box, Sample, SceneObject
 
 T = TypeVar("T")
-_MAX_OVERLAP_ATTEMPTS: Final = 8  # before a composite is laid out without overlap
-_MAX_SIZE_ATTEMPTS: Final = 12  # layouts of one canvas, before an object is too small for all of them
-_MAX_CANVAS_ATTEMPTS: Final = 4  # canvases with other pictures of the same entities, before the composite is left out
+_MAX_OVERLAP_ATTEMPTS: Final = 8  # then the composite is laid out without overlap
+_MAX_SIZE_ATTEMPTS: Final = 12  # layouts per canvas; then other pictures on another canvas are tried
+_MAX_CANVAS_ATTEMPTS: Final = 4  # canvases per composite; then the composite is left out
 
 
 @dataclass(frozen=True)
 class _Laid:
-    """A tile on its canvas, and the box of what can be seen of its entity."""
+    """A tile on its canvas, and the box of the visible part of its entity."""
 
-    number: int  # of the entity
+    number: int  # index of the entity
     tile: Tile
     placing: Placing
     box: Box
 
 
 class Compositor:
-    """Makes samples, each from ``(seed, index)`` alone, so that any process can make any of them.
+    """Makes samples. A sample depends only on ``(seed, index)``, so any process can make it.
 
     Args:
-        source: supply of tiles.
-        config: how composites are made.
+        source: source of tiles.
+        config: settings of the composites.
 
     Raises:
-        ConfigError: no category or entity is left to draw from.
-        DataError: a category has fewer than two entities, so that nothing has to be told apart.
+        ConfigError: no category or entity is left to sample from.
+        DataError: a category has fewer than two entities, so there are no distractors.
     """
 
     def __init__(self, source: TileSource, config: CompositorConfig | None = None) -> None:
@@ -89,7 +89,7 @@ class Compositor:
                 break
         if not laid:
             raise small.error(entities)
-        # The ground as it was before anything lay on it, so that what comes last is not treated in another way.
+        # The empty background: else the augmentation of a tile would depend on the order of pasting.
         ground = Ground(image)
         if config.clutter[1]:
             clutter(image, self, category, config.clutter, [one.placing for one in laid], rng)
@@ -125,25 +125,25 @@ class Compositor:
         )
 
     def tile(self, entity: str, rng: random.Random) -> Tile:
-        """A tile of an entity.
+        """Returns a tile of an entity.
 
         Raises:
-            DataError: it cannot be read.
+            DataError: the tile cannot be read.
         """
         picture = self.source.tile(entity, rng)
         return picture if isinstance(picture, Tile) else Tile.of(picture)
 
     def treated(self, tile: Tile, placing: Placing, ground: Ground, rng: random.Random) -> Image.Image:
-        """What is pasted of a tile: the same for those asked for, for distractors and for clutter."""
+        """Returns the augmented picture of a tile to paste. Targets, distractors and clutter are treated the same."""
         image = tile.scaled(placing.size, placing.region)
         return self.config.augmentations.on_tile(image, tile, placing, ground, rng)
 
     def _laid_out(
         self, tiles: Sequence[Tile], canvas: tuple[int, int], small: TooSmall, rng: random.Random
     ) -> tuple[str, list[_Laid]]:
-        """A layout in which no object is too small, see ``_drawn_layout``; an empty one where none was found."""
+        """Samples a layout in which no object is too small, see ``_sample_layout``; empty if none was found."""
         for _ in range(_MAX_SIZE_ATTEMPTS):
-            layout, laid = self._drawn_layout(tiles, canvas, rng)
+            layout, laid = self._sample_layout(tiles, canvas, rng)
             too_small = [one for one in laid if not self._least.holds(one.box, canvas)]
             if not too_small:
                 return layout, laid
@@ -151,10 +151,10 @@ class Compositor:
                 small.add(one.number, one.tile, one.box)
         return "", []
 
-    def _drawn_layout(
+    def _sample_layout(
         self, tiles: Sequence[Tile], canvas: tuple[int, int], rng: random.Random
     ) -> tuple[str, list[_Laid]]:
-        """The layout's name, and where each tile lies and what can be seen of it, from the lowest to the uppermost."""
+        """Returns the layout's name, and each tile with its visible box, from the lowest to the uppermost."""
         config = self.config
         layout, cells = self._place(len(tiles), canvas, config.layouts, rng)
         laid = self._laid(tiles, cells, canvas, rng)
@@ -188,7 +188,7 @@ class Compositor:
     def _place(
         self, num_tiles: int, canvas: tuple[int, int], layouts: Mapping[str, float], rng: random.Random
     ) -> tuple[str, list[Cell]]:
-        """A layout with room enough, or else the one with the most."""
+        """Samples a layout whose cells are large enough, or else the one with the largest cells."""
         left = {name: weight for name, weight in layouts.items() if weight > 0}
         best, cells = "", list[Cell]()
         while left:
@@ -201,12 +201,12 @@ class Compositor:
                 break
             del left[name]
         if _shortest(cells) < (self.config.snap_px or 1) * 2:
-            raise ConfigError("compositor.canvas_sizes", f"{canvas} has no room for {num_tiles} tiles; enlarge it")
+            raise ConfigError("compositor.canvas_sizes", f"{canvas} is too small for {num_tiles} tiles; enlarge it")
         return best, cells
 
 
 def _shape(laid: _Laid) -> Image.Image | None:
-    """Where its tile covers its ground, before any rim is made soft."""
+    """Returns the alpha of a cut-out before its edge is softened; None for a whole picture."""
     if not laid.tile.picture.cut_out:
         return None
     return laid.tile.scaled(laid.placing.size, laid.placing.region).getchannel("A")

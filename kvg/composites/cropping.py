@@ -1,4 +1,4 @@
-"""Cutting photographs around the box of their entity, so that it is not lost in what surrounds it."""
+"""Cuts photographs around the box of their entity, so that it is large enough in the tile."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _MAX_MARGIN: Final = 100.0
 
 @dataclass(frozen=True)
 class Cut:
-    """How much of a photograph is left around the box of its entity.
+    """Settings of the cut around the box of an entity.
 
-    Margins are shares of the square root of the box's area: a share of its sides would make ribbons of thin objects.
-    Each of the four is drawn anew whenever the picture is used, so that its frame does not tell the box.
+    Margins are shares of the square root of the box's area, because shares of its sides would give thin objects too
+    little room. The four margins are sampled anew for each use of a picture, so that the frame does not show the box.
 
     Attributes:
         margin: range of the margin on each side.
-        least: pixels of the photograph that a side of the cut has at least, where the photograph has them.
+        least: minimum side of the cut in pixels of the photograph, if the photograph is large enough.
     """
 
     margin: tuple[float, float]
@@ -34,15 +34,15 @@ class Cut:
 
     @staticmethod
     def of(margin: tuple[float, float] | None, least: int, field: str) -> Cut | None:
-        """A cut as it stands in YAML; None where ``margin`` is None: photographs are used whole.
+        """Builds a cut from settings; returns None if ``margin`` is None, which uses whole photographs.
 
         Args:
             margin: ``[low, high]``.
-            least: pixels.
-            field: of the settings, for errors.
+            least: minimum side in pixels.
+            field: name of the section, for errors.
 
         Raises:
-            ConfigError: one of them cannot work.
+            ConfigError: a setting is outside its range.
         """
         if least < 1:
             raise ConfigError(f"{field}.min_cut_px", f"{least} must be at least 1")
@@ -52,25 +52,25 @@ class Cut:
         return Cut((float(margin[0]), float(margin[1])), least)
 
     def widest(self, box: Box, size: tuple[int, int]) -> Cell:
-        """All that can be part of a cut.
+        """Returns the window that contains every possible cut.
 
         Args:
-            box: of the entity, in pixels of the photograph.
-            size: width, height of the photograph.
+            box: box of the entity, in pixels of the photograph.
+            size: width and height of the photograph.
 
         Returns:
-            A window in whole pixels of the photograph.
+            The window in whole pixels of the photograph.
         """
         reach = math.sqrt((box[2] - box[0]) * (box[3] - box[1]))
         return _window(box, size, [self.margin[1] * reach] * 4, self.least)
 
     def draw(self, tile: Tile, rng: random.Random, scale: float = 1.0) -> Tile:
-        """A tile cut around its box; one without a box as it is.
+        """Cuts a tile around its box; returns a tile without a box unchanged.
 
         Args:
             tile: a photograph, or its widest cut.
-            rng: decides.
-            scale: by which the photograph was shrunk to this tile.
+            rng: random numbers.
+            scale: factor by which the photograph was scaled to this tile.
         """
         if tile.box is None:
             return tile
@@ -80,11 +80,11 @@ class Cut:
 
 
 def tightened(tile: Tile, share: float) -> Tile:
-    """A tile with less around its box.
+    """Cuts a tile closer to its box.
 
     Args:
-        tile: with a box.
-        share: of the room around the box that stays, 0-1.
+        tile: a tile; without a box it is not changed.
+        share: share of the margins that remains, 0-1.
     """
     if tile.box is None:
         return tile
@@ -94,7 +94,7 @@ def tightened(tile: Tile, share: float) -> Tile:
 
 
 def _window(box: Box, size: tuple[int, int], margins: Sequence[float], least: float) -> Cell:
-    """The box with margins (left, above, right, below), at least ``least`` a side, in whole pixels of the picture."""
+    """Returns the box with margins (left, top, right, bottom), each side at least ``least``, in whole pixels."""
     spans = []
     for axis in (0, 1):
         low, high = box[axis] - margins[axis], box[axis + 2] + margins[axis + 2]

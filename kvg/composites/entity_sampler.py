@@ -1,4 +1,4 @@
-"""Draws the entities of a composite and which of them is the target."""
+"""Samples the entities of a composite and its target."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from kvg.composites.sources import TileSource
 from kvg.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
-_MAX_ATTEMPTS = 40  # blind draws before all that are left are listed
+_MAX_ATTEMPTS = 40  # random tries before all remaining entities are listed
 
 
 class EntitySampler:
-    """Draws entities so that the company that an entity keeps does not tell whether it is the one asked for.
+    """Samples entities such that the distractors do not reveal the target.
 
-    The entities of a composite are drawn first, and which of them is asked for is drawn last, each with the same
-    chance. Were the distractors drawn around the one asked for, it would be the one with the most look-alikes on the
-    picture, and entities with few look-alikes would more often be asked for than others when they appear.
+    It samples the entities of a composite first, and then the target among them with equal probability. If it sampled
+    the distractors for a given target, the target would be the entity with the most similar entities on the picture,
+    and entities with few similar ones would be targets more often than others.
 
     Args:
-        source: supply of tiles.
-        neighbour_prob: chance that an entity is a neighbour of one that is there already.
-        categories: only these; None for all.
-        split: only entities of this split are asked for; None for both.
-        targets: only these entities are asked for; None for all.
+        source: source of tiles.
+        neighbour_prob: probability that a further entity is a neighbour of one that was sampled before.
+        categories: categories to use; None for all.
+        split: split of the targets; None for both.
+        targets: entities that can be targets; None for all.
 
     Attributes:
-        targets: those that may be asked for, by category.
+        targets: possible targets by category.
 
     Raises:
-        ConfigError: no category or entity is left to draw from.
-        DataError: a named category has fewer than two entities; where none is named, such ones are left out.
+        ConfigError: no category or target is left.
+        DataError: a category in ``categories`` has fewer than two entities; other such categories are left out.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class EntitySampler:
         self.targets: dict[str, tuple[str, ...]] = {}
         for name in names if categories is None else [n for n in names if n in categories]:
             entities = self._entities[name]
-            if len(entities) < 2:  # nothing there has to be told apart
+            if len(entities) < 2:  # there are no distractors
                 error = DataError(f"category {name}", "entities", f"has {len(entities)}, needs at least 2; add some")
                 if categories is not None:
                     raise error
@@ -65,21 +65,21 @@ class EntitySampler:
             if own:
                 self.targets[name] = tuple(own)
         if not self.targets:
-            raise ConfigError("compositor", "no entity is left to ask for; widen categories, split or targets")
+            raise ConfigError("compositor", "no target is left; widen categories, split or targets")
         if missing:
             raise ConfigError("compositor.targets", f"{sorted(missing)[:5]} are not in the source; correct the names")
         self._names = sorted(self.targets)
         self._allowed = {name: frozenset(own) for name, own in self.targets.items()}
 
     def draw(self, num: int, rng: random.Random) -> tuple[str, list[str], str]:
-        """The entities of a composite.
+        """Samples the entities of a composite.
 
         Args:
-            num: how many; fewer where the category has no more that can be told apart.
-            rng: decides.
+            num: number of entities; fewer if the category has no more with different traits.
+            rng: random numbers.
 
         Returns:
-            The category, its entities in random order, and the one asked for.
+            The category, its entities in random order, and the target.
         """
         category = rng.choice(self._names)
         chosen = [rng.choice(self.targets[category])]
@@ -94,14 +94,14 @@ class EntitySampler:
         rng.shuffle(chosen)
         return category, chosen, target
 
-    def stranger(self, category: str, rng: random.Random) -> str | None:
-        """An entity of another category that may be asked for elsewhere; None where there is no other category."""
+    def other_category_entity(self, category: str, rng: random.Random) -> str | None:
+        """Samples a possible target of another category; returns None if there is no other category."""
         others = [name for name in self._names if name != category]
         return rng.choice(self.targets[rng.choice(others)]) if others else None
 
     def _next(self, category: str, chosen: Sequence[str], looks: set[tuple[str, ...]], rng: random.Random) -> str:
         def fits(entity: str) -> bool:
-            # Two entities that look the same in words could not be told apart by any rationale.
+            # A rationale cannot distinguish two entities with the same traits.
             return entity not in chosen and not ((traits := self._traits(entity)) and traits in looks)
 
         everyone = self._entities[category]

@@ -1,4 +1,4 @@
-"""Ways of placing tiles on a canvas: horizontal, vertical, grid, random (paper v3, appendix B.1), and overlapping."""
+"""Layouts of tiles on a canvas: horizontal, vertical, grid, random (paper v3, appendix B.1), and overlapping."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _MAX_PLACE_ATTEMPTS: Final = 12
 
 
 def horizontal(num_tiles: int, canvas: tuple[int, int], gap: int, rng: random.Random) -> list[Cell]:
-    """One row.
+    """Places cells in one row.
 
     Args:
-        num_tiles: how many cells.
-        canvas: width, height in pixels.
-        gap: pixels between cells, and between cells and the rim.
-        rng: unused here; all layouts have one signature.
+        num_tiles: number of cells.
+        canvas: width and height in pixels.
+        gap: pixels between cells, and between cells and the border.
+        rng: not used; all layouts have the same signature.
 
     Returns:
         Cells that do not overlap, in reading order (rows from the top, each from the left).
@@ -34,7 +34,7 @@ def horizontal(num_tiles: int, canvas: tuple[int, int], gap: int, rng: random.Ra
 
 
 def vertical(num_tiles: int, canvas: tuple[int, int], gap: int, rng: random.Random) -> list[Cell]:
-    """One column. See ``horizontal``.
+    """Places cells in one column. See ``horizontal``.
 
     >>> vertical(2, (50, 100), 0, random.Random(0))
     [(0, 0, 50, 50), (0, 50, 50, 100)]
@@ -43,7 +43,7 @@ def vertical(num_tiles: int, canvas: tuple[int, int], gap: int, rng: random.Rand
 
 
 def grid(num_tiles: int, canvas: tuple[int, int], gap: int, rng: random.Random) -> list[Cell]:
-    """Rows and columns as square as possible; where cells are left over, ``rng`` says which stay empty."""
+    """Places cells in a grid that is as square as possible; surplus cells are chosen at random and stay empty."""
     long = math.ceil(math.sqrt(num_tiles))
     short = math.ceil(num_tiles / long)
     columns, rows = (long, short) if canvas[0] >= canvas[1] else (short, long)
@@ -52,10 +52,10 @@ def grid(num_tiles: int, canvas: tuple[int, int], gap: int, rng: random.Random) 
 
 
 def scattered(num_tiles: int, canvas: tuple[int, int], gap: int, rng: random.Random) -> list[Cell]:
-    """Random places and sizes without overlap; where the dice find no room, a grid."""
+    """Places cells of random position and size without overlap; uses a grid if that fails."""
     room = min((canvas[0] - gap) * (canvas[1] - gap) / num_tiles, (min(canvas) - gap) ** 2)
     for attempt in range(_MAX_SIZE_ATTEMPTS):
-        side = math.sqrt(room) * 0.95**attempt - gap  # smaller each time, so that a crowded canvas is found a place for
+        side = math.sqrt(room) * 0.95**attempt - gap  # smaller each time, until all cells fit
         cells: list[Cell] = []
         for _ in range(num_tiles * _MAX_PLACE_ATTEMPTS):
             cell = _thrown(side, canvas, gap, rng)
@@ -69,17 +69,17 @@ def scattered(num_tiles: int, canvas: tuple[int, int], gap: int, rng: random.Ran
 def overlapping(
     num_tiles: int, canvas: tuple[int, int], gap: int, rng: random.Random, share: float = 0.25
 ) -> list[Cell]:
-    """Random places and sizes; where the dice find no room, as in ``scattered``.
+    """Places cells of random position and size that may overlap; uses ``scattered`` if that fails.
 
     Args:
-        num_tiles: how many cells.
-        canvas: width, height in pixels.
-        gap: pixels between cells and the rim.
-        rng: decides.
-        share: of the smaller one of two cells that may lie in the other.
+        num_tiles: number of cells.
+        canvas: width and height in pixels.
+        gap: pixels between cells and the border.
+        rng: random numbers.
+        share: maximum share of the smaller of two cells that lies in the other.
 
     Returns:
-        Cells in no order.
+        Cells in no particular order.
     """
     room = min((canvas[0] - gap) * (canvas[1] - gap) / num_tiles, (min(canvas) - gap) ** 2)
     for attempt in range(_MAX_SIZE_ATTEMPTS):
@@ -106,7 +106,7 @@ LAYOUTS: Final[dict[str, Layout]] = {**PUBLISHED, "overlapping": overlapping}
 def reading_order(cells: Sequence[Rectangle]) -> list[Rectangle]:
     """Sorts cells or boxes into rows from the top, each from the left.
 
-    One belongs to a row when its centre lies above the lower edge of that row's highest.
+    A cell belongs to a row if its centre lies above the lower edge of the row's topmost cell.
 
     >>> reading_order([(60, 40, 90, 70), (50, 0, 80, 30), (0, 10, 30, 40)])
     [(0, 10, 30, 40), (50, 0, 80, 30), (60, 40, 90, 70)]
@@ -132,8 +132,8 @@ def _spans(parts: int, length: int, gap: int) -> list[tuple[int, int]]:
 
 
 def _thrown(side: float, canvas: tuple[int, int], gap: int, rng: random.Random) -> Cell:
-    """A cell somewhere, its sides 0.75 to 1 of ``side``; ``random()`` is several times as fast as ``randint``."""
-    draw = rng.random
+    """Samples a cell with sides of 0.75 to 1 times ``side``."""
+    draw = rng.random  # several times as fast as ``randint``
     width, height = canvas[0] - 2 * gap, canvas[1] - 2 * gap
     w = max(1, min(width, int(side * (0.75 + 0.25 * draw()))))
     h = max(1, min(height, int(side * (0.75 + 0.25 * draw()))))
@@ -142,7 +142,7 @@ def _thrown(side: float, canvas: tuple[int, int], gap: int, rng: random.Random) 
 
 
 def _shared(a: Cell, b: Cell) -> float:
-    """Share of the smaller one that lies in the other."""
+    """Returns the share of the smaller cell that lies in the other."""
     across, down = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
     smaller = min((c[2] - c[0]) * (c[3] - c[1]) for c in (a, b))
     return across * down / smaller if across > 0 and down > 0 else 0.0

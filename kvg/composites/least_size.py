@@ -1,4 +1,4 @@
-"""The least size of an object in a composite: how much of its cell a tile has to take, and how tightly it is cut."""
+"""The minimum size of an object in a composite: how much of its cell a tile fills, and how closely it is cut."""
 
 from __future__ import annotations
 
@@ -15,58 +15,58 @@ from kvg.composites.tiles import Tile
 from kvg.errors import DataError
 from kvg.types import Box
 
-_ROOMS: Final = (1.0, 0.75, 0.5, 0.25, 0.0)  # shares of the room around a box that are tried, the largest first
+_MARGIN_SHARES: Final = (1.0, 0.75, 0.5, 0.25, 0.0)  # shares of the margins around a box, in the order of trying
 
 
 @dataclass(frozen=True)
 class LeastSize:
-    """The least size of an object's box.
+    """The minimum size of an object's box.
 
     Attributes:
-        px: pixels of its shorter side.
-        share: of the composite that it covers.
+        px: minimum of its shorter side, in pixels.
+        share: minimum share of the composite that it covers.
     """
 
     px: int = 0
     share: float = 0.0
 
     def holds(self, box: Box, canvas: tuple[int, int]) -> bool:
-        """Whether a box is large enough for its composite."""
+        """Returns whether a box is large enough for its composite."""
         width, height = box[2] - box[0], box[3] - box[1]
         return min(width, height) >= self.px and width * height >= self.share * canvas[0] * canvas[1]
 
     def fill(self, tile: Tile, cell: Cell, canvas: tuple[int, int]) -> float:
-        """The share of its cell's side that a tile has to take, at most 1; 0 where any will do."""
+        """Returns the share of its cell's side that a tile has to fill, at most 1; 0 if there is no minimum."""
         return min(1.0, self._scale(tile, canvas) / fitting(tile, cell))
 
     def tightened(self, tile: Tile, cell: Cell, canvas: tuple[int, int]) -> Tile:
-        """The tile, with less room around its box where it would be too small with more."""
+        """Cuts a tile closer to its box if its object would be too small otherwise."""
         wanted = self._scale(tile, canvas)
         if not wanted or tile.box is None:
             return tile
-        for room in _ROOMS:
-            cut = tightened(tile, room) if room < 1 else tile
+        for share in _MARGIN_SHARES:
+            cut = tightened(tile, share) if share < 1 else tile
             if fitting(cut, cell) >= wanted:
                 break
         return cut
 
     def _scale(self, tile: Tile, canvas: tuple[int, int]) -> float:
-        """The scale from which its object is large enough, also after its sides were rounded."""
+        """Returns the least scale at which its object is large enough, also after rounding."""
         x1, y1, x2, y2 = tile.entity_box
         width, height = x2 - x1, y2 - y1
         scale = self.px / min(width, height)
         if self.share:
             by_share = math.sqrt(self.share * canvas[0] * canvas[1] / (width * height))
-            # Rounding takes up to half a pixel from each side.
+            # Rounding reduces each side by up to half a pixel.
             scale = max(scale, by_share * (1 + 0.5 / (by_share * width)) * (1 + 0.5 / (by_share * height)))
         return scale
 
 
 class TooSmall:
-    """The objects that were too small in the layouts that were tried.
+    """Objects that were too small in the layouts that were tried.
 
     Args:
-        least: the least size.
+        least: the minimum size.
     """
 
     def __init__(self, least: LeastSize) -> None:
@@ -81,10 +81,10 @@ class TooSmall:
             self._largest[number] = tile, box
 
     def error(self, entities: Sequence[str]) -> DataError:
-        """The error of the object that was too small most often.
+        """Returns the error for the object that was too small most often.
 
         Args:
-            entities: of the composite, by number.
+            entities: entities of the composite, by number.
         """
         number = self._times.most_common(1)[0][0]
         tile, (x1, y1, x2, y2) = self._largest[number]

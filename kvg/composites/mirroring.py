@@ -1,4 +1,4 @@
-"""Which tiles may be mirrored: coins, number plates and liveries would carry mirrored text."""
+"""Mirrors tiles, except those whose text must not be mirrored, such as coins and number plates."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from kvg.errors import ConfigError
 
 @dataclass(frozen=True)
 class Mirroring:
-    """Which tiles are mirrored half of the time.
+    """Rules for mirroring: half of the allowed tiles are mirrored.
 
     Attributes:
-        allowed: whether any tile is.
-        never: groups (sources, categories) whose tiles are not, each after the name of its setting.
+        allowed: whether any tile is mirrored.
+        never: groups whose tiles are not mirrored, as ``setting/group``.
     """
 
     allowed: bool = True
@@ -24,15 +24,15 @@ class Mirroring:
 
     @staticmethod
     def of(mirror: bool, groups: Mapping[str, tuple[Sequence[str], Collection[str]]], field: str) -> Mirroring:
-        """The settings as they stand in YAML.
+        """Builds the rules from settings.
 
         Args:
             mirror: whether any tile is mirrored.
-            groups: by name of the setting the groups that it excludes, and all that there are.
-            field: of the settings, for errors.
+            groups: for each setting the groups that it excludes, and all existing groups.
+            field: name of the section, for errors.
 
         Raises:
-            ConfigError: there is no such group.
+            ConfigError: a group does not exist.
         """
         never: set[str] = set()
         for setting, (names, known) in groups.items():
@@ -43,14 +43,14 @@ class Mirroring:
         return Mirroring(mirror, frozenset(never))
 
     def draw(self, tile: Tile, rng: random.Random, **groups: str) -> Tile:
-        """The tile, mirrored half of the time where that is allowed.
+        """Mirrors a tile with probability 0.5 if that is allowed.
 
-        The draw is made in any case: what is forbidden changes nothing else of a composite.
+        The random number is always drawn, so that the rules do not change other parts of a composite.
 
         Args:
-            tile: as it was photographed.
-            rng: decides.
-            groups: the tile's own group by name of the setting.
+            tile: the original tile.
+            rng: random numbers.
+            groups: the tile's group for each setting.
         """
         other = tile.mirror(rng)
         forbidden = not self.allowed or any(f"{setting}/{name}" in self.never for setting, name in groups.items())

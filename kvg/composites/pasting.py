@@ -18,8 +18,8 @@ from kvg.composites.tiles import Tile
 from kvg.types import Box
 
 Mask = NDArray[np.bool_]  # [height, width]
-_THIN: Final = 31  # alpha above this can be seen: what is thinner than a pixel is never opaque
-_ALIKE: Final = 0.03  # sides that are to be the same differ by up to this share
+_VISIBLE: Final = 31  # alpha above this is visible; parts thinner than a pixel never become opaque
+_SIDE_JITTER: Final = 0.03  # entities of the same size differ by up to this share of their sides
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Placing:
     """Where a tile is pasted.
 
     Attributes:
-        frame: of what is pasted, on the canvas, in whole pixels.
-        box: of the entity, on the canvas, in whole pixels.
-        region: of the tile that fills ``frame``, in its pixels.
+        frame: area of the canvas that is pasted over, in whole pixels.
+        box: box of the entity on the canvas, in whole pixels.
+        region: region of the tile that fills ``frame``, in pixels of the tile.
     """
 
     frame: Cell
@@ -38,21 +38,21 @@ class Placing:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width, height of what is pasted."""
+        """Returns width and height of ``frame``."""
         return self.frame[2] - self.frame[0], self.frame[3] - self.frame[1]
 
 
 def fills(
     tiles: Sequence[Tile], cells: Sequence[Cell], fill: tuple[float, float], same: bool, rng: random.Random
 ) -> list[float]:
-    """The share of its cell's side that each tile is to take.
+    """Samples the share of its cell's side that each tile fills.
 
     Args:
-        tiles: to be pasted.
-        cells: of each.
+        tiles: tiles to paste.
+        cells: cell of each tile.
         fill: range of that share.
-        same: all entities are to have about the same area, that of the one with the least room.
-        rng: decides.
+        same: whether all entities get about the same area, limited by the smallest one.
+        rng: random numbers.
     """
     if not same:
         return [rng.uniform(*fill) for _ in tiles]
@@ -61,11 +61,11 @@ def fills(
         x1, y1, x2, y2 = tile.entity_box
         sides.append(math.sqrt((x2 - x1) * (y2 - y1)) * fitting(tile, cell))
     wanted = min(sides) * rng.uniform(*fill)
-    return [wanted / side * rng.uniform(1 - _ALIKE, 1) for side in sides]
+    return [wanted / side * rng.uniform(1 - _SIDE_JITTER, 1) for side in sides]
 
 
 def place(tile: Tile, cell: Cell, fill: float, step: int, rng: random.Random) -> Placing:
-    """Puts a tile into its cell so that the entity's box falls on the grid of ``step`` pixels."""
+    """Places a tile in its cell such that the corners of the entity's box are multiples of ``step`` pixels."""
     scale = fill * fitting(tile, cell)
     spans, sources = [], []
     for axis in (0, 1):
@@ -74,7 +74,7 @@ def place(tile: Tile, cell: Cell, fill: float, step: int, rng: random.Random) ->
         first, last = -(-low // step), high // step
         steps = min(max(1, round((far - near) * scale / step)), last - first)
         factor = steps * step / (far - near)
-        # Room for the whole picture, not only for the entity in it, as far as the grid allows.
+        # The whole tile should fit into the cell, not only its entity, as far as the grid allows.
         lowest = min(max(first, -int(-(low + near * factor) // step)), last - steps)
         highest = max(lowest, min(last - steps, int((high - (length - far) * factor) // step - steps)))
         start = rng.randint(lowest, highest) * step
@@ -90,19 +90,19 @@ def place(tile: Tile, cell: Cell, fill: float, step: int, rng: random.Random) ->
 def visible(
     canvas: tuple[int, int], placings: Sequence[Placing], shapes: Sequence[Image.Image | None], whole: Sequence[bool]
 ) -> list[tuple[Box | None, float]]:
-    """What can be seen of entities that lie one over the other.
+    """Computes the visible parts of entities that overlap.
 
-    The entity is what is opaque of a cut-out, thin legs and feelers included, and the box on a whole picture, which
-    hides what lies below it with all of its frame.
+    The entity of a cut-out is its visible pixels, including thin parts such as legs. The entity of a whole picture is
+    its box, but the picture hides other entities with its whole frame.
 
     Args:
-        canvas: width, height in pixels.
-        placings: from the lowest to the uppermost.
-        shapes: alpha of each; None where all of it is opaque.
+        canvas: width and height in pixels.
+        placings: placings from the lowest to the uppermost.
+        shapes: alpha of each; None if it is opaque.
         whole: whether each is a whole picture.
 
     Returns:
-        For each the box around its visible pixels, None where there are none, and the share that is hidden.
+        For each the box around its visible pixels, None if there are none, and the share that is hidden.
     """
     covered = np.zeros((canvas[1], canvas[0]), bool)
     extents: list[tuple[Box | None, float]] = []
@@ -110,7 +110,7 @@ def visible(
         left, top, right, bottom = placing.frame
         over = covered[top:bottom, left:right]
         alpha = np.full(over.shape, 255, np.uint8) if shape is None else np.asarray(shape)
-        body = alpha > _THIN
+        body = alpha > _VISIBLE
         if is_whole:
             x1, y1, x2, y2 = placing.box
             body = np.zeros_like(over)
@@ -123,7 +123,7 @@ def visible(
 
 
 def extent(mask: Mask, left: int = 0, top: int = 0) -> Box | None:
-    """The box around what is true, moved by ``left`` and ``top``; None where nothing is.
+    """Returns the box around the true pixels, moved by ``left`` and ``top``; None if there are none.
 
     >>> extent(np.array([[False, False, False], [False, True, True]]), 10, 20)
     (11.0, 21.0, 13.0, 22.0)
@@ -136,5 +136,5 @@ def extent(mask: Mask, left: int = 0, top: int = 0) -> Box | None:
 
 
 def fitting(tile: Tile, cell: Cell) -> float:
-    """The scale at which a tile fills its cell."""
+    """Returns the scale at which a tile fills its cell."""
     return min((cell[2] - cell[0]) / tile.size[0], (cell[3] - cell[1]) / tile.size[1])

@@ -16,37 +16,37 @@ SUBSAMPLING: Final = {"4:4:4": 0, "4:2:2": 1, "4:2:0": 2}
 
 @dataclass(frozen=True)
 class CompositorConfig:
-    """How composites are made. The paper gives no weights, sizes or gaps: these are this project's.
+    """Settings of composites. The paper gives no weights, sizes or gaps; these defaults are this project's.
 
     Attributes:
-        seed: with the index, decides everything about a sample.
+        seed: seed; a sample depends only on seed and index.
         k_weights: weight of each number of tiles.
         layouts: weight of each layout, keys of ``LAYOUTS``; by default the four published ones.
-        max_overlap: in the layout ``overlapping`` no more than this share of an entity is hidden by others. Its box is
-            that of what can be seen of it.
-        canvas_sizes: (width, height) in pixels; one is drawn for each composite.
-        gap: pixels between cells and to the rim.
+        max_overlap: maximum share of an entity that others hide in the layout ``overlapping``. Its box is that of its
+            visible part.
+        canvas_sizes: (width, height) in pixels; one is sampled for each composite.
+        gap: pixels between cells, and between cells and the border.
         backgrounds: weight of each background, keys of ``BACKGROUNDS``, and ``photograph``; the pale ones by default.
-        background_folder: pictures for ``photograph``.
-        mirror_backgrounds: whether those pictures are mirrored half of the time.
-        snap_px: corners of boxes fall on multiples of this many pixels; None leaves them on whole pixels.
-        neighbour_prob: chance that a further entity is a neighbour of one that is there already.
-        fill: range of the share of its cell's side that a tile takes.
-        same_scale: chance that all entities of a composite have about the same area.
-        clutter: range of the number of other things that lie below the entities: smaller ones of other categories, or
-            patches of texture where there are none. They have no box.
-        min_object_px: pixels that the shorter side of an object's box has at least. Where it would have fewer, the tile
-            fills its cell, less around its box is shown, and other layouts are tried; where nothing helps, the
-            composite is left out, and counted.
-        min_object_share: share of the composite that an object's box covers at least, in the same way.
-        min_cell_px: layouts with a shorter cell side are not drawn where another one would do better.
-        augmentations: traces of taking, sending and pasting pictures, see ``Augmentations``; none by default.
+        background_folder: folder of pictures for ``photograph``.
+        mirror_backgrounds: whether half of those pictures are mirrored.
+        snap_px: corners of boxes are multiples of this number of pixels; None for whole pixels.
+        neighbour_prob: probability that a further entity is a neighbour of one that was sampled before.
+        fill: range of the share of its cell's side that a tile fills.
+        same_scale: probability that all entities of a composite have about the same area.
+        clutter: range of the number of further objects below the entities: smaller objects of other categories, or
+            patches of texture if there is no other category. They have no box.
+        min_object_px: minimum of the shorter side of an object's box, in pixels. If it would be shorter, the tile fills
+            its cell, is cut closer to its box, and other layouts are tried. If all this fails, the composite is left
+            out and counted.
+        min_object_share: minimum share of the composite that an object's box covers; it works in the same way.
+        min_cell_px: minimum side of a cell; a layout with a shorter one is used only if no other has longer ones.
+        augmentations: noise, compression and edges of pasted pictures, see ``Augmentations``; none by default.
         image_format: ``jpeg`` or ``png``.
-        quality: of the JPEG, or a range of it.
-        chroma: of the JPEG: ``4:4:4`` keeps colours as sharp as brightness, ``4:2:0`` is what cameras write.
-        categories: only these; None for all.
-        split: only categories of this split (``seen`` or ``unseen``); None for both.
-        targets: only these entities are asked for; None for all. Distractors are drawn from all.
+        quality: quality of the JPEG, or a range of it.
+        chroma: chroma subsampling of the JPEG: ``4:4:4`` for none; cameras write ``4:2:0``.
+        categories: categories to use; None for all.
+        split: split of the targets (``seen`` or ``unseen``); None for both.
+        targets: entities that can be targets; None for all. Distractors are sampled from all entities.
     """
 
     seed: int = 0
@@ -78,7 +78,7 @@ class CompositorConfig:
         """Checks the settings.
 
         Raises:
-            ConfigError: a setting cannot work.
+            ConfigError: a setting is outside its range.
         """
         _check_weights(self)
         if self.image_format not in ("jpeg", "png"):
@@ -94,7 +94,7 @@ class CompositorConfig:
         if self.snap_px is not None and self.snap_px < 1:
             raise ConfigError("compositor.snap_px", "must be at least 1, or null")
         if self.snap_px is not None and self.layouts.get("overlapping"):
-            raise ConfigError("compositor.snap_px", "cannot hold in the layout overlapping; set it to null")
+            raise ConfigError("compositor.snap_px", "does not work with the layout overlapping; set it to null")
         if self.backgrounds.get(PHOTOGRAPH) and not self.background_folder:
             raise ConfigError("compositor.background_folder", "is missing; name a folder of pictures")
         if not self.canvas_sizes or min(min(size) for size in self.canvas_sizes) < 16:
@@ -115,5 +115,5 @@ def _check_weights(config: CompositorConfig) -> None:
 
 
 def as_range(value: int | Sequence[int]) -> tuple[int, int]:
-    """A number, or a range of numbers, as a range."""
+    """Converts a number or a range to a range."""
     return (value, value) if isinstance(value, int) else (value[0], value[1])

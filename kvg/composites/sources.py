@@ -1,4 +1,4 @@
-"""Where tiles come from: the protocol of a source, and what it knows of an entity."""
+"""The protocol of a source of tiles, and its information about an entity."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from kvg.composites.tiles import Tile
 
 @dataclass(frozen=True)
 class EntityInfo:
-    """What is known of an entity.
+    """Information about an entity.
 
     Attributes:
         category: its category.
         split: ``seen`` or ``unseen``.
-        knowledge: ``known``, ``unknown`` or '' where nobody has measured it.
-        traits: its looks in words; empty where nobody has written them down.
+        knowledge: ``known``, ``unknown``, or '' if it has not been measured.
+        traits: its traits; empty if there are none.
     """
 
     category: str
@@ -29,25 +29,25 @@ class EntityInfo:
 
 
 class TileSource(Protocol):
-    """A supply of single-entity pictures. Picklable, so that composites can be made by several processes."""
+    """A source of single-entity pictures. It must be picklable, so that several processes can make composites."""
 
     def categories(self) -> tuple[str, ...]:
-        """All categories, in a fixed order."""
+        """Returns all categories in a fixed order."""
 
     def entities(self, category: str) -> tuple[str, ...]:
-        """The entities of a category, in a fixed order."""
+        """Returns the entities of a category in a fixed order."""
 
     def neighbours(self, entity: str) -> tuple[str, ...]:
-        """Entities of the same category that are easily mistaken for this one; may be empty."""
+        """Returns similar entities of the same category; may be empty."""
 
     def info(self, entity: str) -> EntityInfo:
-        """What is known of an entity."""
+        """Returns the information about an entity."""
 
     def tile(self, entity: str, rng: random.Random) -> Image.Image | Tile:
-        """A picture of an entity.
+        """Returns a picture of an entity.
 
         Returns:
-            A tile, or an RGBA image whose opaque pixels are the entity. A tile that is kept is pasted much faster.
+            A tile, or an RGBA image whose opaque pixels are the entity. A cached tile is pasted much faster.
 
         Raises:
             DataError: the picture cannot be read.

@@ -1,4 +1,4 @@
-"""A picture of one entity, kept in several sizes, so that it can be pasted in any size quickly."""
+"""Tiles: pictures of one entity, stored in several sizes so that they can be resized quickly."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from kvg.types import Box
 
 Colours = tuple[tuple[float, ...], tuple[float, ...]]  # mean and standard deviation of red, green, blue, in 0-255
 
-# Sizes are kept in steps of sqrt(0.5), and any other is made from the next larger one. A filter with a support of one
-# pixel then costs a third of a bicubic one from the original, and no detail is lost (tests/composites/test_tiles.py).
-# It has no negative lobes, either, which would put a bright line around cut-outs: colours overshoot where alpha cannot.
+# Stored sizes differ by a factor of sqrt(0.5); any other size is made from the next larger one. A filter with a support
+# of one pixel then takes a third of the time of a bicubic filter on the original, without loss of detail
+# (tests/composites/test_tiles.py). It has no negative lobes; these would put a bright line around cut-outs.
 _FILTER: Final = Image.Resampling.HAMMING
-_SMALL = 48  # pixels: the size at which the colours of a picture are looked at
+_SMALL = 48  # longer side in pixels of the copy from which mean colours are computed
 
 
 @dataclass(frozen=True)
 class _Level:
-    """A picture in one of its sizes, and the factors by which places on it differ."""
+    """A picture in one of its sizes, and its scale across and down relative to the full size."""
 
     image: Image.Image
     scale: tuple[float, float] = (1.0, 1.0)
@@ -37,15 +37,15 @@ class Picture:
     """The pixels of a tile.
 
     Args:
-        image: RGB or RGBA.
-        path: where it comes from, for errors.
-        cropped: a cut-out is cropped to its opaque pixels.
+        image: picture in RGB or RGBA.
+        path: path of the picture, for errors.
+        cropped: whether a cut-out is cropped to its opaque pixels.
 
     Attributes:
-        cut_out: whether anything is transparent.
+        cut_out: whether any pixel is transparent.
 
     Raises:
-        DataError: nothing is opaque.
+        DataError: no pixel is opaque.
     """
 
     def __init__(self, image: Image.Image, path: str = "", cropped: bool = True) -> None:
@@ -56,7 +56,7 @@ class Picture:
         bounds = opaque(image).getbbox()
         if bounds is None:
             raise DataError(path or "tile", "alpha", "is empty, so there is no entity; remove it")
-        # Straight RGBA would drag the colour of transparent pixels into the rim.
+        # Premultiplied alpha keeps the colour of transparent pixels out of the edge.
         self._levels = [_Level((image.crop(bounds) if cropped else image).convert("RGBa"))]
 
     @property
@@ -66,18 +66,18 @@ class Picture:
 
     @property
     def num_bytes(self) -> int:
-        """Main memory of all sizes together."""
+        """Returns the memory of all sizes together."""
         return 4 * self.size[0] * self.size[1] * 2
 
     def scaled(self, size: tuple[int, int], region: tuple[float, float, float, float]) -> Image.Image:
-        """A region of it in another size.
+        """Resizes a region.
 
         Args:
-            size: width, height wanted, in pixels.
-            region: x1, y1, x2, y2 in its pixels.
+            size: width and height of the result, in pixels.
+            region: x1, y1, x2, y2 in pixels of the picture.
 
         Returns:
-            RGB, or RGBA of a cut-out.
+            RGB, or RGBA for a cut-out.
         """
         reduction = min((region[2] - region[0]) / size[0], (region[3] - region[1]) / size[1])
         level = self._level(max(0, math.floor(2 * math.log2(reduction) + 1e-9)))
@@ -89,7 +89,7 @@ class Picture:
 
     @cached_property
     def colours(self) -> Colours:
-        """Of what is opaque."""
+        """Mean and standard deviation of the colours of opaque pixels."""
         level = self._level(max(0, 2 * math.ceil(math.log2(max(self.size) / _SMALL))))
         pixels = np.asarray(level.image.convert("RGBA" if self.cut_out else "RGB"), np.float32)
         inside = pixels[pixels[..., 3] > 127] if self.cut_out else pixels.reshape(-1, 3)
@@ -97,8 +97,8 @@ class Picture:
         return tuple(inside.mean(0)[:3].tolist()), tuple(inside.std(0)[:3].tolist())
 
     def _level(self, number: int) -> _Level:
-        """It in about ``sqrt(0.5) ** number`` of its size."""
-        number = min(number, 2 * int(math.log2(max(2, min(self.size)))))  # two pixels are left of the shorter side
+        """Returns the picture in about ``sqrt(0.5) ** number`` of its size."""
+        number = min(number, 2 * int(math.log2(max(2, min(self.size)))))  # the shorter side keeps two pixels
         while len(self._levels) <= number:
             larger, factor = (
                 (self._levels[-2].image, 0.5) if len(self._levels) > 1 else (self._levels[0].image, 0.5**0.5)
@@ -111,15 +111,15 @@ class Picture:
 
 @dataclass(frozen=True)
 class Tile:
-    """A picture as it is to be pasted.
+    """A picture, or a part of it, to be pasted.
 
     Attributes:
         picture: its pixels.
-        box: where on it the entity is, in pixels of the tile as it is to be seen; None where all of it is the entity.
-        mirrored: left and right are to change sides.
-        path: where it comes from, '' where that is nowhere.
-        licence: of the picture, where one is known.
-        window: x1, y1, x2, y2 in pixels of the picture: the part of it that is the tile; None for all of it.
+        box: box of the entity in pixels of the tile, after mirroring; None if the whole tile is the entity.
+        mirrored: whether the tile is mirrored.
+        path: path of the picture; '' if there is none.
+        licence: licence of the picture; '' if unknown.
+        window: x1, y1, x2, y2 in pixels of the picture: the part that is the tile; None for the whole picture.
     """
 
     picture: Picture
@@ -131,15 +131,15 @@ class Tile:
 
     @staticmethod
     def of(image: Image.Image, box: Box | None = None, path: str = "") -> Tile:
-        """A tile of an image.
+        """Makes a tile from an image.
 
         Args:
-            image: RGB or RGBA.
-            box: where on it the entity is; None where its opaque pixels are the entity.
-            path: where it comes from.
+            image: picture in RGB or RGBA.
+            box: box of the entity; None if its opaque pixels are the entity.
+            path: path of the picture.
 
         Raises:
-            DataError: nothing on it is opaque.
+            DataError: no pixel is opaque.
         """
         return Tile(Picture(image, path, cropped=box is None), box, path=path)
 
@@ -152,21 +152,21 @@ class Tile:
 
     @property
     def entity_box(self) -> Box:
-        """Where on it the entity is."""
+        """Returns the box of the entity; the whole tile if ``box`` is None."""
         return self.box or (0.0, 0.0, float(self.size[0]), float(self.size[1]))
 
     def mirror(self, rng: random.Random) -> Tile:
-        """The same, with left and right changed half of the time."""
+        """Mirrors the tile with probability 0.5."""
         if rng.random() >= 0.5:
             return self
         box = self.box and (self.size[0] - self.box[2], self.box[1], self.size[0] - self.box[0], self.box[3])
         return replace(self, box=box, mirrored=not self.mirrored)
 
     def cut(self, part: tuple[int, int, int, int]) -> Tile:
-        """A part of it.
+        """Cuts out a part.
 
         Args:
-            part: x1, y1, x2, y2 in whole pixels of the tile as it is to be seen; holds the box.
+            part: x1, y1, x2, y2 in whole pixels of the tile, after mirroring; it must contain the box.
         """
         box = self.box and (self.box[0] - part[0], self.box[1] - part[1], self.box[2] - part[0], self.box[3] - part[1])
         left, top, _, _ = self.window or (0, 0, *self.size)
@@ -174,7 +174,7 @@ class Tile:
         return replace(self, box=box, window=(left + x1, top + part[1], left + x2, top + part[3]))
 
     def scaled(self, size: tuple[int, int], region: tuple[float, float, float, float] | None = None) -> Image.Image:
-        """A region of the tile as it is to be seen, all of it by default. See ``Picture.scaled``."""
+        """Resizes a region of the tile, after mirroring; the whole tile by default. See ``Picture.scaled``."""
         region = region or (0.0, 0.0, float(self.size[0]), float(self.size[1]))
         if self.mirrored:
             region = (self.size[0] - region[2], region[1], self.size[0] - region[0], region[3])
@@ -186,5 +186,5 @@ class Tile:
 
 
 def origins(tiles: Sequence[Tile]) -> dict[str, list[str]]:
-    """Where tiles come from, each in its turn; empty where that is not known of any."""
+    """Returns the paths of tiles for the provenance; empty if none is known."""
     return {"tiles": [tile.path for tile in tiles]} if any(tile.path for tile in tiles) else {}

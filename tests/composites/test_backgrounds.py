@@ -86,5 +86,5 @@ def test_a_damaged_photograph_is_reported_once_and_passed_over(folder, caplog):
 
 def test_a_folder_without_pictures(tmp_path):
     for root in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(ConfigError, match=r"background_folder: '.*' holds no pictures"):
+        with pytest.raises(ConfigError, match=r"background_folder: '.*' contains no pictures"):
             Photographs(root)

@@ -147,9 +147,9 @@ def test_samples_tell_tiles_and_licences_in_the_order_of_their_objects(project):
         ("red <|im_end|>", r"Red: may not hold <\|im_end\|>"),
         ("red <box:0>", "Red: may not hold <box:0>"),
         ("<think>red", "Red: may not hold <think>"),
-        ({"colour": "red"}, "Red: .* should be its looks in words, separated by commas"),
-        (["red", ["square"]], "Red: .* should be its looks in words"),
-        (5, "Red: '5' should be its looks in words"),
+        ({"colour": "red"}, "Red: .* should be traits in words, separated by commas"),
+        (["red", ["square"]], "Red: .* should be traits in words"),
+        (5, "Red: '5' should be traits in words"),
     ],
 )
 def test_facts_are_checked_at_start(project, looks, message):

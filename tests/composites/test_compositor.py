@@ -161,7 +161,7 @@ def test_a_category_of_one_entity_is_refused(source):
 
 
 def test_too_small_a_canvas_is_refused(source):
-    with pytest.raises(ConfigError, match="no room for 4 tiles"):
+    with pytest.raises(ConfigError, match="is too small for 4 tiles"):
         Compositor(source, config(canvas_sizes=[(20, 20)], k_weights={4: 1}, gap=6)).sample(0)
 
 

@@ -69,8 +69,8 @@ def test_restricted_targets_are_there_and_asked_for():
 
 def test_strangers_come_from_other_categories_that_may_be_asked_for():
     sampler = EntitySampler(Star(), 0.5, None, None, None)
-    assert {sampler.stranger("star", random.Random(s)) for s in range(30)} == {"X", "Y"}
-    assert EntitySampler(Star(), 0.5, ["star"], None, None).stranger("star", random.Random(0)) is None
+    assert {sampler.other_category_entity("star", random.Random(s)) for s in range(30)} == {"X", "Y"}
+    assert EntitySampler(Star(), 0.5, ["star"], None, None).other_category_entity("star", random.Random(0)) is None
 
 
 def test_a_category_that_is_too_small_gives_what_it_has():
