@@ -1,1 +1,1 @@
-"""Settings that people write: YAML files, overlays, the classes that they name, and where these are looked for."""
+"""User settings: YAML files, overlays, the classes that they name, and the search path of these classes."""

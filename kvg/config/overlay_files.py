@@ -1,4 +1,4 @@
-"""Overlays of ``kvg``: where their files lie, and checks that need neither torch nor Lightning."""
+"""Overlays of ``kvg``: finds and checks their files, without importing torch or Lightning."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from kvg.config.search_path import ROOT
 from kvg.errors import ConfigError
 
-SHIPPED = ROOT  # holds configs/, too
+SHIPPED = ROOT  # also contains configs/
 SETTINGS = (
     "seed_everything",
     "trainer",
@@ -26,7 +26,7 @@ SETTINGS = (
 
 
 def shipped_configs(args: Sequence[str]) -> list[str]:
-    """Replaces ``-c configs/...`` by the file shipped with the package where there is no such file here.
+    """Replaces ``-c configs/...`` by the file shipped with the package if there is no such file here.
 
     Raises:
         ConfigError: a config exists in neither place.
@@ -45,7 +45,7 @@ def shipped_configs(args: Sequence[str]) -> list[str]:
 
 
 def switches(args: Sequence[str]) -> list[str]:
-    """Gives ``--overwrite`` its value where it stands alone, as a switch does.
+    """Adds the value ``true`` to ``--overwrite`` without a value.
 
     >>> switches(["fit", "--overwrite", "-c", "a.yaml"])
     ['fit', '--overwrite=true', '-c', 'a.yaml']
@@ -60,7 +60,7 @@ def switches(args: Sequence[str]) -> list[str]:
 
 
 def shipped(path: str) -> str:
-    """The config of this package that a path names (``configs/lab/test.yaml``) where no such file lies here.
+    """Returns the shipped config that a path names (``configs/lab/test.yaml``), if there is no such file here.
 
     >>> shipped("--seed")
     '--seed'
@@ -83,7 +83,8 @@ def check_overlays(args: Sequence[str]) -> None:
     """Checks syntax, top-level keys and order of the configs in ``args``.
 
     Raises:
-        ConfigError: a file is no YAML mapping, has an unknown key, or sets arguments of a class not named before it.
+        ConfigError: a file is not a YAML mapping, has an unknown key, or sets arguments of a class that is not named
+            before it.
     """
     named = {key for key in ("model", "data") if any(re.match(rf"--{key}(\.class_path)?(=|$)", a) for a in args)}
     paths = [args[i + 1] for i, arg in enumerate(args[:-1]) if arg in ("-c", "--config")]
@@ -98,12 +99,12 @@ def check_overlays(args: Sequence[str]) -> None:
 
 
 def read_overlay(path: str) -> dict[str, Any]:
-    """A config as it stands in its file; only its top-level keys are checked.
+    """Reads one config; checks only its top-level keys.
 
     Raises:
-        ConfigError: it cannot be opened, is no YAML mapping, or has an unknown key.
+        ConfigError: the file cannot be opened, is not a YAML mapping, or has an unknown key.
     """
-    import yaml  # `kvg --help` needs none
+    import yaml  # not needed by `kvg --help`
 
     try:
         content: Any = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
@@ -119,12 +120,12 @@ def read_overlay(path: str) -> dict[str, Any]:
     if "trainer" in content and not isinstance(content["trainer"], dict):
         raise ConfigError(f"{path}: trainer", "must be a mapping of settings, such as `trainer: {max_epochs: 1}`")
     if lost := _lost_key(content):
-        raise ConfigError(f"{path}: {lost}", f"would be lost beside `{lost.rpartition('.')[0]}`; write it inside")
+        raise ConfigError(f"{path}: {lost}", f"would be ignored beside `{lost.rpartition('.')[0]}`; write it inside")
     return content
 
 
 def _lost_key(settings: Mapping[Any, Any]) -> str:
-    """A key with dots whose beginning is a key, too: the parser keeps one of them only. Else ''.
+    """Returns a dotted key whose prefix is also a key, since the parser keeps only one of them; '' if there is none.
 
     >>> _lost_key({"trainer": {"devices": 1}, "trainer.precision": 32})
     'trainer.precision'
@@ -139,7 +140,7 @@ def _lost_key(settings: Mapping[Any, Any]) -> str:
 
 
 def names_class(overlay: Mapping[str, Any], key: str) -> bool:
-    """Whether an overlay says which class ``model`` or ``data`` is.
+    """Returns whether an overlay names the class of ``model`` or ``data``.
 
     >>> names_class({"model": {"class_path": "mine.Stage"}}, "model")
     True

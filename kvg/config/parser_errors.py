@@ -1,4 +1,4 @@
-"""What the parser of settings says, in one line: which setting, and what is wrong with it."""
+"""Shortens error messages of the settings parser: the setting, and what is wrong with it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from kvg.config.search_path import hidden_module
 
 
 def explain(message: str) -> tuple[str, str]:
-    """Sums up a parser's message as the setting at fault and what is wrong with it.
+    """Returns the wrong setting in a parser's message, and what is wrong with it.
 
     >>> explain("unrecognized arguments: --trainer.max_stepz=3")
     ('trainer.max_stepz', 'unknown setting')
@@ -27,7 +27,7 @@ def explain(message: str) -> tuple[str, str]:
         return missing.group(1), remedy
     key = re.search(r'[Pp]arser key "([^"]+)"', message)
     field = key.group(1) if key else "settings"
-    # Every optional argument is a union with None, and every union lists all that it is not.
+    # Every optional argument is a union with None, and the parser prints an error for each member of a union.
     noise = (
         r"Does not validate|Subtypes|Errors$|Given value|Expected a <class 'NoneType'>|Expected a path|[Pp]arser key"
     )

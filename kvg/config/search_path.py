@@ -1,4 +1,4 @@
-"""Where modules are looked for: the packages of this project first, the folders of a user last."""
+"""The search path of modules: the packages of this project first, the user's folders last."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import Any, Final
 
 from kvg.errors import ConfigError, KVGError
 
-ROOT: Final = Path(__file__).resolve().parents[2]  # holds our packages, in a checkout as in an installation
-OWN: Final = ("callbacks", "data_modules")  # names that a user may well have chosen, too
+ROOT: Final = Path(__file__).resolve().parents[2]  # folder of this project's packages, also when installed
+OWN: Final = ("callbacks", "data_modules")  # common names, which a user's package may also have
 
 
 class OwnPackages(MetaPathFinder):
-    """Finds this project's packages beside ``kvg``, whatever else has their names."""
+    """Finds this project's packages beside ``kvg`` before other packages of the same names."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -28,12 +28,12 @@ class OwnPackages(MetaPathFinder):
 
 
 def search_user_folders_last(args: Iterable[str] = ()) -> None:
-    """Makes classes of a user's own known, and lets their files hide nothing (``yaml.py``, ``callbacks/``).
+    """Lets a user's classes be imported, without their files hiding others (``yaml.py``, ``callbacks/``).
 
-    ``python -m`` and an empty entry of PYTHONPATH put the working folder first; it goes to the end.
+    ``python -m`` and an empty entry of PYTHONPATH put the working folder first. This moves it to the end.
 
     Args:
-        args: of the command; the folders of the YAML files among them are searched after the working folder.
+        args: arguments of the command; the folders of its YAML files are searched after the working folder.
     """
     if not any(isinstance(finder, OwnPackages) for finder in sys.meta_path):
         sys.meta_path.insert(0, OwnPackages())
@@ -47,35 +47,35 @@ def search_user_folders_last(args: Iterable[str] = ()) -> None:
 
 
 def import_class(field: str, class_path: str) -> Any:
-    """What a ``class_path`` names.
+    """Imports the object that a ``class_path`` names.
 
     Args:
-        field: where it stands, for errors.
+        field: name of the setting, for errors.
         class_path: module and name.
 
     Raises:
-        ConfigError: there is no such module or name, or the module fails as it is imported.
-        KVGError: a module says itself what is wrong.
+        ConfigError: the module or name does not exist, or importing the module fails.
+        KVGError: raised by the module itself.
     """
     module, _, name = class_path.rpartition(".")
     try:
         return getattr(importlib.import_module(module), name)
     except KVGError:
         raise
-    except Exception as error:  # whatever a module of the user's own does when it is imported
+    except Exception as error:  # a user's module can raise any exception
         reason = f"{type(error).__name__}: {error}" if not isinstance(error, ImportError) else error
         remedy = f"'{class_path}' cannot be imported ({reason}); correct it"
         raise ConfigError(f"{field}.class_path", remedy + hidden_module(class_path)) from error
 
 
 def hidden_module(text: str) -> str:
-    """What to add to the message of an import that failed: which module of a user's own is hidden by one of ours.
+    """Explains a failed import: returns a clause that names the user's module which this project's package hides.
 
     Args:
-        text: a class path, or a message that holds it.
+        text: a class path, or a message that contains it.
 
     Returns:
-        A further clause, or '' where nothing is hidden.
+        The clause; '' if nothing is hidden.
     """
     for name in OWN:
         if not any(f"{quote}{name}{end}" in f" {text}" for quote in " '\"" for end in ".'\""):

@@ -1,11 +1,11 @@
-"""Settings that people write: YAML files, the dataclasses of their sections, and the classes that they name.
+"""User settings: YAML files, the dataclasses of their sections, and the classes that they name.
 
-Everything here comes from outside. What is damaged, mistyped or unknown becomes a ``ConfigError`` that names the key
-and what would be right; nothing raises anything else.
+All input comes from users. Damaged, mistyped or unknown settings raise a ``ConfigError`` that names the key and the
+correct form; no other exception is raised.
 
-Overlays of ``kvg`` are merged and read by jsonargparse, see ``kvg.training.resolved``; sections of other files are read
-here. jsonargparse takes the text ``"4"`` for a number, does not say which settings there are where one is unknown, and
-names an item of a list by the list alone; people mistype all three.
+Overlays of ``kvg`` are merged and read by jsonargparse, see ``kvg.training.resolved``. Sections of other files are read
+here, because jsonargparse accepts the text ``"4"`` as a number, does not list the known settings if one is unknown, and
+does not name the wrong item of a list.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ T = TypeVar("T")
 
 
 def read_yaml(path: str | Path, texts: bool = False) -> dict[str, Any]:
-    """A YAML file that holds settings.
+    """Reads a YAML file of settings.
 
     Args:
-        path: of the file.
-        texts: every value and key is text as it stands in the file, also numbers and words such as ``no``.
+        path: path of the file.
+        texts: whether all keys and values stay text, also numbers and words such as ``no``.
 
     Raises:
-        ConfigError: it cannot be opened, is something else, or holds a key twice.
+        ConfigError: the file cannot be opened, is not a YAML mapping, or contains a key twice.
     """
     try:
         with Path(path).open(encoding="utf-8-sig") as file:
@@ -44,17 +44,17 @@ def read_yaml(path: str | Path, texts: bool = False) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError("config", f"{path} cannot be opened ({error.strerror}); correct the path") from error
     except _TwiceError as error:
-        raise ConfigError("config", f"{path} holds {error}; remove one") from error
+        raise ConfigError("config", f"{path} contains {error}; remove one") from error
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
-        raise ConfigError("config", f"{path} is no YAML ({error}); correct it") from error
+        raise ConfigError("config", f"{path} is not YAML ({error}); correct it") from error
     if not isinstance(settings, dict):
-        raise ConfigError("config", f"{path} holds no settings; write `name: value` lines")
+        raise ConfigError("config", f"{path} contains no settings; write `name: value` lines")
     return settings
 
 
 @contextmanager
 def in_file(path: str | Path) -> Iterator[None]:
-    """Adds the file to the message of a setting that cannot work."""
+    """Adds the path of the file to the message of a ``ConfigError``."""
     try:
         yield
     except ConfigError as error:
@@ -64,52 +64,52 @@ def in_file(path: str | Path) -> Iterator[None]:
 
 
 def instantiate(setting: Any, field: str, needs: Sequence[str] | type = ()) -> Any:
-    """Builds what ``class_path`` names with its ``init_args``.
+    """Builds the object that ``class_path`` names, with its ``init_args``.
 
     Args:
         setting: ``{class_path, init_args}``.
-        field: where it stands, for errors.
-        needs: methods that the object has to offer, or its base class.
+        field: name of the setting, for errors.
+        needs: methods that the object must have, or its base class.
 
     Raises:
-        ConfigError: there is no such class, it is of another kind, or it takes other arguments.
-        KVGError: it says itself what is wrong.
+        ConfigError: the class does not exist, lacks a method, or takes other arguments.
+        KVGError: raised by the class itself.
     """
     kind, init_args = named_class(setting, field, needs)
     try:
         return kind(**init_args)
     except KVGError:
         raise
-    except Exception as error:  # nobody knows what a class of the user's own raises
+    except Exception as error:  # a user's class can raise any exception
         reason = str(error) if isinstance(error, TypeError) else f"{type(error).__name__}: {error}"
         raise _bad_arguments(setting, field, reason) from error
 
 
 def named_class(setting: Any, field: str, needs: Sequence[str] | type = ()) -> tuple[Any, dict[str, Any]]:
-    """The class that a setting names, and its arguments, which fit; nothing is built.
+    """Returns the class that a setting names and its checked arguments; does not build it.
 
     Args:
         setting: ``{class_path, init_args}``.
-        field: where it stands, for errors.
-        needs: methods that the class has to offer, or its base class.
+        field: name of the setting, for errors.
+        needs: methods that the class must have, or its base class.
 
     Raises:
-        ConfigError: there is no such class, it is of another kind, or it takes other arguments.
+        ConfigError: the class does not exist, lacks a method, or takes other arguments.
     """
     class_path, init_args = class_setting(setting, field)
     kind = import_class(field, class_path)
     if not _is_of_kind(kind, needs):
         if isinstance(needs, type):
-            offers = f"; it has to be a subclass of {needs.__module__}.{needs.__qualname__}"
+            required = f"; name a subclass of {needs.__module__}.{needs.__qualname__}"
         else:
-            offers = f"; it has to offer {', '.join(needs)}" if needs else ""
-        raise ConfigError(f"{field}.class_path", f"'{class_path}' is no class of the kind that is needed{offers}")
+            required = f"; name a class with the methods {', '.join(needs)}" if needs else ""
+        raise ConfigError(f"{field}.class_path", f"'{class_path}' is not a suitable class{required}")
     for key, hint in _parameters(kind).items():
         if key in init_args:
             checked(init_args[key], hint, f"{field}.init_args.{key}")
     try:
         inspect.signature(kind).bind(**init_args)
-    except ValueError:  # a class that does not tell its arguments
+    except ValueError:  # the class has no signature
         pass
     except TypeError as error:
         raise _bad_arguments(setting, field, str(error)) from error
@@ -127,10 +127,10 @@ def _bad_arguments(setting: Mapping[str, Any], field: str, reason: str) -> Confi
 
 
 def class_setting(setting: Any, field: str) -> tuple[str, dict[str, Any]]:
-    """The two parts of ``{class_path, init_args}``.
+    """Returns the two parts of ``{class_path, init_args}``.
 
     Raises:
-        ConfigError: it is something else.
+        ConfigError: the setting has another form.
     """
     if not isinstance(setting, Mapping):
         raise ConfigError(field, f"{setting!r} names no class; write {{class_path: ..., init_args: ...}}")
@@ -143,7 +143,7 @@ def class_setting(setting: Any, field: str) -> tuple[str, dict[str, Any]]:
     if init_args is None:
         return class_path, {}
     if not isinstance(init_args, Mapping) or not all(isinstance(name, str) for name in init_args):
-        raise ConfigError(f"{field}.init_args", f"{init_args!r} are no settings; write `name: value` lines")
+        raise ConfigError(f"{field}.init_args", f"{init_args!r} are not settings; write `name: value` lines")
     return class_path, dict(init_args)
 
 
@@ -151,16 +151,16 @@ def settings_of(kind: type[T], values: Any, field: str = "") -> T:
     """Builds the dataclass of a section, and those of the sections in it.
 
     Args:
-        kind: the dataclass; its annotations say of which type each value is, and it checks the values itself. A field
+        kind: the dataclass. Its annotations give the types of the values, and it checks the values itself. A field
             whose type is a dataclass, or a mapping of names to one, is a section of its own.
-        values: what the file holds; None for nothing.
-        field: where it stands, for errors; '' for a whole file.
+        values: content of the section; None for an empty section.
+        field: name of the section, for errors; '' for a whole file.
 
     Raises:
-        ConfigError: a setting is unknown or missing, of another type, or cannot work.
+        ConfigError: a setting is unknown, missing, of another type, or outside its range.
     """
     if values is not None and not isinstance(values, Mapping):
-        raise ConfigError(field, f"{values!r} are no settings; write `name: value` lines")
+        raise ConfigError(field, f"{values!r} are not settings; write `name: value` lines")
     hints = typing.get_type_hints(kind)
     entries = [entry for entry in dataclasses.fields(kind) if entry.init]  # type: ignore[arg-type]
     known, inside = [entry.name for entry in entries], f"{field}." if field else ""
@@ -179,7 +179,7 @@ def settings_of(kind: type[T], values: Any, field: str = "") -> T:
 
 
 def _built(value: Any, hint: Any, field: str) -> Any:
-    """A value whose type has been checked, with the dataclasses that its annotation names in place of mappings."""
+    """Returns a checked value, with mappings replaced by the dataclasses that its annotation names."""
     for kind in typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,):
         if dataclasses.is_dataclass(kind) and isinstance(kind, type) and isinstance(value, Mapping):
             return settings_of(kind, value, field)
@@ -192,22 +192,22 @@ def _built(value: Any, hint: Any, field: str) -> Any:
 
 
 def _parameters(kind: Any) -> dict[str, Any]:
-    """The types of a class's arguments by name, as far as they can be told."""
+    """Returns the types of a class's arguments by name; without those that cannot be resolved."""
     try:
         hints = typing.get_type_hints(kind.__init__ if inspect.isclass(kind) else kind)
         names = inspect.signature(kind).parameters
-    except Exception:  # annotations that only a type checker can resolve
+    except Exception:  # some annotations can be resolved only by a type checker
         return {}
     plain = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return {name: hints[name] for name, given in names.items() if given.kind in plain and name in hints}
 
 
 class _TwiceError(Exception):
-    """A key stands twice in one mapping."""
+    """A mapping contains a key twice."""
 
 
 def _mapping(loader: yaml.Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    """A mapping each of whose keys stands there once: YAML itself would take the last one without a word."""
+    """Builds a mapping, and raises an error if a key occurs twice: YAML itself silently uses the last one."""
     own = [(loader.construct_object(key), key) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]  # type: ignore[no-untyped-call]
     lines: dict[Any, int] = {}
     for name, key in own:
@@ -220,11 +220,11 @@ def _mapping(loader: yaml.Loader, node: yaml.MappingNode) -> dict[Any, Any]:
 
 
 class _Settings(yaml.SafeLoader):
-    """Safe, and refuses keys that stand twice."""
+    """Safe loader that raises an error if a key occurs twice."""
 
 
 class _Texts(yaml.BaseLoader):
-    """As ``_Settings``; every scalar is text."""
+    """Like ``_Settings``, but every scalar stays text."""
 
 
 for _loader in (_Settings, _Texts):

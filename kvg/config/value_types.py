@@ -1,4 +1,4 @@
-"""Whether a value from a file is of the type that an annotation names, and in words what would be."""
+"""Checks values from files against type annotations, and describes types in words."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ _WORDS: Final[dict[Any, str]] = {
 
 
 def checked(value: Any, hint: Any, field: str) -> None:
-    """Checks a value.
+    """Checks the type of a value.
 
     Args:
-        value: as YAML or JSON give it.
-        hint: annotation of the setting; what is neither a plain type, a collection nor a union of these passes.
+        value: value from YAML or JSON.
+        hint: annotation of the setting. Only plain types, collections and unions of these are checked.
         field: dotted name of the setting, for errors.
 
     Raises:
-        ConfigError: it is of another type.
+        ConfigError: the value has another type.
 
     >>> checked([[640, 480]], Sequence[tuple[int, int]], "canvas_sizes")
-    >>> checked("5", int, "tries")
+    >>> checked("5", int, "max_attempts")
     Traceback (most recent call last):
         ...
-    kvg.errors.ConfigError: tries: '5' should be a whole number; write 5 without quotes
+    kvg.errors.ConfigError: max_attempts: '5' should be a whole number; write 5 without quotes
     """
     kind, parts = typing.get_origin(hint), typing.get_args(hint)
     if kind is typing.Annotated:
@@ -72,7 +72,7 @@ def _check_union(value: Any, hint: Any, parts: Sequence[Any], field: str) -> Non
             return checked(value, part, field)
         except ConfigError as error:
             errors.append(error)
-    # A list with one wrong item is told of by that item.
+    # The error about one wrong item of a list is more precise than that about the list.
     inner = [error for error in errors if error.field != field]
     raise inner[0] if len(inner) == 1 else _wrong(value, hint, field)
 
@@ -122,7 +122,7 @@ def _takes_numbers(hint: Any) -> bool:
 
 
 def words_of(hint: Any) -> str:
-    """A type in words.
+    """Describes a type in words.
 
     >>> words_of(tuple[int, int] | None)
     'a list of a whole number, a whole number or null'

@@ -161,7 +161,7 @@ def test_a_teacher_who_goes_ends_it_with_one_message(composites, tmp_path, capsy
         ({"teacher": {"class_path": 3}}, "rationalize.teacher.class_path: 3 names no class"),
         (
             {"teacher": {"class_path": "kvg.errors.DataError"}},
-            "it has to be a subclass of kvg.inference.request.Client",
+            "name a subclass of kvg.inference.request.Client",
         ),
         ({"max_attempts": "2"}, "rationalize.max_attempts: '2' should be a whole number; write 2 without quotes"),
         ({"rules": [1]}, "rationalize.rules: [1] should be a mapping"),

@@ -169,7 +169,7 @@ def test_another_model_in_the_same_folder_is_another_model(tmp_path):
         ({"num_workers": -1}, "num_workers: -1 must be"),
         ({"temperature": -1}, "temperature: -1 must be a number of at least 0"),
         ({"top_p": 0}, "top_p: 0 must be a number above 0"),
-        ({"trainer": 3}, "trainer: 3 are no settings"),
+        ({"trainer": 3}, "trainer: 3 are not settings"),
         ({"trainer": {"logger": True}}, "trainer.logger: has no place in answering"),
         ({"trainer": {"strategy": "fsdp"}}, "trainer.strategy: 'fsdp' is none of auto, ddp"),
         ({"trainer": {"precision": "bf16-true"}}, "trainer.precision: 'bf16-true' is none of"),

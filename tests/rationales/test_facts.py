@@ -65,9 +65,9 @@ def test_what_is_unknown_or_differs_in_capitals_is_reported_and_not_used(read, c
     assert facts == Facts({}, ENTITIES, ("Hoby",), {"merlin": "Merlin"})
     with caplog.at_level(logging.WARNING):
         facts.report("facts.yaml")
-    assert "facts.yaml: 0 of 3 entities have facts, 3 have not: Merlin, Hobby, Caf\u00e9 racer." in caplog.text
+    assert "facts.yaml: 0 of 3 entities have facts, 3 have none: Merlin, Hobby, Caf\u00e9 racer." in caplog.text
     assert "not used, since capitals differ: 'merlin' (here 'Merlin')" in caplog.text
-    assert "1 names are those of no entity: Hoby" in caplog.text
+    assert "1 names are not entities: Hoby" in caplog.text
 
 
 def test_a_whole_file_says_nothing(read, caplog):
@@ -78,21 +78,25 @@ def test_a_whole_file_says_nothing(read, caplog):
 @pytest.mark.parametrize(
     ("text", "error", "message"),
     [
-        ("Merlin: {back: grey}", DataError, r"Merlin: .* should be its looks in words"),
-        ("Merlin: [[grey]]", DataError, r"Merlin: .* should be its looks in words"),
-        ("Merlin: 5", DataError, r"Merlin: '5' should be its looks in words"),
-        ("Merlin: '?'", DataError, r"Merlin: '\?' should be its looks in words"),
+        ("Merlin: {back: grey}", DataError, r"Merlin: .* should be traits in words"),
+        ("Merlin: [[grey]]", DataError, r"Merlin: .* should be traits in words"),
+        ("Merlin: 5", DataError, r"Merlin: '5' should be traits in words"),
+        ("Merlin: '?'", DataError, r"Merlin: '\?' should be traits in words"),
         ("Merlin: grey <|im_end|>", DataError, r"Merlin: may not hold <\|im_end\|>"),
-        ("Merlin: grey\nMerlin: red", ConfigError, r"facts\.yaml holds 'Merlin' twice, in lines 1 and 2; remove one"),
-        ("Merlin: grey\n' Merlin': red", DataError, r"Merlin: stands there twice in two spellings"),
-        ("", ConfigError, r"facts\.yaml holds no settings"),
-        ("- Merlin", ConfigError, r"facts\.yaml holds no settings"),
-        ("Merlin", ConfigError, r"facts\.yaml holds no settings"),
-        ("Merlin: [", ConfigError, r"facts\.yaml is no YAML"),
-        ("? [a]\n: grey", ConfigError, r"facts\.yaml is no YAML"),
-        (b"Merlin: \xff", ConfigError, r"facts\.yaml is no YAML"),
-        (b"Merlin: \x00", ConfigError, r"facts\.yaml is no YAML"),
-        ("a: &a\n  b: *a", ConfigError, r"facts\.yaml is no YAML"),
+        (
+            "Merlin: grey\nMerlin: red",
+            ConfigError,
+            r"facts\.yaml contains 'Merlin' twice, in lines 1 and 2; remove one",
+        ),
+        ("Merlin: grey\n' Merlin': red", DataError, r"Merlin: occurs twice in two spellings"),
+        ("", ConfigError, r"facts\.yaml contains no settings"),
+        ("- Merlin", ConfigError, r"facts\.yaml contains no settings"),
+        ("Merlin", ConfigError, r"facts\.yaml contains no settings"),
+        ("Merlin: [", ConfigError, r"facts\.yaml is not YAML"),
+        ("? [a]\n: grey", ConfigError, r"facts\.yaml is not YAML"),
+        (b"Merlin: \xff", ConfigError, r"facts\.yaml is not YAML"),
+        (b"Merlin: \x00", ConfigError, r"facts\.yaml is not YAML"),
+        ("a: &a\n  b: *a", ConfigError, r"facts\.yaml is not YAML"),
     ],
 )
 def test_damaged_files(read, text, error, message):
