@@ -1,4 +1,4 @@
-"""Lightning data modules: samples in, batches for a backbone out."""
+"""Lightning data modules: they read samples and make batches for a backbone."""
 
 from __future__ import annotations
 

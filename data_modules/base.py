@@ -1,4 +1,4 @@
-"""What all data modules share: the processor comes from the backbone, batches move to the device, stores are opened."""
+"""Base of the data modules: takes the processor from the backbone, opens stores, moves batches to the device."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from kvg.ranges import check_whole
 from kvg.shards.dataset import ShardDataset
 from kvg.shards.reader import SampleStore, ShardFolder
 
-BySet = str | dict[str, str] | None  # a setting of all sets, or by their names
+BySet = str | dict[str, str] | None  # one setting for all sets, or a setting by name of the set
 
 
 class HasProcessor(Protocol):
-    """All that a data module needs of a backbone."""
+    """The part of a backbone that a data module needs."""
 
     @property
     def processor(self) -> Processor:
-        """Tokenises samples in the backbone's own way."""
+        """The processor that tokenises samples for the backbone."""
 
 
 class CompositeDataModule(L.LightningDataModule):
     """Base of the data modules. ``connect`` must be called before a loader is made.
 
     Args:
-        batch_size: examples a batch and process.
-        num_workers: processes that make batches.
-        seed: of all shuffling.
-        box_unit: of the boxes in files that do not tell it: ``pixels``, ``relative_1000`` or ``unit`` (0-1); for all
-            sets, or by the name of a set (``train``, ``val``, or those of ``test``). Shards tell theirs.
-        boxes_of: ``upright``, or ``raw`` where boxes refer to pixels before EXIF turns them; likewise.
+        batch_size: examples per batch and process.
+        num_workers: number of processes that make batches.
+        seed: seed of all shuffling.
+        box_unit: unit of boxes in files whose form does not define it: ``pixels``, ``relative_1000`` or ``unit`` (0-1);
+            for all sets, or by name of the set (``train``, ``val``, or those of ``test``). Shards need none.
+        boxes_of: ``upright``, or ``raw`` if boxes refer to pixels before the EXIF rotation; for all sets, or by name.
         sets: names of the sets.
 
     Raises:
@@ -64,21 +64,21 @@ class CompositeDataModule(L.LightningDataModule):
             if unknown := sorted(set(given) - set(sets)) if isinstance(given, dict) else []:
                 raise ConfigError(f"data.{field}", f"'{unknown[0]}' is no set; there are {', '.join(sets)}")
         for name in sets:
-            self.reading(name)  # a wrong setting ends here
+            self.reading(name)  # raises an error early if a setting is wrong
         self.processor: Processor | None = None
         self._stores: dict[str, SampleStore] = {}
         self._training: StreamLoader | None = None
         self._position: dict[str, Any] | None = None
 
     def connect(self, backbone: HasProcessor) -> None:
-        """Takes the processor, and with it image budget, prompt format and box convention, from a backbone."""
+        """Takes the processor from a backbone, with its image budget, prompt format and box convention."""
         self.processor = backbone.processor
 
     def reading(self, name: str) -> Reading:
-        """What is declared of the boxes of a set.
+        """Returns the declared unit and frame of the boxes of a set.
 
         Raises:
-            ConfigError: it is unknown.
+            ConfigError: a value is unknown.
         """
         unit, boxes_of = (given.get(name) if isinstance(given, dict) else given for given in self._declared)
         try:
@@ -87,14 +87,14 @@ class CompositeDataModule(L.LightningDataModule):
             raise ConfigError(f"data.{error.field}", error.remedy) from error
 
     def store(self, path: str, name: str) -> SampleStore:
-        """Opens a folder of shards or a published file, once.
+        """Opens a folder of shards or a published file, once per set.
 
         Args:
-            path: of it.
-            name: of the set, by which the unit of its boxes may be declared.
+            path: folder or file.
+            name: name of the set.
 
         Raises:
-            DataError: it cannot be used.
+            DataError: the set cannot be used.
         """
         if name not in self._stores:
             store = open_store(path, reading=self.reading(name))
@@ -104,22 +104,22 @@ class CompositeDataModule(L.LightningDataModule):
         return self._stores[name]
 
     def training_store(self, path: str, recipe: Recipe) -> SampleStore:
-        """Opens what is trained on.
+        """Opens the training set.
 
         Raises:
-            DataError: it cannot be used, or rationales are trained on and it has none.
+            DataError: the set cannot be used, or the target is ``rationale`` and it has none.
         """
         store = self.store(path, "train")
         if recipe.target == "rationale" and isinstance(store, ShardFolder):
             counts = store.manifest.counts.get("rationale", {})
             if counts and not counts.get("yes"):
-                raise DataError(path, "rationale", "none is written; run `kvg-data rationalize`, or set target: answer")
+                raise DataError(path, "rationale", "is missing; run `kvg-data rationalize`, or set target: answer")
         return store
 
     def train_loader(
         self, path: str, recipe: Recipe, shuffle_buffer: int, replay: list[ReplayText] | None = None
     ) -> StreamLoader:
-        """Shuffled batches without end; see ``StreamLoader``.
+        """Makes a loader of shuffled batches; see ``StreamLoader``.
 
         Raises:
             ConfigError: ``connect`` has not been called.
@@ -134,30 +134,30 @@ class CompositeDataModule(L.LightningDataModule):
         return loader
 
     def state_dict(self) -> dict[str, Any]:
-        """Position of training in its data.
+        """Returns the position of the training loader.
 
-        Lightning keeps the loader's position, too, but drops it on resume where the number of steps was needed before
-        (``estimated_stepping_batches``, as every schedule does), and would begin the epoch anew.
+        Lightning also saves this position. But it drops it on resume if ``estimated_stepping_batches`` was read before,
+        as by every learning rate schedule, and would restart the epoch.
         """
         return {} if self._training is None else {"train": self._training.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Makes training continue with the next sample."""
+        """Restores the position, so that training continues with the next sample."""
         self._position = state_dict.get("train")
-        if self._training is not None and self._position is not None:  # strategies that restore after their setup
+        if self._training is not None and self._position is not None:  # some strategies restore after their setup
             self._training.load_state_dict(self._position)
             self._position = None
 
     def validation_loaders(self, path: str | None, mode: str) -> list[StreamLoader]:
-        """``prompt_loader`` in a list, or none where there is nothing to validate on."""
+        """Returns ``prompt_loader`` in a list; an empty list without a validation set."""
         if path:
             return [self.prompt_loader(path, mode, "val")]
-        # There is no validation set, so Lightning's warning about an empty loader says nothing new.
+        # The user has chosen no validation set, so Lightning's warning about an empty loader is of no use.
         warnings.filterwarnings("ignore", r"Total length of `list` across ranks is zero")
         return []
 
     def prompt_loader(self, path: str, mode: str, name: str) -> StreamLoader:
-        """Every sample once, in stored order, as prompts to be continued.
+        """Makes a loader of prompts: every sample once, in stored order.
 
         Raises:
             ConfigError: ``connect`` has not been called.
@@ -167,12 +167,12 @@ class CompositeDataModule(L.LightningDataModule):
         return StreamLoader(dataset, self._connected(), recipe, self.num_workers, endless=False)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Moves the tensors, of a batch or of the batches that a mapping holds; all else stays."""
+        """Moves a batch, or the batches in a mapping, to the device; other values do not change."""
         if not isinstance(batch, Mapping):
             return batch.to(device, non_blocking=True)
         return {k: v.to(device, non_blocking=True) if isinstance(v, Batch) else v for k, v in batch.items()}
 
     def _connected(self) -> Processor:
         if self.processor is None:
-            raise ConfigError("data.processor", "call connect(backbone) before asking for a loader; the CLI does")
+            raise ConfigError("data.processor", "is missing; call connect(backbone) first, as the CLI does")
         return self.processor

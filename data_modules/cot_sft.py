@@ -1,4 +1,4 @@
-"""Data of stage 1: composites with rationales, and cards replayed as text."""
+"""Data of stage 1: composites with rationales, and trait cards replayed as text."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ class CoTSFTDataModule(CompositeDataModule):
     Args:
         train: folder of shards, or a ShareGPT JSON.
         val: folder of shards or a published file; None for no validation.
-        target: ``rationale`` (think, then answer) or ``answer`` (direct SFT; use ``mode: direct``).
+        target: ``rationale`` (rationale and answer) or ``answer`` (direct SFT; use ``mode: direct``).
         mode: prompt mode.
-        batch_size: examples a batch and process, replayed text included.
-        num_workers: processes that make batches.
-        seed: of all shuffling.
-        shuffle_buffer: samples held for mixing.
-        max_tokens: longer samples are passed over, never cut, and longer replayed texts are refused; 4096 in the paper,
-            None for no limit.
-        replay: file of text-only examples, a JSON object a line; None for none.
+        batch_size: examples per batch and process, including replayed text.
+        num_workers: number of processes that make batches.
+        seed: seed of all shuffling.
+        shuffle_buffer: number of samples held for mixing.
+        max_tokens: longer samples are skipped, never truncated, and longer replayed texts raise an error; 4096 in the
+            paper, None for no limit.
+        replay: file of text-only examples, one JSON object per line; None for none.
         replay_ratio: share of examples that are replayed text.
         box_unit: see ``CompositeDataModule``.
         boxes_of: see ``CompositeDataModule``.
 
     Raises:
-        ConfigError: ``replay`` and ``replay_ratio`` do not fit together, or a number is out of range.
+        ConfigError: only one of ``replay`` and ``replay_ratio`` is set, or a number is out of range.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class CoTSFTDataModule(CompositeDataModule):
         self._texts_checked = False
 
     def setup(self, stage: str) -> None:
-        """Opens everything, so that a wrong path fails before training starts."""
+        """Opens all sets, so that a wrong path fails before training starts."""
         if stage == "fit":
             self.training_store(self.train, self.recipe)
             self._texts = load_replay(self.replay) if self.replay else []
@@ -73,7 +73,7 @@ class CoTSFTDataModule(CompositeDataModule):
             self.store(self.val, "val")
 
     def train_dataloader(self) -> StreamLoader:
-        """Batches with labels."""
+        """Makes the loader of batches with labels."""
         self._check_texts(self._connected())
         return self.train_loader(self.train, self.recipe, self.shuffle_buffer, self._texts)
 
@@ -83,5 +83,5 @@ class CoTSFTDataModule(CompositeDataModule):
         self._texts_checked = True
 
     def val_dataloader(self) -> list[StreamLoader]:
-        """Prompts, padded on the left."""
+        """Makes the loaders of prompts, padded on the left."""
         return self.validation_loaders(self.val, self.mode)

@@ -1,4 +1,4 @@
-"""Data of an evaluation: one or several sets, each question once."""
+"""Data of an evaluation: the questions of one or several sets."""
 
 from __future__ import annotations
 
@@ -22,20 +22,19 @@ AnswerLoader = Callable[[QuestionBatches, str, int, bool], Iterable[Any]]
 class EvaluationDataModule(CompositeDataModule):
     """Questions for ``kvg test`` and ``kvg predict``; the same samples as prompts for ``kvg validate``.
 
-    What has been answered already, and how a question is tokenised, is known to the one who answers: the module sets
-    ``answer_loader``, a function of the questions, the prompt mode, ``num_workers`` and ``skip_bad``.
+    The module that answers sets ``answer_loader``, because it knows which questions are answered already and how a
+    question is tokenised. It is a function of the questions, the prompt mode, ``num_workers`` and ``skip_bad``.
 
     Args:
         test: a folder of shards or a published file, or several by name.
-        mode: prompt mode. ``auto`` asks as the model was trained to be asked, and one that does not tell plainly
-            (``direct``), as the published baselines are. Besides those of training there are ``cot``, ``json`` and
-            ``describe`` (two turns).
-        batch_size: questions a batch.
-        num_workers: processes that make batches.
-        skip_bad: leave out and count what cannot be asked about, instead of ending there.
-        artifacts: ask again about disturbed pictures; None for no such test.
+        mode: prompt mode. ``auto`` is the mode that the model was trained with, or ``direct`` if that is unknown, as
+            for the published baselines. Evaluation also has ``cot``, ``json`` and ``describe`` (two turns).
+        batch_size: questions per batch.
+        num_workers: number of processes that make batches.
+        skip_bad: whether bad samples are left out and counted; otherwise they raise an error.
+        artifacts: settings of the test on corrupted pictures; None for no such test.
         box_unit: see ``CompositeDataModule``; by the names of ``test``.
-        boxes_of: likewise.
+        boxes_of: see ``CompositeDataModule``; by the names of ``test``.
 
     Raises:
         ConfigError: ``test`` is empty, or ``mode`` is unknown.
@@ -64,30 +63,30 @@ class EvaluationDataModule(CompositeDataModule):
         self._backbone: HasProcessor | None = None
 
     def connect(self, backbone: HasProcessor) -> None:
-        """Also takes up how the backbone was trained to be asked, once that is wanted."""
+        """See ``CompositeDataModule``; also keeps the backbone, which knows its trained prompt mode."""
         super().connect(backbone)
         self._backbone = backbone
 
     @property
     def names(self) -> list[str]:
-        """Names of the sets, in order."""
+        """Returns the names of the sets, in order."""
         return list(self.test)
 
     @property
     def trained_mode(self) -> str | None:
-        """The mode that the model was trained with; None where that is not known."""
+        """Returns the prompt mode that the model was trained with; None if unknown."""
         return cast("str | None", getattr(self._backbone, "trained_mode", None))
 
     @property
     def mode(self) -> str:
-        """The mode in which is asked."""
+        """Returns the prompt mode of the questions."""
         return (self.trained_mode or PLAIN) if self.requested_mode == AUTO else self.requested_mode
 
     def setup(self, stage: str) -> None:
-        """Opens everything; for questions also goes through it once, so that bad input ends here. Comes twice.
+        """Opens all sets; for questions also reads them once, so that bad input fails early. Lightning calls it twice.
 
         Raises:
-            ConfigError: questions of several choices are to be asked in two turns.
+            ConfigError: the mode is ``describe``, and a set has multiple-choice questions.
             DataError: see ``kvg.evaluation.records.question_sets.check_set``.
         """
         if stage not in ("test", "predict"):
@@ -97,36 +96,36 @@ class EvaluationDataModule(CompositeDataModule):
             sets = [check_set(name, path, self.skip_bad, self.reading(name)) for name, path in self.test.items()]
             choices = [one.name for one in sets if one.num_choices]
             if choices and self.requested_mode == DESCRIBE:
-                remedy = f"describe asks for boxes, and {choices[0]} holds names to choose from; take another mode"
+                remedy = f"describe is for boxes, but {choices[0]} has multiple-choice questions; use another mode"
                 raise ConfigError("data.mode", remedy)
             self.batches = question_batches(sets, self.batch_size, self.artifacts)
 
     def test_dataloader(self) -> Iterable[Any]:
-        """This process's share of what has no answers yet, of all sets."""
-        assert self.batches is not None, "setup comes before"
+        """Makes the loader of this process's share of the questions without answers, of all sets."""
+        assert self.batches is not None, "setup must be called first"
         if self.answer_loader is None:
             raise ConfigError("model", "answers no questions; give a module with a PredictionRunner")
-        self._tell_mode()
+        self._log_mode()
         return self.answer_loader(self.batches, self.mode, self.num_workers, self.skip_bad)
 
     def predict_dataloader(self) -> Iterable[Any]:
-        """The same as for a test."""
+        """Returns the same loader as for a test."""
         return self.test_dataloader()
 
     def val_dataloader(self) -> list[StreamLoader]:
-        """One loader a set."""
-        self._tell_mode()
+        """Makes a loader for each set."""
+        self._log_mode()
         return [self.prompt_loader(path, self.mode, name) for name, path in self.test.items()]
 
-    def _tell_mode(self) -> None:
+    def _log_mode(self) -> None:
         if self.requested_mode == AUTO and self._backbone is None:
-            remedy = "auto needs a model that tells; name the one that the asked model was trained with, or direct"
+            remedy = "auto needs a model that stores its mode; give the mode that it was trained with, or direct"
             raise ConfigError("data.mode", remedy)
         if self.requested_mode == AUTO and self.trained_mode is None:
-            rank_zero_info("The model does not tell how it was trained to be asked; it is asked plainly (direct).")
+            rank_zero_info("The model does not store its prompt mode; the mode direct is used.")
         elif self.requested_mode == AUTO:
-            rank_zero_info("The model is asked as it was trained to be: %s.", self.mode)
+            rank_zero_info("The prompt mode is the one that the model was trained with: %s.", self.mode)
         elif self.trained_mode not in (None, self.requested_mode):
             rank_zero_warn(
-                f"the model is asked in the mode {self.requested_mode}, but was trained with {self.trained_mode}"
+                f"the prompt mode is {self.requested_mode}, but the model was trained with {self.trained_mode}"
             )

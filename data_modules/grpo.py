@@ -1,4 +1,4 @@
-"""Data of stage 2: prompts only; what is learnt from is what the policy says to them."""
+"""Data of stage 2: only prompts; the policy generates the completions."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class GRPODataModule(CompositeDataModule):
         train: folder of shards, usually filtered by difficulty, or a GRPO parquet.
         val: folder of shards or a published file; None for no validation.
         mode: prompt mode.
-        batch_size: prompts a batch and process; each is answered ``group_size`` times.
-        num_workers: processes that make batches.
-        seed: of all shuffling.
-        shuffle_buffer: samples held for mixing.
-        max_tokens: longer prompts are passed over, never cut; 1024 in the paper (v2), None for no limit.
+        batch_size: prompts per batch and process; each gets ``group_size`` completions.
+        num_workers: number of processes that make batches.
+        seed: seed of all shuffling.
+        shuffle_buffer: number of samples held for mixing.
+        max_tokens: longer prompts are skipped, never truncated; 1024 in the paper (v2), None for no limit.
         box_unit: see ``CompositeDataModule``.
         boxes_of: see ``CompositeDataModule``.
     """
@@ -43,16 +43,16 @@ class GRPODataModule(CompositeDataModule):
         self.recipe = Recipe(batch_size, mode, target=None, pad_left=True, max_tokens=max_tokens)
 
     def setup(self, stage: str) -> None:
-        """Opens everything, so that a wrong path fails before training starts."""
+        """Opens all sets, so that a wrong path fails before training starts."""
         if stage == "fit":
             self.training_store(self.train, self.recipe)
         if self.val:
             self.store(self.val, "val")
 
     def train_dataloader(self) -> StreamLoader:
-        """Prompts in a seeded order."""
+        """Makes the loader of prompts in shuffled order."""
         return self.train_loader(self.train, self.recipe, self.shuffle_buffer)
 
     def val_dataloader(self) -> list[StreamLoader]:
-        """Prompts in stored order."""
+        """Makes the loaders of prompts in stored order."""
         return self.validation_loaders(self.val, self.mode)

@@ -16,18 +16,18 @@ from kvg.shards.reader import ShardFolder
 
 
 class HasSceneProcessor(Protocol):
-    """All that this data module needs of a backbone."""
+    """The part of a backbone that this data module needs."""
 
     @property
     def processor(self) -> SceneProcessor:
-        """Cuts pictures and texts into tokens."""
+        """The processor of pictures and texts."""
 
 
 class PretrainLoader:
-    """Packed batches of this process; its position can be saved and loaded.
+    """Loads the packed batches of this process; its position can be saved and loaded.
 
     Args:
-        rows: the stream; its ``start`` is set here.
+        rows: the stream; this class sets its ``start``.
     """
 
     def __init__(self, rows: PretrainRows) -> None:
@@ -35,11 +35,11 @@ class PretrainLoader:
         self.length = len(rows)
 
     def __len__(self) -> int:
-        """Batches of the whole stream, those already given out included."""
+        """Returns the number of batches of the whole stream, also those already yielded."""
         return self.length
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        """From the saved position, or from the start."""
+        """Yields batches from the saved position, or from the start."""
         self.rows.start = self.given
         for batch in self.rows:
             self.given += 1
@@ -47,11 +47,11 @@ class PretrainLoader:
         self.given = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """How many batches have been given out."""
+        """Returns the number of batches that have been yielded."""
         return {"given": self.given}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Makes the next ``iter`` go on there."""
+        """Restores the position for the next ``iter``."""
         self.given = int(state["given"])
 
 
@@ -61,13 +61,13 @@ class LabPretrainDataModule(L.LightningDataModule):
     Args:
         scenes: folder of shards, made by ``kvg-data compose --config configs/lab/scenes.yaml``.
         phases: the curriculum, in order; the last one's ``until`` is 1.
-        num_batches: of all processes together.
+        num_batches: number of batches of all processes together.
         card_rows: rows of text cards in each batch with text.
-        row_tokens: a row is filled with questions up to this length.
-        seed: of everything random.
+        row_tokens: length in tokens up to which a row is filled with questions.
+        seed: seed of all random choices.
 
     Raises:
-        ConfigError: the phases do not reach the end.
+        ConfigError: the last phase does not end at 1.
     """
 
     def __init__(
@@ -104,9 +104,9 @@ class LabPretrainDataModule(L.LightningDataModule):
         self._store.check_files()
 
     def train_dataloader(self) -> PretrainLoader:
-        """The stream of this process."""
+        """Makes the loader of this process."""
         if self.processor is None:
-            raise ConfigError("data.processor", "call connect(backbone) before asking for a loader; the CLI does")
+            raise ConfigError("data.processor", "is missing; call connect(backbone) first, as the CLI does")
         rank, world = rank_and_world()
         rows = PretrainRows(
             self.processor,

@@ -1,8 +1,8 @@
-"""A loader whose position can be saved, so that a run stopped in mid-epoch goes on with the very next sample.
+"""A loader whose position can be saved, so that a run stopped in mid-epoch resumes with the next sample.
 
-Lightning restarts the data of a plain DataLoader on resume, and skips a batch of a loader without ``__len__``; a loader
-with ``state_dict`` and ``__len__`` it takes up again exactly. The position is kept per worker as a number of samples,
-bad ones included, because a batch may have passed over any number of those.
+On resume Lightning restarts a plain DataLoader, and skips a batch of a loader without ``__len__``. It resumes a loader
+with ``state_dict`` and ``__len__`` exactly. The position is the number of samples that each worker has read, including
+bad ones, since a batch may have skipped any number of them.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _MAX_BAD_IN_A_ROW = 1000
 
 @dataclass
 class Position:
-    """How far an epoch has been read.
+    """The position in an epoch.
 
     Attributes:
-        epoch: counted from 0.
-        num_batches: batches given out by this process.
-        consumed: samples taken from the stream of each worker, bad ones included.
+        epoch: index of the epoch, from 0.
+        num_batches: number of batches that this process has yielded.
+        consumed: number of samples read by each worker, including bad ones.
     """
 
     epoch: int
@@ -43,7 +43,7 @@ class Position:
 
 @dataclass(frozen=True)
 class Delivery:
-    """A batch on its way out of a worker, with what the position needs to know of it."""
+    """A batch from a worker, with the numbers that update the position."""
 
     batch: Batch
     worker: int
@@ -52,10 +52,10 @@ class Delivery:
 
 
 class BatchStream(IterableDataset[Delivery]):
-    """Batches of one epoch from a position on, made in as many workers as the loader has.
+    """Batches of one epoch from a position on, made by the workers of the loader.
 
-    Worker ``w`` makes the batches ``w``, ``w + workers``, ... of the epoch. After a resume the first batch is made by
-    whichever process comes first, so the roles are turned by the number of batches already given out.
+    Role ``w`` makes the batches ``w``, ``w + workers``, ... of the epoch. After a resume worker 0 makes the next batch,
+    so the roles of the workers are shifted by the number of batches already yielded.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class BatchStream(IterableDataset[Delivery]):
         self.rank, self.world = rank_and_world()
 
     def __iter__(self) -> Iterator[Delivery]:
-        """See the class."""
+        """Yields the batches of this worker."""
         info, workers = get_worker_info(), len(self.position.consumed)
         role = ((info.id if info else 0) + self.position.num_batches) % workers
         slot, num_slots = self.rank * workers + role, self.world * workers
@@ -82,7 +82,7 @@ class BatchStream(IterableDataset[Delivery]):
         consumed = self.position.consumed[role]
         for _ in range(consumed):
             next(samples, None)
-        index = len(range(role, self.position.num_batches, workers))  # batches that this role has made
+        index = len(range(role, self.position.num_batches, workers))  # number of batches that this role has made
         while True:
             num_texts = self.recipe.num_texts(index)
             taken, kept, examples, num_bad = self._take(samples, self.recipe.batch_size - num_texts)
@@ -119,13 +119,13 @@ class BatchStream(IterableDataset[Delivery]):
 
 
 class Relay(IterableDataset[Delivery | KVGError]):
-    """Hands an error on as it is; torch makes a RuntimeError of one that needs several arguments."""
+    """Yields an error instead of raising it: torch converts errors with several arguments to RuntimeError."""
 
     def __init__(self, stream: BatchStream) -> None:
         self.stream = stream
 
     def __iter__(self) -> Iterator[Delivery | KVGError]:
-        """What the stream gives, and how it ends."""
+        """Yields the batches of the stream, and the error that ended it."""
         try:
             yield from self.stream
         except KVGError as error:
@@ -137,13 +137,13 @@ class StreamLoader:
 
     Args:
         dataset: samples.
-        processor: tokenises them.
-        recipe: what a batch is made of.
-        num_workers: processes that make batches; 0 makes them in this one.
+        processor: tokenises the samples.
+        recipe: how samples become a batch.
+        num_workers: number of processes that make batches; 0 makes them in this process.
         replay: text-only examples to mix in.
-        endless: for training: every process gives out the same number of full batches an epoch, going round again where
-            its share is short. Otherwise each sample comes once, and a process with fewer batches than another
-            repeats its last one, marked with ``padding``, so that all stay in step.
+        endless: for training. Every process yields the same number of full batches per epoch, and repeats samples if
+            its share is too small. Otherwise each sample is read once, and a process with fewer batches than another
+            repeats its last one, marked with ``padding``, so that all processes stay in step.
     """
 
     def __init__(
@@ -165,11 +165,11 @@ class StreamLoader:
 
     @property
     def batch_size(self) -> int:
-        """Examples in a batch; Lightning reads it for its logs."""
+        """Returns the number of examples in a batch; Lightning reads it for its logs."""
         return self.recipe.batch_size
 
     def __len__(self) -> int:
-        """Batches of one epoch, the same on every process."""
+        """Returns the number of batches of one epoch, the same on every process."""
         world, slots = rank_and_world()[1], max(1, self.num_workers)
         total = self.samples.num_samples
         if self.endless:
@@ -179,7 +179,7 @@ class StreamLoader:
         return sum(-(-share // self.recipe.batch_size) for share in shares)
 
     def __iter__(self) -> Iterator[Batch]:
-        """The batches of the next epoch, or the rest of the one that was loaded."""
+        """Yields the batches of the next epoch, or the rest of the epoch that was loaded."""
         position = self._resume or Position(self._next_epoch, 0, [0] * max(1, self.num_workers))
         self._resume, self._position = None, position
         self._next_epoch = position.epoch + 1
@@ -193,7 +193,7 @@ class StreamLoader:
             self.num_bad += delivery.num_bad
             batch = delivery.batch
             if position.num_batches == length and self.num_bad:
-                log.warning("%d bad samples passed over so far", self.num_bad)
+                log.warning("%d bad samples skipped so far", self.num_bad)
             yield batch
             if position.num_batches >= length:
                 return
@@ -202,7 +202,7 @@ class StreamLoader:
             yield replace(batch, padding=True)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the loader is: after the last batch that was given out."""
+        """Returns the position after the last batch that was yielded."""
         position = self._resume or self._position or Position(self._next_epoch)
         rank, world = rank_and_world()
         return {
@@ -214,10 +214,10 @@ class StreamLoader:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Makes the next ``iter`` go on where the saved loader was.
+        """Restores the position for the next ``iter``.
 
-        A checkpoint holds the position of one process. Another process takes the same number of batches from it, and
-        counts its own samples as if none had been bad.
+        A checkpoint has the position of one process. Another process uses the same number of batches, and computes its
+        own number of samples as if none had been bad.
         """
         slots, (rank, world) = max(1, self.num_workers), rank_and_world()
         position = Position(int(state["epoch"]), int(state["num_batches"]), list(state["consumed"]))
@@ -228,7 +228,7 @@ class StreamLoader:
         if not same_layout:
             log.warning(
                 "the run is resumed with other processes, workers or batch size (%s, was %s): "
-                "some samples of this epoch may come twice, others not at all",
+                "some samples of this epoch may be read twice, others not at all",
                 [world, self.num_workers, self.recipe.batch_size],
                 state["layout"],
             )
@@ -243,7 +243,7 @@ class StreamLoader:
         if not self.num_workers:
             yield from stream
             return
-        # A copy of the position goes to each worker, so the counting here does not disturb them.
+        # Each worker gets a copy of the position, so updates here do not change it.
         for delivery in DataLoader(Relay(stream), batch_size=None, num_workers=self.num_workers, prefetch_factor=2):
             if isinstance(delivery, KVGError):
                 raise delivery

@@ -1,4 +1,4 @@
-"""What a batch is made of: which half of a sample is tokenised, and how much text is mixed in."""
+"""The recipe of a batch: which part of a sample is tokenised, and how much text is mixed in."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class TextProcessor(Processor, Protocol):
     """A processor that can also tokenise text without an image."""
 
     def encode_text(self, question: str | None, completion: str) -> Example:
-        """Tokenises a question and its answer, or running text where there is no question."""
+        """Tokenises a question and its answer, or plain text if ``question`` is None."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,12 @@ class Recipe:
     """How samples become a batch.
 
     Attributes:
-        batch_size: examples in a batch, replayed text included.
+        batch_size: examples in a batch, including replayed text.
         mode: prompt mode.
         target: ``rationale``, ``answer``, or None for prompts only.
-        pad_left: for prompts that will be continued.
-        max_tokens: longer samples are passed over, never cut, since a cut may hit the image's tokens; None = no limit.
-            Replayed text that is longer is refused at start.
+        pad_left: whether to pad on the left, for generation.
+        max_tokens: longer samples are skipped. They are never truncated, since that could cut off image tokens. Longer
+            replayed texts raise an error at the start. None for no limit.
         replay_ratio: share of examples that are replayed text.
     """
 
@@ -48,7 +48,7 @@ class Recipe:
         """Checks the settings.
 
         Raises:
-            ConfigError: a setting cannot work.
+            ConfigError: a setting is outside its range.
         """
         check_whole("data.batch_size", self.batch_size, 1)
         if self.max_tokens is not None:
@@ -59,10 +59,10 @@ class Recipe:
             raise ConfigError("data.target", f"'{self.target}' is neither rationale nor answer")
         check_number("data.replay_ratio", self.replay_ratio, 0, 1, below=True)
         if self.replay_ratio and self.batch_size < 2:
-            raise ConfigError("data.batch_size", "must be at least 2 where text is replayed beside images")
+            raise ConfigError("data.batch_size", "must be at least 2 if text is replayed")
 
     def num_texts(self, index: int) -> int:
-        """Replayed examples in batch ``index``: spread evenly, and never the whole batch.
+        """Returns the number of replayed examples in batch ``index``: spread evenly, and never the whole batch.
 
         >>> [Recipe(4, replay_ratio=0.125).num_texts(i) for i in range(4)]
         [0, 1, 0, 1]
@@ -74,7 +74,7 @@ class Recipe:
         """Tokenises one sample.
 
         Raises:
-            DataError: it cannot be used.
+            DataError: the sample cannot be tokenised, or is too long.
         """
         example = processor.encode(sample, mode=self.mode, target=self.target)
         length = len(example.input_ids)
@@ -83,7 +83,7 @@ class Recipe:
         return example
 
     def collate(self, processor: Processor, examples: list[Example], samples: list[Sample]) -> Batch:
-        """Pads examples to a batch; ``samples`` belong to the first of them."""
+        """Pads examples to a batch; ``samples`` belong to the first examples, replayed text has none."""
         return processor.collate(examples, samples, pad_left=self.pad_left)
 
 
@@ -92,8 +92,8 @@ class ReplayText:
     """One line of a replay file.
 
     Attributes:
-        prompt: the question; None for running text.
-        completion: what is learnt.
+        prompt: the question; None for plain text.
+        completion: text that is trained on.
         where: file and line.
     """
 
@@ -103,30 +103,30 @@ class ReplayText:
 
 
 def load_replay(path: str | Path) -> list[ReplayText]:
-    """Reads a file of text-only examples: ``{"text": ...}`` or ``{"prompt": ..., "completion": ...}`` a line.
+    """Reads a file of text-only examples, each line ``{"text": ...}`` or ``{"prompt": ..., "completion": ...}``.
 
     Raises:
-        DataError: the file is missing or empty, or a line is wrong or holds a control token.
+        DataError: the file is missing or empty, or a line is wrong or contains a control token.
     """
     path = Path(path)
     if not path.is_file():
         raise DataError(str(path), "replay", "does not exist; correct the path")
     texts = [_replay_text(line, f"{path} line {number}") for number, line in json_lines(path)]
     if not texts:
-        raise DataError(str(path), "replay", "holds no line; write some, or set replay to null")
+        raise DataError(str(path), "replay", "contains no line; write some, or set replay to null")
     return texts
 
 
 def check_replay(texts: Sequence[ReplayText], processor: TextProcessor, max_tokens: int | None) -> None:
-    """Tokenises every replayed text once, so that none ends a run later.
+    """Tokenises every replayed text once, so that a bad one cannot end a run later.
 
     Args:
-        texts: of ``load_replay``.
-        processor: of the backbone.
-        max_tokens: longest example; None for no limit.
+        texts: result of ``load_replay``.
+        processor: processor of the backbone.
+        max_tokens: maximum length of an example; None for no limit.
 
     Raises:
-        DataError: a text holds a control token of this backbone, or is too long.
+        DataError: a text contains a control token of this backbone, or is too long.
     """
     for text in texts:
         try:
@@ -150,7 +150,7 @@ def _replay_text(line: str, where: str) -> ReplayText:
 
 
 def _words(where: str, row: Mapping[str, Any], name: str) -> str:
-    """A text as it stands there: white space around it is learnt, too."""
+    """Returns a text with its surrounding white space, which is also trained on."""
     text_of(where, row, name)
     text = str(row[name])
     check_prompt(text, where, name)

@@ -22,7 +22,7 @@ def test_settings_that_cannot_work(write_set, tmp_path):
         EvaluationDataModule("set", mode="thinking")
     options = {"options": ("Merlin", "Osprey")}
     data = EvaluationDataModule(write_set(2, **options), mode="describe")
-    with pytest.raises(ConfigError, match=r"data\.mode: describe asks for boxes, and test holds names"):
+    with pytest.raises(ConfigError, match=r"data\.mode: describe is for boxes, but test has multiple-choice"):
         data.setup("test")
 
 

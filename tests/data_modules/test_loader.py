@@ -105,7 +105,7 @@ def test_other_batch_size_is_said(write_set, backbone, caplog):
     list(itertools.islice(stopped, 2))
     resumed = make(folder, backbone, batch_size=2)
     resumed.load_state_dict(stopped.state_dict())
-    assert "some samples of this epoch may come twice" in caplog.text
+    assert "some samples of this epoch may be read twice" in caplog.text
     assert len(keys(resumed)) == 10
 
 

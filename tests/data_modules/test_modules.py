@@ -144,7 +144,7 @@ def test_direct_sft_needs_no_rationales(write_set, backbone):
 
 def test_missing_rationales_are_said_before_training(write_set, backbone):
     data = connected(CoTSFTDataModule(write_set(8, rationale="")), backbone)
-    with pytest.raises(DataError, match="rationale: none is written; run `kvg-data rationalize`"):
+    with pytest.raises(DataError, match="rationale: is missing; run `kvg-data rationalize`"):
         data.setup("fit")
 
 
@@ -210,7 +210,7 @@ def test_replayed_text_is_a_fixed_share(write_set, backbone, tmp_path):
 
 @pytest.mark.parametrize(
     ("rows", "message"),
-    [([{"completion": "x"}], "line 1: replay"), ([{"text": "x"}, ["no"]], "line 2: replay"), ([], "holds no line")],
+    [([{"completion": "x"}], "line 1: replay"), ([{"text": "x"}, ["no"]], "line 2: replay"), ([], "contains no line")],
 )
 def test_bad_replay_files(write_set, tmp_path, rows, message):
     data = CoTSFTDataModule(write_set(4), replay=replay_file(tmp_path, *rows), replay_ratio=0.5)

@@ -160,7 +160,7 @@ def test_a_picture_that_does_not_decode_ends_it_or_is_counted(test_set, tmp_path
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"data.mode": "auto"}, "data.mode: auto needs a model that tells"),
+        ({"data.mode": "auto"}, "data.mode: auto needs a model that stores its mode"),
         ({"model.codec": "kvg.text.box_codec.AbsoluteCodec"}, "model.sent_size: is needed for boxes in pixels"),
         ({"model.sent_size": "{max_pixels: 100}"}, "model.sent_size.max_pixels: 100 is less than min_pixels"),
         ({"trainer.devices": 2}, "trainer.devices: must be 1"),

@@ -144,10 +144,10 @@ def test_a_model_tells_how_it_was_trained_to_be_asked(tiny, ask, write, tmp_path
     data = write("set", 1)
     with caplog.at_level(logging.INFO):
         assert ask(thinks, data, folder="a")[0][0]["mode"] == "think"
-        assert "asked as it was trained to be: think" in caplog.text
+        assert "the one that the model was trained with: think" in caplog.text
         assert ask(silent, data, folder="b")[0][0]["mode"] == "direct"
-        assert "does not tell how it was trained to be asked" in caplog.text
-    with pytest.warns(UserWarning, match="asked in the mode direct, but was trained with think"):
+        assert "does not store its prompt mode" in caplog.text
+    with pytest.warns(UserWarning, match="the prompt mode is direct, but the model was trained with think"):
         assert ask(thinks, data, folder="c", mode="direct")[0][0]["mode"] == "direct"
 
 
