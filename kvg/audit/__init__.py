@@ -1,1 +1,1 @@
-"""Audits of a finished set: its distributions, and the shortcuts that would find the target without its looks."""
+"""Audits of a finished set: its distributions, and shortcuts that find the target without knowing its looks."""

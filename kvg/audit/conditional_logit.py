@@ -1,4 +1,4 @@
-"""A conditional logit model: how well a few numbers about each object predict which object is the target."""
+"""A conditional logit model that predicts the target from a few features of each object."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-_RIDGE: Final = 1.0  # keeps weights finite where one number tells everything
-_STEPS: Final = 30
-_PRIOR: Final = 2.0  # appearances that each entity is taken to have had at the rate of chance
+_RIDGE: Final = 1.0  # weight of the L2 penalty; keeps weights finite if one feature separates the targets
+_MAX_STEPS: Final = 30  # of Newton's method
+_PRIOR: Final = 2.0  # pseudo-count of appearances of each entity, with the target rate of chance
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What came of guessing by one family of numbers alone.
+    """The accuracy of predicting the target from one family of features.
 
     Attributes:
-        family: its name.
-        accuracy: share of composites whose object was found, by a predictor that had not seen them.
-        chance: the mean of one over the number of objects.
-        low: lower end of the interval of ``accuracy``.
+        family: name of the family.
+        accuracy: share of composites whose target is predicted, by two-fold cross-validation.
+        chance: accuracy of random guessing: the mean of 1 / number of objects.
+        low: lower end of the confidence interval of ``accuracy``.
         high: upper end.
-        num: composites.
+        num: number of composites.
     """
 
     family: str
@@ -38,18 +38,18 @@ class Trial:
 
     @property
     def warns(self) -> bool:
-        """Whether it is better than chance beyond doubt."""
+        """Returns whether the accuracy is significantly better than chance."""
         return self.low > self.chance
 
 
 @dataclass(frozen=True)
 class Choices:
-    """Composites as a matter of choice.
+    """Composites as data of a choice model.
 
     Attributes:
-        features: ``[composites, objects, features]``; anything where there is no object.
-        present: ``[composites, objects]``, whether there is one.
-        chosen: ``[composites]``, index of the one asked for.
+        features: ``[composites, objects, features]``, padded to the largest number of objects.
+        present: ``[composites, objects]`` bool, False for padding.
+        chosen: ``[composites]``, index of the target.
     """
 
     features: Floats
@@ -58,7 +58,7 @@ class Choices:
 
     @staticmethod
     def of(rows: Sequence[Sequence[Sequence[float]]], chosen: Sequence[int]) -> Choices:
-        """Of lists: composites, their objects, their features."""
+        """Converts nested lists: composites, their objects, their features."""
         widest, num_features = max(len(row) for row in rows), len(rows[0][0])
         features = np.zeros((len(rows), widest, num_features))
         present = np.zeros((len(rows), widest), bool)
@@ -68,30 +68,30 @@ class Choices:
         return Choices(features, present, np.asarray(chosen))
 
     def part(self, which: NDArray[np.bool_]) -> Choices:
-        """Some of the composites."""
+        """Returns the composites of a mask, ``[composites]`` bool."""
         return Choices(self.features[which], self.present[which], self.chosen[which])
 
 
 def fit(choices: Choices) -> Floats:
-    """Weights of a conditional logit: the object with features x is chosen with a chance in proportion to exp(w x).
+    """Fits a conditional logit: an object with features x is chosen with a probability proportional to exp(w x).
 
     Args:
-        choices: with features of about unit deviation.
+        choices: composites with features of about unit standard deviation.
 
     Returns:
-        ``[features]``, which make the choices most likely (less half the square of their length).
+        The weights w, ``[features]``, that maximise the log-likelihood minus ``_RIDGE`` / 2 times |w|^2.
     """
     weights = np.zeros(choices.features.shape[-1])
     best = -np.inf
     step = np.zeros_like(weights)
-    for _ in range(_STEPS):
+    for _ in range(_MAX_STEPS):
         utility = np.where(choices.present, choices.features @ (weights + step), -np.inf)
         utility -= utility.max(1, keepdims=True)
         share = np.exp(utility)
         share /= share.sum(1, keepdims=True)
         own = share[np.arange(len(share)), choices.chosen]
         likelihood = np.log(np.maximum(own, 1e-300)).sum() - _RIDGE / 2 * ((weights + step) ** 2).sum()
-        if likelihood < best - 1e-9:  # too far
+        if likelihood < best - 1e-9:  # the step was too long
             step = step / 2
             continue
         if likelihood < best + 1e-7:
@@ -106,13 +106,13 @@ def fit(choices: Choices) -> Floats:
 
 
 def by_features(family: str, choices: Choices, level: float, seed: int = 0) -> Trial:
-    """Guesses each half of the composites by weights that were fitted to the other half.
+    """Predicts the targets of each half of the composites with weights that were fitted to the other half.
 
     Args:
         family: name of these features.
-        choices: at least two.
-        level: of the interval, in (0, 1).
-        seed: of the halves.
+        choices: at least two composites.
+        level: confidence level of the interval, in (0, 1).
+        seed: seed of the halves.
     """
     half = halves(len(choices.chosen), seed)
     utilities = np.zeros(choices.present.shape)
@@ -128,14 +128,14 @@ def by_features(family: str, choices: Choices, level: float, seed: int = 0) -> T
 
 
 def by_entity(family: str, entities: Sequence[Sequence[str]], chosen: Sequence[int], level: float, seed: int) -> Trial:
-    """Guesses the entity that was asked for most often, given that it was there, in the other half.
+    """Predicts the entity with the highest rate of being the target, given that it is present, in the other half.
 
     Args:
-        family: name of this.
-        entities: of each composite.
-        chosen: index of the one asked for.
-        level: of the interval, in (0, 1).
-        seed: of the halves.
+        family: name of this predictor.
+        entities: entities of each composite.
+        chosen: index of the target in each composite.
+        level: confidence level of the interval, in (0, 1).
+        seed: seed of the halves.
     """
     half = halves(len(entities), seed)
     rates = []
@@ -156,9 +156,9 @@ def by_entity(family: str, entities: Sequence[Sequence[str]], chosen: Sequence[i
 def judged(
     family: str, utilities: Floats, present: NDArray[np.bool_], chosen: NDArray[np.int64], level: float
 ) -> Trial:
-    """Whether the object with the highest utility is the one asked for; a tie is a draw by lot.
+    """Scores the prediction of the object with the highest utility; m tied objects count 1 / m each.
 
-    The interval is that of the mean difference to the chance of each composite, by its normal approximation.
+    The interval is the normal approximation for the mean difference between hits and the chance of each composite.
     """
     utilities = np.where(present, utilities, -np.inf)
     ahead = utilities >= utilities.max(1, keepdims=True) - 1e-9
@@ -171,7 +171,7 @@ def judged(
 
 
 def halves(num: int, seed: int) -> NDArray[np.bool_]:
-    """A random half of ``num`` things."""
+    """Returns the mask of a random half of ``num`` items, ``[num]`` bool."""
     half = np.zeros(num, bool)
     half[np.random.default_rng(seed).permutation(num)[: num // 2]] = True
     return half

@@ -1,4 +1,4 @@
-"""Features of the pixels in and around a box without the object itself: rim, sharpness, noise, blocks, contrast."""
+"""Low-level features of the pixels in and around a box: rim, sharpness, noise, JPEG blocks, contrast."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _EDGE_WEIGHTS: Final = np.array([0.299, 0.587, 0.114], np.float32)  # brightness
 
 
 def pixel_traces(sample: Sample) -> dict[str, list[list[float]]]:
-    """The features of each object, by family.
+    """Computes the features of each object, by family.
 
-    Rim: the step in brightness from outside to inside along the box, and that over the steps inside. Sharpness: the
-    mean second difference inside. Noise: its lower quartile, which detail hardly reaches. JPEG blocks: how far steps
-    inside are larger at one of eight places than at the others, other than at the blocks of the picture itself.
-    Contrast: difference of mean brightness and mean colour to a ring around the box, in either direction, and without.
+    Rim: mean step in brightness across the box's border, and its ratio to steps inside (logarithms). Sharpness: mean
+    second difference inside. Noise: lower quartile of the second difference, which detail hardly affects. JPEG blocks:
+    how much larger steps are at one of eight offsets than at the others, without the picture's own blocks. Contrast:
+    difference of mean brightness to a ring around the box, its absolute value, and the distance of the mean colours.
 
     Raises:
         DataError: the picture cannot be decoded.
@@ -50,14 +50,14 @@ def pixel_traces(sample: Sample) -> dict[str, list[list[float]]]:
 
 
 def _whole(box: Box, width: int, height: int) -> tuple[int, int, int, int]:
-    """A box in whole pixels, at least three a side where the picture has them."""
+    """Rounds a box to whole pixels, with sides of at least three pixels if the picture is large enough."""
     x1, y1 = min(int(box[0]), width - 3), min(int(box[1]), height - 3)
     x1, y1 = max(0, x1), max(0, y1)
     return x1, y1, min(width, max(x1 + 3, round(box[2]))), min(height, max(y1 + 3, round(box[3])))
 
 
 def _rim(across: Floats, down: Floats, box: tuple[int, int, int, int]) -> float:
-    """Mean step over those sides of a box that do not lie on the border of the picture."""
+    """Returns the mean step across the sides of a box that do not lie on the border of the picture."""
     x1, y1, x2, y2 = box
     sides: list[Floats] = []
     if x1 > 0:
@@ -72,11 +72,11 @@ def _rim(across: Floats, down: Floats, box: tuple[int, int, int, int]) -> float:
 
 
 def _blocks(steps: Floats, start: int) -> float:
-    """How far steps are larger at every eighth place, as a logarithm.
+    """Returns how much larger steps are at the strongest of eight offsets, as a logarithm.
 
     Args:
         steps: mean step to the next pixel along an axis.
-        start: place of the first on the picture; the blocks of the picture itself begin at multiples of eight.
+        start: position of the first step on the picture; the picture's own blocks begin at multiples of eight.
     """
     places = (np.arange(len(steps)) + start + 1) % _BLOCK
     means = [float(steps[places == place].mean()) for place in range(1, _BLOCK) if (places == place).any()]
@@ -103,7 +103,7 @@ def _log(value: float) -> float:
 
 
 def ranked(rows: Sequence[Sequence[float]]) -> list[list[float]]:
-    """Features of one composite, and the rank of each among its objects, from 0 to 1; equal ones share theirs.
+    """Adds to each feature of one composite its rank among the objects, 0-1; equal values get their mean rank.
 
     >>> ranked([[5.0], [1.0], [3.0]])
     [[5.0, 1.0], [1.0, 0.0], [3.0, 0.5]]

@@ -1,4 +1,4 @@
-"""Statistics of a set of composites, and the accuracy of shortcuts that find the target without its looks."""
+"""Statistics of a set of composites, and the accuracy of shortcuts to the target."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ from kvg.work.progress import with_progress
 
 log = logging.getLogger(__name__)
 POSITION, SIZE, ASPECT, RESEMBLANCE, ENTITY = "position", "size", "aspect", "resemblance in words", "entity"
-LEVEL: Final = 0.95  # that no interval misses, of all families together
+LEVEL: Final = 0.95  # joint confidence level of the intervals of all families
 AREAS: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3)  # bounds of the classes of relative area
 COUNTED: Final = (
     "objects", "category", "layout", "background", "place in reading order",
     "area, all", "area, asked for", "centre, all", "centre, asked for",
 )  # fmt: skip
-GRID: Final = (4, 3)  # fields into which places of centres are counted, across and down
-_MAX_TRIED = 50_000  # composites by whose boxes and names is guessed; more would only take memory
-_FEWEST = 40  # composites below which nothing is guessed
+GRID: Final = (4, 3)  # columns and rows of the histogram of centres
+_MAX_TRIED = 50_000  # maximum number of composites whose boxes and names are used; more only take memory
+_MIN_TRIED = 40  # minimum number of composites for a prediction
 
 
 @dataclass
 class Figures:
-    """What was counted.
+    """Statistics of a set.
 
     Attributes:
-        num_samples: composites.
-        counts: by what is counted, then by value.
+        num_samples: number of composites.
+        counts: counts by property, then by value.
         present: how often each entity appears, by category.
-        targets: how often each is asked for, by category.
-        trials: what came of guessing.
-        num_pixels: composites whose pixels were looked at.
+        targets: how often each entity is the target, by category.
+        trials: accuracies of the shortcuts.
+        num_pixels: number of composites whose pixels were read.
     """
 
     num_samples: int = 0
@@ -78,7 +78,7 @@ class Figures:
 
     @property
     def warnings(self) -> list[str]:
-        """A line for each way in which the object asked for can be found without knowing its looks."""
+        """Returns a line for each shortcut that finds the target significantly better than chance."""
         return [
             f"{t.family}: finds {t.accuracy:.1%} of the objects asked for, where {t.chance:.1%} is chance "
             f"(at least {t.low:.1%}, {t.num} composites)"
@@ -87,7 +87,7 @@ class Figures:
         ]
 
     def entities(self) -> list[dict[str, Any]]:
-        """A row for each category: least, median and most often that an entity appears, is asked for, and is not."""
+        """Returns a row per category: least, median and largest number of appearances, as target and as distractor."""
         rows = []
         for category, present in sorted(self.present.items()):
             num_target = self.targets[category]
@@ -101,11 +101,11 @@ class Figures:
         return rows
 
     def ordered(self) -> dict[str, dict[str, int]]:
-        """The counts in the order in which they are to be read."""
+        """Returns the counts in a fixed order."""
         return {name: _ordered(name, self.counts[name]) for name in sorted(self.counts, key=COUNTED.index)}
 
     def record(self) -> dict[str, Any]:
-        """All of it as JSON."""
+        """Returns the statistics as JSON."""
         trials = [
             {"family": t.family, "accuracy": t.accuracy, "chance": t.chance, "low": t.low, "high": t.high, "n": t.num}
             | {"warning": t.warns}
@@ -126,13 +126,13 @@ def gather(store: SampleStore, num_pixels: int = 2000, seed: int = 0, tally: Tal
     """Reads a set once, with a progress bar.
 
     Args:
-        store: of samples; one is held at a time.
-        num_pixels: composites whose pixels are looked at, drawn by lot; 0 for none.
-        seed: of that draw and of the halves that guess each other.
-        tally: where bad samples are counted.
+        store: the set; one sample is in memory at a time.
+        num_pixels: number of randomly chosen composites whose pixels are read; 0 for none.
+        seed: seed of that choice, and of the halves of the cross-validation.
+        tally: counts of bad samples.
 
     Raises:
-        DataError: the set holds no sample.
+        DataError: the set has no readable sample.
     """
     parts, tally = store.parts(), Tally() if tally is None else tally
     total = sum(part.num_samples for part in parts)
@@ -152,19 +152,19 @@ def gather(store: SampleStore, num_pixels: int = 2000, seed: int = 0, tally: Tal
             if number in looked_at:
                 pixels.add_pixels(sample)
     if not figures.num_samples:
-        raise DataError("the set", "samples", "there is none that can be read; make it again")
+        raise DataError("the set", "samples", "cannot be read; make the set again")
     figures.num_pixels = len(pixels.chosen)
     level = 1 - (1 - LEVEL) / (len(plain.rows) + len(pixels.rows) + 1)
-    if len(plain.chosen) >= _FEWEST:
+    if len(plain.chosen) >= _MIN_TRIED:
         figures.trials += plain.trials(level, seed)
         figures.trials.append(by_entity(ENTITY, plain.entities, plain.chosen, level, seed))
-    if len(pixels.chosen) >= _FEWEST:
+    if len(pixels.chosen) >= _MIN_TRIED:
         figures.trials += pixels.trials(level, seed)
     return figures
 
 
 def box_features(sample: Sample) -> dict[str, list[list[float]]]:
-    """Features of each object by family, from boxes and notes alone."""
+    """Returns the features of each object by family, from boxes and traits only."""
     last = max(1, len(sample.objects) - 1)
     features: dict[str, list[list[float]]] = {POSITION: [], SIZE: [], ASPECT: []}
     areas = []
@@ -194,13 +194,13 @@ def _ordered(what: str, counter: Counter[str]) -> dict[str, int]:
 
 
 def area_classes() -> list[str]:
-    """Names of the classes of relative area, from the smallest."""
+    """Returns the names of the classes of relative area, from the smallest."""
     inner = [f"{low:.0%} to {high:.0%}" for low, high in pairwise(AREAS)]
     return [f"under {AREAS[0]:.0%}", *inner, f"{AREAS[-1]:.0%} or more"]
 
 
 class _Gathered:
-    """Features of composites by family; a family that one composite lacks is left out."""
+    """Features of composites by family; a family is left out if one composite lacks it."""
 
     def __init__(self) -> None:
         self.rows: dict[str, list[list[list[float]]]] = {}
@@ -218,7 +218,7 @@ class _Gathered:
         try:
             traces = pixel_traces(sample)
         except DataError as error:
-            log.warning("passed over: sample %s: image: cannot be decoded (%s)", sample.key, error)
+            log.warning("skipped: sample %s: image: cannot be decoded (%s)", sample.key, error)
             return
         self.add(sample, {family: ranked(traces[family]) for family in FAMILIES})
 
@@ -234,5 +234,5 @@ def _area_class(share: float) -> str:
 
 
 def _ratio(a: float, b: float) -> float:
-    """Logarithm of how many times ``b`` goes into ``a``."""
+    """Returns the logarithm of ``a / b``."""
     return math.log(max(a, 1e-9) / max(b, 1e-9))

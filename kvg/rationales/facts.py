@@ -1,4 +1,4 @@
-"""What entities look like in words, from a file that people write, and how much of a set it covers."""
+"""Reads the traits of entities from a user's file of facts, and reports how many entities it covers."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from kvg.text.special_tokens import check_plain
 from kvg.types import traits_of
 
 log = logging.getLogger(__name__)
-_NOTHING: Final = ("", "~", "null", "none")  # words for a value that is not there
-_NAMED: Final = 5  # entities that a message names
+_NOTHING: Final = ("", "~", "null", "none")  # texts that mean no value
+_NAMED: Final = 5  # maximum number of entities in a message
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,10 @@ class Facts:
     """The facts of a file that belong to some entities.
 
     Attributes:
-        traits: by entity.
+        traits: traits by entity.
         missing: entities without facts, in their order.
-        unknown: names in the file that no entity bears, in the order of the file.
-        other_case: entity by name in the file, where only capitals differ; such facts are not used.
+        unknown: names in the file that are not entities, in the order of the file.
+        other_case: entity by name in the file, for names that differ only in capitals; such facts are not used.
     """
 
     traits: dict[str, tuple[str, ...]]
@@ -37,40 +37,40 @@ class Facts:
     other_case: dict[str, str]
 
     def report(self, path: str) -> None:
-        """Says in the log what the file leaves out, and what in it is not used."""
+        """Logs the entities without facts, and the facts that are not used."""
         num = len(self.traits) + len(self.missing)
         if self.missing:
             log.warning(
-                "%s: %d of %d entities have facts, %d have not: %s. A rationale without a teacher only names the "
-                "objects where one of them has no facts; add them, or set rationalize.min_facts",
+                "%s: %d of %d entities have facts, %d have none: %s. A rationale without a teacher only names the "
+                "objects if one of them has no facts; add them, or set rationalize.min_facts",
                 *(path, len(self.traits), num, len(self.missing), named(self.missing)),
             )
         if self.other_case:
             pairs = [f"'{name}' (here '{entity}')" for name, entity in self.other_case.items()]
             log.warning("%s: not used, since capitals differ: %s; correct the names", path, named(pairs))
         if self.unknown:
-            log.warning("%s: %d names are those of no entity: %s", path, len(self.unknown), named(self.unknown))
+            log.warning("%s: %d names are not entities: %s", path, len(self.unknown), named(self.unknown))
 
 
 def read_facts(path: str | Path, entities: Collection[str], elsewhere: Collection[str] = ()) -> Facts:
-    """Reads a file of facts: YAML of ``entity: its looks, comma separated``, or of ``entity: [trait, trait]``.
+    """Reads a file of facts: YAML ``entity: traits, separated by commas``, or ``entity: [trait, trait]``.
 
-    Names are compared as ``clean_name`` spells them. An entity whose looks are empty has none.
+    Names are compared after ``clean_name``. An entity with an empty value has no traits.
 
     Args:
-        path: of the file.
-        entities: that are used, spelt as ``clean_name`` does.
-        elsewhere: further entities that are known and not used here; facts about them are passed over in silence.
+        path: path of the file.
+        entities: entities that need facts, after ``clean_name``.
+        elsewhere: further known entities; facts about them are ignored without a message.
 
     Raises:
-        ConfigError: the file cannot be opened, is no YAML, or holds a name twice.
-        DataError: looks are no words, hold a control token, or one entity has two of them in two spellings.
+        ConfigError: the file cannot be opened, is not YAML, or contains a name twice.
+        DataError: a value is not words, contains a control token, or an entity has different values in two spellings.
     """
     looks_by_entity: dict[str, str] = {}
     for name, value in read_yaml(path, texts=True).items():
         entity, looks = clean_name(name), _looks(value, str(path), name)
         if looks_by_entity.setdefault(entity, looks) != looks:
-            raise DataError(str(path), entity, "stands there twice in two spellings, with two looks; remove one")
+            raise DataError(str(path), entity, "occurs twice in two spellings, with different traits; remove one")
     by_case = {caseless(entity): entity for entity in entities}
     known = {*entities, *elsewhere}
     strange = [name for name in looks_by_entity if name not in known]
@@ -84,17 +84,17 @@ def read_facts(path: str | Path, entities: Collection[str], elsewhere: Collectio
 
 
 def named(names: Sequence[str]) -> str:
-    """The first of some names, in words."""
+    """Joins the first of some names for a message."""
     return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
 
 
 def _looks(value: Any, path: str, name: str) -> str:
-    """Looks as they are written into rationales: traits separated by comma and space; '' where there are none.
+    """Returns the traits of a value, separated by comma and space, as rationales write them; '' if there are none.
 
     Raises:
-        DataError: they are no words.
+        DataError: the value is not words.
     """
-    remedy = f"{excerpt(value)} should be its looks in words, separated by commas"
+    remedy = f"{excerpt(value)} should be traits in words, separated by commas"
     if not isinstance(value, str | list):
         raise DataError(path, name, remedy)
     parts = value.split(",") if isinstance(value, str) else value

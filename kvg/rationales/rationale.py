@@ -1,4 +1,4 @@
-"""Rationales in the paper's four parts: planning, visual analysis, comparison, conclusion (paper v3 figure 6)."""
+"""Writes rationales in the paper's four parts: planning, visual analysis, comparison, conclusion (v3, figure 6)."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from kvg.types import Sample, SceneObject
 
 
 class RationaleWriter(Protocol):
-    """Writes the reasoning that leads to the entity asked for."""
+    """Writes the reasoning that leads to the target."""
 
     def write(self, sample: Sample) -> str:
         """Writes a rationale.
 
         Args:
-            sample: its ``rationale`` is not looked at.
+            sample: a sample; its ``rationale`` is not used.
 
         Returns:
             A template: ``<box:N>`` stands for the box of object N, counted from 0.
 
         Raises:
-            DataError: nothing in the sample tells the objects apart.
+            DataError: the sample does not distinguish its objects.
         """
 
 
 class CardWriter:
-    """Writes from what is known of the entities, without a teacher model.
+    """Writes rationales from the traits of entities, without a teacher model.
 
-    Where every object has traits, the entity is recalled by its looks and compared with the others in the first of
-    their traits that it does not have. Otherwise objects are told apart by their names. Objects are numbered from 1, in
-    the order of the sample. The comparison begins with the object that fits: pointing at it takes one look, while a
-    verdict on each in turn would have to be right every time.
+    If every object has traits, the rationale recalls those of the target, and names for each other object the first
+    trait that the target does not have. Otherwise it distinguishes objects by their names. Objects are numbered from 1,
+    in the order of the sample. The comparison begins with the target, so that the model has to decide only once; with
+    verdicts in order, every single one would have to be correct.
 
     Args:
-        min_facts: traits that every object has at least.
+        min_facts: minimum number of traits of every object.
 
     >>> from kvg.types import SceneObject
     >>> stilt = SceneObject("Stilt", (0, 0, 9, 9), ("white", "plain"))
@@ -72,5 +72,5 @@ Compare: <box:1> yes; 1 no, plain. Conclusion: object 2.'
 
 
 def _first_difference(item: SceneObject, wanted: SceneObject) -> str:
-    """The first trait of an object that the wanted one does not have; '' where there is none."""
+    """Returns the first trait of an object that the target does not have; '' if there is none."""
     return next((trait for trait in item.traits if trait not in wanted.traits), "")

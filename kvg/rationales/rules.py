@@ -9,13 +9,13 @@ from kvg.errors import ConfigError
 
 @dataclass(frozen=True)
 class RationaleRules:
-    """What a rationale has to be.
+    """Rules for rationales.
 
     Attributes:
-        min_iou: a quoted box means the object that it overlaps most, by at least this.
-        min_words: shorter ones are refused.
-        max_words: and longer ones.
-        all_boxes: whether the box of every object has to be quoted, not only that of the target.
+        min_iou: minimum IoU of a quoted box with its object, which is the one with the largest IoU.
+        min_words: minimum number of words.
+        max_words: maximum number of words.
+        all_boxes: whether the boxes of all objects must be quoted, not only that of the target.
     """
 
     min_iou: float = 0.5
@@ -27,10 +27,10 @@ class RationaleRules:
         """Checks the settings.
 
         Raises:
-            ConfigError: one cannot work.
+            ConfigError: a setting is outside its range.
         """
         if not 0 < self.min_iou <= 1:
             raise ConfigError("rationalize.rules.min_iou", f"{self.min_iou} is not within 0-1")
         if not 0 <= self.min_words < self.max_words:
             numbers = f"{self.min_words} to {self.max_words}"
-            raise ConfigError("rationalize.rules.min_words, max_words", f"{numbers} is no range")
+            raise ConfigError("rationalize.rules.min_words, max_words", f"{numbers} is not a range")

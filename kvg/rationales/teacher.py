@@ -1,8 +1,8 @@
-"""A large model as the writer of rationales: its prompt, and the rules that its rationales have to meet.
+"""A large model as the writer of rationales: its prompt, and the rules for its rationales.
 
-The paper (v3, appendix B.1) shows the teacher the composite, all entities with their boxes and the box of the one that
-is meant, asks how one would find it, and gives three notes. It describes no check of the answers; this one takes an
-answer apart and refuses what would teach the wrong thing.
+The paper (v3, appendix B.1) gives the teacher the composite, all entities with their boxes and the box of the target,
+asks how to find the target, and adds three notes. It describes no check of the answers. Here an answer is parsed, and
+rejected if training on it would teach something wrong.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from kvg.text.special_tokens import check_rationale
 from kvg.types import Box, Sample
 
 PARTS = ("Plan", "Look", "Compare", "Conclusion")
-UNKNOWN = "[Unknown]"  # what an object without a name is called
+UNKNOWN = "[Unknown]"  # name of an object without a name
 
 _TITLES = {
     "Plan": r"plan(?:ning)?",
@@ -49,12 +49,12 @@ _TAGS = re.compile(r"</?(?:think|answer)>|<\|[^|<>]*\|>")
 
 
 def teacher_prompt(sample: Sample, codec: BoxCodec, size: ImageSize) -> str:
-    """The teacher's prompt about a composite; the picture is sent with it.
+    """Returns the teacher's prompt about a composite; the picture is sent with it.
 
     Args:
-        sample: objects with boxes, and which is meant.
-        codec: of the teacher.
-        size: of the picture as the teacher sees it.
+        sample: the composite.
+        codec: box codec of the teacher.
+        size: size of the picture as the teacher gets it.
     """
     listed = ", ".join(f"{o.entity or UNKNOWN} ({codec.encode(o.box_px, size)})" for o in sample.objects)
     name = sample.entity
@@ -80,16 +80,17 @@ def template_of(text: str, sample: Sample, codec: BoxCodec, size: ImageSize, set
 
     Args:
         text: the answer.
-        sample: what it is about.
-        codec: of the teacher.
-        size: of the picture as the teacher saw it.
-        settings: what is asked of it.
+        sample: the composite.
+        codec: box codec of the teacher.
+        size: size of the picture as the teacher got it.
+        settings: rules for the rationale.
 
     Returns:
-        Its four parts, with ``<box:N>`` where the box of object N was quoted.
+        Its four parts, with ``<box:N>`` instead of the box of object N.
 
     Raises:
-        DataError: a part is missing, a box is nobody's, it concludes at another object, or tells that it was told.
+        DataError: a part is missing, a box belongs to no object, the conclusion is another object, or the text reveals
+            that the answer was given.
     """
     where = f"sample {sample.key}"
     parts = _parts(_TAGS.sub("", _pointed(text, sample, codec, size, settings)), where)
@@ -114,10 +115,10 @@ def template_of(text: str, sample: Sample, codec: BoxCodec, size: ImageSize, set
 
 
 def _check_conclusion(parts: Mapping[str, str], sample: Sample, where: str) -> None:
-    """Checks that the conclusion points at the object that is meant, as far as it can be read.
+    """Checks that the conclusion points at the target, if it can be parsed.
 
     Raises:
-        DataError: it points at another, or names a number that no box stood beside before.
+        DataError: it points at another object, or names a number that was never beside a box.
     """
     before, nouns = f"{parts['Look']}\n{parts['Compare']}", nouns_of(sample.category)
     pointed = pointed_at(before, with_name(parts["Conclusion"], sample.entity), nouns)
@@ -132,7 +133,7 @@ def _check_conclusion(parts: Mapping[str, str], sample: Sample, where: str) -> N
 
 
 def _pointed(text: str, sample: Sample, codec: BoxCodec, size: ImageSize, settings: RationaleRules) -> str:
-    """The text with placeholders for its boxes."""
+    """Replaces the boxes of a text by placeholders."""
     if PLACEHOLDER.search(text):
         raise DataError(f"sample {sample.key}", "boxes", "the answer holds <box:N> itself")
     truth = [o.box_px for o in sample.objects]
@@ -159,10 +160,10 @@ def _whose(box: Box, truth: Sequence[Box], least: float) -> int | None:
 
 
 def _parts(text: str, where: str) -> dict[str, str]:
-    """The text of each part, white space made single.
+    """Returns the text of each part, with single spaces.
 
     Raises:
-        DataError: one is missing or empty, or they come in another order.
+        DataError: a part is missing or empty, or the order is wrong.
     """
     headings = [(str(match.lastgroup), match.start(), match.end()) for match in _HEADINGS.finditer(text)]
     titles = [title for title, _, _ in headings]

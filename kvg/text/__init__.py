@@ -1,1 +1,1 @@
-"""Texts of the model's input and output: prompts, box conventions, completions."""
+"""Texts of the model's input and output: prompts, box codecs, completions."""

@@ -1,4 +1,4 @@
-"""A parsed completion, with its parts and its box. Rewards, logs and figures read from it."""
+"""A parsed completion with its parts and its box; rewards, logs and figures use it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from kvg.types import Box, Completion
 
 @dataclass(frozen=True)
 class Answer(Parsed):
-    """A completion, its parts, and what its answer block says of the box.
+    """A completion, its parts, and the box of its answer block.
 
     Attributes:
-        completion: as it was generated.
-        box_px: the last box of the answer block in pixels of the stored image; None where none can be read.
-        box_form: how the box is written: 1 = two corners, 2 = a list of four numbers, 0 = no box.
-        canonical: the answer block is one box and nothing else, spelt as the model's codec spells it.
+        completion: the completion.
+        box_px: the last box of the answer block in pixels of the stored image; None if there is none.
+        box_form: form of the box: 1 = two corners, 2 = a list of four numbers, 0 = no box.
+        canonical: whether the answer block is exactly one box in the form that the model's codec writes.
     """
 
     completion: Completion = field(repr=False)
@@ -27,12 +27,12 @@ class Answer(Parsed):
 
 
 def read_answer(completion: Completion, codec: BoxCodec, size: ImageSize) -> Answer:
-    """Reads a completion; never raises.
+    """Parses a completion; never raises an error.
 
     Args:
-        completion: end-of-turn tokens allowed.
-        codec: box convention of the model that wrote it.
-        size: sizes of the image that it speaks of.
+        completion: a completion, with or without end-of-turn tokens.
+        codec: box codec of the model that wrote it.
+        size: sizes of its image.
 
     >>> from kvg.text.box_codec import RelativeCodec
     >>> completion = Completion("<think>left</think><answer>(0,0),(500,1000)</answer>", 30, "stop")

@@ -1,9 +1,9 @@
-"""How a backbone writes a box in words, and how its words are read back.
+"""Box codecs: write boxes as text for a backbone, and read them from its answers.
 
-Shards keep boxes in pixels of the stored image. Each family of models has its own convention, and mixing them up is the
-commonest way to a reward that stays at zero, so a backbone owns exactly one codec and nobody else formats a coordinate.
-Reading is more lenient than writing: special tokens may have been stripped, numbers may carry decimals and spaces, and
-the bracket form is accepted from every family; but four numbers must be marked as a box by parentheses or brackets.
+Shards store boxes in pixels of the stored image. Each family of models has its own convention. Using the wrong one is
+the most frequent cause of a reward that stays at zero, so each backbone has exactly one codec, and only codecs format
+coordinates. Reading is more lenient than writing: special tokens may be missing, numbers may have decimals and spaces,
+and every family may use the bracket form. But the four numbers must be in parentheses or brackets.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _CANONICAL_CORNERS = re.compile(
 
 @dataclass(frozen=True)
 class ImageSize:
-    """Both sizes of one image, in pixels: as stored (boxes of shards), and as resized for the model."""
+    """Both sizes of one image, in pixels: stored (for boxes of shards), and resized for the model."""
 
     width: int
     height: int
@@ -41,7 +41,7 @@ class ImageSize:
 
 
 def to_norm(box_px: Box, size: ImageSize) -> Box:
-    """A box of the stored image on the relative grid, not rounded.
+    """Converts a box of the stored image to the relative grid, without rounding.
 
     >>> to_norm((10.0, 20.0, 50.0, 100.0), ImageSize(100, 200, 112, 224))
     (100.0, 100.0, 500.0, 500.0)
@@ -51,7 +51,7 @@ def to_norm(box_px: Box, size: ImageSize) -> Box:
 
 
 def from_norm(box_norm: Box, width: int, height: int) -> Box:
-    """A box on the relative grid in pixels of an image.
+    """Converts a box on the relative grid to pixels of an image.
 
     >>> from_norm((100.0, 100.0, 500.0, 500.0), 100, 200)
     (10.0, 20.0, 50.0, 100.0)
@@ -61,7 +61,7 @@ def from_norm(box_norm: Box, width: int, height: int) -> Box:
 
 
 def _round_pair(low: float, high: float, limit: int) -> tuple[int, int]:
-    """Rounds and clamps one axis, keeping an extent of at least 1: a true box must never become degenerate."""
+    """Rounds and clamps one axis; keeps an extent of at least 1, so that a true box never becomes degenerate."""
     first, last = (min(max(round(value), 0), limit) for value in (low, high))
     if last > first:
         return first, last
@@ -74,7 +74,7 @@ def _clamp(value: float, limit: int) -> float:
 
 
 def _last_box(text: str) -> tuple[Box, int] | None:
-    """Numbers of the last box in a text, and in which form: the first, corners, is preferred, as published."""
+    """Returns the numbers of the last box in a text, and its form. As published, corners (1) precede lists (2)."""
     for form, pattern in enumerate((_CORNERS, _LIST), 1):
         matches = pattern.findall(text)
         if matches:
@@ -84,7 +84,7 @@ def _last_box(text: str) -> tuple[Box, int] | None:
 
 
 def box_spans(text: str) -> list[tuple[int, int]]:
-    """Where in a text boxes stand, in either form, from the first to the last.
+    """Returns start and end of all boxes in a text, in either form, in order.
 
     >>> box_spans("1 (1,2),(3,4) red; 2 [5, 6, 7, 8] blue (2019)")
     [(2, 13), (21, 33)]
@@ -93,55 +93,55 @@ def box_spans(text: str) -> list[tuple[int, int]]:
 
 
 class BoxCodec(ABC):
-    """A box convention. Stateless and picklable.
+    """A box codec. Stateless and picklable.
 
     Attributes:
-        name: what lines of ``predictions.jsonl`` call it: ``relative`` or ``absolute``.
+        name: its name in ``predictions.jsonl``: ``relative`` or ``absolute``.
     """
 
     name: ClassVar[str]
 
     @abstractmethod
     def encode(self, box_px: Box, size: ImageSize) -> str:
-        """Writes a box the way the backbone was taught to.
+        """Writes a box in the form that the backbone was trained with.
 
         Args:
-            box_px: in pixels of the stored image; what sticks out is cut off.
+            box_px: box in pixels of the stored image; it is clipped to the image.
             size: sizes of that image.
         """
 
     @abstractmethod
     def find(self, text: str, size: ImageSize) -> tuple[Box, int] | None:
-        """As ``decode``, and the form in which the box is written: 1 = two corners, 2 = a list of four numbers."""
+        """Returns the result of ``decode``, and the form of the box: 1 = two corners, 2 = a list of four numbers."""
 
     def decode(self, text: str, size: ImageSize) -> Box | None:
         """Reads the last box in a text.
 
         Args:
             text: an answer, or any text.
-            size: sizes of the image it speaks of.
+            size: sizes of its image.
 
         Returns:
-            The box in pixels of the stored image, clamped to it, corners in the order given (``x2 <= x1`` is left as
-            it is and counts as a miss); None where no box can be read.
+            The box in pixels of the stored image, clamped to it, corners in the given order (a box with ``x2 <= x1`` is
+            not changed and counts as a miss); None if there is no box.
         """
         match = self.find(text, size)
         return None if match is None else match[0]
 
     @abstractmethod
     def is_canonical(self, text: str) -> bool:
-        """Whether a text is one box and nothing else, spelt exactly as ``encode`` spells it.
+        """Returns whether a text is exactly one box in the form that ``encode`` writes.
 
         Special tokens are optional, since rollouts are often decoded without them.
         """
 
 
 class RelativeCodec(BoxCodec):
-    """Qwen2-VL and Qwen3-VL: integers on a grid of 0-1000 over the image, whatever its size.
+    """Qwen2-VL and Qwen3-VL: integers on a grid of 0-1000 over width and height of the image.
 
     Args:
-        as_json: write ``{"bbox_2d": [x1, y1, x2, y2]}`` (the habit of Qwen3-VL) instead of the corner form.
-        published_unit_boxes: read four numbers whose sum is below 4 as shares of the image, as the published
+        as_json: whether to write ``{"bbox_2d": [x1, y1, x2, y2]}``, as Qwen3-VL does, instead of the corner form.
+        published_unit_boxes: whether to read four numbers whose sum is below 4 as shares of the image, as the published
             evaluation does for baselines that answer in 0-1.
 
     >>> size = ImageSize(200, 100, 224, 112)
@@ -208,7 +208,7 @@ class AbsoluteCodec(BoxCodec):
         return (x1, y1, x2, y2), form
 
     def is_canonical(self, text: str) -> bool:
-        """See ``BoxCodec.is_canonical``; an added ``label`` and a fenced code block are the family's own habit."""
+        """See ``BoxCodec.is_canonical``; a ``label`` and a code fence are allowed, since the family writes them."""
         return _is_json_box(text)
 
 

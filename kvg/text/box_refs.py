@@ -1,7 +1,7 @@
-"""References to objects in a rationale: placeholders of boxes (``<box:N>``), numbers of objects, and what joins both.
+"""References to objects in a rationale: placeholders of boxes (``<box:N>``), numbers of objects, and their relation.
 
-A rationale numbers the objects as it looks at them ("1 <box:0> red; 2 <box:1> blue") and names them by number later
-("object 2", "#2", "the second one"). Numbers are the writer's own: what box a number means is read from the text.
+A rationale numbers the objects when it describes them ("1 <box:0> red; 2 <box:1> blue"), and names them by number later
+("object 2", "#2", "the second one"). The writer chooses the numbers, so the box of a number is read from the text.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import Final
 from kvg.text.box_codec import box_spans
 
 PLACEHOLDER: Final = re.compile(r"<box:(\d+)>")
-LAST: Final = 0  # the number that "the last one" has until it is looked up
+LAST: Final = 0  # number of "the last one" until ``looked_up`` resolves it
 
 _WORDS: Final = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 _ORDINALS: Final = (
     "first", "second", "third", "fourth", "fifth", "sixth",
     "seventh", "eighth", "ninth", "tenth", "eleventh", "twelfth",
 )  # fmt: skip
-_LETTERS: Final = "ABCDEFGH"  # not I, which is a word
+_LETTERS: Final = "ABCDEFGH"  # without I, which is a word
 
 _SIGN = r"(?:#|№|\b(?:n(?:umbers?|umbered|um\.|os?\.|rs?\.)|labell?ed|marked))"
 _NOUN = r"(?:bounding )?box(?:es)?|objects?|items?|candidates?|entity|entities|instances?|tiles?|regions?"
@@ -42,7 +42,7 @@ _TOKENS_BEFORE = re.compile(r"(?:<\|object_ref_start\|>[^<]*<\|object_ref_end\|>
 _TOKENS_AFTER = re.compile(r"(?:\s*<\|box_end\|>)?")
 _JSON_OPENING = re.compile(r"(?:\[\s*)?\{\s*(?:\"label\"\s*:\s*\"[^\"{}]*\"\s*,\s*)?\"bbox(?:_2d)?\"\s*:\s*$")
 _JSON_CLOSING = re.compile(r"\s*(?:,\s*\"label\"\s*:\s*\"[^\"{}]*\"\s*)?\}(?:\s*\])?")
-_REACH = 200  # characters that the opening of a box in JSON may take
+_REACH = 200  # maximum length of the JSON text before a box
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ class ObjectMention:
     """An object named by its number.
 
     Attributes:
-        number: counted from 1, as it stands in the text; ``LAST`` for "the last one".
-        start: where the mention begins in the text.
-        end: and ends.
+        number: number in the text, from 1; ``LAST`` for "the last one".
+        start: index of the first character of the mention.
+        end: index after its last character.
     """
 
     number: int
@@ -61,11 +61,11 @@ class ObjectMention:
 
 
 def object_mentions(text: str, nouns: Sequence[str] = ()) -> list[ObjectMention]:
-    """Objects that a text names by number, from the first to the last.
+    """Finds the objects that a text names by number, in order.
 
     Args:
-        text: with placeholders in place of boxes.
-        nouns: what else the objects are called, such as their category: "bird 2", "the second bird".
+        text: text with placeholders instead of boxes.
+        nouns: further nouns for the objects, such as their category: "bird 2", "the second bird".
 
     >>> [m.number for m in object_mentions("Object 1, objects 2 and 3, #4, object no. 5, the sixth one, box (7)")]
     [1, 2, 3, 4, 5, 6, 7]
@@ -91,7 +91,7 @@ def object_mentions(text: str, nouns: Sequence[str] = ()) -> list[ObjectMention]
 
 
 def nouns_of(category: str) -> tuple[str, ...]:
-    """What objects of a category may be called beside "object", for ``object_mentions``.
+    """Returns the nouns for objects of a category beside "object", for ``object_mentions``.
 
     >>> nouns_of("bird"), nouns_of("")
     (('bird',), ())
@@ -101,7 +101,7 @@ def nouns_of(category: str) -> tuple[str, ...]:
 
 
 def bare_number(sentence: str) -> ObjectMention | None:
-    """The number that a sentence of a conclusion ends in, without a noun: "It is 2", "(2)", "2".
+    """Finds the number at the end of a sentence of a conclusion, without a noun: "It is 2", "(2)", "2".
 
     >>> bare_number(" The Hoopoe is (2)").number
     2
@@ -111,14 +111,14 @@ def bare_number(sentence: str) -> ObjectMention | None:
 
 
 def numbered_boxes(text: str, nouns: Sequence[str] = ()) -> dict[int, int]:
-    """Which box each number means: the box beside the number, where it is used first.
+    """Returns the box of each number: the box beside the first use of the number.
 
     Args:
-        text: with placeholders in place of boxes.
+        text: text with placeholders instead of boxes.
         nouns: see ``object_mentions``.
 
     Returns:
-        Number of the placeholder by number of the object.
+        Index of the placeholder by number of the object.
 
     >>> numbered_boxes("1 <box:0> red; 2 <box:1> blue"), numbered_boxes("<box:0> (object 2) and <box:1> (object 1)")
     ({1: 0, 2: 1}, {2: 0, 1: 1})
@@ -147,7 +147,7 @@ def numbered_boxes(text: str, nouns: Sequence[str] = ()) -> dict[int, int]:
 
 
 def adjacent_box(text: str, mention: ObjectMention) -> int | None:
-    """Number of the placeholder right after or right before a mention, with no word between; None without one."""
+    """Returns the index of the placeholder directly after or before a mention, without a word between; else None."""
     after = re.compile(r"[\W_]{0,8}?(?:\bat\s+)?<box:(\d+)>").match(text, mention.end)
     if after:
         return int(after[1])
@@ -156,17 +156,17 @@ def adjacent_box(text: str, mention: ObjectMention) -> int | None:
 
 
 def looked_up(mention: ObjectMention, boxes: dict[int, int]) -> int | None:
-    """Number of the placeholder that a mention means; None where its number stands beside no box."""
+    """Returns the index of the placeholder of a mention; None if its number was never beside a box."""
     number = max(boxes, default=LAST) if mention.number == LAST else mention.number
     return boxes.get(number)
 
 
 def with_placeholders(text: str, place: Callable[[str], int | None]) -> str:
-    """A text with ``<box:N>`` in place of each box in it, special tokens and JSON around the box included.
+    """Replaces each box in a text by ``<box:N>``, together with special tokens and JSON around it.
 
     Args:
-        text: as a model wrote it.
-        place: N of a box, from the box as it stands in the text; None leaves it there.
+        text: text of a model.
+        place: returns N for the text of a box; None keeps the box.
 
     >>> with_placeholders('1 <|box_start|>(1,2),(3,4)<|box_end|> and {"bbox_2d": [5, 6, 7, 8]}.', lambda box: len(box))
     '1 <box:11> and <box:12>.'
@@ -182,7 +182,7 @@ def with_placeholders(text: str, place: Callable[[str], int | None]) -> str:
 
 
 def _decorated(text: str, span: tuple[int, int], lowest: int) -> tuple[int, int]:
-    """The span of a box together with the tokens or the JSON around it."""
+    """Returns the span of a box together with the tokens or the JSON around it."""
     start, stop = span
     before = text[max(lowest, start - _REACH) : start]
     opening, closing = _JSON_OPENING.search(before), _JSON_CLOSING.match(text, stop)
@@ -195,7 +195,7 @@ def _decorated(text: str, span: tuple[int, int], lowest: int) -> tuple[int, int]
 
 @lru_cache(maxsize=64)
 def _patterns(nouns: tuple[str, ...]) -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """Mentions by number and by order, where objects are also called by these nouns."""
+    """Compiles the patterns of mentions by number and by order, with further nouns for objects."""
     noun = "|".join([_NOUN, *(rf"{re.escape(name)}s?" for name in nouns if name.strip())])
     by_number = rf"(?<![<\w])(?:(?:{noun})(?:{_OPENING}(?:{_SIGN}|no\b))?|{_SIGN}){_OPENING}{_VALUE}{_MORE}"
     ends = r"(?=\s*(?:[.;,:)!?*]|$|<box:|of\b))"

@@ -1,4 +1,4 @@
-"""Which option an answer to a question of several choices names."""
+"""Parses answers to multiple-choice questions."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from collections.abc import Sequence
 from kvg.text.prompts import LETTERS
 
 _ENDINGS = ("<|im_end|>", "<|endoftext|>")
-# "Answer: B", "The answer is (B)", "Option B"; then what follows must not go on with a word.
+# "Answer: B", "The answer is (B)", "Option B"; the letter must not be the start of a word or sentence.
 _LEAD = r"(?:the\s+)?(?:correct\s+)?(?:answer|option|choice)(?:\s+is)?\s*:?\s*"
 _MARKS = r"[\s*_`\"']*"
 _LETTER = re.compile(rf"{_MARKS}(?:{_LEAD})?{_MARKS}(\(?)([A-Z])(\)?){_MARKS}(?:[.:,;)]|\Z|\n)", re.IGNORECASE)
 
 
 def parse_choice(text: str, options: Sequence[str]) -> int | None:
-    """The option that an answer names; None where it names none.
+    """Returns the index of the option that an answer names; None if it names none.
 
-    A letter counts where it stands first: alone, in brackets, before a dot, or behind "Answer:". Without one the exact
-    name of an option counts.
+    A letter at the start counts: alone, in brackets, before a dot, or after "Answer:". The exact name of an option also
+    counts.
 
     >>> names = ("Wren", "Red Kite", "A Merlin")
     >>> [parse_choice(text, names) for text in ("B", "(c)", "Answer: A.", "B. Red Kite", "red kite", "D", "A bird")]

@@ -1,4 +1,4 @@
-"""Completions: a rationale in think tags, then a box in answer tags. Writes them, and parses them strictly."""
+"""Writes and strictly parses completions: a rationale in think tags, then a box in answer tags."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ _WHOLE = re.compile(r"\s*<think>(.*?)</think>\s*<answer>(.*?)</answer>\Z", re.DO
 
 @dataclass(frozen=True)
 class Parsed:
-    """A completion taken apart.
+    """The parts of a completion.
 
     Attributes:
-        rationale: text of the first think block, '' without one.
-        answer: text of the first answer block. A completion without any of the four tags is all answer (the ``direct``
-            prompt); tags without a closed answer block leave ''.
-        well_formed: exactly ``<think>..</think><answer>..</answer>``, each tag once, nothing but white space around
-            them, neither block empty.
-        tagged: ``answer`` comes from a closed answer block.
+        rationale: text of the first think block; '' if there is none.
+        answer: text of the first answer block. Without any of the four tags it is the whole completion (for the
+            ``direct`` prompt); with tags but no closed answer block it is ''.
+        well_formed: whether the completion is exactly ``<think>..</think><answer>..</answer>``: each tag once, only
+            white space around them, and no empty block.
+        tagged: whether ``answer`` comes from a closed answer block.
     """
 
     rationale: str
@@ -30,7 +30,7 @@ class Parsed:
 
 
 def write_completion(rationale: str, answer: str) -> str:
-    """The completion that stage 1 teaches.
+    """Returns the completion that stage 1 trains on.
 
     >>> write_completion("Plan: look.", "(1,2),(3,4)")
     '<think>Plan: look.</think><answer>(1,2),(3,4)</answer>'
@@ -39,10 +39,10 @@ def write_completion(rationale: str, answer: str) -> str:
 
 
 def parse_completion(text: str) -> Parsed:
-    """Takes a completion apart; never raises.
+    """Parses a completion; never raises an error.
 
     Args:
-        text: what was generated, end-of-turn tokens allowed.
+        text: text of a completion, with or without end-of-turn tokens.
 
     >>> parse_completion("<think>two birds</think> <answer>(1,2),(3,4)</answer><|im_end|>")
     Parsed(rationale='two birds', answer='(1,2),(3,4)', well_formed=True, tagged=True)
@@ -65,7 +65,10 @@ def parse_completion(text: str) -> Parsed:
 
 
 def _between(text: str, opening: str, closing: str) -> str | None:
-    """Text of the first block. Not a lazy pattern: that takes quadratic time on a policy that only repeats a tag."""
+    """Returns the text of the first block; None if it is not closed.
+
+    It does not use a lazy pattern, which takes quadratic time if a policy only repeats a tag.
+    """
     start = text.find(opening)
     end = text.find(closing, start + len(opening)) if start >= 0 else -1
     return text[start + len(opening) : end] if end >= 0 else None

@@ -1,8 +1,7 @@
-"""Which box the conclusion of a rationale points at, read from boxes, names and numbers of objects.
+"""Finds the box that the conclusion of a rationale points at, from boxes, names and numbers of objects.
 
-A conclusion points at the box that it quotes or the number that it names nearest to the entity's name, or else last. A
-number means the box that it stood beside before ("1 <box:0> ...; object 1"). What is denied ("not object 2") is none
-that is pointed at.
+A conclusion points at the box or number nearest to the entity's name, or else at the last one. A number stands for the
+box that was beside it before ("1 <box:0> ...; object 1"). Negated objects ("not object 2") do not count.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from kvg.text.box_refs import (
 )
 
 NAME: Final = "<name>"
-_NEAR: Final = 200  # characters between a name and a box that can belong together
+_NEAR: Final = 200  # maximum number of characters between a name and its box
 _CLAUSE = re.compile(r",|\b(?:and|but|while|whereas)\b", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"(?!(?:(?<=\bno)|(?<=\bnr))\.\s*\d)[.!?;](?=\s|$)|\n", re.IGNORECASE)  # not "no. 2"
 _DENIAL = re.compile(
@@ -36,12 +35,12 @@ _BACK_TO = re.compile(r"[,:]|<box:\d+>|\bbut\b", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Pointed:
-    """What a conclusion points at.
+    """The result of reading a conclusion.
 
     Attributes:
-        box: number of the placeholder; None where it cannot be told.
-        unknown: a number that it names and that stood beside no box; None where every number did.
-        contradicted: a number beside another box than it stood beside before; None without one.
+        box: index of the placeholder that it points at; None if unknown.
+        unknown: a number in it that was never beside a box; None if there is none.
+        contradicted: a number beside another box than before; None if there is none.
     """
 
     box: int | None
@@ -50,7 +49,7 @@ class Pointed:
 
 
 def with_name(text: str, entity: str) -> str:
-    """The text with ``NAME`` in place of the entity's name, whose dots would end sentences."""
+    """Replaces the entity's name by ``NAME``, because dots in it would end sentences."""
     if not entity:
         return text
     return re.sub(rf"(?<!\w){re.escape(entity)}(?!\w)", NAME, text, flags=re.IGNORECASE)
@@ -60,9 +59,9 @@ def pointed_at(before: str, conclusion: str, nouns: Sequence[str] = ()) -> Point
     """Reads a conclusion.
 
     Args:
-        before: the rationale before it, with placeholders in place of boxes.
-        conclusion: with placeholders, and ``NAME`` in place of the entity's name.
-        nouns: what else the objects are called, such as their category.
+        before: the rationale before it, with placeholders instead of boxes.
+        conclusion: text with placeholders, and ``NAME`` instead of the entity's name.
+        nouns: further nouns for the objects, such as their category.
 
     >>> pointed_at("1 <box:0> red; 2 <box:1> blue.", "the <name> is not object 1 but #2.").box
     1
@@ -89,10 +88,10 @@ def pointed_at(before: str, conclusion: str, nouns: Sequence[str] = ()) -> Point
 
 
 def box_beside_name(text: str) -> int | None:
-    """Number of the box nearest to the entity's name, in the last sentence that holds both; None without one.
+    """Returns the index of the box nearest to the entity's name, in the last sentence with both; None without one.
 
     Args:
-        text: with placeholders, and ``NAME`` in place of the name.
+        text: text with placeholders, and ``NAME`` instead of the name.
     """
     for sentence in reversed(_SENTENCE_END.split(text)):
         boxes = [(match.start(), match.end(), int(match[1])) for match in PLACEHOLDER.finditer(sentence)]
@@ -102,7 +101,7 @@ def box_beside_name(text: str) -> int | None:
 
 
 def _numbered_beside_name(conclusion: str, boxes: dict[int, int], nouns: Sequence[str]) -> int | None:
-    """As ``box_beside_name``, of the boxes that are named by number."""
+    """Like ``box_beside_name``, for boxes that are named by number."""
     for sentence in reversed(_SENTENCE_END.split(conclusion)):
         mentions = [
             (m.start, m.end, box) for m in _accepted(sentence, nouns) if (box := looked_up(m, boxes)) is not None
@@ -122,11 +121,11 @@ def _nearest_to_name(sentence: str, places: Sequence[tuple[int, int, int]]) -> i
             between = sentence[first:last]
             if not _DENIAL.search(between.rpartition(" but ")[2]):
                 near.append((_CLAUSE.search(between) is not None, len(between), box))
-    return min(near)[-1] if near else None  # the same clause comes before what is near
+    return min(near)[-1] if near else None  # a box in the same clause precedes a nearer one in another
 
 
 def _accepted(sentence: str, nouns: Sequence[str]) -> list[ObjectMention]:
-    """The objects that a sentence names by number and does not deny."""
+    """Returns the objects that a sentence names by number and does not negate."""
     mentions = object_mentions(sentence, nouns)
     if not mentions and (bare := bare_number(sentence)):
         mentions = [bare]
@@ -134,11 +133,11 @@ def _accepted(sentence: str, nouns: Sequence[str]) -> list[ObjectMention]:
 
 
 def _beside_boxes(text: str, nouns: Sequence[str]) -> list[tuple[int, int]]:
-    """Numbers of objects, and the boxes that stand right beside them."""
+    """Returns numbers of objects with the boxes directly beside them."""
     pairs = [(mention.number, adjacent_box(text, mention)) for mention in object_mentions(text, nouns)]
     return [(number, box) for number, box in pairs if box is not None]
 
 
 def _is_denied(sentence: str, start: int) -> bool:
-    """Whether what stands before, back to the last comma, box or "but", denies what begins there."""
+    """Returns whether the text before ``start``, back to the last comma, box or "but", negates what begins there."""
     return _DENIAL.search(_BACK_TO.split(sentence[max(0, start - 2 * _NEAR) : start])[-1]) is not None

@@ -1,4 +1,4 @@
-"""Names as they are compared: one spelling for what looks the same."""
+"""Normalises names, so that names which look the same are equal."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import unicodedata
 
 
 def clean_name(text: str) -> str:
-    r"""A name in Unicode's composed form (NFC), with white space folded to single spaces.
+    r"""Returns a name in Unicode's composed form (NFC), with single spaces.
 
-    ``é`` as one character and as ``e`` with an accent look the same and are the same name; files from macOS hold the
-    second form.
+    ``é`` as one character and ``e`` with a combining accent look the same and should be equal. Files from macOS have
+    the second form.
 
     >>> clean_name("  Caf\u0065\u0301\u00a0 racer ") == "Caf\u00e9 racer"
     True
@@ -18,7 +18,7 @@ def clean_name(text: str) -> str:
 
 
 def caseless(name: str) -> str:
-    """A name for finding others that differ in capitals alone; such names are reported, not joined.
+    """Returns a key for finding names that differ only in capitals; such names are reported, not merged.
 
     >>> caseless("Hobby") == caseless("hobby")
     True

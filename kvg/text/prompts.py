@@ -1,7 +1,7 @@
-"""Questions about a picture, and the prompt templates that they are put into.
+"""Questions about a picture, and the prompt templates.
 
-The wording is the published one (v2 and v3 train and evaluate with ``think``; the others are the baselines' prompts).
-``think`` keeps the two spaces between question and request, since a different prompt is a different model input.
+The texts are the published ones. v2 and v3 train and evaluate with ``think``; the others are prompts of the baselines.
+``think`` keeps the published two spaces between question and request, because any change is a different model input.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ REF_END: Final = "<|object_ref_end|>"
 
 @dataclass(frozen=True)
 class PromptFormat:
-    """How a family of models wants the names in a question marked.
+    """The marks around names in the questions of a family of models.
 
     Attributes:
-        name_start: before a name.
-        name_end: behind it.
+        name_start: mark before a name.
+        name_end: mark after a name.
     """
 
     name_start: str = ""
@@ -32,11 +32,11 @@ class PromptFormat:
 
     @property
     def marks(self) -> tuple[str, str]:
-        """Both marks."""
+        """Returns both marks."""
         return self.name_start, self.name_end
 
     def mark(self, name: str) -> str:
-        """The name between its marks.
+        """Returns the name between its marks.
 
         >>> PUBLISHED.mark("Merlin"), PromptFormat().mark("Merlin")
         ('<|object_ref_start|>Merlin<|object_ref_end|>', 'Merlin')
@@ -44,7 +44,7 @@ class PromptFormat:
         return f"{self.name_start}{name}{self.name_end}"
 
 
-PUBLISHED: Final = PromptFormat(REF_START, REF_END)  # of the paper's questions, and of the families that it trains
+PUBLISHED: Final = PromptFormat(REF_START, REF_END)  # format of the paper's questions, and of its model families
 
 THINK_REQUEST: Final = (
     "Output the thinking process in <think> </think> and final answer (bounding box) in <answer> </answer> tags."
@@ -56,7 +56,7 @@ PROMPTS: Final[dict[str, str]] = {
     "cot": "{question}. Let's think step by step",
     "json": "{question}, output its bbox coordinates using JSON format.",
 }
-# Two turns of evaluations alone (v2's ``cot-kvg``): a description, and then the box.
+# Two turns, only for evaluation (v2's ``cot-kvg``): a description, and then the box.
 DESCRIBE: Final = "describe"
 DESCRIPTION: Final = (
     "Which object in this image is {name}? Give a detailed and discriminative description of the appearance of it"
@@ -67,11 +67,11 @@ LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def question(name: str, form: PromptFormat = PUBLISHED) -> str:
-    """The sentence that names the entity.
+    """Returns the question about an entity.
 
     Args:
-        name: of the entity.
-        form: how names are marked.
+        name: name of the entity.
+        form: marks around names.
 
     >>> question("Boeing 737")
     'Find and give the bounding box of <|object_ref_start|>Boeing 737<|object_ref_end|>'
@@ -80,12 +80,12 @@ def question(name: str, form: PromptFormat = PUBLISHED) -> str:
 
 
 def prompt(name: str, mode: str, form: PromptFormat = PUBLISHED) -> str:
-    """The whole text of the user's turn, image aside.
+    """Returns the text of the user's turn, without the image.
 
     Args:
-        name: of the entity.
+        name: name of the entity.
         mode: a key of ``PROMPTS``.
-        form: how names are marked.
+        form: marks around names.
 
     Raises:
         ConfigError: ``mode`` is unknown.
@@ -94,17 +94,17 @@ def prompt(name: str, mode: str, form: PromptFormat = PUBLISHED) -> str:
     "Find and give the bounding box of <|object_ref_start|>Merlin<|object_ref_end|>. Let's think step by step"
     """
     if mode not in PROMPTS:
-        raise ConfigError("mode", f"'{mode}' is not a prompt; choose one of {', '.join(PROMPTS)}")
-    # Not str.format: an entity's name may hold braces.
+        raise ConfigError("mode", f"'{mode}' is not a prompt mode; choose one of {', '.join(PROMPTS)}")
+    # Not str.format, because an entity's name may contain braces.
     return PROMPTS[mode].replace("{question}", question(name, form))
 
 
 def describe_prompts(name: str, form: PromptFormat = PUBLISHED) -> tuple[str, str]:
-    """Both turns of the mode ``describe``; the model's description stands between them.
+    """Returns both user turns of the mode ``describe``; the model's description comes between them.
 
     Args:
-        name: of the entity.
-        form: how names are marked.
+        name: name of the entity.
+        form: marks around names.
 
     >>> describe_prompts("Merlin")[1]
     'Based on the description, find and give the bounding box of <|object_ref_start|>Merlin<|object_ref_end|>'
@@ -113,12 +113,12 @@ def describe_prompts(name: str, form: PromptFormat = PUBLISHED) -> tuple[str, st
 
 
 def choice_prompt(category: str, options: Sequence[str], mode: str = "direct") -> str:
-    r"""A question of several choices.
+    r"""Returns a multiple-choice question.
 
     Args:
-        category: of what is on the picture.
-        options: names.
-        mode: ``think`` asks for a rationale; any other for the letter alone.
+        category: category of the object on the picture.
+        options: names to choose from.
+        mode: ``think`` requests a rationale; any other mode only the letter.
 
     >>> choice_prompt("bird", ["Merlin", "Hobby"])
     'Which bird is shown in the picture?\nA. Merlin\nB. Hobby\nAnswer with the letter only.'
@@ -132,11 +132,11 @@ def fill_boxes(rationale: str, box_texts: Sequence[str]) -> str:
     """Writes the boxes of the objects into a rationale.
 
     Args:
-        rationale: text in which ``<box:N>`` stands for the box of object N, counted from 0.
-        box_texts: the objects' boxes, as the backbone's codec writes them.
+        rationale: text with ``<box:N>`` for the box of object N, counted from 0.
+        box_texts: the objects' boxes, encoded by the backbone's codec.
 
     Raises:
-        DataError: the rationale speaks of an object that is not on the image.
+        DataError: the rationale refers to an object that does not exist.
 
     >>> fill_boxes("1 <box:0> red; 2 <box:1> blue.", ["(0,0),(500,1000)", "(500,0),(1000,1000)"])
     '1 (0,0),(500,1000) red; 2 (500,0),(1000,1000) blue.'
@@ -146,7 +146,7 @@ def fill_boxes(rationale: str, box_texts: Sequence[str]) -> str:
         index = int(match[1]) if len(match[1]) < 10 else len(box_texts)
         if index >= len(box_texts):
             raise DataError(
-                "rationale", match[0], f"the image holds {len(box_texts)} objects, counted from 0; correct the number"
+                "rationale", match[0], f"there are {len(box_texts)} objects, counted from 0; correct the number"
             )
         return box_texts[index]
 

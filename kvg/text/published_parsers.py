@@ -1,15 +1,15 @@
-"""Which box the published evaluations read in an answer: DeepPerception's (version 2) and KARL's (version 3).
+"""The answer parsers of the published evaluations: DeepPerception's (version 2) and KARL's (version 3).
 
-Both try an ordered list of patterns and take the last match of the first one that hits; four numbers whose sum is below
-4 are shares of the picture. Version 3 first cuts out the answer block, then a block of JSON, and knows one pattern
-more. They differ from our strict reading (``kvg.text.box_codec``) and stand here so that figures can be compared with
-those that the papers print.
+Both try an ordered list of patterns and use the last match of the first pattern that matches. Four numbers with a sum
+below 4 are shares of the picture. Version 3 first extracts the answer block, then a JSON block, and has one more
+pattern. These parsers differ from the strict one (``kvg.text.box_codec``). They make figures comparable with those of
+the papers.
 
-The published expressions leave gaps of any length between their parts, and trying all gaps takes time in a high power
-of the length: an answer cut off within a list of boxes can hold up an evaluation for good. Here a pattern is a
-row of landmarks on one line, each searched from the end of the one before. That finds the same matches: a shortest gap
-leads to the first place of the next landmark, and what comes after can still be found from there if it can be found
-from any later place. No line is read more than a few times.
+The published expressions allow gaps of any length between their parts. Backtracking over all gaps takes time in a high
+power of the length, so an answer that is cut off within a list of boxes can block an evaluation. Here a pattern is a
+sequence of marks on one line, each searched from the end of the one before. This finds the same matches: the shortest
+gap leads to the first position of the next mark, and any match from a later position can also be found from there. Each
+line is read only a few times.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from typing import Final, Literal
 from kvg.types import Box
 
 Version = Literal[2, 3]
-Numbers = tuple[str, ...]  # the four texts that stand where a pattern has its numbers
+Numbers = tuple[str, ...]  # the four texts in the places of a pattern's numbers
 
 _FENCE: Final = "```"
-_UNIT_SUM: Final = 4  # four numbers that make less are shares of the picture
+_UNIT_SUM: Final = 4  # four numbers with a smaller sum are shares of the picture
 _UNIT: Final = 1000
 
 
 @dataclass(frozen=True)
 class _Mark:
-    """A landmark: what is searched next on the line; its groups are numbers.
+    """A mark: the next expression to search on the line; its groups are numbers.
 
-    With ``takes_gap`` what stands between the landmark before and this one is a number, too, whatever it is.
+    With ``takes_gap`` the text between the mark before and this one also counts as a number, whatever it is.
     """
 
     pattern: re.Pattern[str]
@@ -51,7 +51,7 @@ def _up_to(text: str) -> _Mark:
 
 
 def _matches(marks: Sequence[_Mark], line: str) -> Iterator[Numbers]:
-    """All matches on a line, from left to right, without overlap."""
+    """Yields all matches on a line, from left to right, without overlap."""
     place = 0
     while True:
         numbers: list[str] = []
@@ -75,7 +75,7 @@ def _last_on_a_line(marks: Sequence[_Mark], text: str) -> Numbers | None:
 
 
 def _last_two_pairs(text: str) -> Numbers | None:
-    """The eighth pattern: two pairs on one line, or on two lines of which the first ends with its pair."""
+    """Matches the eighth pattern: two pairs on one line, or on two lines if the first line ends with its pair."""
     last, before = None, None
     for pair in _PAIR.finditer(text):
         if before is None or "\n" in text[before.end() : pair.start()].removeprefix("\n"):
@@ -85,7 +85,7 @@ def _last_two_pairs(text: str) -> Numbers | None:
     return last
 
 
-# `\d` is any decimal digit of Unicode, and a number may have no digit at all, as published.
+# As published, `\d` is any decimal digit of Unicode, and a number may have no digit.
 _PAIR = re.compile(r"\((\d*), (\d*)\)")
 _OPENING = _mark(r"\((\d*),")
 _CLOSING = r"(?<!\d)(\d*)\),\((\d*),(\d*)\)"  # the first number takes in all digits before the parenthesis
@@ -107,21 +107,21 @@ _NUM_PATTERNS: Final[dict[Version, int]] = {2: 8, 3: 9}
 
 
 def read_published(text: str, version: Version) -> tuple[Box, int]:
-    """Reads a box as the published evaluation does.
+    """Reads a box like the published evaluation.
 
-    The facts are those of the evaluation code published with the paper's versions 2 and 3. Numbers are taken as they
-    stand: nothing is clamped, corners are not put in order, and pixels are read as if they stood on the grid. Where a
-    pattern hits and its texts are no numbers, the box is zeros and the pattern counts nevertheless.
+    It follows the evaluation code published with the paper's versions 2 and 3. Numbers are not clamped, corners are not
+    sorted, and pixels are read as if they were on the grid. If a pattern matches but its texts are not numbers, the box
+    is zeros, and the pattern still counts.
 
     Args:
         text: an answer, with or without its tags.
         version: 2 for DeepPerception, 3 for KARL.
 
     Returns:
-        The box, meant on the 0-1000 grid, and the 1-based number of the pattern that hit; zeros and 0 where none did.
+        The box, read on the 0-1000 grid, and the 1-based number of the matching pattern; zeros and 0 if none matches.
 
     Raises:
-        ValueError: there is no such version.
+        ValueError: the version does not exist.
 
     >>> read_published("<think>(1,2),(3,4)</think><answer>(10,20),(30,40)</answer>", 2)
     ((10.0, 20.0, 30.0, 40.0), 1)
@@ -142,7 +142,7 @@ def read_published(text: str, version: Version) -> tuple[Box, int]:
 
 
 def _answer_block(text: str) -> str:
-    """What stands in the first block that opens and closes on one line; the whole text where there is none."""
+    """Returns the content of the first answer block on one line; the whole text if there is none."""
     for line in text.split("\n"):
         for (inside,) in _matches(_BLOCK, line):
             return inside
@@ -150,7 +150,7 @@ def _answer_block(text: str) -> str:
 
 
 def _json_block(text: str) -> str:
-    """What stands in the first fenced block of JSON, over any number of lines; the whole text where there is none."""
+    """Returns the content of the first fenced JSON block, over any number of lines; the whole text if there is none."""
     _, opened, rest = text.partition(f"{_FENCE}json")
     inside, closed, _ = rest.partition(_FENCE)
     return inside if opened and closed else text
@@ -159,7 +159,7 @@ def _json_block(text: str) -> str:
 def _box(numbers: Numbers) -> Box:
     first, *others = numbers
     try:
-        # The published clean-up reaches the first number alone: "[x12, 5, 80, 90]" is a box, "(x12, y5)" is none.
+        # The published clean-up applies only to the first number: "[x12, 5, 80, 90]" is a box, "(x12, y5)" is not.
         x1, y1, x2, y2 = (float(number) for number in (first.replace("[", "").replace("x", ""), *others))
     except ValueError:
         return 0.0, 0.0, 0.0, 0.0

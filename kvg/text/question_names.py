@@ -1,4 +1,4 @@
-"""Which entity a published question asks for."""
+"""Extracts the entity from a published question."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from kvg.text.prompts import DESCRIPTION, PROMPTS, REF_END, REF_START
 
 _TAGGED = re.compile(re.escape(REF_START) + r"(.+?)" + re.escape(REF_END), re.DOTALL)
 _PLAIN = re.compile(r"bounding box of:?\s+", re.IGNORECASE)
-_BEFORE_NAME, _, _AFTER_NAME = DESCRIPTION.partition("{name}")  # the one prompt of ours that marks no name
+_BEFORE_NAME, _, _AFTER_NAME = DESCRIPTION.partition("{name}")  # our only prompt without marks around the name
 _OUR_SUFFIXES: Final = tuple(filter(None, (template.removeprefix("{question}") for template in PROMPTS.values())))
-# What other prompts say behind the name. Each ends the question: nothing behind it is the name's.
+# Texts of other prompts after the name. Each ends the question: nothing after it belongs to the name.
 _SUFFIXES: Final = tuple(
     re.compile(pattern, re.IGNORECASE | re.DOTALL)
     for pattern in (
@@ -31,13 +31,13 @@ _INTERROGATIVE = re.compile(r"\b(?:what|where|which|can|could|would|will|do)\b",
 
 
 def name_in_question(*texts: str) -> str:
-    """The entity asked for: between the reference tags, else behind "bounding box of"; '' where there is none.
+    """Returns the entity of a question: between the reference tags, else after "bounding box of"; '' if there is none.
 
-    Of an untagged question the known requests behind the name are cut off, never what stands behind the first full
-    stop: names hold full stops, too. A last full stop is the sentence's, unless it ends an abbreviation.
+    In an untagged question known requests after the name are removed. The text after the first full stop is kept, since
+    names may contain full stops. A final full stop is removed, unless it ends an abbreviation.
 
     Args:
-        texts: a question, then others that may name the entity, such as its answer.
+        texts: a question, then other texts that may name the entity, such as its answer.
 
     >>> name_in_question("Find and give the bounding box of <|object_ref_start|>Merlin<|object_ref_end|>")
     'Merlin'

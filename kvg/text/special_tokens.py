@@ -1,8 +1,8 @@
-"""Control tokens in texts that people and models supply: they must never steer the chat format of a model.
+"""Checks texts of users and models for control tokens, which would change the chat format of a model.
 
-A name such as ``use <|image_pad|> here`` would stand for a picture that is not there, and ``<|im_end|>`` would end the
-turn. Names, facts, rationales, questions, options, teachers' answers and replayed texts are checked here; processors
-check again with the tokens of their own tokenizer (``ControlTokens``).
+A name such as ``use <|image_pad|> here`` would stand for a picture that does not exist, and ``<|im_end|>`` would end
+the turn. Names, facts, rationales, questions, options, teachers' answers and replayed texts are checked here.
+Processors check again with the tokens of their own tokenizer (``ControlTokens``).
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any, Final
 from kvg.errors import DataError
 from kvg.text.box_refs import PLACEHOLDER
 
-# Marks around names and boxes: plain vocabulary that published questions and answers use.
+# Marks around names and boxes: normal vocabulary of published questions and answers.
 REFERENCE_TOKENS: Final = frozenset(
     f"<|{kind}_{side}|>" for kind in ("object_ref", "box", "quad") for side in ("start", "end")
 )
-PICTURE_PLACEHOLDERS: Final = ("<image>", "<video>", "<audio>")  # of ShareGPT and verl: each stands for a file
+PICTURE_PLACEHOLDERS: Final = ("<image>", "<video>", "<audio>")  # in ShareGPT and verl each stands for a file
 
 _CONTROL = re.compile(r"<\|[^<>|\s]{1,64}\|>")
 _STRUCTURE = re.compile(r"</?(?:think|answer)>|<(?:image|video|audio)>", re.IGNORECASE)
@@ -26,11 +26,11 @@ _REMEDY: Final = "steers the model or the file's format instead of being read; r
 
 
 class ControlTokens:
-    """The tokens that no supplied text may hold. Picklable.
+    """The tokens that supplied texts must not contain. Picklable.
 
     Args:
-        tokens: special tokens of a tokenizer; ``REFERENCE_TOKENS`` among them stay legal.
-        marks: of names in the questions of a family, which stay legal, too.
+        tokens: special tokens of a tokenizer; ``REFERENCE_TOKENS`` among them are allowed.
+        marks: marks of names in the questions of a family; these are also allowed.
     """
 
     def __init__(self, tokens: Iterable[str], marks: Iterable[str] = ()) -> None:
@@ -39,10 +39,10 @@ class ControlTokens:
 
     @classmethod
     def of_tokenizer(cls, tokenizer: Any, marks: Iterable[str] = ()) -> ControlTokens:
-        """Those of a tokenizer of transformers: its special tokens, and added ones of the form ``<|...|>``.
+        """Builds them from a tokenizer of transformers: its special tokens, and added ones of the form ``<|...|>``.
 
         Args:
-            tokenizer: of the model.
+            tokenizer: tokenizer of the model.
             marks: see the class.
         """
         added = {str(token): bool(token.special) for token in tokenizer.added_tokens_decoder.values()}
@@ -50,7 +50,7 @@ class ControlTokens:
         return cls(names | {str(name) for name in tokenizer.all_special_tokens}, marks)
 
     def first_in(self, text: str) -> str | None:
-        """The first of them in a text; None where there is none.
+        """Returns the first of them in a text; None if there is none.
 
         >>> ControlTokens(["</s>", "<|box_start|>"]).first_in("a <|box_start|> and a </s>")
         '</s>'
@@ -62,13 +62,13 @@ class ControlTokens:
         """Checks a text before it is put into the chat format.
 
         Raises:
-            DataError: it holds one of them.
+            DataError: the text contains a control token.
         """
         if token := self.first_in(text):
             raise DataError(where, field, f"may not hold {token}, which {_REMEDY}")
 
     def removed(self, text: str) -> str:
-        """A text without them, also without those that appear when others are taken out.
+        """Removes them from a text, also those that result from removing others.
 
         >>> ControlTokens(["<|im_end|>"]).removed("a<|im_<|im_end|>end|> b")
         'a b'
@@ -79,7 +79,7 @@ class ControlTokens:
 
 
 def control_token_in(text: str, allowed: Iterable[str] = ()) -> str | None:
-    """The first control token of the form ``<|...|>`` in a text, whatever the model; None where there is none.
+    """Returns the first control token of the form ``<|...|>`` in a text, of any model; None if there is none.
 
     >>> control_token_in("<|object_ref_start|>Merlin<|object_ref_end|><|im_end|>", REFERENCE_TOKENS)
     '<|im_end|>'
@@ -91,10 +91,10 @@ def control_token_in(text: str, allowed: Iterable[str] = ()) -> str | None:
 
 
 def check_plain(text: str, where: str, field: str) -> None:
-    """Checks a name, a fact or an option: words alone.
+    """Checks a name, a fact or an option, which must be plain words.
 
     Raises:
-        DataError: it holds a control token, a mark of names or boxes, a tag of the answer's form (``<think>``), or a
+        DataError: the text contains a control token, a mark of names or boxes, a tag such as ``<think>``, or a
             placeholder of a picture or a box.
     """
     if "<" not in text:
@@ -107,10 +107,10 @@ def check_plain(text: str, where: str, field: str) -> None:
 
 
 def check_rationale(text: str, where: str, field: str) -> None:
-    """Checks a rationale, in which names and boxes may be marked and boxes may be placeholders.
+    """Checks a rationale. It may contain marks of names and boxes, and placeholders of boxes.
 
     Raises:
-        DataError: it holds a control token, a tag of the answer's form, or a placeholder of a picture.
+        DataError: the text contains a control token, a tag such as ``<think>``, or a placeholder of a picture.
     """
     if "<" not in text:
         return
@@ -122,10 +122,10 @@ def check_rationale(text: str, where: str, field: str) -> None:
 
 
 def check_prompt(text: str, where: str, field: str) -> None:
-    """Checks a whole prompt or completion, such as a line of replay; tags and ``<image>`` are words there.
+    """Checks a whole prompt or completion, such as a line of replay. It may contain tags and ``<image>``.
 
     Raises:
-        DataError: it holds a control token other than the marks of names and boxes.
+        DataError: the text contains a control token other than the marks of names and boxes.
     """
     if token := control_token_in(text, REFERENCE_TOKENS):
         raise DataError(where, field, f"may not hold {token}, which {_REMEDY}")

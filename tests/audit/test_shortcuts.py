@@ -289,7 +289,7 @@ def test_few_composites_and_single_objects_are_only_counted(tmp_path):
     assert (figures.num_samples, figures.trials, figures.warnings) == (20, [], [])
     single = [replace(s, objects=s.objects[:1], target=0) for s in made(num=90)]
     assert gather(Store(single)).trials == []
-    with pytest.raises(DataError, match="there is none that can be read"):
+    with pytest.raises(DataError, match="cannot be read; make the set"):
         gather(Store([]))
 
 

@@ -53,5 +53,5 @@ def test_fill_boxes_of_more_than_ten_objects() -> None:
 
 
 def test_fill_boxes_names_the_missing_object() -> None:
-    with pytest.raises(DataError, match=r"<box:2>: the image holds 2 objects"):
+    with pytest.raises(DataError, match=r"<box:2>: there are 2 objects"):
         fill_boxes("<box:2>", ["A", "B"])
