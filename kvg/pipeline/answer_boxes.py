@@ -1,4 +1,4 @@
-"""Boxes of answers, in pixels of the stored picture, for a client of any kind."""
+"""Reads boxes of answers, in pixels of the stored picture, for any kind of client."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class BoxReader:
     """Reads the box of an answer, in pixels of the stored picture.
 
     Args:
-        client: who answers; a model that is loaded here has its own codec and its own sizes of pictures.
+        client: the client. A model in this process has its own codec and picture sizes.
         codec: ``relative``, ``json`` or ``absolute``; None for the model's own, or ``relative``.
-        min_pixels: area that a server's model enlarges pictures to, for absolute boxes.
-        max_pixels: area that it shrinks them to.
+        min_pixels: minimum area to which a server's model enlarges pictures, for absolute boxes.
+        max_pixels: maximum area to which it shrinks them.
 
     Raises:
-        ConfigError: boxes are absolute, and their picture's size is not known.
+        ConfigError: boxes are absolute, and the size of pictures is unknown.
     """
 
     def __init__(
@@ -31,11 +31,11 @@ class BoxReader:
         self.model = client if isinstance(client, LocalClient) else None
         self.codec, self.min_pixels, self.max_pixels = codec, min_pixels, max_pixels
         if codec == "absolute" and self.model is None and not max_pixels:
-            remedy = "is needed for absolute boxes: name what the server's model is set to"
+            remedy = "is needed for absolute boxes; give the value of the server's model"
             raise ConfigError("filter.max_pixels", remedy)
 
     def __call__(self, text: str, sample: Sample) -> Box | None:
-        """The box; None where there is none."""
+        """Returns the box of an answer; None if it has none."""
         return self._codec().decode(parse_completion(text).answer, self._size(sample.width, sample.height))
 
     def _codec(self) -> BoxCodec:
@@ -48,6 +48,6 @@ class BoxReader:
             return self.model.backbone.processor.image_size(width, height)
         if self.codec != "absolute":
             return ImageSize(width, height, width, height)
-        # Absolute boxes are a habit of Qwen2.5-VL, whose patches are the defaults.
+        # Qwen2.5-VL writes absolute boxes, and its patch sizes are the defaults.
         settings = PictureSettings(self.min_pixels, self.max_pixels or PictureSettings.max_pixels)
         return PatchProcessor(settings).image_size(width, height)

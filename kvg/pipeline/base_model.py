@@ -1,4 +1,4 @@
-"""Puts a freshly pretrained lab model into the package: weights, training log, exam and checksums. `make base`."""
+"""Installs a pretrained lab model in the package: weights, training log, exam and checksums (`make base`)."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ LOG, EXAM = "training_log.csv", "exam.json"
 
 
 def install_base(run: Path, target: Path | None = None, num: int = 500, seed: int = 12345) -> dict[str, float]:
-    """Copies the export of a pretraining, examines the model and signs the files.
+    """Copies the export of a pretraining, examines the model, and writes checksums of the files.
 
     Args:
         run: folder of the finished pretraining.
-        target: where the model goes; None for ``kvg/lab/base`` of this package.
-        num: scenes per skill in the exam.
-        seed: of the scenes.
+        target: folder of the model; None for ``kvg/lab/base`` of this package.
+        num: number of scenes per skill in the exam.
+        seed: seed of the scenes.
 
     Returns:
         The figures of the exam.
@@ -60,12 +60,12 @@ def install_base(run: Path, target: Path | None = None, num: int = 500, seed: in
 
 
 def checksum(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
+    """Returns the SHA-256 of a file, in hexadecimal."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def write_log(folder: Path, out: Path) -> None:
-    """Writes the run's TensorBoard scalars as a table: step, then a column for each scalar."""
+    """Writes the run's TensorBoard scalars as a table: a column for the step, then one for each scalar."""
     values: dict[int, dict[str, float]] = {}
     for events in sorted(folder.rglob("events.out.tfevents.*")):
         log = EventAccumulator(str(events), size_guidance={"scalars": 0}).Reload()

@@ -1,4 +1,4 @@
-"""Asks a grounding model where the entities are on pictures without a box; writes boxes, and pages to review them."""
+"""Finds boxes of pictures without one by a grounding model; writes the boxes, and pages to review them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from kvg.work.files import atomic_write, disk_errors
 from kvg.work.job import Job
 
 SUMMARY = "box.json"
-FIRST, SECOND = "box.asked", "box.asked.second"  # folders of answers; they stay, so that rules can be changed freely
+FIRST, SECOND = "box.asked", "box.asked.second"  # folders of answers; they are kept for later changes of the rules
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class BoxResult:
     """Boxes of the pictures that had none.
 
     Attributes:
-        path: of the file with all findings.
-        findings: one for each picture.
-        usage: of the models, in words.
+        path: path of the file with all findings.
+        findings: one finding for each picture.
+        usage: summaries of the clients, in words.
     """
 
     path: Path
@@ -48,11 +48,11 @@ class BoxResult:
     usage: Sequence[str]
 
     def refused(self) -> dict[str, int]:
-        """Pictures without a box, by the rule that refuses it."""
+        """Returns the number of pictures without a box, by the rule that rejects it."""
         return dict(sorted(Counter(finding.rule for finding in self.findings if finding.rule).items()))
 
     def counts(self) -> dict[str, object]:
-        """Numbers for the record."""
+        """Returns the numbers for the record."""
         refused = self.refused()
         num = len(self.findings)
         return {"asked": num, "boxed": num - sum(refused.values()), "refused": refused}
@@ -60,14 +60,14 @@ class BoxResult:
 
 @dataclass(frozen=True)
 class ReviewPages:
-    """HTML pages on which a person ticks bad boxes.
+    """HTML pages on which a reviewer marks bad boxes.
 
     Attributes:
-        pages: their paths.
-        num_boxes: on all pages.
-        num_bad: boxes that are ticked already.
-        num_lost: pictures that cannot be opened any more.
-        all_kinds: whether given boxes and cut-outs are on them, too.
+        pages: paths of the pages.
+        num_boxes: number of boxes on all pages.
+        num_bad: number of boxes that are already marked.
+        num_lost: number of pictures that can no longer be opened.
+        all_kinds: whether the pages also show given boxes and boxes of cut-outs.
     """
 
     pages: Sequence[Path]
@@ -78,11 +78,11 @@ class ReviewPages:
 
 
 def find_boxes(project: Project) -> BoxResult:
-    """Writes ``boxes.jsonl`` and ``box.json``. A picture that has been answered is not asked about again.
+    """Writes ``boxes.jsonl`` and ``box.json``. Pictures that already have an answer are not sent again.
 
     Raises:
-        ConfigError: a setting cannot work.
-        DataError: the project has not been scanned, or the model answers no more.
+        ConfigError: a setting is outside its range.
+        DataError: the project has not been scanned, or the model no longer answers.
     """
     settings, out = project.settings("box", BoxSettings), project.out
     entries = read_catalogue(out / CATALOGUE)
@@ -99,7 +99,7 @@ def find_boxes(project: Project) -> BoxResult:
         findings = _ask(left, project, settings, usage)
         done.update(((finding.source, finding.ref), finding) for finding in findings)
     result = BoxResult(out / BOXES, [done[key] for key in boxless], usage)
-    job.reopen()  # the record must never stand beside boxes of other settings
+    job.reopen()  # the record must never exist beside boxes of other settings
     with disk_errors(out):
         atomic_write(result.path, "".join(f"{finding.line()}\n" for finding in result.findings))
     job.complete(result.counts())
@@ -107,13 +107,13 @@ def find_boxes(project: Project) -> BoxResult:
 
 
 def _job(out: Path, settings: BoxSettings) -> Job:
-    """The work: it depends on the settings that decide which boxes are found."""
+    """Returns the job; its identity is the settings that affect the boxes."""
     values = {name: value for name, value in asdict(settings).items() if name != "review"}
     return Job(out, SUMMARY, json.dumps(values, sort_keys=True, default=str))
 
 
 def _ask(entries: Sequence[Entry], project: Project, settings: BoxSettings, usage: list[str]) -> Iterator[Finding]:
-    """One finding for each picture, in order."""
+    """Yields one finding for each picture, in order."""
     if settings.client is None:
         remedy = (
             f"is missing, and {len(entries)} pictures have no box; add `client: {{class_path: ..., init_args: ...}}`"
@@ -141,10 +141,10 @@ def _ask(entries: Sequence[Entry], project: Project, settings: BoxSettings, usag
 
 
 def write_review(project: Project) -> ReviewPages:
-    """Writes the pages of review, the most doubtful boxes first.
+    """Writes the review pages, the most doubtful boxes first.
 
     Raises:
-        ConfigError: a setting cannot work.
+        ConfigError: a setting is outside its range.
         DataError: the project has not been scanned.
     """
     settings, sources = project.settings("box", BoxSettings), project.build_sources()

@@ -1,4 +1,4 @@
-"""The lab's cards as text, to be replayed in stage 1 beside the composites, so that they are not forgotten."""
+"""Writes the lab's trait cards as text. Stage 1 replays them, so that the model does not forget them."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from kvg.work.files import atomic_write, disk_errors
 
 
 def write_cards(out: Path, knowledge: str = "known", seed: int = 0, repeats: int = 8) -> tuple[int, int]:
-    """Writes a JSON object a line: ``{"text"}``, or ``{"prompt", "completion"}``.
+    """Writes one JSON object per line: ``{"text"}``, or ``{"prompt", "completion"}``.
 
     Args:
         out: the file.
-        knowledge: whose cards: ``known``, ``unknown`` or ``all``.
-        seed: decides the phrasings.
-        repeats: texts of each card.
+        knowledge: knowledge level of the cards: ``known``, ``unknown`` or ``all``.
+        seed: seed of the phrasings.
+        repeats: number of texts of each card.
 
     Returns:
-        Numbers of texts and of cards.
+        The numbers of texts and of cards.
 
     Raises:
         ConfigError: ``repeats`` is below 1.
-        DataError: the disk refuses.
+        DataError: the disk cannot be written.
     """
     if repeats < 1:
         raise ConfigError("--repeats", f"{repeats} must be at least 1")

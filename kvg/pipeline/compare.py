@@ -26,16 +26,16 @@ def compare(
     """Compares runs.
 
     Args:
-        paths: of the predictions of each seed, by the name of the run; see ``named_runs``.
-        by: groupings; ``split and knowledge`` is one, too.
-        seed: of the bootstrap.
-        level: of intervals; tests have 1 - level.
-        common: compare the questions that all runs have, and leave out the others.
-        against: compare all others with this run only; None for every two.
+        paths: paths of the predictions of each seed, by name of the run; see ``named_runs``.
+        by: groupings; ``split and knowledge`` is also one.
+        seed: seed of the bootstrap.
+        level: confidence level of intervals; tests use 1 - level.
+        common: whether only the questions that all runs have are compared.
+        against: name of the run that all others are compared with; None for every pair.
 
     Raises:
-        ConfigError: a setting cannot work.
-        DataError: a run cannot be read, or the runs hold different questions.
+        ConfigError: a setting is outside its range.
+        DataError: a run cannot be read, or the runs have different questions.
     """
     runs = {name: [read_predictions(path) for path in seeds] for name, seeds in paths.items()}
     return compare_runs(runs, list(by), seed, level, common, against)
@@ -45,7 +45,7 @@ def write_comparison(comparison: Comparison, paths: Mapping[str, Sequence[str]],
     """Writes ``comparison.json`` and ``comparison.md``; returns their paths.
 
     Raises:
-        DataError: the disk refuses.
+        DataError: the disk cannot be written.
     """
     record = {**comparison.record(), "findings": findings(comparison), "paths": paths}
     with disk_errors(out):
@@ -56,20 +56,20 @@ def write_comparison(comparison: Comparison, paths: Mapping[str, Sequence[str]],
 
 
 def named_runs(given: Sequence[str], names: Sequence[str] | None = None) -> dict[str, list[str]]:
-    """Paths of the seeds by the name of their setting.
+    """Returns the paths of the seeds by name of the run.
 
     Args:
-        given: ``RUN``, ``NAME=RUN`` or ``NAME=RUN,RUN,...``; what exists under its whole name is a path.
-        names: in place of those given or found.
+        given: ``RUN``, ``NAME=RUN`` or ``NAME=RUN,RUN,...``; a text that is an existing path is a path.
+        names: names that replace those in ``given``.
 
     Raises:
-        ConfigError: there is not one name a run, or a name comes twice or is empty.
+        ConfigError: there is not one name per run, or a name occurs twice or is empty.
 
     >>> named_runs(["runs/base", "grpo=runs/s0,runs/s1"])
     {'base': ['runs/base'], 'grpo': ['runs/s0', 'runs/s1']}
     """
     if names is not None and len(names) != len(given):
-        raise ConfigError("--names", f"{len(names)} for {len(given)} runs; give one each")
+        raise ConfigError("--names", f"{len(names)} names for {len(given)} runs; give one for each")
     paths: dict[str, list[str]] = {}
     for number, one in enumerate(given):
         name, equals, rest = one.partition("=")
@@ -80,13 +80,13 @@ def named_runs(given: Sequence[str], names: Sequence[str] | None = None) -> dict
         if not name or not all(seeds):
             raise ConfigError("runs", f"'{one}' is not RUN, NAME=RUN or NAME=RUN,RUN; correct it")
         if name in paths:
-            raise ConfigError("runs", f"two are called '{name}'; tell them apart by NAME=RUN or --names")
+            raise ConfigError("runs", f"two have the name '{name}'; give other names by NAME=RUN or --names")
         paths[name] = seeds
     return paths
 
 
 def name_of(path: str) -> str:
-    """What a run is called: its folder, or the file where it is not called as all are.
+    """Returns the name of a run: its folder's, or the file's if that is not ``predictions.jsonl``.
 
     >>> name_of("runs/base/predictions.jsonl"), name_of("scored/theirs.jsonl")
     ('base', 'theirs')

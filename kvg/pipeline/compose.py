@@ -22,8 +22,8 @@ from kvg.work.files import disk_errors
 
 log = logging.getLogger(__name__)
 
-_MAX_WARNINGS = 20  # composites that were left out and are logged one by one
-_MAX_NAMED = 3  # pictures of each kind of fault that are named in the summary
+_MAX_WARNINGS = 20  # composites left out that are logged one by one
+_MAX_NAMED = 3  # pictures per kind of fault that the summary names
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class ComposeResult:
 
     Attributes:
         out: its folder.
-        num_samples: composites in it.
-        lost: of each composite that was left out: index, picture, field and remedy.
+        num_samples: number of composites in it.
+        lost: index, picture, field and remedy of each composite that was left out.
     """
 
     out: Path
@@ -41,7 +41,7 @@ class ComposeResult:
     lost: Sequence[tuple[int, str, str, str]]
 
     def summary(self) -> str:
-        """Numbers in words: how many, and which pictures cost the most."""
+        """Returns the numbers in words, and the pictures that caused the most losses."""
         kinds = Counter(str(field) for _, _, field, _ in self.lost)
         parts = []
         for kind, num in kinds.most_common():
@@ -62,20 +62,19 @@ def compose(
     workers: int = 1,
     overwrite: bool = False,
 ) -> ComposeResult:
-    """Makes one set; an interrupted one is resumed.
+    """Makes one set, or resumes an interrupted one.
 
     Args:
-        config: ``source`` and ``compositor``, see ``load_config``; other keys are noted, and another value of them
-            makes another set.
+        config: ``source`` and ``compositor``, see ``load_config``; other keys only become part of the identity.
         out: folder for the shards.
-        num: composites.
-        seed: decides all of them.
-        samples_per_shard: of every shard but the last.
-        workers: processes; the result is the same.
+        num: number of composites.
+        seed: seed of all composites.
+        samples_per_shard: size of every shard but the last.
+        workers: number of processes; it does not change the result.
         overwrite: whether a complete set is replaced.
 
     Raises:
-        ConfigError: the config is wrong, or a set is there.
+        ConfigError: the config is wrong, or a set exists.
         DataError: no composite could be made.
     """
     config, out = with_seed(config, seed), Path(out)
@@ -97,12 +96,12 @@ def compose(
 
 
 def with_seed(config: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """The config of a set, in which the compositor has its seed."""
+    """Returns the config of a set with the seed of the compositor."""
     return {**config, "compositor": {**(config.get("compositor") or {}), "seed": seed}}
 
 
 def compose_job(config: Mapping[str, Any], out: Path, num: int, samples_per_shard: int) -> ShardJob:
-    """The work of one set. A shard depends on nothing but the code, the config with its seed, and its number."""
+    """Returns the job of one set. A shard depends only on the code, the config with its seed, and its number."""
     settings = [config, num, samples_per_shard]
     identity = json.dumps(settings, sort_keys=True)
     return ShardJob(out, "compose", identity, json.dumps([*settings, revision()], sort_keys=True))
@@ -113,8 +112,8 @@ class WriteComposites:
     """Writes the composites of a unit as one shard.
 
     Attributes:
-        compositor: makes them.
-        folder: of the set.
+        compositor: makes the composites.
+        folder: folder of the set.
     """
 
     compositor: Compositor
@@ -124,7 +123,7 @@ class WriteComposites:
         """Writes a shard.
 
         Args:
-            unit: its number, and the first and the last index + 1 of its composites.
+            unit: its number, and the first and the last + 1 index of its composites.
         """
         number, start, stop = unit
         lost: list[tuple[int, str, str, str]] = []
@@ -141,7 +140,7 @@ def load_config(path: str | Path) -> dict[str, Any]:
     """Reads a YAML with ``source`` and ``compositor``.
 
     Raises:
-        ConfigError: it cannot be read, has keys other than ``source`` and ``compositor``, or a setting cannot work.
+        ConfigError: the file cannot be read, has other keys than these two, or a setting is wrong.
     """
     config = read_yaml(path)
     if "source" not in config:
@@ -159,16 +158,16 @@ def build_compositor(config: Mapping[str, Any]) -> Compositor:
     """Builds the compositor that a config describes.
 
     Raises:
-        ConfigError: a class or setting does not exist or does not fit.
+        ConfigError: a class does not exist, or a setting does not fit it.
     """
     settings = compositor_settings(config)
     return Compositor(instantiate(config["source"], "source", TILE_METHODS), settings)
 
 
 def compositor_settings(config: Mapping[str, Any]) -> CompositorConfig:
-    """The settings of the compositor that a config describes.
+    """Returns the settings of the compositor in a config.
 
     Raises:
-        ConfigError: one is unknown, or cannot work.
+        ConfigError: a setting is unknown, or outside its range.
     """
     return settings_of(CompositorConfig, config.get("compositor"), "compositor")

@@ -1,7 +1,7 @@
 """Writes samples in another form: shards, ShareGPT JSON, or the published GRPO and KVG-Bench parquet files.
 
-Read are these, and lists of pictures: referring expressions (RefCOCO) and labels to choose from (FOCI, or one's own).
-Boxes whose unit nothing tells, such as lists of four numbers in texts, are refused unless ``--box-unit`` states it.
+It reads the same forms, and lists of pictures: referring expressions (RefCOCO) and labels to choose from (FOCI, or a
+user's list). Boxes of unknown unit, such as lists of four numbers in texts, are rejected without ``--box-unit``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from kvg.text.prompts import PROMPTS
 from kvg.types import Sample
 from kvg.work.progress import with_progress
 
-# What a form has no place for. Boxes of all but shards stand on the 0-1000 grid.
+# What each form cannot contain. Boxes of all forms but shards are on the 0-1000 grid.
 LEFT_OUT = {
     "shards": "",
     "sharegpt": "objects that the rationale does not name, splits and knowledge",
@@ -38,10 +38,10 @@ class ConvertResult:
     """A converted set.
 
     Attributes:
-        num_samples: that were written.
-        num_bad: samples that were passed over.
-        num_cut: files that end early.
-        num_clipped: boxes that stuck out of their picture by less than a pixel.
+        num_samples: number of samples that were written.
+        num_bad: number of samples that were skipped.
+        num_cut: number of files that end early.
+        num_clipped: number of boxes that extended beyond their picture by less than a pixel.
     """
 
     num_samples: int
@@ -68,18 +68,18 @@ def convert(
     Args:
         source: folder of shards, ``.parquet``, ``.json``, ``.jsonl`` or ``.csv``.
         out: folder for shards, else a ``.json`` or ``.parquet`` file.
-        form: of the result, one of ``LEFT_OUT``.
+        form: form of the result, one of ``LEFT_OUT``.
         images: folder of the pictures that a list names; None for that of the list.
-        category: of a list that does not name it.
-        seed: of the choices of labels and their order.
-        reading: the unit of the boxes, where the form does not say it.
-        mode: prompt of the question where a form holds it.
-        samples_per_shard: where shards are written.
-        overwrite: replace a file or set that is already there.
+        category: category for a list without categories.
+        seed: seed of the options of labels and their order.
+        reading: unit and frame of the boxes if the form does not define them.
+        mode: prompt template of the question, for forms that contain the prompt.
+        samples_per_shard: size of shards.
+        overwrite: whether an existing file or set is replaced.
 
     Raises:
-        ConfigError: the result's name does not fit its form, or is taken.
-        DataError: nothing could be read.
+        ConfigError: the name of the result does not fit its form, or exists already.
+        DataError: no sample could be read.
     """
     suffix, reading = {"shards": "", "sharegpt": ".json"}.get(form, ".parquet"), reading or Reading()
     if mode not in PROMPTS:
@@ -87,7 +87,7 @@ def convert(
     if out.suffix != suffix:
         raise ConfigError("out", f"{out} should {f'end in {suffix}' if suffix else 'be a folder'} for {form}")
     if out.is_file() and not overwrite:
-        raise ConfigError("out", f"{out} is already there; choose another name or allow overwriting")
+        raise ConfigError("out", f"{out} already exists; choose another name or allow overwriting")
     tally, clipped = Tally(), Counter[str]()
     samples = _samples(open_store(source, images, category, seed, reading), tally, str(source), form, clipped)
     writers: dict[str, Callable[[Iterable[Sample], Path], int]] = {
@@ -120,9 +120,9 @@ def _samples(store: SampleStore, tally: Tally, source: str, form: str, clipped: 
     read = (sample for part in parts for _, sample in part.read(tally))
     for sample in with_progress(read, "convert", sum(part.num_samples for part in parts)):
         if form != "shards" and sample.options:
-            raise ConfigError("to", f"{form} has no place for questions of several choices, as these are; take shards")
-        if sample.key in keys:  # its picture would take the place of the other's
-            tally.note(DataError(source, "key", f"'{sample.key}' stands there already; give each a name of its own"))
+            raise ConfigError("to", f"{form} cannot contain multiple-choice questions, as these are; use shards")
+        if sample.key in keys:  # the picture of the earlier sample would be replaced
+            tally.note(DataError(source, "key", f"'{sample.key}' occurs twice; make keys unique"))
             continue
         keys.add(sample.key)
         if "clipped" in sample.provenance:

@@ -1,4 +1,4 @@
-"""Measures the skills of the lab's model apart: seeing, boxing, picking, recalling."""
+"""Measures the skills of the lab's model separately: seeing, boxing, picking, recalling."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _SLOTS = ("colour", "marking", "part", "build")
 
 
 def examine(backbone: Backbone, num: int, seed: int) -> dict[str, float]:
-    """Share of right answers for each skill, on scenes whose drawings pretraining has not used.
+    """Returns the share of correct answers for each skill, on scenes with drawings that pretraining has not used.
 
     Args:
         backbone: a model of the lab.
-        num: scenes per skill.
-        seed: of the scenes.
+        num: number of scenes per skill.
+        seed: seed of the scenes.
     """
     figures: dict[str, float] = {}
     for k in (1, 2, 3, 4):
@@ -50,13 +50,13 @@ def _scenes(k: int, num: int, seed: int) -> list[Sample]:
 
 
 def _texts(backbone: Backbone, questions: list[str], scenes: list[Sample] | None, max_new_tokens: int) -> list[str]:
-    """Greedy answers to one question per scene, or to questions without a picture."""
+    """Generates greedy answers to one question per scene, or to questions without a picture."""
     p, out = backbone.processor, []
     for start in range(0, len(questions), 100):
         rows = []
         for n in range(start, min(start + 100, len(questions))):
             if scenes is None:
-                row = p.encode_text(None, questions[n])  # the text is to be continued, so its end goes
+                row = p.encode_text(None, questions[n])  # the model continues the text, so its end token is removed
                 rows.append(replace(row, input_ids=row.input_ids[:-1], labels=row.labels[:-1]))
             else:
                 rows.append(p.encode_turns(scenes[n], [questions[n]]))
@@ -69,7 +69,7 @@ def _texts(backbone: Backbone, questions: list[str], scenes: list[Sample] | None
 
 
 def _questions(scenes: list[Sample], seed: int) -> dict[str, list[str]]:
-    """For each skill a question about the target of each scene; a made-up name where a card is told with it."""
+    """Returns for each skill a question about the target of each scene; ``told`` has a made-up name and a card."""
     rng, looks = random.Random(seed), [s.objects[s.target].description for s in scenes]
     return {
         "ground": [prompt(words, "direct") for words in looks],
@@ -79,7 +79,7 @@ def _questions(scenes: list[Sample], seed: int) -> dict[str, list[str]]:
 
 
 def _ground(backbone: Backbone, scenes: list[Sample], prompts: list[str], max_new_tokens: int) -> dict[str, float]:
-    """Acc@0.5, and how often the answered box lies nearest to the right object, wherever its edges are."""
+    """Returns Acc@0.5, and the share of answered boxes whose nearest object, by centres, is the target."""
     texts = _texts(backbone, prompts, scenes, max_new_tokens)
     right = near = 0
     for sample, text in zip(scenes, texts, strict=True):
@@ -107,7 +107,10 @@ def _naming(backbone: Backbone, scenes: list[Sample]) -> dict[str, float]:
 
 
 def _recall(backbone: Backbone) -> dict[str, float]:
-    """Cards continued from the name, exact; those of unseen categories apart, since stage 1 must not lose them."""
+    """Returns the share of cards that the model completes exactly from the name, also by split.
+
+    Stage 1 must not lose the cards of unseen categories.
+    """
     cards = [c for c in load_cards() if c.known]
     texts = _texts(backbone, [f"<think>Plan: the {c.name} is" for c in cards], None, 16)
     right = {c.name: t.strip().startswith(c.traits.text + ".") for c, t in zip(cards, texts, strict=True)}

@@ -1,7 +1,7 @@
-"""Lets a stage-1 model answer each sample several times, and keeps what it sometimes gets right (paper section 4.2).
+"""Samples several answers of a stage-1 model to each sample, and keeps samples with some correct answers.
 
-A sample that is always right teaches nothing, and one that is never right gives no reward to learn from: in both cases
-all advantages of a group are 0.
+See the paper, section 4.2. If all answers of a group are correct, or none is, all its advantages are 0, and there is
+nothing to learn.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from kvg.text.prompts import PUBLISHED, PromptFormat, prompt
 from kvg.types import Box, Sample
 from kvg.work.job import Job
 
-RECORD = "filter.json"  # beside the shards: the settings and the histogram
+RECORD = "filter.json"  # settings and histogram, beside the shards
 _REMEDY = "train stage 1 longer, give easier or harder samples, or widen --keep-min and --keep-max"
 
 
@@ -42,11 +42,11 @@ class FilterResult:
 
     Attributes:
         out: its folder.
-        settings: of the filter.
-        counts: samples by the number of their right answers.
-        num_bad: samples that could not be read.
-        num_cut: files that end early.
-        usage: of the client, in words.
+        settings: settings of the filter.
+        counts: number of samples by number of correct answers.
+        num_bad: number of samples that could not be read.
+        num_cut: number of files that end early.
+        usage: summary of the client, in words.
     """
 
     out: Path
@@ -58,12 +58,12 @@ class FilterResult:
 
     @property
     def num_kept(self) -> int:
-        """Samples that are kept."""
+        """Returns the number of samples that are kept."""
         return sum(self.counts.get(right, 0) for right in range(self.settings.keep_min, self.settings.most + 1))
 
     @property
     def num_samples(self) -> int:
-        """Samples that were answered."""
+        """Returns the number of samples with answers."""
         return sum(self.counts.values())
 
     def show(self) -> None:
@@ -72,7 +72,7 @@ class FilterResult:
         print(self.summary())
 
     def histogram(self) -> Table:
-        """How many samples had 0, 1, ... right answers, as bars."""
+        """Returns a bar chart of the number of samples with 0, 1, ... correct answers."""
         table = Table(title=f"right answers of {self.settings.samples}", box=None)
         for title, side in (("right", "right"), ("samples", "right"), ("", "left"), ("share", "right"), ("", "left")):
             table.add_column(title, justify="right" if side == "right" else "left")
@@ -85,26 +85,26 @@ class FilterResult:
         return table
 
     def summary(self) -> str:
-        """Numbers in words, a line or several."""
-        bad = f"; {self.num_bad} bad samples and {self.num_cut} cut files passed over"
+        """Returns the numbers in words, in one or more lines."""
+        bad = f"; {self.num_bad} bad samples and {self.num_cut} cut files skipped"
         counted = bad if self.num_bad or self.num_cut else ""
         return f"kept {self.num_kept} of {self.num_samples} in {self.out}{counted}\n{self.usage}"
 
 
 class SampleRequests:
-    """The requests of a set; they can be iterated again and again.
+    """The requests of a set; they can be iterated several times.
 
     Args:
         store: the set.
-        settings: of the filter.
-        prompt_format: of the client.
+        settings: settings of the filter.
+        prompt_format: prompt format of the client.
     """
 
     def __init__(self, store: SampleStore, settings: FilterSettings, prompt_format: PromptFormat = PUBLISHED) -> None:
         self.store, self.settings, self.prompt_format = store, settings, prompt_format
 
     def samples(self, tally: Tally) -> Iterator[Sample]:
-        """The good samples."""
+        """Yields the good samples, at most ``limit``."""
         left = self.settings.limit
         for part in self.store.parts():
             for _, sample in part.read(tally):
@@ -114,8 +114,8 @@ class SampleRequests:
                 yield sample
 
     def __iter__(self) -> Iterator[Request]:
-        """A request for each sample."""
-        for sample in self.samples(Tally(log_problems=False)):  # they are logged when the outcomes are read
+        """Yields a request for each sample."""
+        for sample in self.samples(Tally(log_problems=False)):  # problems are logged when the outcomes are read
             text = prompt(sample.entity, self.settings.mode, self.prompt_format)
             yield Request(sample.key, text, sample.image, self.settings.samples)
 
@@ -132,18 +132,18 @@ def filter_set(
     client: Client | None = None,
     read: Callable[[str, Sample], Box | None] | None = None,
 ) -> FilterResult:
-    """Filters one set; an interrupted one is resumed.
+    """Filters one set, or resumes an interrupted one.
 
     Args:
         source: folder of shards, or a published file.
         out: folder for the kept samples.
-        settings: of the filter.
-        overwrite: replace a set that is already there.
-        client: in place of the one that the settings name. Where it is many processes, only the first comes back.
-        read: box of an answer, see ``BoxReader``; by default as the settings say.
+        settings: settings of the filter.
+        overwrite: whether an existing set is replaced.
+        client: replaces the client of the settings. If it uses several processes, only the first one returns.
+        read: reads the box of an answer; by default a ``BoxReader`` of the settings.
 
     Raises:
-        ConfigError: the set is there already, or a setting cannot work.
+        ConfigError: the set exists already, or a setting is outside its range.
         DataError: the input cannot be used, or no sample is kept.
     """
     out, num = Path(out), settings.samples
@@ -156,7 +156,7 @@ def filter_set(
     requests, tally, counts = SampleRequests(store, settings, client.prompt_format), Tally(), Counter[int]()
     before = store.manifest if isinstance(store, ShardFolder) else None
     outcomes = client.ask(requests, lambda _, text: text, job.units)
-    first = next(outcomes, None)  # nothing may be written before: other processes end here
+    first = next(outcomes, None)  # other processes end here, so nothing may be written before
     config, seed = {**(before.config if before else {}), "filter": record}, before.seed if before else None
     job.reopen()
     with ShardWriter(out, settings.samples_per_shard, seed=seed, config=config, overwrite=overwrite) as writer:
@@ -178,7 +178,7 @@ def filter_set(
 
 
 def is_complete(source: str | Path, out: Path, settings: FilterSettings) -> bool:
-    """Whether a set is there, filtered with these settings from the source as it is."""
+    """Returns whether a set exists that was made with these settings from the present source."""
     job = _job(out, settings, settings.record(str(source)), checksums_of(source))
     return job.is_complete(out / MANIFEST)
 
@@ -189,7 +189,7 @@ def _judged(
     read: Callable[[str, Sample], Box | None],
     tally: Tally,
 ) -> Iterator[tuple[Sample, int]]:
-    """Each sample that has an answer, and how many of its answers are right; an unparsed answer is wrong."""
+    """Yields each sample with answers, and the number of correct ones; an unparsed answer is wrong."""
     for sample, outcome in zip(requests.samples(tally), outcomes, strict=True):
         if not outcome.values:
             tally.note(DataError(sample.key, "answer", "; ".join(outcome.faults) or "there is none"))

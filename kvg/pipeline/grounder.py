@@ -1,4 +1,4 @@
-"""A grounding model that is asked where an entity is: its requests, its codec, and its answer for each picture."""
+"""A grounding model that locates entities: its requests, its codec, and its answer for each picture."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from kvg.types import Box
 from kvg.work.progress import with_progress
 
 T = TypeVar("T")
-QUALITY = 95  # of the JPEG that is sent
+QUALITY = 95  # quality of the JPEG that is sent
 
 
 @dataclass(frozen=True)
 class BoxAnswer:
-    """The answer of a model about a picture: boxes, or the rule and the reason why there are none."""
+    """The answer of a model about a picture: boxes, or the rule and reason why there are none."""
 
     boxes: tuple[Box, ...] = ()
     rule: str = ""
@@ -37,12 +37,12 @@ class BoxAnswer:
 
 @dataclass
 class Pictures:
-    """Pictures of a project, as they are sent.
+    """Pictures of a project for requests.
 
     Attributes:
-        sources: read the pictures.
-        settings: of section ``box``.
-        max_opened: pixels of the largest picture that is opened.
+        sources: sources that read the pictures.
+        settings: settings of section ``box``.
+        max_opened: maximum width times height of a picture that is opened.
     """
 
     sources: Mapping[str, PictureSource]
@@ -52,7 +52,7 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Grounder:
-    """A model with its box codec and the question that it is asked."""
+    """A model with its box codec and its question."""
 
     client: Client
     codec: BoxCodec
@@ -61,20 +61,20 @@ class Grounder:
 
     @classmethod
     def of(cls, settings: BoxSettings) -> Grounder:
-        """The first model that the settings name.
+        """Builds the first model of the settings.
 
         Raises:
-            ConfigError: a class or setting does not exist or does not fit.
+            ConfigError: a class does not exist, or a setting does not fit it.
         """
         client, codec = _build(settings.client, settings.codec, "client", "codec")
         return cls(client, codec, settings.question, settings.samples)
 
     @classmethod
     def second_of(cls, settings: BoxSettings) -> Grounder | None:
-        """The second model, where there is one.
+        """Builds the second model of the settings; returns None if there is none.
 
         Raises:
-            ConfigError: a class or setting does not exist or does not fit.
+            ConfigError: a class does not exist, or a setting does not fit it.
         """
         if settings.second is None:
             return None
@@ -82,15 +82,15 @@ class Grounder:
         return cls(client, codec, settings.second_question or settings.question, 1)
 
     def answers(self, entries: Sequence[Entry], pictures: Pictures, work: Path) -> list[BoxAnswer]:
-        """One answer for each picture, in order.
+        """Returns one answer for each picture, in order.
 
         Args:
             entries: the pictures.
             pictures: how they are read and sent.
-            work: folder that keeps the raw answers.
+            work: folder for the raw answers.
 
         Raises:
-            DataError: the model answers no more.
+            DataError: the model no longer answers.
         """
         settings = pictures.settings
         requests = BoxRequests(entries, pictures, self.text, self.num_answers)
@@ -111,14 +111,14 @@ class Grounder:
 
 @dataclass
 class BoxRequests:
-    """Requests about pictures, made anew in each iteration, so that few are in memory.
+    """Requests about pictures. Each iteration makes them anew, so that few are in memory.
 
     Attributes:
         entries: the pictures.
         pictures: how they are read and sent.
-        text: of the question, with blanks.
-        num_answers: wanted for each.
-        unreadable: why pictures cannot be read, by key; filled during iteration.
+        text: text of the question, with placeholders.
+        num_answers: number of answers for each picture.
+        unreadable: reasons why pictures cannot be read, by key; filled during iteration.
     """
 
     entries: Sequence[Entry]
@@ -128,7 +128,7 @@ class BoxRequests:
     unreadable: dict[str, str] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[Request]:
-        """In the order of the pictures, without those that cannot be read."""
+        """Yields requests in the order of the pictures, without those that cannot be read."""
         for entry in self.entries:
             try:
                 image = open_on_white(self.pictures.sources, entry, self.pictures.max_opened)
@@ -140,7 +140,7 @@ class BoxRequests:
 
 
 def encoded(image: Image.Image, settings: BoxSettings) -> bytes:
-    """A picture as it is sent: a JPEG in a size that the model leaves as it is."""
+    """Encodes a picture as JPEG in a size that the model does not change."""
     size = sent_size(*image.size, settings.max_pixels, settings.size_multiple)
     resized = image.resize((size.resized_width, size.resized_height), Image.Resampling.BICUBIC, reducing_gap=3.0)
     file = io.BytesIO()
@@ -149,27 +149,27 @@ def encoded(image: Image.Image, settings: BoxSettings) -> bytes:
 
 
 def key_of(entry: Entry) -> str:
-    """Names a picture in messages; the checksum keeps "a/b" of source "c" apart from "b" of source "c/a"."""
+    """Returns the key of a picture. The checksum distinguishes "a/b" of source "c" from "b" of source "c/a"."""
     return _sendable(f"{entry.source}/{entry.ref} {entry.sha256[:12]}")
 
 
 def _sendable(text: str) -> str:
-    """Text that can be sent: names of files may hold bytes that are not valid text."""
+    """Escapes bytes that are not valid UTF-8, which file names may contain."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _with_bar(outcomes: Iterator[T], total: int) -> Iterator[T]:
-    """The same, with a bar from the first one on: a model that is loaded here shows its own before."""
+    """Adds a progress bar from the first outcome on. Before that, a model in this process shows its own bar."""
     for first in outcomes:
         yield from with_progress(chain([first], outcomes), "boxes", total)
 
 
 def _build(client: Any, codec: Any, name: str, codec_name: str) -> tuple[Client, BoxCodec]:
-    """Builds the codec first, which costs nothing, so that a mistake there costs no loading."""
+    """Builds codec and client. The codec comes first: an error in it should not cost the loading of a model."""
     built_codec = instantiate(codec, f"box.{codec_name}")
     if not isinstance(built_codec, BoxCodec):
-        raise ConfigError(f"box.{codec_name}", "is no box convention; take one of kvg.text.box_codec")
+        raise ConfigError(f"box.{codec_name}", "is not a box codec; use one of kvg.text.box_codec")
     built = instantiate(client, f"box.{name}")
     if not callable(getattr(built, "ask", None)):
-        raise ConfigError(f"box.{name}", "is nothing that can be asked; take kvg.inference.server.Server, for instance")
+        raise ConfigError(f"box.{name}", "is not a client; use kvg.inference.server.Server, for example")
     return built, built_codec

@@ -1,4 +1,4 @@
-"""Shows what a set holds: tables, and one HTML page with pictures, boxes and rationales."""
+"""Shows the content of a set: tables, and an HTML page with pictures, boxes and rationales."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from kvg.work.files import atomic_write, disk_errors
 from kvg.work.progress import progress_bar
 
 PAGE = "contact_sheet.html"
-_MIN_RATIONALE = 24  # characters of a rationale that a terminal's table shows at least
+_MIN_RATIONALE = 24  # minimum number of characters of a rationale in the table
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a set holds.
+    """The content of a set.
 
     Attributes:
-        source: of the set.
+        source: path of the set.
         figures: counts of all samples.
         facts: sentences about the set by title.
-        samples: drawn at random from those that fit.
-        tally: what could not be read.
+        samples: random choice of the samples that match.
+        tally: counts of samples that could not be read.
     """
 
     source: Path
@@ -48,11 +48,11 @@ class Inspection:
         """Writes one HTML page with ``num`` samples.
 
         Raises:
-            DataError: the disk refuses.
+            DataError: the disk cannot be written.
         """
         figures, samples = self.figures, self.samples[:num]
         lead = (
-            f"{figures.num_samples} samples that ask for {figures.num_entities} entities; {len(samples)} of them below."
+            f"{figures.num_samples} samples with {figures.num_entities} target entities; {len(samples)} of them below."
         )
         with disk_errors(out.parent):
             out.parent.mkdir(parents=True, exist_ok=True)
@@ -70,10 +70,10 @@ def inspect_set(
 
     Args:
         source: folder of shards, or a published file.
-        num: samples that are drawn.
-        seed: which ones.
-        only: values of ``category``, ``entity`` and ``key`` that the drawn samples have; None for all.
-        reading: the unit of the boxes, where the form does not say it.
+        num: number of chosen samples.
+        seed: seed of the choice.
+        only: allowed values of ``category``, ``entity`` and ``key`` of the chosen samples; None for all.
+        reading: unit and frame of the boxes if the form does not define them.
 
     Raises:
         DataError: the set cannot be opened, or no sample has these values.
@@ -89,7 +89,7 @@ def inspect_set(
 
 
 class _Choice:
-    """Draws samples as they pass, each of those that fit with the same chance."""
+    """Chooses samples from a stream, each of those that match with the same probability."""
 
     def __init__(self, most: int, seed: int, only: Mapping[str, Sequence[str] | None]) -> None:
         self.only, self.most, self.num_fitting = only, most, 0
@@ -97,7 +97,7 @@ class _Choice:
         self.picked: list[Sample] = []
 
     def offer(self, sample: Sample) -> None:
-        """Takes the sample, or lets it pass (reservoir sampling)."""
+        """Chooses or skips a sample (reservoir sampling)."""
         if any(values and getattr(sample, name) not in values for name, values in self.only.items()):
             return
         self.num_fitting += 1
@@ -144,14 +144,14 @@ def print_samples(samples: Sequence[Sample]) -> None:
     for sample in samples:
         box = ",".join(f"{value:g}" for value in sample.box_px)
         rows.append([sample.key, sample.category, sample.entity, str(len(sample.objects)), box])
-    # What is left of a line, so that each sample has one where the terminal is wide enough.
+    # The rationale is cut so that each sample fits into one line, if the terminal is wide enough.
     taken = sum(max(len(cell) for cell in column) + 3 for column in zip(names, *rows, strict=True))
     room = max(_MIN_RATIONALE, console.width - taken - 4)
     table = _table("", (*names, "rationale"), right=("k",))
     for row, sample in zip(rows, samples, strict=True):
         text = " ".join(sample.rationale.split())
         text = text if len(text) <= room else f"{text[: room - 1]}…"
-        table.add_row(*map(Text, (*row, text or "-")))  # as text: a name may hold what would be markup
+        table.add_row(*map(Text, (*row, text or "-")))  # as Text, since a name may look like markup
     console.print(table)
 
 

@@ -1,4 +1,4 @@
-"""What `kvg-data inspect` says of a scanned project: its catalogue, and what was left out and why."""
+"""Shows a scanned project for `kvg-data inspect`: its catalogue, and what was left out and why."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def show_catalogue(
     """Prints the tables.
 
     Args:
-        folder: of the project.
-        num: entries that are listed.
-        seed: which ones.
-        categories: of those; None for all.
-        entities: on those; None for all.
+        folder: folder of the project.
+        num: number of entries that are listed.
+        seed: seed of their choice.
+        categories: categories of the listed entries; None for all.
+        entities: entities of the listed entries; None for all.
 
     Raises:
         DataError: the catalogue is damaged.
@@ -58,7 +58,7 @@ def show_catalogue(
 
 
 def rows_of(entries: Sequence[Entry]) -> list[list[str]]:
-    """Counts by category and split, and where there are several, their sum."""
+    """Returns counts by category and split, and their sum if there are several."""
     groups: dict[tuple[str, str], list[Entry]] = {}
     for entry in entries:
         groups.setdefault((entry.category, entry.split), []).append(entry)
@@ -74,7 +74,7 @@ def _row(category: str, split: str, entries: Sequence[Entry]) -> list[str]:
 
 
 def facts_of(folder: Path, entries: Sequence[Entry]) -> dict[str, dict[str, int]]:
-    """Counts by source and by licence, and of what was left out, by its reason's field."""
+    """Returns counts by source and by licence, and of rejections by their field."""
     rejected: Counter[str] = Counter()
     if (folder / REJECTED).is_file():
         for number, line in json_lines(folder / REJECTED):

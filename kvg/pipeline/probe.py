@@ -1,7 +1,7 @@
-"""Asks a model what is on single-entity pictures, four names to choose from: how well it knows each entity.
+"""Measures how well a model knows each entity, by multiple-choice questions about single-entity pictures.
 
-This is the probe behind the knowledge-aware reward (v3, section 4.3 and appendix B.2): ``knowledge.json`` is what
-``kvg.rewards.knowledge.KnowledgeReward`` reads.
+The knowledge-aware reward (paper v3, section 4.3 and appendix B.2) needs this probe:
+``kvg.rewards.knowledge.KnowledgeReward`` reads ``knowledge.json``.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ class ProbeResult:
 
     Attributes:
         out: folder of the project.
-        scores: of each entity.
-        alone: entities without another one in their category, which cannot be asked about.
-        lost: why questions were not put.
-        usage: of the client, in words.
+        scores: score of each entity.
+        alone: entities that are the only one of their category, for which there are no distractors.
+        lost: reasons why questions were left out.
+        usage: summary of the client, in words.
     """
 
     out: Path
@@ -53,7 +53,7 @@ class ProbeResult:
     usage: str
 
     def accuracies(self) -> dict[str, float]:
-        """Share of right answers by name; a name may stand in several categories."""
+        """Returns the share of correct answers by name; a name in several categories is counted together."""
         pooled: dict[str, list[int]] = {}
         for score in self.scores:
             own = pooled.setdefault(score.entity, [0, 0])
@@ -61,7 +61,7 @@ class ProbeResult:
         return {name: right / num for name, (right, num) in sorted(pooled.items())}
 
     def record(self) -> dict[str, Any]:
-        """Contents of ``probe.json``, beside the settings."""
+        """Returns the content of ``probe.json`` without the settings."""
         scores = self.scores
         return {
             "entities": len(scores),
@@ -77,14 +77,14 @@ class ProbeResult:
 
 
 class ChoiceRequests:
-    """Questions as requests, which can be iterated again and again.
+    """Questions as requests, which can be iterated several times.
 
     Args:
-        questions: all.
-        pictures: that they are about.
+        questions: all questions.
+        pictures: reads their pictures.
 
     Attributes:
-        lost: reasons of those whose picture cannot be read, by their places; they are not asked.
+        lost: reasons why questions were left out because their picture cannot be read, by index.
     """
 
     def __init__(self, questions: Sequence[Question], pictures: PreparedPictures) -> None:
@@ -92,33 +92,33 @@ class ChoiceRequests:
         self.lost: dict[int, str] = {}
 
     def __iter__(self) -> Iterator[Request]:
-        """A request for each question."""
+        """Yields a request for each question whose picture can be read."""
         for number, question in enumerate(self.questions):
             if number in self.lost:
                 continue
             try:
                 image = self.pictures.read(question.entry)
             except DataError as error:
-                if error.field == "out":  # the disk, not the picture
+                if error.field == "out":  # an error of the disk, not of the picture
                     raise
                 self.lost[number] = str(error)
                 continue
             yield Request(f"{number:06d} {question.entry.source}/{question.entry.ref}", question.text, image)
 
     def sent(self) -> Iterator[Question]:
-        """The questions that were put, once the requests have been iterated."""
+        """Yields the questions that were sent, after the requests have been iterated."""
         return (question for number, question in enumerate(self.questions) if number not in self.lost)
 
 
 def probe(project: Project) -> ProbeResult | None:
-    """Asks, and writes ``knowledge.json``, ``probe.html`` and ``probe.json``; an interrupted probe is resumed.
+    """Runs or resumes the probe; writes ``knowledge.json``, ``probe.html`` and ``probe.json``.
 
     Returns:
-        The result; None where it is there already.
+        The result; None if it exists already.
 
     Raises:
         ConfigError: the project file is wrong.
-        DataError: the project has not been scanned, nothing can be asked, or the model answers no more.
+        DataError: the project has not been scanned, there is no question, or the model no longer answers.
     """
     settings, out = project.settings("probe", ProbeSettings), project.out
     client: Client = instantiate(settings.client, "probe.client", Client)
@@ -130,7 +130,7 @@ def probe(project: Project) -> ProbeResult | None:
     pictures = PreparedPictures(job.units / "pictures", sources, settings.max_side, max_pixels)
     requests = ChoiceRequests(questions, pictures)
     outcomes = client.ask(requests, lambda _, text: text, job.units / "answers")
-    first = next(outcomes, None)  # now it is known which pictures are lost
+    first = next(outcomes, None)  # from here on ``requests.lost`` is complete
     if first is None:
         reason = next(iter(requests.lost.values()), "")
         raise DataError(str(out), "probe", f"no picture can be read; the first: {reason}")
@@ -145,7 +145,7 @@ def probe(project: Project) -> ProbeResult | None:
 
 
 def _job(project: Project, settings: ProbeSettings, client: Client) -> Job:
-    """The work. Of a server's model nothing can be known but its settings."""
+    """Returns the job. A model on a server is identified only by its settings."""
     catalogue = project.out / CATALOGUE
     if not catalogue.is_file():
         raise DataError(str(catalogue), "catalogue", "is missing; run `kvg-data scan` first")
@@ -156,7 +156,7 @@ def _job(project: Project, settings: ProbeSettings, client: Client) -> Job:
 
 
 def _questions(project: Project, settings: ProbeSettings) -> tuple[list[Question], list[str]]:
-    """The questions, and the entities that cannot be asked about."""
+    """Returns the questions, and the entities without distractors."""
     entries = list(read_catalogue(project.out / CATALOGUE))
     names, uses = names_by_category(entries), set(settings.uses)
     own = [entry for entry in entries if entry.use in uses]
@@ -168,7 +168,7 @@ def _questions(project: Project, settings: ProbeSettings) -> tuple[list[Question
 
 
 def _scores(questions: Iterator[Question], outcomes: Iterator[Any]) -> list[EntityScore]:
-    """The score of each entity."""
+    """Returns the score of each entity."""
     scores: dict[tuple[str, str], EntityScore] = {}
     pictures: set[tuple[str, str]] = set()
     for outcome in outcomes:
@@ -187,7 +187,7 @@ def _scores(questions: Iterator[Question], outcomes: Iterator[Any]) -> list[Enti
 
 
 def print_levels(scores: Sequence[EntityScore]) -> None:
-    """Prints the levels beside the published shares, and what guessing would look like."""
+    """Prints the knowledge levels beside the published shares, and the level that guessing gives."""
     table = Table(box=None)
     for title in ("level", "accuracy from", "entities", "share", "published"):
         table.add_column(title, justify="left" if title == "level" else "right")

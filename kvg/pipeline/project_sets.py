@@ -1,4 +1,4 @@
-"""The sets of a project: where each step of the data engine finds what the step before has left."""
+"""The sets of a project: the folders in which each step of the data engine finds the results of the step before."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ COMPOSITES, RATIONALES, FILTERED, SHARDS = "composites", "rationales", "filtered
 
 @dataclass(frozen=True)
 class ComposedSet:
-    """What ``compose`` makes of a project under one name.
+    """A set that ``compose`` makes.
 
     Attributes:
-        name: of the set.
+        name: name of the set.
         out: folder for its shards.
-        num: composites.
-        seed: decides all of them.
-        samples_per_shard: of every shard but the last.
+        num: number of composites.
+        seed: seed of all composites.
+        samples_per_shard: size of every shard but the last.
         config: see ``kvg.pipeline.compose.compose``.
     """
 
@@ -39,20 +39,20 @@ class ComposedSet:
     config: dict[str, Any]
 
     def is_complete(self) -> bool:
-        """Whether the set is there, made with these settings of these pictures."""
+        """Returns whether the set exists and was made with these settings from these pictures."""
         job = compose_job(with_seed(self.config, self.seed), self.out, self.num, self.samples_per_shard)
         return job.is_complete()
 
 
 def composed_sets(path: str | Path, names: Sequence[str] | None = None) -> list[ComposedSet]:
-    """The sets that a project file asks for.
+    """Returns the sets of a project file.
 
     Args:
-        path: of the project file.
-        names: only these; None for all.
+        path: path of the project file.
+        names: names of the sets; None for all.
 
     Raises:
-        ConfigError: a setting cannot work, or there is no such set.
+        ConfigError: a setting is outside its range, or a set does not exist.
         DataError: the project has not been scanned.
     """
     project = load_project(path)
@@ -79,10 +79,10 @@ def composed_sets(path: str | Path, names: Sequence[str] | None = None) -> list[
 
 
 def set_names(project: Project, wanted: Sequence[str] | None, section: str) -> list[str]:
-    """The sets that a step works on: those that are asked for, else those of its section, else all.
+    """Returns the sets that a step works on: ``wanted``, else those of its section, else all.
 
     Raises:
-        ConfigError: there is no such set.
+        ConfigError: a set does not exist.
     """
     made = project.settings("compose", ComposeSettings).sets
     own = getattr(getattr(project, section), "sets", None)
@@ -91,10 +91,10 @@ def set_names(project: Project, wanted: Sequence[str] | None, section: str) -> l
 
 
 def latest(project: Project, name: str) -> Path:
-    """Where a set stands before it is filtered or mixed: with rationales where these are there.
+    """Returns the folder of a set before it is filtered or mixed: that with rationales, else that of the composites.
 
     Raises:
-        DataError: it has not been composed.
+        DataError: the set has not been composed.
     """
     for step in (RATIONALES, COMPOSITES):
         if (project.out / step / name / MANIFEST).is_file():
@@ -103,7 +103,7 @@ def latest(project: Project, name: str) -> Path:
 
 
 def checksums(project: Project, facts: str | None) -> dict[str, str]:
-    """What composites are made of, beside the pictures: SHA-256 of each file that is there, by name."""
+    """Returns the SHA-256 of each file that composites depend on, beside the pictures, by name."""
     files = [project.out / name for name in (CATALOGUE, "boxes.jsonl", "knowledge.json")]
     files += [*sorted(project.out.glob("bad_boxes*.jsonl")), *([Path(facts)] if facts else [])]
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files if path.is_file()}

@@ -1,4 +1,4 @@
-"""Shards that receive rationales: one for each part of the input set, written from trait cards or by a teacher."""
+"""Writes shards with rationales, from trait cards or by a teacher: one for each part of the input set."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class RationaleShard:
 
     Args:
         out: folder of the set.
-        number: of the shard.
-        tally: of the part that is read for it.
+        number: index of the shard.
+        tally: counts of the part that is read for it.
     """
 
     def __init__(self, out: Path, number: int, tally: Tally | None = None) -> None:
@@ -51,7 +51,7 @@ class RationaleShard:
         self._undescribed.update(without)
 
     def set_aside(self, sample: Sample, reasons: Sequence[str]) -> None:
-        """Notes a sample that has no usable rationale."""
+        """Records a sample without a usable rationale."""
         short = [reason.removeprefix(f"sample {sample.key}: ") for reason in reasons]
         self._lost.append({"key": sample.key, "entity": sample.entity, "reasons": short})
 
@@ -59,7 +59,7 @@ class RationaleShard:
         """Finishes the shard.
 
         Returns:
-            The result of its unit: ``entry`` (None where nothing was written), ``counts``, ``lost``, ``num_bad``,
+            The result of its unit: ``entry`` (None if nothing was written), ``counts``, ``lost``, ``num_bad``,
             ``num_undescribed`` (samples with an object without traits), ``undescribed`` (of these, by entity).
         """
         with self._disk_errors:
@@ -72,13 +72,13 @@ class RationaleShard:
             )
 
     def discard(self) -> None:
-        """Removes what has been written."""
-        with suppress(OSError):  # the error that stopped the work is the one to show
+        """Removes the unfinished shard."""
+        with suppress(OSError):  # the error that stopped the work matters more
             self._file.discard()
 
 
 def write_shard(out: Path, number: int, part: SamplePart, writer: RationaleWriter) -> dict[str, Any]:
-    """Writes the rationales of one part without a model; returns what ``RationaleShard.close`` does."""
+    """Writes the rationales of one part without a model; returns the result of ``RationaleShard.close``."""
     shard = RationaleShard(out, number)
     try:
         for _, sample in part.read(shard.tally):
@@ -100,40 +100,40 @@ class WriteFromCards:
 
     Attributes:
         out: folder of the new set.
-        min_facts: traits that every object has at least; other samples are set aside.
+        min_facts: minimum number of traits of every object; other samples are set aside.
     """
 
     out: Path
     min_facts: int
 
     def __call__(self, unit: tuple[int, SamplePart]) -> dict[str, Any]:
-        """Writes the shard of a number from a part."""
+        """Writes the shard of a unit (number, part)."""
         return write_shard(self.out, *unit, CardWriter(self.min_facts))
 
 
 class Teacher:
-    """A big model that writes the rationales of many samples.
+    """A large model that writes the rationales of many samples.
 
     Args:
-        client: the model.
-        codec: how it writes boxes.
-        rules: what its rationales must be.
-        max_attempts: how often it is asked for one.
+        client: client of the model.
+        codec: its box codec.
+        rules: rules for its rationales.
+        max_attempts: maximum number of attempts for a rationale.
     """
 
     def __init__(self, client: Client, codec: BoxCodec, rules: RationaleRules, max_attempts: int) -> None:
         self.client, self._codec, self._rules, self._max_attempts = client, codec, rules, max_attempts
 
     def write(self, parts: Sequence[SamplePart], job: ShardJob, work: Path) -> None:
-        """Writes a shard for each part that is not done. Requests run ahead of the shard that is being written.
+        """Writes a shard for each part that is not done. Requests are sent ahead of the shard that is being written.
 
         Args:
-            parts: of the input set.
-            job: the new set.
-            work: folder that keeps the answers.
+            parts: parts of the input set.
+            job: job of the new set.
+            work: folder for the answers.
 
         Raises:
-            DataError: the model has gone, or the disk is full; answers are kept.
+            DataError: the model no longer answers, or the disk is full; answers are kept.
         """
         left = job.left(len(parts))
         requests = _TeacherRequests([(number, parts[number]) for number in left], self)
@@ -143,7 +143,7 @@ class Teacher:
         try:
             for outcome in with_progress(outcomes, f"asking for {job.folder}", total):
                 number, sample = requests.waiting.pop(outcome.request.key)
-                while left[0] != number:  # the part before has come to its end
+                while left[0] != number:  # all outcomes of the part before have been read
                     self._finish(left.pop(0), shard, requests, job)
                     shard = None
                 shard = shard or RationaleShard(job.folder, number, requests.tallies[number])
@@ -165,7 +165,7 @@ class Teacher:
         job.save(number, shard.close())
 
     def prompt(self, sample: Sample) -> str:
-        """The text of the request about a sample."""
+        """Returns the text of the request about a sample."""
         return teacher_prompt(sample, self._codec, _size(sample))
 
     def _validator(self, requests: _TeacherRequests) -> Any:
@@ -177,11 +177,11 @@ class Teacher:
 
 
 class _TeacherRequests:
-    """The requests of several parts, read anew in each iteration.
+    """The requests of several parts; each iteration reads the parts anew.
 
     Attributes:
         waiting: part and sample (without its picture) of each request that has been yielded, by key.
-        tallies: of each part.
+        tallies: counts of each part.
     """
 
     def __init__(self, parts: Sequence[tuple[int, SamplePart]], teacher: Teacher) -> None:

@@ -1,4 +1,4 @@
-"""Writes rationales for composites: shards in, shards with rationales out, shard by shard."""
+"""Writes rationales for composites: reads shards, and writes shards with rationales."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from kvg.work.files import atomic_write, disk_errors
 
 log = logging.getLogger(__name__)
 
-SET_ASIDE = "set_aside.jsonl"  # beside the shards: samples without a usable rationale, each with the reasons
+SET_ASIDE = "set_aside.jsonl"  # samples without a usable rationale, each with the reasons; beside the shards
 ANSWERS = "asked"  # folder of the teacher's answers, beside the shards
 
 
@@ -33,10 +33,10 @@ class RationaleResult:
 
     Attributes:
         out: its folder.
-        num_samples: samples in it.
+        num_samples: number of samples in it.
         lost: samples that were set aside, each ``{key, entity, reasons}``.
-        num_bad: samples and ends of files of the input that could not be read.
-        usage: of the teacher, in words; '' without one.
+        num_bad: number of bad samples and cut files of the input.
+        usage: summary of the teacher's client, in words; '' without a teacher.
     """
 
     out: Path
@@ -46,8 +46,8 @@ class RationaleResult:
     usage: str = ""
 
     def summary(self) -> str:
-        """Numbers in words, a line or several."""
-        bad = f"; {self.num_bad} bad samples or cut files passed over" if self.num_bad else ""
+        """Returns the numbers in words, in one or more lines."""
+        bad = f"; {self.num_bad} bad samples or cut files skipped" if self.num_bad else ""
         lines = [f"{self.num_samples} rationales in {self.out}{bad}"]
         if self.lost:
             kinds = Counter(str(entry["reasons"][-1]).partition(":")[0] for entry in self.lost)
@@ -59,21 +59,21 @@ class RationaleResult:
 def rationalize(
     source: str | Path, out: str | Path, settings: RationaleSettings, workers: int = 1, overwrite: bool = False
 ) -> RationaleResult:
-    """Writes the rationales of one set; an interrupted one is resumed.
+    """Writes the rationales of one set, or resumes an interrupted one.
 
     Args:
         source: folder of shards, or a published file.
         out: folder for the new shards, one for each of the source.
-        settings: who writes, and by which rules.
-        workers: processes of the card writer; a teacher is asked by this one.
+        settings: writer and rules.
+        workers: number of processes of the card writer; requests to a teacher are sent by this process.
         overwrite: whether a complete set is replaced.
 
     Raises:
-        ConfigError: a setting cannot work, or a set is there.
-        DataError: the input cannot be used, no rationale could be written, or the teacher has gone.
+        ConfigError: a setting is outside its range, or a set exists.
+        DataError: the input cannot be used, no rationale could be written, or the teacher no longer answers.
     """
     source, out = Path(source), Path(out)
-    # Settings first: a wrong one must not cost the opening of a large file.
+    # The teacher is built first, so that a wrong setting fails before a large file is opened.
     teacher = build_teacher(settings) if settings.writer == "teacher" else None
     record = {**settings.record(), "made_of": checksums_of(source)}
     job = _job(out, record)
@@ -105,7 +105,7 @@ def rationalize(
 
 
 def rationalize_job(source: Path, out: Path, settings: RationaleSettings) -> ShardJob:
-    """The work of one set.
+    """Returns the job of one set.
 
     Raises:
         DataError: the input cannot be used.
@@ -118,10 +118,10 @@ def _job(out: Path, record: Mapping[str, Any]) -> ShardJob:
 
 
 def build_teacher(settings: RationaleSettings) -> Teacher:
-    """Builds the client that the settings name.
+    """Builds the teacher of the settings.
 
     Raises:
-        ConfigError: a class or setting does not exist or does not fit.
+        ConfigError: a class does not exist, or a setting does not fit it.
     """
     codec = instantiate(settings.codec, "rationalize.codec")
     client = instantiate(settings.teacher, "rationalize.teacher", Client)
@@ -129,7 +129,7 @@ def build_teacher(settings: RationaleSettings) -> Teacher:
 
 
 def _warn_of_names_alone(out: Path, num: int, results: Sequence[Mapping[str, Any]]) -> None:
-    """Warns of rationales of objects without traits, and names the entities whose facts are missing."""
+    """Warns about rationales that only name objects, and names the entities without facts."""
     without = sum(result["num_undescribed"] for result in results)
     if without:
         entities = sum((Counter[str](result["undescribed"]) for result in results), Counter[str]())

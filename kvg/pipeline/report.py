@@ -29,26 +29,31 @@ from kvg.work.progress import with_progress
 PACKAGES: Final = ("kvg", "torch", "lightning", "transformers")
 PAGE, RESULTS, TABLES = "index.html", "results.json", "results.md"
 CASES: Final = 120
-IN_TERMINAL: Final = ("differences", "accuracy", "choice", "artifacts")  # anchors of sections
+IN_TERMINAL: Final = (
+    "differences",
+    "accuracy",
+    "choice",
+    "artifacts",
+)  # anchors of sections in the terminal in the terminal
 
 
 @dataclass(frozen=True)
 class ReportSettings:
-    """What a report is made of.
+    """Settings of a report.
 
     Attributes:
         runs: folders with ``predictions.jsonl``, or such files, by name.
-        pairs: ``BEFORE:AFTER``; none for the method's stages where runs have their names, else each with the first.
+        pairs: ``BEFORE:AFTER``. By default the method's stages if runs have their names, else each run with the first.
         sets: sets with the pictures, as ``PATH`` or ``NAME=PATH``.
-        curves: folders with the logs of these runs.
-        knowledge: files that say how well each entity is known.
-        trained: training sets: which entities they have shown.
-        texts: further texts that were learnt.
-        lab: whether the models come from the lab's base, which has read the known cards.
-        reading: the unit of the boxes in sets, where the form does not say it.
-        cases: that are shown at most.
-        title: headline; '' for one made of the runs' names.
-        seed: of the intervals and of the cases shown.
+        curves: folders with logs, by name of the run.
+        knowledge: files with the knowledge of entities.
+        trained: training sets; they show which entities were trained on.
+        texts: further texts that were trained on.
+        lab: whether the models come from the lab's base model, which was trained on the known cards.
+        reading: unit and frame of the boxes in sets if the form does not define them.
+        cases: maximum number of cases.
+        title: headline; '' for one made from the names of the runs.
+        seed: seed of the intervals and of the choice of cases.
     """
 
     runs: Mapping[str, str]
@@ -68,16 +73,19 @@ class ReportSettings:
         """Checks the settings.
 
         Raises:
-            ConfigError: one cannot work.
+            ConfigError: a setting is outside its range.
         """
         if self.cases < 0:
             raise ConfigError("--cases", f"{self.cases} must be at least 0")
         if (self.texts or self.lab) and not self.trained:
-            raise ConfigError("--trained", "name the training sets, too: what a text tells says nothing of pictures")
+            raise ConfigError(
+                "--trained",
+                "is missing; also name the training sets, since texts do not show which pictures were trained on",
+            )
 
 
 def build_report(settings: ReportSettings) -> Report:
-    """Reads the predictions and makes the report; writes nothing.
+    """Reads the predictions and makes the report; writes no file.
 
     Raises:
         ConfigError: a setting is wrong.
@@ -101,15 +109,15 @@ def build_report(settings: ReportSettings) -> Report:
 
 
 def write_report(report: Report, out: Path, options: Mapping[str, Any]) -> list[Path]:
-    """Writes ``index.html``, ``results.md`` and ``results.json``; the last one says that all is there.
+    """Writes ``index.html``, ``results.md``, and last ``results.json``, which shows that the report is complete.
 
     Args:
-        report: see ``build_report``.
-        out: folder.
-        options: for the record.
+        report: result of ``build_report``.
+        out: folder of the report.
+        options: options for the record.
 
     Raises:
-        DataError: the disk refuses.
+        DataError: the disk cannot be written.
     """
     record = report.record(dict(options), installed())
     with disk_errors(out):
@@ -121,10 +129,10 @@ def write_report(report: Report, out: Path, options: Mapping[str, Any]) -> list[
 
 
 def named(pairs: Sequence[str], option: str) -> dict[str, str]:
-    """``NAME=PATH`` pairs, in their order.
+    """Parses ``NAME=PATH`` pairs, in order.
 
     Raises:
-        ConfigError: one is no such pair, or its name comes twice.
+        ConfigError: a text is not such a pair, or a name occurs twice.
     """
     by_name: dict[str, str] = {}
     for pair in pairs:
@@ -132,13 +140,13 @@ def named(pairs: Sequence[str], option: str) -> dict[str, str]:
         if not equals or not path or not name.strip():
             raise ConfigError(option, f"'{pair}' is not NAME=PATH")
         if name in by_name:
-            raise ConfigError(option, f"{name} is named twice; give each a name of its own")
+            raise ConfigError(option, f"{name} occurs twice; give each path its own name")
         by_name[name] = path
     return by_name
 
 
 def installed() -> dict[str, str]:
-    """Versions of what the figures depend on."""
+    """Returns the versions of the packages that the figures depend on."""
     by_name = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -162,7 +170,7 @@ def print_tables(report: Report) -> None:
 def _context(
     settings: ReportSettings, cases: Mapping[str, Sequence[Prediction]], levels: Mapping[str, str]
 ) -> ReportContext:
-    """What is known besides the answers."""
+    """Reads what the report needs beside the answers: exposure, curves and records of runs."""
     exposure = None
     if settings.trained:
         names = sorted({case.entity for some in cases.values() for case in some if case.entity})
@@ -174,12 +182,12 @@ def _context(
 
 
 def _named_or_not(text: str, cases: Mapping[str, Sequence[Prediction]]) -> tuple[str, str]:
-    """Name and path of a set; what stands before "=" is a name where some line knows it, else part of the path."""
+    """Returns name and path of a set. The text before "=" is a name only if a prediction has it as its set."""
     name, equals, path = text.partition("=")
     known = {case.set for some in cases.values() for case in some}
     if equals and name in known and path:
         return name, path
     if equals and not Path(text).exists():
         names = ", ".join(sorted(known - {""})) or "none"
-        raise ConfigError("--set", f"'{name}' is no set of these runs; theirs: {names}")
+        raise ConfigError("--set", f"'{name}' is not a set of these runs; they have {names}")
     return "", text

@@ -1,4 +1,4 @@
-"""Opens every picture of a project's sources; writes which can be used, who may see it, and which cannot and why."""
+"""Scans the pictures of a project: opens all, assigns splits, and writes the catalogue and the rejections."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ScanResult:
         out: folder of the project.
         kept: pictures that can be used.
         rejected: pictures that cannot, each with its reason.
-        notes: ``remarks`` and ``suspicions`` in words.
+        notes: ``remarks`` and ``suspicions``, in words.
     """
 
     out: Path
@@ -53,10 +53,10 @@ def scan(project: Project, workers: int = 1, only_if_changed: bool = False) -> S
         only_if_changed: do nothing where settings and listed pictures are those of the last scan.
 
     Returns:
-        The result; None where nothing was done.
+        The result; None if nothing was done.
 
     Raises:
-        DataError: a source cannot be used, or nothing that it lists can.
+        DataError: a source cannot be used, or none of its pictures.
     """
     sources = project.build_sources()
     listed = [(name, item) for name, source in sources.items() for item in source.listings()]
@@ -86,9 +86,9 @@ def scan(project: Project, workers: int = 1, only_if_changed: bool = False) -> S
 
 
 def _job(project: Project, listed: Sequence[tuple[str, Listed]], pictures: Listings) -> Job:
-    """The work of a scan. It depends on settings and names, not on contents: a mended picture wants a new scan."""
+    """Returns the job of a scan. It depends on settings and names, not on contents of pictures."""
     names = json.dumps([[name, str(item)] for name, item in listed])
-    # Units depend on what was listed: a picture that has come or gone moves all others.
+    # Units depend on all listed pictures: a new or removed picture changes the units of all others.
     marks = json.dumps([[name, item.ref, str(item)] for name, item in pictures])
     return Job(
         project.out,
@@ -103,15 +103,15 @@ class ExaminePictures:
     """Opens the pictures of a unit.
 
     Attributes:
-        sources: by name.
-        settings: which pictures are used.
+        sources: sources by name.
+        settings: sizes of the pictures that are used.
     """
 
     sources: Mapping[str, PictureSource]
     settings: ScanSettings
 
     def __call__(self, unit: Listings) -> list[tuple[dict[str, Any], Sequence[int] | None]]:
-        """The record of each picture, and the forms of boxes that would fit it; see ``kvg.catalogue.examine``."""
+        """Returns the record of each picture, and the fitting forms of its box; see ``kvg.catalogue.examine``."""
         least, most = self.settings.min_side, self.settings.max_pixels
         examined = (examine(name, self.sources[name], listing, least, most) for name, listing in unit)
         return [(values_of(picture.record), picture.fitting) for picture in examined]
@@ -120,7 +120,7 @@ class ExaminePictures:
 def _examine_all(
     job: Job, work: ExaminePictures, pictures: Listings, workers: int
 ) -> tuple[list[Entry], list[Rejection], list[Boxed]]:
-    """The pictures that can be used, those that cannot, and all pictures whose list gives a box."""
+    """Returns the usable pictures, the rejected ones, and all pictures with a listed box."""
     units = [pictures[at : at + PICTURES_PER_UNIT] for at in range(0, len(pictures), PICTURES_PER_UNIT)]
     job.run(work, units, workers, "opening pictures")
     entries: list[Entry] = []
@@ -160,4 +160,4 @@ def _write(result: ScanResult, job: Job) -> None:
         **counts,
         **result.notes,
     }
-    job.complete(summary)  # removes the units, too: a picture may be mended under its old name
+    job.complete(summary)  # also removes the units, since a picture may be repaired under its old name

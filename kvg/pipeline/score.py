@@ -1,7 +1,7 @@
-"""Judges a file of answers without a model: which box a parser reads in each, and whether it is right.
+"""Scores a file of answers without a model: reads the box of each answer by a parser, and compares it with the target.
 
-The file may be that of `kvg predict` or anybody's; a line needs ``answer`` and ``gt_bbox``
-(``kvg.evaluation.records.prediction``).
+The file may come from `kvg predict` or another program. A line needs ``answer`` and ``gt_bbox``, see
+``kvg.evaluation.records.prediction``.
 """
 
 from __future__ import annotations
@@ -29,24 +29,25 @@ _GROUPS = {"split": "by split", "set": "by set", "category": "by category"}
 def score_file(
     path: Path, out: Path, parser: str, unit: BoxUnit | None = None
 ) -> tuple[list[Prediction], Counter[int], int]:
-    """Judges every line of a file and writes it with its verdict, all of them or none.
+    """Scores every line of a file, and writes the lines with their scores, all or none.
 
     Args:
-        path: of the lines.
+        path: path of the lines.
         out: file to write.
         parser: a key of ``PARSERS``.
-        unit: of the true boxes; they are written on the 0-1000 grid.
+        unit: unit of the true boxes; they are written on the 0-1000 grid.
 
     Returns:
-        The cases without their texts, how often each pattern hit (0 = none), and how many answers hold pixels.
+        The predictions without their texts, the number of matches of each pattern (0 = none), and the number of answers
+        with absolute boxes.
 
     Raises:
-        ConfigError: both files are one.
-        DataError: a line is wrong, a question comes twice, or the disk refuses.
+        ConfigError: both paths are the same file.
+        DataError: a line is wrong, a question occurs twice, or the disk cannot be written.
     """
     partial = out.with_name(f"{out.name}.partial")
     if path.resolve() in (out.resolve(), partial.resolve()) or (out.exists() and path.exists() and out.samefile(path)):
-        raise ConfigError("--out", f"'{out}' is the file that is read; name another one")
+        raise ConfigError("--out", f"'{out}' is also the input file; name another one")
     if out.is_dir():
         raise ConfigError("--out", f"'{out}' is a folder; name a file")
     cases: list[Prediction] = []
@@ -57,7 +58,7 @@ def score_file(
         out.parent.mkdir(parents=True, exist_ok=True)
         try:
             with partial.open("w", encoding="utf-8") as stream:
-                for number, line in with_progress(read_lines(path), "judging answers", None):
+                for number, line in with_progress(read_lines(path), "scoring answers", None):
                     where = f"{path} line {number}"
                     record = on_grid(line, unit, where)
                     result = score(record, where, parser)
@@ -85,24 +86,24 @@ def _write(line: Mapping[str, Any], stream: TextIO) -> None:
     text = json.dumps(line, ensure_ascii=False)
     try:
         text.encode("utf-8")
-    except UnicodeEncodeError:  # half a surrogate pair, which JSON can hold and UTF-8 cannot
+    except UnicodeEncodeError:  # a lone surrogate, which JSON can escape and UTF-8 cannot encode
         text = json.dumps(line)
     stream.write(text + "\n")
 
 
 def _check_name(case: Prediction, field: str, where: str, number: int, lines: dict[str, int]) -> None:
-    """Raises where a question comes twice; ``lines`` holds the line of each question so far."""
+    """Raises an error if a question occurs twice; ``lines`` has the line of each question so far."""
     if field and lines.setdefault(case.id, number) != number:
-        raise DataError(where, field, f"'{case.key}' stands in line {lines[case.id]} already; give each question once")
+        raise DataError(where, field, f"'{case.key}' is also in line {lines[case.id]}; give each question once")
 
 
 def tables_of(cases: Sequence[Prediction], parser: str, seed: int) -> Iterator[FigureTable]:
-    """Figures of judged cases: of boxes on pictures as they are, on disturbed ones, and of questions with choices.
+    """Yields tables of scored predictions: boxes on clean and on corrupted pictures, and multiple-choice questions.
 
     Args:
-        cases: judged by one parser.
-        parser: which.
-        seed: of the intervals.
+        cases: predictions, scored by one parser.
+        parser: name of the parser.
+        seed: seed of the intervals.
     """
     result = figures(cases, seed)
     heads: list[Cell | str] = ["", "cases", Cell("Acc@0.5", "%"), Cell("mean IoU", "%"), Cell("unparsed", "%")]
@@ -115,7 +116,7 @@ def tables_of(cases: Sequence[Prediction], parser: str, seed: int) -> Iterator[F
         for point in curve["points"]
     ]
     if corrupted:
-        yield FigureTable(heads[:3], corrupted, "On disturbed pictures, by strength (0: as they are)")
+        yield FigureTable(heads[:3], corrupted, "On corrupted pictures, by strength (0: clean)")
     if chosen := choice_table(cases, seed):
         rows: list[Row] = [
             [
@@ -127,7 +128,7 @@ def tables_of(cases: Sequence[Prediction], parser: str, seed: int) -> Iterator[F
             ]
             for one in chosen["sets"]
         ]
-        yield FigureTable(["", "cases", "right", "by guessing", "unparsed"], rows, "Questions of several choices")
+        yield FigureTable(["", "cases", "right", "by guessing", "unparsed"], rows, "Multiple-choice questions")
 
 
 def _rows(result: Sequence[Figure]) -> Iterator[Row]:

@@ -1,4 +1,4 @@
-"""Makes one set of several: their samples mixed, in shards of equal size. Each shard is a unit of work."""
+"""Mixes the samples of several sets into one set of shards of equal size. Each shard is a unit of work."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from kvg.work.files import disk_errors
 from kvg.work.job import Job
 
 log = logging.getLogger(__name__)
-_MAX_WARNINGS = 20  # bad samples that are named
+_MAX_WARNINGS = 20  # bad samples that are logged
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,11 @@ class ShardResult:
 
     Attributes:
         out: its folder.
-        num_samples: in the set.
-        num_shards: of the set.
-        num_bad: samples and ends of files that were passed over.
-        num_renamed: samples whose key several sets have.
-        num_marked: samples marked known or unknown; None without a file of knowledge.
+        num_samples: number of samples.
+        num_shards: number of shards.
+        num_bad: number of bad samples and cut files that were skipped.
+        num_renamed: number of samples whose key occurs in several sets.
+        num_marked: number of samples marked known or unknown; None without a knowledge file.
     """
 
     out: Path
@@ -52,11 +52,11 @@ class ShardResult:
     num_marked: int | None
 
     def summary(self) -> str:
-        """Numbers in words, a line or several."""
-        bad = f"; {self.num_bad} bad ones passed over" if self.num_bad else ""
+        """Returns the numbers in words, in one or more lines."""
+        bad = f"; {self.num_bad} bad ones skipped" if self.num_bad else ""
         lines = [f"{self.num_samples} samples in {self.num_shards} shards in {self.out}{bad}"]
         if self.num_renamed:
-            lines.append(f"{self.num_renamed} have a key that several sets have: their set's name stands before it now")
+            lines.append(f"{self.num_renamed} had a key of several sets, and got the name of their set as a prefix")
         if self.num_marked is not None:
             lines.append(f"{self.num_marked} are marked known or unknown")
         return "\n".join(lines)
@@ -70,7 +70,7 @@ class Inputs:
 
     Raises:
         ConfigError: a set is given twice.
-        DataError: one cannot be used.
+        DataError: a set cannot be used.
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
@@ -81,34 +81,34 @@ class Inputs:
         self.stamps = [file_stamps(path, store) for path, store in zip(paths, self.stores, strict=True)]
 
     def parts(self) -> Iterator[tuple[int, SamplePart]]:
-        """Number of the set, and part of it."""
+        """Yields the index of a set, and a part of it."""
         return ((number, part) for number, store in enumerate(self.stores) for part in store.parts())
 
 
 def shard(
     paths: Sequence[str | Path], out: str | Path, settings: ShardSettings, workers: int = 1, overwrite: bool = False
 ) -> ShardResult:
-    """Makes one set of several; an interrupted one is resumed.
+    """Mixes several sets into one, or resumes an interrupted run.
 
     Args:
         paths: folders of shards, or published files.
         out: folder for the new shards.
-        settings: of the new set.
-        workers: processes; each holds the samples of one new shard.
+        settings: settings of the new set.
+        workers: number of processes; each has the samples of one new shard in memory.
         overwrite: whether a complete set is replaced.
 
     Raises:
-        ConfigError: a setting cannot work, or a set is there.
-        DataError: an input cannot be used, holds no good sample, or has gone; or the disk is full.
+        ConfigError: a setting is outside its range, or a set exists.
+        DataError: an input cannot be used, has no good sample, or was removed; or the disk is full.
     """
     sets, out = [Path(path) for path in paths], Path(out)
     accuracies = _accuracies(settings.knowledge)
     if any(path.resolve() == out.resolve() for path in sets):
-        raise ConfigError("out", f"{out} is one of the sets that are read; choose another folder")
+        raise ConfigError("out", f"{out} is one of the input sets; choose another folder")
     inputs = Inputs(sets)
     job = _job(inputs, out, settings, accuracies)
     check_set(out, overwrite)
-    # Where each sample lies, and what is wrong with the others, is the first half of the work.
+    # The first half of the work finds the place of each good sample, and the problems of the others.
     search = Job(out, "search.json", json.dumps([inputs.descriptions, inputs.stamps]))
     samples = _search(inputs, search, workers)
     index = search.units / "index.npy"
@@ -121,7 +121,7 @@ def shard(
     results = list(job.results(len(units)))
     lost = [reason for result in results for reason in result["lost"]]
     for reason in lost[:_MAX_WARNINGS]:
-        log.warning("passed over: %s", reason)
+        log.warning("skipped: %s", reason)
     config = {"sets": inputs.descriptions, "made_of": inputs.checksums, **dataclasses.asdict(settings)}
     num_samples = job.finish(len(units), settings.seed, config)
     if not num_samples:
@@ -133,10 +133,10 @@ def shard(
 
 
 def shard_job(paths: Sequence[Path], out: Path, settings: ShardSettings) -> ShardJob:
-    """The work of one set.
+    """Returns the job of one set.
 
     Raises:
-        ConfigError: a setting cannot work.
+        ConfigError: a setting is outside its range.
         DataError: an input cannot be used.
     """
     return _job(Inputs(paths), out, settings, _accuracies(settings.knowledge))
@@ -149,7 +149,7 @@ def _job(inputs: Inputs, out: Path, settings: ShardSettings, accuracies: Mapping
 
 
 def names_of(paths: Sequence[Path]) -> list[str]:
-    """A short name for each set, to be put before keys: its folder's, with a number where several are called the same.
+    """Returns a short name for each set, as a prefix of keys: its folder's, with a number if several are the same.
 
     Raises:
         ConfigError: a set is given twice.
@@ -178,18 +178,16 @@ def _accuracies(path: str | None) -> dict[str, float]:
 
 
 def _search(inputs: Inputs, job: Job, workers: int) -> ScanIndex:
-    """Where the good samples of all inputs lie.
+    """Finds the places of the good samples of all inputs.
 
     Raises:
-        DataError: there are none.
+        DataError: there are no good samples.
     """
     parts = list(inputs.parts())
-    job.run(
-        SearchPart(job.units), [(n, part) for n, (_, part) in enumerate(parts)], workers, "looking through the sets"
-    )
+    job.run(SearchPart(job.units), [(n, part) for n, (_, part) in enumerate(parts)], workers, "scanning the sets")
     samples = merge_scans(job.results(len(parts)), [number for number, _ in parts], inputs.names)
     for problem in samples.problems[:_MAX_WARNINGS]:
-        log.warning("passed over: %s", problem)
+        log.warning("skipped: %s", problem)
     if not samples.num_samples:
         first = f" ({samples.problems[0]})" if samples.problems else ""
         job.discard()
@@ -198,7 +196,7 @@ def _search(inputs: Inputs, job: Job, workers: int) -> ScanIndex:
 
 
 def _orders(num_samples: int, settings: ShardSettings) -> list[list[int]]:
-    """Numbers of the samples in each new shard."""
+    """Returns the indices of the samples in each new shard."""
     numbers = list(range(num_samples))
     if settings.shuffle:
         random.Random(f"{settings.seed}/shard").shuffle(numbers)
@@ -210,7 +208,7 @@ class SearchPart:
     """Finds the good samples of a part.
 
     Attributes:
-        folder: for tars that are made of published files.
+        folder: folder for tars that are made from published files.
     """
 
     folder: Path
@@ -227,9 +225,9 @@ class WriteMixed:
     """Writes samples of the inputs as one shard.
 
     Attributes:
-        mixture: reads samples by number.
+        mixture: reads samples by index.
         out: folder of the new set.
-        accuracies: of the probe, by entity.
+        accuracies: accuracies of the probe, by entity.
     """
 
     mixture: Mixture
@@ -240,7 +238,7 @@ class WriteMixed:
         """Writes a shard.
 
         Args:
-            unit: number of the shard, and numbers of its samples.
+            unit: index of the shard, and indices of its samples.
         """
         number, numbers = unit
         lost, num_marked = list[str](), 0
@@ -253,12 +251,12 @@ class WriteMixed:
                 num_marked += clean_name(sample.entity) in self.accuracies
                 try:
                     file.write(self._marked(sample))
-                except DataError as error:  # its key is too long with the name of its set
+                except DataError as error:  # the key is too long with its prefix
                     lost.append(str(error))
             return shard_result(file, lost=lost, num_marked=num_marked)
 
     def _marked(self, sample: Sample) -> Sample:
         accuracy = self.accuracies.get(clean_name(sample.entity))
-        if accuracy is None:  # the probe has no question about it
+        if accuracy is None:  # the probe has no question about this entity
             return sample
         return dataclasses.replace(sample, knowledge=knowledge_of_accuracy(accuracy))

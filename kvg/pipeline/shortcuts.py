@@ -1,4 +1,4 @@
-"""Tells how a set is distributed, and by what else than its looks the object asked for could be found."""
+"""Audits a set: its distributions, and shortcuts by which the target could be found without its looks."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ def find_shortcuts(
 
     Args:
         source: folder of shards, or a published file.
-        num: composites whose pixels are read; 0 for none.
-        seed: which of them, and which half guesses which.
+        num: number of composites whose pixels are read; 0 for none.
+        seed: seed of their choice, and of the halves for cross-validation.
         out: folder for both files; None for that of the set.
 
     Returns:
-        The figures, what could not be read, and the path of the page.
+        The figures, the counts of unreadable samples, and the path of the page.
 
     Raises:
         ConfigError: ``num`` is below 0.
-        DataError: the set cannot be opened, or nothing can be written.
+        DataError: the set cannot be opened, or the disk cannot be written.
     """
     if num < 0:
-        raise ConfigError("--num", f"{num} is below 0; give 0 to leave the pixels alone")
+        raise ConfigError("--num", f"{num} is below 0; give 0 to read no pixels")
     tally = Tally()
     figures = gather(open_store(source), num, seed, tally)
     out = out or (source if source.is_dir() else source.parent)
@@ -50,7 +50,7 @@ def find_shortcuts(
 
 
 def print_figures(title: str, figures: Figures) -> None:
-    """Prints what was counted and what came of guessing, and a line for each warning."""
+    """Prints the counts, the accuracies of shortcuts, and a line for each warning."""
     console = Console()
     counts = Table(title=title, show_header=False)
     for name, values in figures.ordered().items():

@@ -1,4 +1,4 @@
-"""Checks a folder of shards to the last pixel: checksums, schema, images, keys, and what the manifest counts."""
+"""Checks a folder of shards completely: checksums, schema, decoded images, keys, and the counts of the manifest."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _LIKE_ONE = re.compile(r"<\s*[/|]?\s*box(?![a-z])[^<>]{0,9}>?", re.I)
 
 
 def set_problems(folder: Path, workers: int = 1) -> Iterator[str]:
-    """Every problem of a set, shard by shard.
+    """Yields every problem of a set, shard by shard.
 
     Args:
-        folder: of the set.
-        workers: processes.
+        folder: folder of the set.
+        workers: number of processes.
 
     Raises:
         DataError: there is no usable manifest.
@@ -47,37 +47,37 @@ def set_problems(folder: Path, workers: int = 1) -> Iterator[str]:
             for number, result in coming:
                 waiting[number] = result
                 progress.advance(task, manifest.shards[number].num_samples)
-                while num_yielded in waiting:  # in the order of the shards, whichever is done first
+                while num_yielded in waiting:  # yields in the order of the shards, not in that of completion
                     checked = waiting.pop(num_yielded)
                     checked["problems"] += repeated(folder / manifest.shards[num_yielded].file, checked["keys"], seen)
                     yield from checked["problems"]
                     num_problems += len(checked["problems"])
                     counts.append(checked["counts"])
                     num_yielded += 1
-    if not num_problems:  # what is bad cannot be counted
+    if not num_problems:  # else the counts differ because of bad samples
         yield from miscounts(folder, manifest, counts)
 
 
 def repeated(path: Path, keys: Iterable[str], seen: set[str]) -> Iterator[str]:
-    """Keys that have come before; ``seen`` takes in the others."""
+    """Yields a problem for each key in ``seen``; adds the keys to ``seen``."""
     for key in keys:
         if key in seen:
             yield f"{path} sample {key}: key: occurs twice; make keys unique"
         seen.add(key)
 
 
-def check_shard(piece: tuple[Path, ShardEntry]) -> dict[str, Any]:
-    """Reads all of one shard.
+def check_shard(unit: tuple[Path, ShardEntry]) -> dict[str, Any]:
+    """Reads one shard completely.
 
     Args:
-        piece: folder of the set, and the shard as the manifest has it.
+        unit: folder of the set, and the manifest's entry of the shard.
 
     Returns:
         ``problems``, ``keys`` of the good samples, and their ``counts``.
     """
-    folder, entry = piece
+    folder, entry = unit
     path, problems, counts = folder / entry.file, list[str](), empty_counts()
-    if not path.is_file():  # a fault of the files
+    if not path.is_file():  # reported by ``file_faults``
         return {"problems": [], "keys": [], "counts": counts}
     if sha256_of(path) != entry.sha256:
         problems.append(f"{path}: sha256: differs from the manifest; copy or make the shard again")
@@ -100,17 +100,17 @@ def check_shard(piece: tuple[Path, ShardEntry]) -> dict[str, Any]:
 
 
 def faults(sample: Sample) -> Iterator[str]:
-    """What the schema lets pass, and training should not see."""
+    """Yields problems that the schema allows but that would harm training."""
     for match in _LIKE_ONE.finditer(PLACEHOLDER.sub("", sample.rationale)):
-        yield f"rationale: {match[0]!r} is no placeholder; write <box:N> for object N"
+        yield f"rationale: {match[0]!r} is not a placeholder; write <box:N> for object N"
     if not all(sample.licences):
         yield f"provenance.licences: {list(sample.licences)!r} is no list of names; write the set again"
 
 
 def miscounts(folder: Path, manifest: Manifest, counts: list[Mapping[str, Mapping[str, int]]]) -> Iterator[str]:
-    """Where the manifest counts other samples than there are."""
+    """Yields a problem for each count of the manifest that differs from the samples."""
     for name, true in sum_counts(counts).items():
         noted = manifest.counts.get(name)
-        if noted is not None and dict(noted) != true:  # older sets do not count everything
+        if noted is not None and dict(noted) != true:  # old manifests lack some counts
             remedy = f"says {dict(sorted(noted.items()))}, the samples give {true}; write the set again"
             yield f"{folder / MANIFEST}: counts.{name}: {remedy}"

@@ -252,8 +252,8 @@ def test_without_anything_to_ask_the_page_is_still_written(tmp_path, capsys):
     [
         ({"client": None}, "box.client: is missing, and 1 pictures have no box"),
         ({"client": {"class_path": "kvg.Nothing"}}, "box.client.class_path: 'kvg.Nothing' cannot be imported"),
-        ({"client": {"class_path": "pathlib.Path"}}, "box.client: is nothing that can be asked"),
-        ({"codec": {"class_path": "pathlib.Path"}}, "box.codec: is no box convention"),
+        ({"client": {"class_path": "pathlib.Path"}}, "box.client: is not a client"),
+        ({"codec": {"class_path": "pathlib.Path"}}, "box.codec: is not a box codec"),
         ({"second": {"class_path": "x"}}, "box.second.class_path: 'x' cannot be imported"),
         ({"max_aspect": 0}, "box.max_aspect: 0 allows"),
     ],

@@ -112,8 +112,8 @@ def test_cases_that_one_run_lacks(write_run, capsys):
     [
         (["--by", "colour"], "by: 'colour' is not a grouping"),
         (["--level", "95"], "level: 95 must lie between 0 and 1"),
-        (["--names", "one"], "--names: 1 for 2 runs; give one each"),
-        (["--names", "one", "one"], "runs: two are called 'one'"),
+        (["--names", "one"], "--names: 1 names for 2 runs; give one for each"),
+        (["--names", "one", "one"], "runs: two have the name 'one'"),
         (["x="], "runs: 'x=' is not RUN"),
         (["x=nowhere"], "nowhere: predictions: cannot be read"),
     ],
@@ -137,4 +137,4 @@ def test_a_bad_line_is_named(write_run, tmp_path, capsys):
 
 def test_two_runs_of_one_name_are_refused(write_run, capsys):
     assert main(["compare", write_run("x/test", range(3)), write_run("y/test", range(4))]) == 2
-    assert "runs: two are called 'test'; tell them apart by NAME=RUN" in capsys.readouterr().err
+    assert "runs: two have the name 'test'; give other names by NAME=RUN" in capsys.readouterr().err

@@ -94,7 +94,7 @@ def test_nothing_is_overwritten_by_chance(lab, tmp_path, capsys):
     path = tmp_path / "b.parquet"
     assert convert(lab, path, "kvg-bench") == 0
     assert convert(lab, path, "kvg-bench") == 2
-    assert "already there" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     assert convert(lab, path, "kvg-bench", "--overwrite") == 0
     assert convert(lab, path, "kvg-bench", "--overwrite", "--mode", "loud") == 2
 
@@ -152,7 +152,7 @@ def test_labels_become_questions_of_several_choices(tmp_path, capsys):
     assert sorted(sample.options) == ["Dunnock", "Robin", "Wood Lark", "Wren"]
     capsys.readouterr()
     assert convert(tmp_path / "out", tmp_path / "b.parquet", "kvg-bench") == 2
-    assert "kvg-bench has no place for questions of several choices" in capsys.readouterr().err
+    assert "kvg-bench cannot contain multiple-choice questions" in capsys.readouterr().err
     assert not (tmp_path / "b.parquet").exists()
 
 

@@ -146,7 +146,7 @@ def test_limit_and_seed(samples, checkpoint, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--keep-min", 3, "--keep-max", 2), "--keep-min, --keep-max: 3 to 2 is no range"),
+        (("--keep-min", 3, "--keep-max", 2), "--keep-min, --keep-max: 3 to 2 is not a range"),
         (("--samples", 0), "--samples: 0 must be at least 1"),
         (("--temperature", 0), "--temperature: must be above 0"),
         (("--mode", "shout"), "--mode: 'shout' is not one of"),
@@ -220,7 +220,7 @@ def test_an_overlay_brings_backbone_and_trainer(samples, checkpoint, tmp_path):
         (("--mode", "shout"), "--mode: 'shout' is not one of"),
         (("--iou", 1.5), "--iou: 1.5 is not within 0 to 1"),
         (("--config", "nowhere.yaml"), "-c nowhere.yaml: no such file"),
-        (("--client", "nowhere.yaml"), "--temperature: does not go with --client"),
+        (("--client", "nowhere.yaml"), "--temperature: cannot be combined with --client"),
     ],
 )
 def test_wrong_options_stop_before_torch_is_imported(tmp_path, options, message):

@@ -122,7 +122,7 @@ def test_a_scan_that_would_find_nothing_new_can_be_left_out(project, tmp_path, c
             {"sets": {"train": {"num": 3, "use": ["val"]}}},
             "compose.sets.train.use: is unknown; choose from num, uses",
         ),
-        ("compose", {"sets": {"../x": {"num": 3}}}, "compose.sets.../x: is no plain name"),
+        ("compose", {"sets": {"../x": {"num": 3}}}, "compose.sets.../x: is not a plain name"),
         ("compose", {"sets": {"train": {"num": 3, "uses": ["vla"]}}}, "source.uses: ['vla'] are not some of"),
         ("compose", {"set": {"train": {"num": 3}}}, "compose.set: is unknown"),
         ("composes", {}, "composes: is unknown"),
@@ -253,7 +253,7 @@ def test_rationales_without_facts_are_counted_and_can_be_left_out(project, tmp_p
     (tmp_path / "facts.yaml").write_text(yaml.safe_dump(facts))
     for command in ("scan", "compose", "rationalize"):
         assert main([command, str(project), *(["--set", "train"] if command != "scan" else [])]) == 0
-    assert "2 of 4 entities have facts, 2 have not: Hoopoe, Red Kite" in caplog.text
+    assert "2 of 4 entities have facts, 2 have none: Hoopoe, Red Kite" in caplog.text
     made = samples(tmp_path / "out/rationales/train")
     plain = [s for s in made if s.rationale.startswith(f"Plan: find the {s.entity} among")]
     assert 0 < len(plain) < len(made) == 9

@@ -146,14 +146,14 @@ def test_what_is_known_and_what_was_shown(finished):
     ("more", "message"),
     [
         (("--runs", "base"), "--runs: 'base' is not NAME=PATH"),
-        (("--runs", "base=x", "base=y"), "--runs: base is named twice"),
+        (("--runs", "base=x", "base=y"), "--runs: base occurs twice"),
         (("--curves", "base=nowhere"), "nowhere: events.out.tfevents: no such file"),
         (("--set", "nowhere"), "nowhere"),
-        (("--set", "other=data"), "--set: 'other' is no set of these runs; theirs: test"),
+        (("--set", "other=data"), "--set: 'other' is not a set of these runs; they have test"),
         (("--runs", "base=nowhere"), "nowhere: predictions: cannot be read"),
         (("--pairs", "base:mine"), "--pairs: 'base:mine' is not BEFORE:AFTER with two of the runs base, direct_sft"),
         (("--cases", "-1"), "--cases: -1 must be at least 0"),
-        (("--texts", "cards.jsonl"), "--trained: name the training sets, too"),
+        (("--texts", "cards.jsonl"), "--trained: is missing; also name the training sets"),
     ],
 )
 def test_wrong_options(finished, capsys, more, message):

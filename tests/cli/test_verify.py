@@ -61,10 +61,10 @@ def test_problems_come_in_the_order_of_the_shards(tmp_path, capsys, workers):
     [
         ("Look: 1 <box:0>; 2 <box:1>.", None),
         ("a <boxer dog> beside <box:0>", None),
-        ("Look: 1 <box:x>", "'<box:x>' is no placeholder"),
-        ("Look: 1 <box: 0> and <box:1>", "'<box: 0>' is no placeholder"),
-        ("Look: 1 <Box:0>", "'<Box:0>' is no placeholder"),
-        ("Look: 1 <|box_start|>(1,2),(3,4)<|box_end|>", "'<|box_start|>' is no placeholder"),
+        ("Look: 1 <box:x>", "'<box:x>' is not a placeholder"),
+        ("Look: 1 <box: 0> and <box:1>", "'<box: 0>' is not a placeholder"),
+        ("Look: 1 <Box:0>", "'<Box:0>' is not a placeholder"),
+        ("Look: 1 <|box_start|>(1,2),(3,4)<|box_end|>", "'<|box_start|>' is not a placeholder"),
     ],
 )
 def test_placeholders(tmp_path, capsys, rationale, fault):
@@ -86,7 +86,7 @@ def test_boxes_and_placeholders_of_objects_that_are_not_there(tmp_path, capsys):
     code, lines = verify(folder, capsys)
     assert code == 1
     assert "k0000: objects[0].box_px: [4.0, 6.0, 90.0, 30.0] does not lie inside the 64x48 image" in lines[0]
-    assert "k0001: rationale: <box:7> stands for no object" in lines[1]
+    assert "k0001: rationale: <box:7> does not stand for an object" in lines[1]
 
 
 def test_what_the_manifest_counts(tmp_path, capsys):

@@ -13,8 +13,8 @@ def check_codec(setting: object, field: str) -> None:
     """Checks that a setting names a box codec.
 
     Raises:
-        ConfigError: it does not.
+        ConfigError: the class does not exist or is not a box codec.
     """
     kind, _ = named_class(setting, field)
     if not (isinstance(kind, type) and issubclass(kind, BoxCodec)):
-        raise ConfigError(f"{field}.class_path", "is no box convention; take one of kvg.text.box_codec")
+        raise ConfigError(f"{field}.class_path", "is not a box codec; use one of kvg.text.box_codec")

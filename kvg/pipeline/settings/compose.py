@@ -11,7 +11,7 @@ from kvg.config.settings import settings_of
 from kvg.errors import ConfigError
 
 TILES = "kvg.composites.catalogue_tiles.CatalogueTiles"
-SEEDS_A_PROJECT = 100  # sets of one project have seeds of their own, since a key is made of the seed
+SEEDS_A_PROJECT = 100  # each set of a project has its own seed, since keys contain the seed
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,9 @@ class SetSettings:
     """One set in section ``compose`` of a project file.
 
     Attributes:
-        num: composites.
-        uses: pictures that they are made of: ``train``, ``val``, ``test``; None for those of ``train``.
-        compositor: what differs from the section's settings of the compositor.
+        num: number of composites.
+        uses: uses of their pictures: ``train``, ``val``, ``test``; None for ``train``.
+        compositor: settings that override the section's settings of the compositor.
     """
 
     num: int
@@ -34,11 +34,11 @@ class ComposeSettings:
     """Section ``compose`` of a project file.
 
     Attributes:
-        sets: by name.
-        facts: YAML file of ``{entity: its looks, comma separated}``, for the card writer.
+        sets: sets by name.
+        facts: YAML file ``{entity: traits, separated by commas}``, for the card writer.
         compositor: settings of ``kvg.composites.compositor.CompositorConfig``.
         tiles: further settings of ``kvg.composites.catalogue_tiles.CatalogueTiles``.
-        samples_per_shard: of every shard but the last.
+        samples_per_shard: size of every shard but the last.
     """
 
     sets: Mapping[str, SetSettings] = field(default_factory=dict)
@@ -51,7 +51,7 @@ class ComposeSettings:
         """Checks the settings.
 
         Raises:
-            ConfigError: one cannot work.
+            ConfigError: a setting is outside its range.
         """
         if not self.sets:
             raise ConfigError("compose.sets", "names no set; add `train: {num: 1000}`")
@@ -60,9 +60,9 @@ class ComposeSettings:
         for name, setting in self.sets.items():
             where = f"compose.sets.{name}"
             if not str(name).isidentifier():
-                raise ConfigError(where, "is no plain name; use letters, digits and underscores")
+                raise ConfigError(where, "is not a plain name; use letters, digits and underscores")
             if setting.num < 1:
-                raise ConfigError(f"{where}.num", f"{setting.num} is no number of composites")
+                raise ConfigError(f"{where}.num", f"{setting.num} must be at least 1")
             self.compositor_of(setting)
         if len(self.sets) > SEEDS_A_PROJECT:
             raise ConfigError("compose.sets", f"are more than {SEEDS_A_PROJECT}")
@@ -91,10 +91,10 @@ class ComposeSettings:
 
 
 def check_names(names: Sequence[str] | None, known: Mapping[str, Any], where: str) -> None:
-    """Checks that every name is that of a set.
+    """Checks that all names are names of sets.
 
     Raises:
-        ConfigError: one is not.
+        ConfigError: a set does not exist.
     """
     for name in names or ():
         if name not in known:

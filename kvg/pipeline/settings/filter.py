@@ -14,7 +14,7 @@ from kvg.text.prompts import PROMPTS
 from kvg.training.resolved import answering_settings
 
 CODECS = ("relative", "json", "absolute")
-_LOCAL = {"temperature": 1.0, "max_new_tokens": 256, "batch_size": 64}  # defaults of a model that is loaded here
+_LOCAL = {"temperature": 1.0, "max_new_tokens": 256, "batch_size": 64}  # defaults of a model in this process
 _NOTED = (
     "checkpoint", "client", "codec", "samples", "temperature", "iou", "keep_min", "mode", "max_new_tokens", "limit",
     "seed",
@@ -26,24 +26,24 @@ class FilterSettings:
     """Section ``filter`` of a project file; the options of ``kvg-data filter`` by the same names.
 
     Attributes:
-        sets: of the project; None for all.
+        sets: names of the sets of the project; None for all.
         checkpoint: the stage-1 model: a Hugging Face folder, or lab.
         config: overlays with a stage, a backbone or a strategy, merged as by ``kvg -c``.
-        client: YAML with ``{class_path, init_args}`` of a client that answers instead, such as a server.
-        codec: how answers write boxes; None for the model's own.
-        min_pixels: area that the client's model enlarges pictures to, for absolute boxes.
-        max_pixels: area that it shrinks them to.
-        samples: answers to each sample.
-        temperature: of the answers of a model that is loaded here; None for 1.
-        iou: an answer with at least this IoU is right.
-        keep_min: right answers that a kept sample has at least.
-        keep_max: and at most; None for one less than ``samples``.
-        batch_size: prompts at once of a model that is loaded here; None for 64.
+        client: YAML with ``{class_path, init_args}`` of another client, such as a server.
+        codec: box codec of the answers; None for the model's own.
+        min_pixels: minimum area to which the client's model enlarges pictures, for absolute boxes.
+        max_pixels: maximum area to which it shrinks them.
+        samples: number of answers to each sample.
+        temperature: sampling temperature of a model in this process; None for 1.
+        iou: minimum IoU of a correct answer.
+        keep_min: minimum number of correct answers of a kept sample.
+        keep_max: maximum number of them; None for ``samples`` - 1.
+        batch_size: prompts per batch of a model in this process; None for 64.
         mode: prompt template.
-        max_new_tokens: longest answer of a model that is loaded here; None for 256.
-        limit: only the first so many samples; None for all.
-        seed: of the answers of a model that is loaded here; None for that of the project, or 0.
-        samples_per_shard: of every shard but the last.
+        max_new_tokens: maximum length of an answer of a model in this process; None for 256.
+        limit: number of samples, the first ones; None for all.
+        seed: seed of the answers of a model in this process; None for that of the project, or 0.
+        samples_per_shard: size of every shard but the last.
     """
 
     sets: Sequence[str] | None = None
@@ -69,12 +69,12 @@ class FilterSettings:
         """Checks the settings.
 
         Raises:
-            ConfigError: one cannot work.
+            ConfigError: a setting is outside its range.
         """
         if self.samples < 1:
             raise ConfigError("filter.samples", f"{self.samples} must be at least 1")
         if not 0 <= self.keep_min <= self.most <= self.samples:
-            text = f"{self.keep_min} to {self.most} is no range within 0 to {self.samples} right answers"
+            text = f"{self.keep_min} to {self.most} is not a range within 0 to {self.samples} right answers"
             raise ConfigError("filter.keep_min, filter.keep_max", text)
         if not 0 <= self.iou <= 1:
             raise ConfigError("filter.iou", f"{self.iou} is not within 0 to 1")
@@ -85,43 +85,43 @@ class FilterSettings:
         if self.client:
             for name in (*_LOCAL, "seed", "checkpoint", "config"):
                 if getattr(self, name) not in (None, [], ""):
-                    raise ConfigError(f"filter.{name}", "does not go with filter.client; set it in that file")
+                    raise ConfigError(f"filter.{name}", "cannot be combined with filter.client; set it in that file")
             return
         for name in ("batch_size", "max_new_tokens"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ConfigError(f"filter.{name}", f"{getattr(self, name)} must be at least 1")
         if self.samples > 1 and self.temperature is not None and self.temperature <= 0:
-            raise ConfigError("filter.temperature", "must be above 0: greedy answers are all alike")
+            raise ConfigError("filter.temperature", "must be above 0, since greedy answers are all the same")
 
     def with_seed(self, seed: int) -> FilterSettings:
-        """These settings with the project's seed, where a model is loaded here and has none of its own."""
+        """Returns the settings with the project's seed, if a model in this process has no seed of its own."""
         return self if self.client or self.seed is not None else replace(self, seed=seed)
 
     @property
     def most(self) -> int:
-        """Right answers that a kept sample has at most."""
+        """Returns the maximum number of correct answers of a kept sample."""
         return self.samples - 1 if self.keep_max is None else self.keep_max
 
     @property
     def overlays(self) -> list[str]:
-        """Paths of the overlays."""
+        """Returns the paths of the overlays."""
         return [self.config] if isinstance(self.config, str) else list(self.config)
 
     def of_model(self, name: str) -> Any:
-        """A setting of the model that is loaded here, with its default; None where a client answers."""
+        """Returns a setting of the model in this process, or its default; None if a client answers."""
         value = getattr(self, name)
         return value if value is not None or self.client else {**_LOCAL, "seed": 0}[name]
 
     def record(self, source: str) -> dict[str, Any]:
-        """The settings that the result depends on, for the record and the manifest."""
+        """Returns the settings that the result depends on, for the record and the manifest."""
         values = {**asdict(self), **{name: self.of_model(name) for name in (*_LOCAL, "seed")}}
         return {"source": source, "keep_max": self.most, **{name: values[name] for name in _NOTED}}
 
     def build_client(self) -> Client:
-        """The client: a model that is loaded here, or the one that ``client`` names. Nothing is loaded yet.
+        """Builds the client: a model in this process, or the one that ``client`` names. Does not load weights.
 
         Raises:
-            ConfigError: a file or setting cannot work.
+            ConfigError: a file cannot be read, or a setting is wrong.
         """
         if self.client:
             values = read_yaml(self.client)

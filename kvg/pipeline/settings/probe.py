@@ -11,14 +11,14 @@ from kvg.errors import ConfigError
 
 @dataclass(frozen=True)
 class ProbeSettings:
-    """How the model is asked.
+    """Section ``probe`` of a project file.
 
     Attributes:
-        client: who answers, ``{class_path, init_args}``.
-        uses: pictures that it is asked about: ``train``, ``val``, ``test``.
-        pictures: of an entity at most.
-        questions: about an entity; where there are fewer pictures they are gone round.
-        max_side: in pixels; larger pictures are shrunk.
+        client: ``{class_path, init_args}`` of the client.
+        uses: uses of the pictures: ``train``, ``val``, ``test``.
+        pictures: maximum number of pictures of an entity.
+        questions: number of questions about an entity; if it has fewer pictures, they are used repeatedly.
+        max_side: maximum side in pixels; larger pictures are shrunk.
     """
 
     client: Mapping[str, Any] = field(default_factory=dict)
@@ -31,7 +31,7 @@ class ProbeSettings:
         """Checks the settings.
 
         Raises:
-            ConfigError: one cannot work.
+            ConfigError: a setting is outside its range.
         """
         if not isinstance(self.client, Mapping) or not self.client.get("class_path"):
             raise ConfigError("probe.client", "is missing; add `client: {class_path: ..., init_args: ...}`")

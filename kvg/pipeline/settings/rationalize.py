@@ -21,14 +21,14 @@ class RationaleSettings:
     """Section ``rationalize`` of a project file, and the file that ``--teacher`` names.
 
     Attributes:
-        sets: of the project; None for all.
-        writer: ``cards`` (from the traits of the objects) or ``teacher`` (by a big model).
-        teacher: a client, ``{class_path, init_args}``, such as ``kvg.inference.server.Server``.
-        codec: how the teacher writes boxes.
-        rules: what its rationales have to be, see ``kvg.rationales.teacher.RationaleRules``.
-        max_attempts: an answer that cannot be used is asked for again until it has been asked for so often.
-        min_facts: traits that every object of a sample has at least; other samples are set aside. With 0 the card
-            writer only names the objects where one of them has no traits. Of the card writer alone.
+        sets: names of the sets of the project; None for all.
+        writer: ``cards`` (from the traits of the objects) or ``teacher`` (by a large model).
+        teacher: client ``{class_path, init_args}``, such as ``kvg.inference.server.Server``.
+        codec: box codec of the teacher.
+        rules: rules for its rationales, see ``kvg.rationales.teacher.RationaleRules``.
+        max_attempts: maximum number of attempts for a usable answer.
+        min_facts: minimum number of traits of every object; other samples are set aside. With 0 the card writer only
+            names the objects if one of them has no traits. Only for the card writer.
     """
 
     sets: Sequence[str] | None = None
@@ -43,7 +43,7 @@ class RationaleSettings:
         """Checks the settings.
 
         Raises:
-            ConfigError: one cannot work.
+            ConfigError: a setting is outside its range.
         """
         if self.writer not in WRITERS:
             raise ConfigError("rationalize.writer", f"'{self.writer}' is none of {', '.join(WRITERS)}")
@@ -58,13 +58,13 @@ class RationaleSettings:
         if self.min_facts < 0:
             raise ConfigError("rationalize.min_facts", f"{self.min_facts} must be at least 0")
         if self.min_facts and self.writer != "cards":
-            raise ConfigError("rationalize.min_facts", "is a setting of the writer cards; a teacher is not told facts")
+            raise ConfigError("rationalize.min_facts", "is a setting of the writer cards; a teacher gets no facts")
 
     def check_classes(self) -> None:
         """Checks the classes that are named, and their arguments.
 
         Raises:
-            ConfigError: a class or setting does not exist or does not fit.
+            ConfigError: a class does not exist, or a setting does not fit it.
         """
         check_codec(self.codec, "rationalize.codec")
         if self.teacher is not None:

@@ -13,10 +13,10 @@ class ProjectShards:
     """Section ``shard`` of a project file.
 
     Attributes:
-        sets: of the project; None for all.
+        sets: names of the sets of the project; None for all.
         samples_per_shard: see ``ShardSettings``.
-        shuffle: see there; by the project's seed.
-        knowledge: see there.
+        shuffle: see ``ShardSettings``; with the project's seed.
+        knowledge: see ``ShardSettings``.
     """
 
     sets: Sequence[str] | None = None
@@ -25,23 +25,23 @@ class ProjectShards:
     knowledge: str | None = None
 
     def settings(self, seed: int) -> ShardSettings:
-        """The settings of each set.
+        """Returns the settings of each set.
 
         Raises:
-            ConfigError: one cannot work.
+            ConfigError: a setting is outside its range.
         """
         return ShardSettings(seed, self.samples_per_shard, self.shuffle, self.knowledge)
 
 
 @dataclass(frozen=True)
 class ShardSettings:
-    """How sets are put together.
+    """Settings of a mixed set.
 
     Attributes:
-        seed: of the order.
-        samples_per_shard: at most; shards differ by one sample at most.
-        shuffle: mix the samples; otherwise they stay in the order of the sets.
-        knowledge: JSON file, an object of entity: accuracy of the probe in 0-1; None leaves what the samples say.
+        seed: seed of the order.
+        samples_per_shard: maximum size of a shard; sizes differ by at most one sample.
+        shuffle: whether samples are shuffled; otherwise they stay in the order of the sets.
+        knowledge: JSON file ``{entity: accuracy of the probe in 0-1}``; None keeps the knowledge of the samples.
     """
 
     seed: int = 0
@@ -53,7 +53,7 @@ class ShardSettings:
         """Checks the settings.
 
         Raises:
-            ConfigError: one cannot work.
+            ConfigError: a setting is outside its range.
         """
         for name, least in (("seed", None), ("samples_per_shard", 1)):
             value = getattr(self, name)
