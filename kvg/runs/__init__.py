@@ -1,1 +1,1 @@
-"""The folder of a training run: its checkpoints, and what an interruption leaves there."""
+"""The folder of a training run: checkpoints, and saving on interruption."""

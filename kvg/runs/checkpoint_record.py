@@ -1,4 +1,4 @@
-"""What a checkpoint of a training says about itself, so that another training does not go on from it."""
+"""Records in checkpoints which training they belong to, so that another training cannot resume from them."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from kvg.errors import ConfigError
 from kvg.runs.folder import EXPORT, has_export
 
 RECORD: Final = "kvg_run"  # key in a checkpoint
-_SHARDED: Final = "meta.pt"  # of a folder: all but weights and the optimizer's state
+_SHARDED: Final = "meta.pt"  # file in a sharded checkpoint: all but weights and optimizer state
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """Which training a checkpoint belongs to.
+    """The training that a checkpoint belongs to.
 
     Attributes:
-        module: class of the LightningModule, that is the stage.
+        module: class of the LightningModule, which is the stage.
         data: class of the data module.
         backbone: ``model_type`` of the backbone's family.
-        target: what is learnt of a sample (``rationale``, ``answer``); '' where the stage has no such choice.
-        mode: prompt mode; '' where that is not known.
+        target: ``data.target`` (``rationale``, ``answer``); '' if the stage has none.
+        mode: prompt mode; '' if unknown.
         tensors: shapes of the model's tensors by name.
     """
 
@@ -40,7 +40,7 @@ class RunRecord:
 
     @property
     def stage(self) -> str:
-        """The stage in words."""
+        """Returns the stage in words."""
         return f"{_short(self.module)}" + (f" with data.target {self.target}" if self.target else "")
 
 
@@ -50,13 +50,13 @@ class Saved:
 
     Attributes:
         path: file or folder.
-        record: of the training; None where an older version has written it, or another program.
-        tensors: shapes of the model's tensors by name; empty where they are not known.
-        steps: optimizer steps that have been taken.
-        epochs: epochs that have come to their end.
+        record: record of the training; None if an older version or another program has written it.
+        tensors: shapes of the model's tensors by name; empty if unknown.
+        steps: number of optimizer steps.
+        epochs: number of finished epochs.
         data: class name of the data module.
-        mode: prompt mode; '' where that is not known.
-        sharded: whether every process of FSDP has written a part.
+        mode: prompt mode; '' if unknown.
+        sharded: whether it is a folder with a part from every FSDP process.
     """
 
     path: Path
@@ -70,7 +70,7 @@ class Saved:
 
     @property
     def run(self) -> Path:
-        """The run's folder, as far as the path tells it."""
+        """Returns the run's folder, derived from the path."""
         places = [place for place in self.path.absolute().parents if has_export(place)]
         named = [place.parent for place in self.path.absolute().parents if place.name == "lightning_logs"]
         return (places or named or [self.path.absolute().parent])[0]
@@ -79,11 +79,11 @@ class Saved:
 def record_of(
     module: Any, data: Any, family: str, tensors: Mapping[str, tuple[int, ...]] | None = None
 ) -> RunRecord:
-    """The record of a training.
+    """Makes the record of a training.
 
     Args:
         module: the LightningModule.
-        data: its data module; None where there is none.
+        data: its data module; None if there is none.
         family: ``model_type`` of the backbone.
         tensors: shapes by name; None leaves them out.
     """
@@ -99,26 +99,26 @@ def record_of(
 
 
 def to_plain(record: RunRecord) -> dict[str, Any]:
-    """As ``torch.load`` with ``weights_only`` can read it back."""
+    """Converts a record to plain types, which ``torch.load`` can read with ``weights_only``."""
     return asdict(record)
 
 
 def check_exists(path: str | Path) -> Path:
-    """The path of a checkpoint.
+    """Returns the path of a checkpoint.
 
     Raises:
-        ConfigError: there is nothing.
+        ConfigError: the path does not exist.
     """
     if not Path(path).exists():
-        raise ConfigError("ckpt_path", f"'{path}' does not exist; checkpoints lie in RUN/lightning_logs/version_N")
+        raise ConfigError("ckpt_path", f"'{path}' does not exist; checkpoints are in RUN/lightning_logs/version_N")
     return Path(path)
 
 
 def read_saved(path: str | Path) -> Saved:
-    """Looks into a checkpoint: one file, or the folder that FSDP leaves. Its weights are not read.
+    """Reads a checkpoint without its weights: a file, or the folder of an FSDP run.
 
     Raises:
-        ConfigError: it is not there, is damaged, or no checkpoint of a training.
+        ConfigError: the checkpoint does not exist, is damaged, or is not that of a training.
     """
     path = check_exists(path)
     sharded = path.is_dir()
@@ -140,7 +140,7 @@ def read_saved(path: str | Path) -> Saved:
         TypeError,
         AttributeError,
     ) as error:
-        remedy = f"'{path}' is damaged or no checkpoint of this project; choose another"
+        remedy = f"'{path}' is damaged or not a checkpoint of this project; choose another"
         raise ConfigError("ckpt_path", remedy) from error
 
 
@@ -167,7 +167,7 @@ def _saved(path: Path, content: Mapping[str, Any], sharded: bool) -> Saved:
 
 
 def _epochs(content: Mapping[str, Any]) -> int:
-    """Epochs that are over; one whose last batch has been learnt from counts."""
+    """Returns the number of finished epochs. An epoch counts if its last batch has been trained on."""
     loops = (content.get("loops") or {}).get("fit_loop")
     if not loops:
         return int(content.get("epoch", 0))
@@ -177,12 +177,12 @@ def _epochs(content: Mapping[str, Any]) -> int:
 
 
 def keep_epoch_open(checkpoint: Mapping[str, Any]) -> None:
-    """Marks the epoch that ``max_steps`` has ended in its midst as begun and not over, so that it can be gone on with.
+    """Marks an epoch that ``max_steps`` has interrupted as started but not finished, so that it can be resumed.
 
-    Lightning counts it as over, and a run that goes on with more steps would leave out all but the rest of the batches.
+    Lightning marks it as finished, so a resumed run with more steps would skip the rest of its batches.
 
     Args:
-        checkpoint: as it is about to be written; changed in place.
+        checkpoint: the checkpoint before it is written; it is changed in place.
     """
     loops = (checkpoint.get("loops") or {}).get("fit_loop")
     if not loops or loops["epoch_loop.batch_progress"]["is_last_batch"]:
@@ -194,11 +194,11 @@ def keep_epoch_open(checkpoint: Mapping[str, Any]) -> None:
 
 
 def check_same_training(saved: Saved, here: RunRecord) -> None:
-    """Refuses to go on with a training from the checkpoint of another one.
+    """Checks that a checkpoint belongs to this training.
 
     Args:
         saved: the checkpoint.
-        here: the training that would go on.
+        here: the training that would be resumed.
 
     Raises:
         ConfigError: stage, target, prompt mode or backbone differ.
@@ -220,26 +220,26 @@ def check_same_training(saved: Saved, here: RunRecord) -> None:
 
 
 def check_backbone(saved: Saved, family: str) -> None:
-    """Refuses a checkpoint of another family of models.
+    """Checks that a checkpoint belongs to this family of models.
 
     Raises:
-        ConfigError: it is one.
+        ConfigError: its family is another one.
     """
     there = saved.record.backbone if saved.record else family
     if there != family:
-        remedy = f"'{saved.path}' holds a {there} model, not a {family} model; choose that backbone's config"
+        remedy = f"'{saved.path}' contains a {there} model, not a {family} model; choose that backbone's config"
         raise ConfigError("ckpt_path", remedy)
 
 
 def check_fit(saved: Mapping[str, tuple[int, ...]], model: Mapping[str, tuple[int, ...]]) -> None:
-    """Refuses a checkpoint that holds other tensors than the model. It may hold fewer, as frozen parts are left out.
+    """Checks that the tensors of a checkpoint fit the model. It may lack tensors, since frozen parts are not saved.
 
     Args:
         saved: shapes by name in the checkpoint.
         model: shapes by name in the model.
 
     Raises:
-        ConfigError: a tensor is of another shape, or the model has none of that name.
+        ConfigError: a tensor has another shape, or the model has none of that name.
     """
     misfits = [name for name, shape in saved.items() if model.get(name) != shape]
     if misfits:
@@ -251,12 +251,12 @@ def check_fit(saved: Mapping[str, tuple[int, ...]], model: Mapping[str, tuple[in
 
 
 def nothing_left(saved: Saved, max_steps: int, max_epochs: int | None) -> str:
-    """Which limit a checkpoint has reached; '' where there is something left to train.
+    """Returns the limit that a checkpoint has reached, in words; '' if training can continue.
 
     Args:
         saved: the checkpoint.
-        max_steps: of the Trainer; -1 for no limit.
-        max_epochs: of the Trainer; None or -1 for no limit.
+        max_steps: limit of the Trainer; -1 for none.
+        max_epochs: limit of the Trainer; None or -1 for none.
     """
     if 0 <= max_steps <= saved.steps:
         return f"step {saved.steps} of trainer.max_steps {max_steps}"
@@ -266,7 +266,7 @@ def nothing_left(saved: Saved, max_steps: int, max_epochs: int | None) -> str:
 
 
 def _check_old(saved: Saved, here: RunRecord) -> None:
-    """Without a record the data module tells the stages apart."""
+    """Checks a checkpoint without a record; its data module identifies the stage."""
     if saved.data and saved.data != _short(here.data):
         raise _other_stage(saved, f"a stage with {saved.data}", f"{here.stage} with {_short(here.data)}")
     if saved.mode and here.mode and saved.mode != here.mode:
@@ -276,7 +276,7 @@ def _check_old(saved: Saved, here: RunRecord) -> None:
 
 def _other_stage(saved: Saved, there: str, here: str) -> ConfigError:
     remedy = f"'{saved.path}' was written by another stage ({there}), and this is {here}"
-    return ConfigError("ckpt_path", f"{remedy}: a checkpoint goes on with its own training; {_start(saved)}")
+    return ConfigError("ckpt_path", f"{remedy}: a checkpoint can only resume its own training; {_start(saved)}")
 
 
 def _start(saved: Saved) -> str:
@@ -284,7 +284,7 @@ def _start(saved: Saved) -> str:
     how = f"--model.backbone.checkpoint {export}"
     if has_export(saved.run):
         return f"to start from its model leave ckpt_path out and give {how}"
-    return f"to start from its model let that run come to its end, then give {how}"
+    return f"to start from its model finish that run, then give {how}"
 
 
 def _name(kind: type[Any]) -> str:

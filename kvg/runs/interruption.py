@@ -1,8 +1,8 @@
-"""A run that is asked to end finishes its step, saves, says how to go on, and ends: the one mechanism for all signals.
+"""Saves and ends a run on a signal: it finishes the step, saves a checkpoint, and prints the command to resume.
 
-Lightning by itself acts in the signal handler, wherever the signal finds each process: the batch in work is lost,
-weights may be half updated, and processes in different places wait for each other. Here a process that gets a signal
-only takes note of it; after each optimizer step, and in a validation, all of them agree on whether one has.
+Lightning acts inside the signal handler, at any point of the code: the current batch is lost, weights may be partly
+updated, and processes at different points wait for each other. Here the handler only records the signal. After each
+optimizer step, and during validation, all processes agree on whether one of them has received a signal.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, kill a
 
 
 class SaveOnSignal(Callback):
-    """On a signal, saves after the running step and leaves, all processes together.
+    """On a signal, saves a checkpoint after the current step and ends, in all processes together.
 
-    The checkpoint lies in ``default_root_dir``. It takes the place of earlier ones of its kind, and goes when the fit
-    has come to its end.
+    The checkpoint is written to ``default_root_dir``. It replaces earlier ones of its kind, and is removed when the fit
+    is finished.
 
     Args:
-        signals: to take note of. One that is ignored when the run starts (``nohup``, a job in the background) stays so.
-        pattern: of the checkpoint's name, with ``*`` in the place of the step.
+        signals: signals to handle. A signal that is ignored at the start (``nohup``, background jobs) stays ignored.
+        pattern: pattern of the checkpoint's name, with ``*`` for the step.
     """
 
     def __init__(self, signals: Sequence[signal.Signals], pattern: str) -> None:
@@ -51,12 +51,12 @@ class SaveOnSignal(Callback):
 
     @property
     def enabled(self) -> bool:
-        """Whether it does anything here."""
+        """Returns whether the callback is active."""
         return True
 
     # -- signals ---------------------------------------------------------------------------------------------------
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Takes the signals, before and after Lightning does."""
+        """Installs the signal handlers, before and again after Lightning does."""
         quick = bool(getattr(trainer, "fast_dev_run", False))
         if stage != "fit" or quick or not self.enabled or threading.current_thread() is not threading.main_thread():
             return
@@ -65,36 +65,36 @@ class SaveOnSignal(Callback):
         connector = trainer._signal_connector
         register = connector.register_signal_handlers
 
-        def take() -> None:
+        def install() -> None:
             for one in signals:
                 signal.signal(one, self.note)
 
-        def register_and_take() -> None:
+        def register_and_install() -> None:
             register()
-            take()  # Lightning's handler of SIGTERM waits for the other processes, which are in mid-step
+            install()  # Lightning's SIGTERM handler would wait for other processes in mid-step
 
-        take()
-        connector.register_signal_handlers = register_and_take  # type: ignore[method-assign]
+        install()
+        connector.register_signal_handlers = register_and_install  # type: ignore[method-assign]
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Gives the signals back to whoever had them."""
+        """Restores the earlier signal handlers."""
         for one, handler in self._before.items():
             signal.signal(one, handler)
         self._before = {}
 
     def note(self, number: int, frame: FrameType | None) -> None:
-        """Handles a signal: notes the first one."""
+        """Handles a signal: records the first one."""
         self._noted = self._noted or signal.Signals(number)
 
     # -- when to leave ---------------------------------------------------------------------------------------------
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Notes where the run begins."""
+        """Records the step at which the run begins."""
         self._last_step = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """After a step of the optimizer, asks all processes; gradients half accumulated are in no checkpoint."""
+        """Checks for signals after an optimizer step only, since checkpoints have no partly accumulated gradients."""
         if trainer.global_step == self._last_step or not self.enabled:
             return
         self._last_step = trainer.global_step
@@ -116,7 +116,7 @@ class SaveOnSignal(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """A validation is not waited for: the run that goes on begins with it."""
+        """Checks for signals during validation; the resumed run repeats the validation."""
         if not self.enabled or trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
         number = self._agreed(trainer)
@@ -126,12 +126,12 @@ class SaveOnSignal(Callback):
             self._validation_is_due = False
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Clears away what the finished run left for itself."""
+        """Removes the checkpoints of this callback when the run is finished."""
         if trainer.is_global_zero and self.enabled:
             remove(checkpoints(Path(trainer.default_root_dir), self.pattern))
 
     def _agreed(self, trainer: L.Trainer) -> signal.Signals | None:
-        """The signal that one of the processes has noted; the first in ``signals`` where they differ."""
+        """Returns the signal that any process has recorded; the first in ``signals`` if they differ."""
         noted, self._noted = self._noted, None
         if trainer.world_size == 1:
             return noted
@@ -141,10 +141,10 @@ class SaveOnSignal(Callback):
 
     # -- leaving ---------------------------------------------------------------------------------------------------
     def leave(self, trainer: L.Trainer, number: signal.Signals) -> None:
-        """Called in all processes after the step; does not return where the run has to end.
+        """Called in all processes after the step; it does not return if the run has to end.
 
         Args:
-            trainer: that runs.
+            trainer: the Trainer.
             number: the signal.
         """
         raise NotImplementedError
@@ -157,18 +157,18 @@ class SaveOnSignal(Callback):
         trainer.save_checkpoint(partial)
         if trainer.is_global_zero:
             remove([path])
-            os.replace(partial, path)  # whole at any moment, also where the process is killed now
+            os.replace(partial, path)  # atomic, so the checkpoint is complete even if the process is killed now
             remove(old for old in before if old != path)
         return path
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """A validation that was due, or was cut short, comes again and whole; Lightning would leave it out."""
+        """Makes the resumed run repeat a validation that was due or interrupted; Lightning would skip it."""
         if not self._validation_is_due:
             return
         loops = checkpoint["loops"]["fit_loop"]
         for counts in (loops["epoch_loop.batch_progress"]["total"], loops["epoch_loop.batch_progress"]["current"]):
             counts["completed"] = counts["processed"]
-        # Lightning takes a validation up again that has a batch begun and not processed.
+        # Lightning resumes a validation with a batch that is started and not processed.
         validation = loops["epoch_loop.val_loop.batch_progress"]
         for counts, done in ((validation["total"], validation["total"]["processed"]), (validation["current"], 0)):
             counts.update(ready=done + 1, started=done + 1, processed=done, completed=done)
@@ -176,12 +176,12 @@ class SaveOnSignal(Callback):
 
 
 class Interruption(SaveOnSignal):
-    """Ctrl-C, or a request to end: the run saves and says with which command it goes on.
+    """On Ctrl-C or a termination signal, the run saves, prints the command to resume, and ends.
 
-    A second Ctrl-C ends it at once. When the signal comes after the last step, the export is written first.
+    A second Ctrl-C ends it at once. If the signal comes after the last step, the run is completed first.
 
     Args:
-        command: that has started the run, program first.
+        command: command of the run, program first.
     """
 
     def __init__(self, command: Sequence[str]) -> None:
@@ -199,36 +199,36 @@ class Interruption(SaveOnSignal):
                 signal.Signals(number).name,
                 "; Ctrl-C again ends it at once" if number == signal.SIGINT else "",
             )
-            # Not by print, which the signal may have interrupted.
+            # Not print, which is not reentrant and may have been interrupted by the signal.
             os.write(2, f"\nkvg: {name}: the run finishes its step, saves and ends{again}\n".encode())
         super().note(number, frame)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Says where the run begins, since one that came back may print into the same file."""
+        """Logs the first step, since a resumed run may log to the same file."""
         super().on_train_start(trainer, pl_module)
         if trainer.global_step:
             rank_zero_info("Continuing after step %d.", trainer.global_step)
 
     def leave(self, trainer: L.Trainer, number: signal.Signals) -> None:
-        """Saves, says how to go on, and ends with the exit code of the signal."""
+        """Saves, prints the command to resume, and ends with the exit code of the signal."""
         path = self.save(trainer)
         bar = trainer.progress_bar_callback
         if bar is not None:
-            bar.on_exception(trainer, trainer.lightning_module, KeyboardInterrupt())  # gives the cursor back
+            bar.on_exception(trainer, trainer.lightning_module, KeyboardInterrupt())  # restores the cursor
         if trainer.is_global_zero:
             words = shlex.join([*resumed(self.command), "--ckpt_path", str(path)])
             print(f"kvg: saved after step {trainer.global_step} in {path}; to go on:\n  {words}", file=sys.stderr)
         end(trainer, number)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """See ``SaveOnSignal``; a signal that came after the last step is too late to end anything."""
+        """See ``SaveOnSignal``; a signal after the last step has no effect."""
         super().on_fit_end(trainer, pl_module)
         if self._noted is not None:
-            rank_zero_info("The run was at its end when the signal came; it is complete.")
+            rank_zero_info("The signal came after the last step; the run is complete.")
 
 
 def resumed(command: Sequence[str]) -> list[str]:
-    """The words of a command without those that say where to begin.
+    """Returns a command without its options ``--ckpt_path`` and ``--overwrite``.
 
     >>> resumed(["kvg", "fit", "-c", "a.yaml", "--ckpt_path", "old.ckpt", "--overwrite=true"])
     ['kvg', 'fit', '-c', 'a.yaml']
@@ -250,10 +250,10 @@ def resumed(command: Sequence[str]) -> list[str]:
 
 
 def end(trainer: L.Trainer, number: signal.Signals | None = None) -> NoReturn:
-    """Ends the process at once: all is on disk, and an orderly end now and then aborts in torch's own threads.
+    """Ends the process at once. All files are written, and a normal exit sometimes aborts in threads of torch.
 
     Args:
-        trainer: whose logs are finished.
+        trainer: the Trainer, whose loggers are finalized.
         number: the signal to end by, Ctrl-C with exit code 130; None ends with 0.
     """
     for logger in trainer.loggers:
@@ -274,7 +274,7 @@ def _end_by(number: signal.Signals) -> NoReturn:
 
 @contextmanager
 def handlers_kept() -> Iterator[None]:
-    """After this block the signals do what they did before."""
+    """Restores the signal handlers after the block."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,1 +1,1 @@
-"""Long work: files written whole or not at all, numbered pieces that are resumed, several processes, progress."""
+"""Long work: atomic files, jobs of resumable units, process pools, progress bars."""

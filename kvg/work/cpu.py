@@ -1,4 +1,4 @@
-"""How a process that computes on a CPU is set up: threads, and memory that is kept."""
+"""Sets up a process that computes on a CPU: threads and memory allocation."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
 
 
 def prepare_cpu() -> bool:
-    """Settles on one thread, unless OMP_NUM_THREADS says otherwise, and keeps freed memory.
+    """Uses one thread unless OMP_NUM_THREADS is set, and keeps freed memory.
 
-    Tiny models lose more at the barriers between threads than they gain, and beside another process far more.
+    For tiny models synchronising threads costs more than it gains, especially beside other processes.
 
     Returns:
         Whether the number of threads was set here.
     """
-    import torch  # commands that compute nothing import this module, too
+    import torch  # this module is also imported by commands that do not need torch
 
     keep_freed_memory()
     if "OMP_NUM_THREADS" in os.environ:
@@ -28,14 +28,14 @@ def prepare_cpu() -> bool:
 
 
 def keep_freed_memory() -> bool:
-    """Lets the process keep memory that it has freed, for its next allocation.
+    """Lets the process keep freed memory for its next allocation.
 
-    By default glibc hands large blocks back to the kernel, which clears and maps them anew a moment later;
-    ``tests/benchmarks/memory.py`` measures what that costs rollouts and scoring passes of the lab's model. The price is
-    that a process never shrinks below its largest size.
+    By default glibc returns large blocks to the kernel, which clears and maps them again at the next allocation.
+    ``tests/benchmarks/memory.py`` measures the cost for rollouts and scoring passes of the lab's model. The drawback is
+    that the memory of the process never shrinks.
 
     Returns:
-        Whether the C library could be told so; only glibc can.
+        Whether the C library accepted the settings; only glibc has them.
     """
     if not sys.platform.startswith("linux"):
         return False
@@ -47,5 +47,5 @@ def keep_freed_memory() -> bool:
 
 
 def num_cores() -> int:
-    """Cores that this process may use."""
+    """Returns the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

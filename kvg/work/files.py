@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and clear errors where a disk refuses."""
+"""Atomic writing of files, and clear errors if a disk cannot be written."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kvg.errors import DataError, KVGError
 
 
 def atomic_write(path: Path, text: str) -> None:
-    """Writes a file so that a reader sees all of it or nothing."""
+    """Writes a file atomically: a reader sees either the old or the new content."""
     partial = path.with_name(f"{path.name}.partial")
     with partial.open("w", encoding="utf-8") as stream:
         stream.write(text)
@@ -19,11 +19,11 @@ def atomic_write(path: Path, text: str) -> None:
     os.replace(partial, path)
 
 
-class disk_errors:  # lower case, as context managers of the standard library
-    """Turns an error of the disk into a clear one.
+class disk_errors:  # lower case, like context managers of the standard library
+    """Converts errors of the disk to a ``DataError``.
 
     Args:
-        folder: that is written to.
+        folder: folder that is written to.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -33,11 +33,11 @@ class disk_errors:  # lower case, as context managers of the standard library
         """Does nothing."""
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        """Passes on every other error.
+        """Converts an ``OSError``; other errors pass unchanged.
 
         Raises:
             DataError: the disk is full, or cannot be written to.
         """
         if isinstance(error, OSError) and not isinstance(error, KVGError):
-            remedy = f"cannot be written ({error.strerror}); make room or choose another folder, and run it again"
+            remedy = f"cannot be written ({error.strerror}); free disk space or choose another folder, and run it again"
             raise DataError(str(self.folder), "out", remedy) from error

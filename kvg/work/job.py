@@ -1,8 +1,8 @@
-"""Long work that can be interrupted and resumed: what is done, of which identity, and what is left.
+"""Jobs: long work that can be interrupted and resumed.
 
-A job has an *identity*: a text of all that its result depends on. Its work is cut into numbered *units*; the result of
-each is kept in a file of its own. When all are done, a *record* with the identity is written last, and the units are
-removed. So three states can be told apart from the files alone: complete, interrupted, and not begun or made otherwise.
+A job has an *identity*: a text of everything that its result depends on. Its work is divided into numbered *units*; the
+result of each unit is saved in a file. When all units are done, a *record* with the identity is written, and the files
+of the units are removed. So the files show three states: complete, interrupted, and not started or made differently.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ IDENTITY = "identity"  # key in the record of a complete job
 
 
 class Units:
-    """Results of numbered units of work, a file each. A file counts only where its mark is the expected one.
+    """Results of numbered units of work, one file each. A file counts only if it has the expected mark.
 
     Args:
-        folder: of the files.
-        marks: all that the results depend on: a text for all units, or one for each.
+        folder: folder of the files.
+        marks: text of everything that the results depend on, for all units, or one text for each unit.
     """
 
     def __init__(self, folder: Path, marks: str | Sequence[str]) -> None:
@@ -38,16 +38,16 @@ class Units:
         self._marks = digest(marks) if isinstance(marks, str) else [digest(mark) for mark in marks]
 
     def run(self, work: Callable[[T], Any], units: Sequence[T], workers: int, title: str) -> None:
-        """Does the units that are left.
+        """Runs the units that are not done.
 
         Args:
-            work: makes the result of a unit, which must be JSON; see ``map_processes``.
-            units: what ``work`` is called with.
-            workers: processes.
-            title: of the progress bar.
+            work: returns the result of a unit, which must be JSON; see ``map_processes``.
+            units: arguments of ``work``.
+            workers: number of processes.
+            title: title of the progress bar.
 
         Raises:
-            KVGError: an error of a unit, or a process was killed. What is done is kept.
+            KVGError: a unit failed, or a process was killed. Results of finished units are kept.
         """
         left = self.left(len(units))
         began = len(units) - len(left)
@@ -59,36 +59,36 @@ class Units:
                     progress.advance(task)
 
     def done(self) -> list[int]:
-        """Numbers of the units that are done."""
+        """Returns the numbers of the units that are done."""
         numbers = sorted(int(path.stem) for path in self.units.glob("[0-9]*.json") if path.stem.isdecimal())
         return [number for number in numbers if self._read(number) is not None]
 
     def left(self, num: int | None = None) -> list[int]:
-        """Numbers of the units that are not done.
+        """Returns the numbers of the units that are not done.
 
         Args:
-            num: of all units; None where each unit has its own mark.
+            num: number of all units; None if each unit has its own mark.
         """
         return sorted(set(range(len(self._marks) if num is None else num)) - set(self.done()))
 
     def save(self, number: int, result: Any) -> None:
-        """Keeps the result of a unit.
+        """Saves the result of a unit.
 
         Raises:
-            DataError: the disk refuses.
+            DataError: the disk cannot be written.
         """
         with disk_errors(self.units):
             self.units.mkdir(parents=True, exist_ok=True)
             atomic_write(self._path(number), json.dumps({"mark": self._mark(number), "result": result}))
 
     def results(self, num: int | None = None) -> Iterator[Any]:
-        """The results of all units, in order.
+        """Yields the results of all units, in order.
 
         Args:
-            num: of all units; None where each unit has its own mark.
+            num: number of all units; None if each unit has its own mark.
 
         Raises:
-            RuntimeError: one is not done.
+            RuntimeError: a unit is not done.
         """
         for number in range(len(self._marks) if num is None else num):
             unit = self._read(number)
@@ -114,15 +114,15 @@ class Units:
 
 
 class Job(Units):
-    """One piece of long work: its units, and the record that says that its result is complete.
+    """A job: its units, and the record that shows that its result is complete.
 
     Args:
-        folder: of the result.
-        record: name of the JSON file in ``folder`` that says that the result is complete.
-        identity: all that the result depends on.
-        marks: what the units depend on, where that is not ``identity``: a text for all of them (the code's revision
-            matters while a set is being made, and no more when it is complete), or one for each unit.
-        units: folder of the units; ``folder/NAME.units`` by default, NAME being that of the record.
+        folder: folder of the result.
+        record: name of the JSON file in ``folder`` that shows that the result is complete.
+        identity: text of everything that the result depends on.
+        marks: text of everything that the units depend on, or one text for each unit; None for ``identity``. Units of a
+            set also depend on the revision of the code, its complete result does not.
+        units: folder of the units; by default ``folder/NAME.units`` with the name of the record.
     """
 
     def __init__(
@@ -138,34 +138,34 @@ class Job(Units):
         self.identity = digest(identity)
 
     def is_complete(self, *results: Path) -> bool:
-        """Whether the result is there, with this identity.
+        """Returns whether the result is complete and has this identity.
 
         Args:
-            results: files that must be there, too.
+            results: files that must also exist.
         """
         return own_record(self.record).get(IDENTITY) == self.identity and all(path.exists() for path in results)
 
     def reopen(self) -> None:
-        """Removes the record: from here on the result is not complete.
+        """Removes the record, so that the result is no longer complete.
 
         Raises:
-            DataError: the disk refuses.
+            DataError: the disk cannot be written.
         """
         with disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             self.record.unlink(missing_ok=True)
 
     def complete(self, content: Mapping[str, Any]) -> dict[str, Any]:
-        """Writes the record, after everything else, and removes the units.
+        """Writes the record, and removes the units. Call it after everything else is written.
 
         Args:
-            content: of the record, beside the identity; must be JSON.
+            content: content of the record without the identity; it must be JSON.
 
         Returns:
             The record.
 
         Raises:
-            DataError: the disk refuses.
+            DataError: the disk cannot be written.
         """
         record = {**content, IDENTITY: self.identity}
         text = json.dumps(record, indent=1, ensure_ascii=False, default=str)
@@ -179,15 +179,15 @@ class Job(Units):
 
 
 def digest(text: str) -> str:
-    """SHA-256 of a text, in hexadecimal; names of files in it need not be valid text."""
+    """Returns the SHA-256 of a text, in hexadecimal; it may contain file names that are not valid UTF-8."""
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def share_of(left: Sequence[int], rank: int, world: int) -> list[tuple[int, bool]]:
-    """The units of one process of a Lightning run, each with whether its result is due.
+    """Returns the units of one process of a Lightning run, each with whether its result is kept.
 
-    The processes of a sharded model must take the same number of steps. A process that would take a step less repeats
-    its last unit (or the first of all, where it has none), and that result is not kept.
+    The processes of a sharded model must run the same number of steps. A process with one step less repeats its last
+    unit (or the first of all if it has none), and that result is not kept.
 
     >>> [share_of([4, 5, 7], rank, 2) for rank in range(2)]
     [[(4, True), (7, True)], [(5, True), (5, False)]]

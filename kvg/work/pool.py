@@ -1,4 +1,4 @@
-"""Units of work in several processes: results as they come, and no process outlives the one that started it."""
+"""Runs units of work in several processes. No process outlives the one that started it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 from kvg.errors import DataError
 
 T = TypeVar("T")
-_AHEAD = 2  # units that wait for each process
-_PR_SET_PDEATHSIG = 1  # of prctl, see its manual page
+_AHEAD = 2  # units that are submitted per process
+_PR_SET_PDEATHSIG = 1  # option of prctl, see its manual page
 
 
 def map_processes(
@@ -23,18 +23,18 @@ def map_processes(
     """Calls ``work`` on units.
 
     Args:
-        work: makes the result of a unit. Each process receives it once, so it may hold what all units share. Where
-            there are several processes, it and the results must be picklable.
-        units: all of them.
-        numbers: of the units that are due.
-        workers: processes; 1 works in this process.
-        title: names the work in an error.
+        work: returns the result of a unit. Each process gets it once, so it may contain data that all units share. With
+            several processes, it and the results must be picklable.
+        units: all units.
+        numbers: numbers of the units to run.
+        workers: number of processes; 1 runs the units in this process.
+        title: name of the work, for errors.
 
     Yields:
-        Number and result, in the order in which they are done.
+        Number and result, in the order of completion.
 
     Raises:
-        KVGError: an error of a unit, or a process was killed.
+        KVGError: a unit failed, or a process was killed.
     """
     if workers <= 1:
         for number in numbers:
@@ -44,7 +44,7 @@ def map_processes(
         try:
             yield from _in_turns(pool, units, numbers, workers * _AHEAD)
         except BrokenProcessPool as error:
-            remedy = "a process was killed, perhaps for want of memory; take fewer workers and run it again"
+            remedy = "a process was killed, perhaps for lack of memory; use fewer workers and run it again"
             raise DataError(title, "workers", remedy) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -52,14 +52,14 @@ def map_processes(
 
 
 class _Worker:
-    """The work of this process: set once, when the process starts."""
+    """The work of this process; it is set once, when the process starts."""
 
     work: Callable[[Any], Any]
 
     @classmethod
     def start(cls, work: Callable[[Any], Any]) -> None:
         follow_parent()
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends it in order
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its processes
         cls.work = staticmethod(work)
 
     @classmethod
@@ -70,7 +70,7 @@ class _Worker:
 def _in_turns(
     pool: ProcessPoolExecutor, units: Sequence[T], numbers: Sequence[int], ahead: int
 ) -> Iterator[tuple[int, Any]]:
-    """Results as they come; only a few units wait at a time, so that an interrupt ends the work soon."""
+    """Yields results as they come. Only a few units are submitted at a time, so that an interrupt ends it soon."""
     waiting: dict[Future[Any], int] = {}
     rest = iter(numbers)
     while True:
@@ -85,6 +85,6 @@ def _in_turns(
 
 
 def follow_parent() -> None:
-    """Makes this process end when its parent does, even where the parent is killed (Linux)."""
+    """Makes this process end when its parent ends, even if the parent is killed (Linux only)."""
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Several processes of one run: which of them this is, and that none outlives the one that started it."""
+"""The processes of one run: finds the first one, and ends the others with it."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from contextlib import contextmanager
 
 from kvg.work.pool import follow_parent
 
-_LAUNCHER = "KVG_LAUNCHER"  # process that starts the others
+_LAUNCHER = "KVG_LAUNCHER"  # id of the process that starts the others
 
 
 def is_first() -> bool:
-    """Whether this is the first of several processes, or the only one."""
+    """Returns whether this is the first of several processes, or the only one."""
     return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
 
 
 def lead_others() -> None:
-    """Notes that processes which are started from now on belong to this one."""
+    """Records this process as the parent of processes that are started from now on."""
     os.environ[_LAUNCHER] = str(os.getpid())
 
 
 @contextmanager
 def leading() -> Iterator[None]:
-    """Within this block they do, where this is the first."""
+    """Calls ``lead_others`` for the duration of the block, if this is the first process."""
     before = os.environ.get(_LAUNCHER)
     if is_first():
         lead_others()
@@ -36,10 +36,10 @@ def leading() -> Iterator[None]:
 
 
 def follow_launcher() -> None:
-    """A process that was started by the first one ends with it, also where that is killed."""
+    """Makes a process that was started by the first one end with it, even if that is killed."""
     launcher = os.environ.get(_LAUNCHER, "")
     if is_first() or not launcher:
         return
     follow_parent()
-    if os.getppid() != int(launcher):  # it was quicker
+    if os.getppid() != int(launcher):  # the parent has already ended
         raise SystemExit(1)

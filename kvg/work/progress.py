@@ -1,4 +1,4 @@
-"""The progress bar of everything long: how much is done, how fast, and how long it will take."""
+"""Progress bars: completed steps, rate, and remaining time."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ T = TypeVar("T")
 
 
 class Rate(ProgressColumn):
-    """Steps a second since the bar began."""
+    """Steps per second since the bar was started."""
 
     def render(self, task: Task) -> Text:
-        """Empty before the first step."""
+        """Returns the rate; an empty text before the first step."""
         began = int(task.fields.get("began", 0))
         speed = (task.completed - began) / task.elapsed if task.elapsed else 0.0
         return Text(f"{speed:.1f}/s" if speed < 10 else f"{speed:.0f}/s") if speed else Text("")
 
 
 def progress_bar(hidden: bool = False) -> Progress:
-    """A bar; tasks that go on where they were interrupted tell with ``began=`` where."""
+    """Returns a progress bar. Resumed tasks give the number of earlier steps as ``began=``, for the rate."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
     return Progress(*columns, disable=hidden)
 
 
 def with_progress(items: Iterable[T], title: str, total: int | None) -> Iterator[T]:
-    """The same things, with a bar that advances with each."""
+    """Yields items, and advances a progress bar with each."""
     with progress_bar() as progress:
         task = progress.add_task(title, total=total)
         for item in items:
@@ -40,7 +40,7 @@ def with_progress(items: Iterable[T], title: str, total: int | None) -> Iterator
 
 @contextmanager
 def quiet_lightning(level: int = logging.WARNING) -> Iterator[None]:
-    """Within it Lightning says nothing below a level: what it says of a Trainer of ours is no news for a user."""
+    """Hides Lightning's log messages below a level, since those about internal Trainers do not help a user."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,1 +1,1 @@
-"""Commands that depend on each other: steps, sweeps, and the demo."""
+"""Workflows of commands that depend on each other: steps, sweeps, and the demo."""

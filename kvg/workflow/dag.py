@@ -1,4 +1,4 @@
-"""Runs commands that depend on each other: several at a time, each once, and none left behind when one fails."""
+"""Runs commands that depend on each other, several at a time. If one fails, the others are stopped."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from kvg.work.pool import follow_parent
 from kvg.workflow.signals import ends_interrupt, signal_group, signals_wait
 
 MODULES = {"kvg": "kvg", "kvg-data": "kvg.cli.kvg_data"}
-_GRACE_S = 8.0  # for a child to end by itself once it has been asked to
-_SAVING_S = 600.0  # for one that saves what it goes on from
-_TAIL = 20  # lines of a failed step's log that are shown
+_GRACE_S = 8.0  # seconds for a child to end after SIGTERM
+_SAVING_S = 600.0  # seconds for a child that saves a checkpoint
+_TAIL = 20  # lines of a failed step's log in its error
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -44,17 +44,17 @@ class Step:
     """One command.
 
     Attributes:
-        name: also that of its log and of its stamp.
-        title: what it does, in a few words.
+        name: name of the step, its log and its stamp.
+        title: description in a few words.
         command: program and arguments, as a user would type them.
-        out: file or folder that it makes; removed before the step is run again.
-        proof: exists when the step is complete.
-        needs: names of the steps before it.
-        reads: other files that decide the result.
-        cores: how many it keeps busy.
-        extra_identity: what else decides the result, as text.
-        resume: gives the words to add where an interrupted step goes on with what it has left, or None where that is of
-            no use. Without such a function what is left is removed.
+        out: file or folder that it makes; it is removed before the step is run again.
+        proof: file that exists when the step is complete.
+        needs: names of the steps that must be complete before.
+        reads: other files that the result depends on.
+        cores: number of cores that it uses.
+        extra_identity: text of everything else that the result depends on.
+        resume: returns the arguments to add for resuming an interrupted step, or None if it cannot be resumed. Without
+            this function the files of an interrupted step are removed.
     """
 
     name: str
@@ -70,14 +70,14 @@ class Step:
 
     @property
     def argv(self) -> list[str]:
-        """The command, with this very interpreter for those of this package."""
+        """Returns the command; commands of this package are run with the present interpreter."""
         program, *arguments = self.command
         return [sys.executable, "-m", MODULES[program], *arguments] if program in MODULES else list(self.command)
 
 
 @dataclass
 class Running:
-    """A step under way."""
+    """A running step."""
 
     step: Step
     process: subprocess.Popen[bytes]
@@ -87,10 +87,10 @@ class Running:
 
 
 class StepRunner:
-    """Runs steps in their order as soon as what they need is there.
+    """Runs steps in order, each as soon as the steps that it needs are complete.
 
-    A step's identity is the checksum of its command, of the files it reads and of the steps it needs. It is kept in a
-    stamp when the step is complete, so that a second run does only what is missing or has changed.
+    The identity of a step is the checksum of its command, of the files that it reads, and of the steps that it needs.
+    It is saved in a stamp when the step is complete, so a second run only runs steps that are missing or have changed.
 
     Args:
         folder: for ``logs`` and ``stamps``.
@@ -103,7 +103,7 @@ class StepRunner:
         self._running: list[Running] = []
 
     def run(self, steps: Sequence[Step]) -> None:
-        """Runs all that is not yet complete.
+        """Runs all steps that are not complete.
 
         Raises:
             StepError: a step failed; the others have been stopped.
@@ -112,7 +112,7 @@ class StepRunner:
         kept = self.complete(steps)
         done, waiting = {s.name for s in kept}, [s for s in steps if s not in kept]
         if kept:
-            self.console.print(f"[dim]there already: {', '.join(s.name for s in kept)}[/dim]")
+            self.console.print(f"[dim]complete: {', '.join(s.name for s in kept)}[/dim]")
         try:
             with Live(console=self.console, refresh_per_second=4, transient=True, get_renderable=self._view):
                 while waiting or self._running:
@@ -125,20 +125,20 @@ class StepRunner:
             self._stop_all()
 
     def complete(self, steps: Sequence[Step]) -> list[Step]:
-        """Those of the steps that have nothing left to do."""
+        """Returns the steps that are complete."""
         identities = self._identities(steps)
         return [step for step in steps if self.is_complete(step, identities[step.name])]
 
     def is_complete(self, step: Step, identity: str) -> bool:
-        """Whether the step has been run to its end with this identity, and its result is there."""
+        """Returns whether a step is complete with this identity, and its result exists."""
         return self._job(step, identity).is_complete(step.proof)
 
     def log(self, step: Step) -> Path:
-        """Where the step's output goes."""
+        """Returns the path of a step's log."""
         return self.folder / "logs" / f"{step.name}.log"
 
     def _job(self, step: Step, identity: str) -> Job:
-        """The step as a job. Its only unit is saved when it begins, and so tells an interrupted step from a new one."""
+        """Returns the job of a step. Its only unit is saved at the start, so it marks a step as interrupted or new."""
         return Job(self.folder / "stamps", f"{step.name}.json", identity)
 
     @staticmethod
@@ -160,7 +160,7 @@ class StepRunner:
                 continue
             free = self.cores - sum(r.step.cores for r in self._running)
             if self._running and step.cores > free:
-                return  # nothing later may overtake it, or a step of many cores would wait for ever
+                return  # later steps must wait, or a step with many cores would never get them
             waiting.remove(step)
             self._start(step, identities[step.name])
 
@@ -173,7 +173,7 @@ class StepRunner:
         self.console.print(Text(f"  $ {shlex.join([*step.command, *more])}", style="cyan"), soft_wrap=True)
         env = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": str(self.console.width), "PYTHONUNBUFFERED": "1"}
         with log.open("wb") as stream, signals_wait():
-            # A session of its own: Ctrl-C reaches this program alone, which then ends whole process groups.
+            # A new session, so that Ctrl-C reaches only this program, which then ends the process groups.
             process = subprocess.Popen(
                 [*step.argv, *more],
                 stdin=subprocess.DEVNULL,
@@ -181,12 +181,12 @@ class StepRunner:
                 stderr=stream,
                 env=env,
                 start_new_session=True,
-                preexec_fn=follow_parent,  # a kill that cannot be caught ends the children, too
+                preexec_fn=follow_parent,  # children also end if this process is killed
             )
             self._running.append(Running(step, process, log, lock))
 
     def _locked(self, step: Step) -> IO[bytes]:
-        """A file that no other program has while this one does: two of them would clear away each other's work."""
+        """Locks a step, because two programs would remove each other's files."""
         path = self.folder / "stamps" / f"{step.name}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = path.open("wb")
@@ -194,11 +194,11 @@ class StepRunner:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             lock.close()
-            raise StepError(f"{step.name} is being run by another program; wait for it, or end it first") from error
+            raise StepError(f"{step.name} is being run by another program; wait for it, or stop it first") from error
         return lock
 
     def _prepare(self, step: Step, identity: str) -> tuple[str, ...]:
-        """Makes room for a step, or has it go on with what is there; returns the words that do so."""
+        """Removes the files of a step, or resumes it; returns the arguments for resuming."""
         job = self._job(step, identity)
         more = step.resume() if step.resume and job.done() else None
         job.reopen()
@@ -242,9 +242,9 @@ class StepRunner:
                     self.console.print(f"{running.step.name} is saving; Ctrl-C again ends it at once")
                     self._ended(running, start + _SAVING_S)
         except KeyboardInterrupt:
-            self.console.print("ending what has not ended yet")
+            self.console.print("killing the remaining steps")
         for running in self._running:
-            signal_group(running.process, signal.SIGKILL)  # also what the child has left behind
+            signal_group(running.process, signal.SIGKILL)  # also ends processes that the child has left
             running.process.wait()
             running.lock.close()
         self._running = []
@@ -259,25 +259,25 @@ class StepRunner:
 
 
 def carry_out(runner: StepRunner, steps: Sequence[Step]) -> bool:
-    """Runs the steps of a command; whoever ends it ends its children, too.
+    """Runs the steps of a command; a signal that ends it also ends its children.
 
     Returns:
-        Whether all of them are complete; what failed has been printed.
+        Whether all steps are complete; errors have been printed.
     """
     with ends_interrupt():
         try:
             runner.run(steps)
         except StepError as error:
             runner.console.print(f"[red]✗[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
-            runner.console.print("What is complete is kept: run the same command again to go on from there.")
+            runner.console.print("Complete steps are kept; run the same command again to resume.")
             return False
     return True
 
 
 def last_lines(log: Path, num: int) -> list[str]:
-    """The last lines of a log that say something, as they stood on the screen.
+    """Returns the last lines of a log that are not blank, as they would appear on a terminal.
 
-    Colours are left out, and of a line that was drawn over and over only its last state is kept.
+    Colours are removed. Of a line that was overwritten, such as a progress bar, only the last state is kept.
     """
     try:
         with log.open("rb") as stream:
@@ -290,7 +290,7 @@ def last_lines(log: Path, num: int) -> list[str]:
 
 
 def clock(seconds: float) -> str:
-    """Minutes and seconds.
+    """Formats seconds as minutes and seconds.
 
     >>> clock(75.2)
     '1:15'

@@ -1,6 +1,6 @@
-"""The paper's whole method in the lab: data, stage 1, filter, stage 2, evaluation and report, each by its own command.
+"""The paper's whole method in the lab: data, stage 1, filter, stage 2, evaluation and report, one command each.
 
-The models' settings stand in ``configs/experiment/demo_*.yaml``, the sizes of the data sets in ``DemoSizes``.
+The settings of the models are in ``configs/experiment/demo_*.yaml``, the sizes of the data sets in ``DemoSizes``.
 """
 
 from __future__ import annotations
@@ -21,20 +21,21 @@ CHECKPOINT = "--model.init_args.backbone.init_args.checkpoint"
 
 @dataclass(frozen=True)
 class DemoSizes:
-    """Numbers of composites, and what else is not in a config.
+    """Numbers of composites, and other settings that are not in a config.
 
     Attributes:
-        num_train: for both kinds of stage 1.
-        num_hard: fresh ones, of which the filter chooses those for stage 2.
-        num_val: of all categories, for curves.
-        num_test: of all categories, half of them seen.
+        num_train: composites for both kinds of stage 1.
+        num_hard: new composites from which the filter chooses those for stage 2.
+        num_val: composites of all categories, for validation curves.
+        num_test: composites of all categories, half of them seen.
         card_repeats: replayed texts of each known card.
         num_answers: answers to each sample in the filter.
-        temperature: of those answers, the same as in stage 2: then what is kept is what stage 2 is uncertain of.
-        keep_min: right answers that a kept sample has at least.
-        keep_max: and at most.
-        max_steps: of every training, in place of the configs' own; None leaves those.
-        max_val_batches: of every validation; None for all.
+        temperature: sampling temperature of those answers, the same as in stage 2. Then the kept samples are those that
+            stage 2 is uncertain about.
+        keep_min: minimum number of correct answers of a kept sample.
+        keep_max: maximum number.
+        max_steps: maximum number of steps of every training; None for that of its config.
+        max_val_batches: maximum number of batches of every validation; None for all.
     """
 
     num_train: int = 650
@@ -50,7 +51,7 @@ class DemoSizes:
     max_val_batches: int | None = None
 
 
-# To see that everything runs; the figures mean nothing. A model of a few steps gets nothing right, so all is kept.
+# A quick check that everything runs; its figures mean nothing. keep_min is 0: a model of a few steps is never right.
 FAST = DemoSizes(
     num_train=48, num_hard=16, num_val=16, num_test=40, card_repeats=1,
     num_answers=2, keep_min=0, keep_max=2, max_steps=3, max_val_batches=1,
@@ -58,13 +59,13 @@ FAST = DemoSizes(
 
 
 def demo_steps(fast: bool, out: Path, seed: int, base: str) -> list[Step]:
-    """All steps of the demo.
+    """Returns all steps of the demo.
 
     Args:
-        fast: a few steps on a few composites, to see that it runs.
-        out: folder for everything.
-        seed: of data and training.
-        base: the model to begin with.
+        fast: whether to run only a few steps on a few composites, as a check.
+        out: folder of all outputs.
+        seed: seed of data and training.
+        base: the base model.
 
     Raises:
         ConfigError: a config is missing, or cannot be used.
@@ -73,20 +74,20 @@ def demo_steps(fast: bool, out: Path, seed: int, base: str) -> list[Step]:
 
 
 def steps(sizes: DemoSizes, out: Path, seed: int, base: str, processes: Mapping[str, int]) -> list[Step]:
-    """All steps, most urgent first among those that can run at the same time.
+    """Returns all steps; of those that can run at the same time, the most urgent comes first.
 
     Args:
-        sizes: of the sets and trainings.
-        out: folder for everything.
-        seed: of data and training.
-        base: the model to begin with.
-        processes: of each training, by its stage.
+        sizes: sizes of the sets and trainings.
+        out: folder of all outputs.
+        seed: seed of data and training.
+        base: the base model.
+        processes: number of processes of each training, by stage.
     """
     made = {step.name: step for step in _data_steps(sizes, out, seed)}
     trained = {step.name: step for step in _training_steps(sizes, out, seed, base, processes)}
     first = ("plain", "val", "cards", "train")
     ordered = [made.pop(name) for name in first]
-    ordered.append(trained.pop("cot_sft"))  # the longest way leads over it
+    ordered.append(trained.pop("cot_sft"))  # it is on the critical path
     return [*ordered, *made.values(), *trained.values(), _report_step(out, seed, base)]
 
 
@@ -131,7 +132,7 @@ def _training_steps(sizes: DemoSizes, out: Path, seed: int, base: str, processes
             ("hard", "cot_sft"),
         ),
         grpo,
-        _test(out, "cot_sft_grpo", grpo, devices=2),  # the last of all, so it has every core to itself
+        _test(out, "cot_sft_grpo", grpo, devices=2),  # runs last and alone, so it can use two cores
         _test(out, "cot_sft", cot),
         _test(out, "direct_sft", direct),
         _test(out, "base", None, base),
@@ -160,13 +161,13 @@ def _fit(
     reads = (
         *map(Path, overlays[1::2]),
         *(() if stage == "grpo" else _weights(start)),
-    )  # `needs` covers what a step made
+    )  # files made by steps are covered by `needs`
     proof = folder / "export/config.json"
     return Step(stage, titles[stage], _words(*words), folder, proof, needs, reads, processes)
 
 
 def _test(out: Path, name: str, trained: Step | None, base: str = "", devices: int = 1) -> Step:
-    """Evaluation of one model; those that have not learnt to think are asked plainly, as in the paper."""
+    """Returns the evaluation of one model; models without rationales use the mode ``direct``, as in the paper."""
     thinks = name.startswith("cot_sft")
     configs = [
         config_path(f"configs/{n}.yaml")
@@ -189,19 +190,23 @@ def _report_step(out: Path, seed: int, base: str) -> Step:
     runs = [f"{name}={out / 'test' / name}" for name in STAGES]
     curves = [f"direct_sft={out / 'direct_sft'}", f"cot_sft={out / 'cot_sft'}", f"cot_sft_grpo={out / 'grpo'}"]
     inputs = ("--set", out / "data/test", "--trained", out / "data/train", out / "data/filtered")
-    inputs += ("--texts", out / "data/cards.jsonl", *(("--lab",) if base != "tiny" else ()))  # which has read nothing
+    inputs += (
+        "--texts",
+        out / "data/cards.jsonl",
+        *(("--lab",) if base != "tiny" else ()),
+    )  # tiny was not trained on cards
     command = ("report", "--runs", *runs, "--curves", *curves, *inputs, "--out", out, "--seed", seed)
     needs = tuple(f"test_{name}" for name in STAGES)
-    # Its own folder is everybody's, so only the file that it writes last is removed before it runs again.
+    # All steps share its folder, so only the file that it writes last is removed before it runs again.
     result = out / "results.json"
     return Step("report", "table and page", _words("kvg-data", *command), result, result, needs)
 
 
 def config_path(name: str) -> str:
-    """A shipped config: as named where it lies here, else by its full path.
+    """Returns the path of a shipped config: unchanged if it exists here, else the full path.
 
     Raises:
-        ConfigError: it is nowhere.
+        ConfigError: the config does not exist.
     """
     path = shipped(name)
     if Path(path).is_file():
@@ -210,7 +215,7 @@ def config_path(name: str) -> str:
 
 
 def processes_of_stages() -> dict[str, int]:
-    """Processes of each training, as its configs ask for when they are merged.
+    """Returns the number of processes of each training, from its merged configs.
 
     Raises:
         ConfigError: a config is missing, or cannot be used.
@@ -225,7 +230,7 @@ def _overlays(stage: str) -> list[str]:
 
 
 def _weights(checkpoint: str) -> tuple[Path, ...]:
-    """The weights of a checkpoint that no step of the demo makes, so that another base makes everything anew."""
+    """Returns the weight files of a base model: part of the identity, so that another base reruns all steps."""
     folder = SHIPPED / "kvg/lab/base" if checkpoint == "lab" else Path(checkpoint)
     return tuple(sorted(folder.glob("*.safetensors")))
 

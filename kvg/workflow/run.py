@@ -1,4 +1,4 @@
-"""All steps of the data engine for one project file, one after the other; what is done already is not done again."""
+"""Runs all steps of the data engine for one project file, in order; complete steps are not repeated."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kvg.pipeline.settings.compose import ComposeSettings
 from kvg.pipeline.settings.project import load_project
 from kvg.work.pool import follow_parent
 
-# What each is given beside the project file. The optional ones run where the project file has a section of that name.
+# Arguments of each step beside the project file. Optional steps run only if the project file has their section.
 STEPS: Mapping[str, tuple[str, ...]] = {
     "scan": ("--if-changed",),
     "box": (),
@@ -24,16 +24,16 @@ STEPS: Mapping[str, tuple[str, ...]] = {
 }
 OPTIONAL = ("box", "probe", "filter")
 IN_PROCESSES = ("scan", "compose", "rationalize", "shard")
-GRACE_S = 10.0  # for a step to end in order once the whole is interrupted
+GRACE_S = 10.0  # seconds for a step to end after an interrupt
 
 
 def run_project(path: str, workers: int = 1, last: str = "shard") -> int:
-    """Runs the steps of a project, each in a process of its own; prints how long each took.
+    """Runs the steps of a project, each in its own process; prints the duration of each.
 
     Args:
-        path: of the project file.
-        workers: processes of each step; the result is the same.
-        last: step.
+        path: path of the project file.
+        workers: number of processes of each step; it does not change the result.
+        last: name of the last step to run.
 
     Returns:
         The exit code of the first step that fails, or 0.
@@ -53,21 +53,21 @@ def run_project(path: str, workers: int = 1, last: str = "shard") -> int:
         print(f"-- {name}", flush=True)
         options = ["--workers", str(workers)] if name in IN_PROCESSES else []
         if code := run_command(name, [path, *STEPS[name], *options]):
-            print(f"kvg-data {name} has failed; mend what it says and run this again", file=sys.stderr)
+            print(f"kvg-data {name} has failed; correct the error above and run this again", file=sys.stderr)
             return code
         print(f"   {time.monotonic() - start:.1f} s", flush=True)
     return 0
 
 
 def run_command(name: str, arguments: Sequence[str]) -> int:
-    """Runs one command of ``kvg-data`` in a process of its own; returns its exit code.
+    """Runs one command of ``kvg-data`` in its own process; returns the exit code.
 
-    A model that is spread over several processes has to be the first thing that a process does.
+    It needs a new process, since a model on several devices starts further processes that run the same command.
     """
     process = subprocess.Popen([sys.executable, "-m", "kvg.cli.kvg_data", name, *arguments], preexec_fn=follow_parent)
     try:
         return process.wait()
-    except BaseException:  # Ctrl-C reaches it, too
+    except BaseException:  # Ctrl-C also reaches the child
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(GRACE_S)
         process.kill()

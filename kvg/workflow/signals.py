@@ -1,4 +1,4 @@
-"""Signals of a program that starts others: whoever ends it ends them, and none is left behind."""
+"""Signal handling of a program that starts others: a signal that ends it also ends them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any
 
 @contextlib.contextmanager
 def ends_interrupt() -> Iterator[None]:
-    """What asks the program to end is as Ctrl-C in this block, so that it can put things in order."""
-    ends = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]  # nohup ignores one
+    """Converts SIGTERM and SIGHUP to KeyboardInterrupt within the block, so that the program can clean up."""
+    ends = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]  # nohup ignores SIGHUP
     before = {number: signal.signal(number, _interrupt) for number in ends}
     try:
         yield
@@ -29,8 +29,8 @@ def _interrupt(number: int, frame: Any) -> None:
 
 @contextlib.contextmanager
 def signals_wait() -> Iterator[None]:
-    """Interrupts arrive after this block: one between a child's start and its entry in a list would orphan it."""
-    if threading.current_thread() is not threading.main_thread():  # only the main thread is ever interrupted
+    """Delays interrupts until after the block: an interrupt before a started child is recorded would orphan it."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
         yield
         return
     arrived: list[int] = []
@@ -46,6 +46,6 @@ def signals_wait() -> Iterator[None]:
 
 
 def signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    """Sends a signal to a process that leads a group, and to its whole group."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):  # all of it has ended
+    """Sends a signal to the process group that a process leads."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # the whole group has ended
         os.killpg(process.pid, number)

@@ -1,4 +1,4 @@
-"""Shows the plan and the result of a sweep in the terminal."""
+"""Prints the plan and the result of a sweep."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kvg.workflow.sweep_table import compare_sweep, curve_table, sweep_curves, w
 
 
 def show_plan(made: Plan, runner: StepRunner, experiment: Experiment, only: list[str]) -> None:
-    """Prints lines that a shell can run as they stand, one after the other."""
+    """Prints the plan as a shell script."""
     steps, done = made.steps(only), runner.complete(made.steps(only))
     seeds, names = ", ".join(map(str, experiment.seeds)), ", ".join(v.name for v in experiment.variants)
     print(f"# {len(made.runs)} runs in {experiment.out}: variants {names}; seeds {seeds}")

@@ -1,4 +1,4 @@
-"""The file of an experiment: what is trained and asked, by which variants and seeds, and what is compared."""
+"""The experiment file of a sweep: settings of training and prediction, variants, seeds, and comparisons."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from kvg.workflow.dag import MODULES
 from kvg.workflow.demo import config_path
 
 SECTIONS: Final = ("out", "seeds", "prepare", "fit", "axes", "predict", "compare")
-JOINT: Final = "+"  # between the values of several axes in the name of a variant
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # of folders and logs
+JOINT: Final = "+"  # joins the values of several axes in the name of a variant
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # names of folders and logs
 _PLACEHOLDER: Final = re.compile(r"\{\w+\}")
 
 
 @dataclass(frozen=True)
 class Overlays:
-    """Settings of ``kvg fit`` or ``kvg predict``: files of them, and single ones by their dotted names."""
+    """Settings of ``kvg fit`` or ``kvg predict``: config files, and single settings by dotted name."""
 
     configs: Sequence[str] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def merged(self, other: Overlays) -> Overlays:
-        """These and then the other's, which win."""
+        """Returns these settings, overridden by the other ones."""
         kept = {name: value for name, value in self.settings.items() if name not in other.settings}
         return Overlays((*self.configs, *other.configs), {**kept, **other.settings})
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One value of an axis: what it changes in training and in prediction."""
+    """One value of an axis: its settings of training and prediction."""
 
     fit: Overlays = field(default_factory=Overlays)
     predict: Overlays = field(default_factory=Overlays)
@@ -46,12 +46,12 @@ class Choice:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Section ``compare``: which variant the others are compared with, and what is put side by side.
+    """Section ``compare``: the baseline, and what is compared.
 
     Attributes:
-        baseline: name of a variant; None for the first one.
+        baseline: name of the variant that others are compared with; None for the first one.
         by: groupings.
-        curves: tags of the logs.
+        curves: tags of logged curves.
     """
 
     baseline: str | None = None
@@ -62,7 +62,7 @@ class Comparison:
         """Checks the settings.
 
         Raises:
-            ConfigError: there is no such grouping.
+            ConfigError: a grouping does not exist.
         """
         for grouping in self.by:
             if grouping not in GROUPINGS:
@@ -71,7 +71,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Variant:
-    """One choice on every axis."""
+    """A variant: one value of every axis."""
 
     name: str
     fit: Overlays
@@ -80,7 +80,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Command:
-    """A command in section ``prepare`` as it stands in the file, and the file or folder that it makes."""
+    """A command in section ``prepare``, and the file or folder that it makes."""
 
     run: str
     makes: str
@@ -88,7 +88,7 @@ class Command:
 
 @dataclass(frozen=True)
 class Preparation:
-    """A command that is run once, before everything else; ``makes`` is the file or folder that it leaves."""
+    """A parsed command of section ``prepare``; it runs once, before all runs."""
 
     name: str
     command: tuple[str, ...]
@@ -100,12 +100,12 @@ class Experiment:
     """An experiment.
 
     Attributes:
-        out: folder of everything that is made.
-        seeds: each variant is trained with each.
-        prepare: commands, in their order.
-        variants: the baseline first.
+        out: folder of all outputs.
+        seeds: seeds of the training of each variant.
+        prepare: commands, in order.
+        variants: variants, the baseline first.
         by: groupings of the comparison.
-        curves: tags of the logs that are put side by side.
+        curves: tags of logged curves that are compared.
     """
 
     out: Path
@@ -116,29 +116,29 @@ class Experiment:
     curves: Sequence[str]
 
     def fill(self, value: Any, variant: str = "", seed: int | None = None) -> str:
-        """A value as it stands on a command line, with ``{out}``, ``{variant}`` and ``{seed}`` filled in.
+        """Converts a value to a command-line argument, and fills in ``{out}``, ``{variant}`` and ``{seed}``.
 
         Raises:
-            ConfigError: it holds another placeholder, or one that nothing fills here; or it is no plain value.
+            ConfigError: it contains another placeholder, or one without a value here; or it cannot be JSON.
         """
         try:
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         except TypeError as error:
-            raise ConfigError(str(value), f"cannot stand on a command line ({error}); put it in quotes") from error
+            raise ConfigError(str(value), f"cannot be a command-line argument ({error}); put it in quotes") from error
         known = {"{out}": str(self.out), "{variant}": variant, "{seed}": "" if seed is None else str(seed)}
         for name in _PLACEHOLDER.findall(text):
             if not known.get(name):
                 there = ", ".join(key for key, needed in known.items() if needed)
-                raise ConfigError(name, f"in '{text}' stands for nothing; there are {there}")
+                raise ConfigError(name, f"in '{text}' has no value; there are {there}")
             text = text.replace(name, known[name])
         return text
 
 
 def load_experiment(path: str | Path) -> Experiment:
-    """Reads the file of an experiment.
+    """Reads an experiment file.
 
     Raises:
-        ConfigError: it cannot be read, or a key is unknown, missing or cannot work.
+        ConfigError: the file cannot be read, or a key is unknown, missing or wrong.
     """
     with in_file(path):
         return _experiment(read_yaml(path), Path(path))
@@ -169,7 +169,7 @@ def _experiment(values: Mapping[str, Any], path: Path) -> Experiment:
 
 
 def _variants(axes: Mapping[str, Any], common: Mapping[str, Overlays]) -> tuple[Variant, ...]:
-    """Every combination of one value of each axis."""
+    """Returns every combination of one value of each axis."""
     values: list[list[tuple[str, dict[str, Overlays]]]] = []
     for axis, choices in axes.items():
         own = []
@@ -192,7 +192,7 @@ def _baseline_first(variants: tuple[Variant, ...], baseline: str | None) -> tupl
         return variants
     names = [variant.name for variant in variants]
     if baseline not in names:
-        raise ConfigError("compare.baseline", f"'{baseline}' is no variant; there are {', '.join(names)}")
+        raise ConfigError("compare.baseline", f"'{baseline}' is not a variant; there are {', '.join(names)}")
     return tuple(sorted(variants, key=lambda variant: variant.name != baseline))
 
 
@@ -203,9 +203,9 @@ def _preparation(experiment: Experiment, name: str, value: Any) -> Preparation:
     try:
         words = shlex.split(experiment.fill(entry.run))
     except ValueError as error:
-        raise ConfigError(f"{where}.run", f"cannot be taken apart ({error}); correct the quotes") from error
+        raise ConfigError(f"{where}.run", f"cannot be parsed ({error}); correct the quotes") from error
     if not words or words[0] not in MODULES:
-        raise ConfigError(f"{where}.run", f"begins with none of {', '.join(MODULES)}; write a command of theirs")
+        raise ConfigError(f"{where}.run", f"must begin with one of {', '.join(MODULES)}")
     words = [config_path(word) if word.startswith("configs/") else word for word in words]
     return Preparation(name, tuple(words), Path(experiment.fill(entry.makes)))
 
@@ -213,24 +213,24 @@ def _preparation(experiment: Experiment, name: str, value: Any) -> Preparation:
 def _seeds(value: Any) -> tuple[int, ...]:
     good = isinstance(value, list) and value and all(type(seed) is int and seed >= 0 for seed in value)
     if not good:
-        raise ConfigError("seeds", f"{value!r} is no list of whole numbers; write `seeds: [0, 1, 2]`")
+        raise ConfigError("seeds", f"{value!r} is not a list of whole numbers; write `seeds: [0, 1, 2]`")
     if len(set(value)) < len(value):
-        raise ConfigError("seeds", f"{value} holds one twice; the same seed gives the same run")
+        raise ConfigError("seeds", f"{value} contains a seed twice, which would give the same run; remove one")
     return tuple(value)
 
 
 def _named(value: Any, where: str) -> dict[str, Any]:
-    """A mapping by names that can be names of folders."""
+    """Checks that a value is a mapping whose keys can be names of folders; returns it."""
     if not isinstance(value, dict) or not value:
-        raise ConfigError(where, f"{value!r} is no mapping; write `{where.rpartition('.')[2]}: {{name: ...}}`")
+        raise ConfigError(where, f"{value!r} is not a mapping; write `{where.rpartition('.')[2]}: {{name: ...}}`")
     for name in value:
         if not isinstance(name, str) or not _NAME.fullmatch(name):
-            remedy = "is no name: give a text of letters, digits, '.', '_' and '-', in quotes where it is a number"
+            remedy = "is not a name: give a text of letters, digits, '.', '_' and '-', in quotes if it is a number"
             raise ConfigError(f"{where}.{name}", remedy)
     return value
 
 
 def _text(value: Any, where: str) -> str:
     if not isinstance(value, str) or not value:
-        raise ConfigError(where, f"{value!r} is no text; correct it")
+        raise ConfigError(where, f"{value!r} is not a text; correct it")
     return value

@@ -1,4 +1,4 @@
-"""From an experiment to commands: for each variant and seed a training, and then its answers to the questions."""
+"""Makes the commands of an experiment: for each variant and seed a training, then its predictions."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from kvg.workflow.demo import CHECKPOINT
 from kvg.workflow.sweep_config import Experiment, Overlays, Variant
 
 ROOT: Final = "trainer.default_root_dir"
-SEEDED: Final = ("data.seed", "model.seed")  # where the stage has them
-_OURS: Final = {  # what the sweep itself sets
+SEEDED: Final = ("data.seed", "model.seed")  # set if the stage has these settings
+_OURS: Final = {  # settings that the sweep itself sets
     "fit": (ROOT, "seed_everything"),
     "predict": (ROOT, "model.backbone.checkpoint", "seed_everything"),
 }
@@ -30,7 +30,7 @@ _OURS: Final = {  # what the sweep itself sets
 
 @dataclass(frozen=True)
 class Run:
-    """A variant with a seed: two steps and where their results lie."""
+    """A variant with a seed: its training and its prediction."""
 
     variant: str
     seed: int
@@ -39,29 +39,30 @@ class Run:
 
     @property
     def name(self) -> str:
-        """What it is called on the command line."""
+        """Returns the name of the run on the command line."""
         return run_name(self.variant, self.seed)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All that is to be done."""
+    """All steps of a sweep."""
 
     prepare: tuple[Step, ...]
     runs: tuple[Run, ...]
 
     def steps(self, only: Sequence[str] = ()) -> list[Step]:
-        """The steps of all runs, or of some by name; what prepares them comes first.
+        """Returns the steps of all runs, or of some by name, after the steps of ``prepare``.
 
-        Seeds take turns, so that all variants can be compared on the first seeds before the last are there.
+        All variants of one seed come before the next seed, so that variants can be compared before the last seeds are
+        complete.
 
         Raises:
-            ConfigError: there is no such run.
+            ConfigError: a run does not exist.
         """
         names = [run.name for run in self.runs]
         for name in only:
             if name not in names:
-                raise ConfigError("--only", f"'{name}' is no run; there are {', '.join(names)}")
+                raise ConfigError("--only", f"'{name}' is not a run; there are {', '.join(names)}")
         chosen = [run for run in self.runs if not only or run.name in only]
         return [*self.prepare, *(step for run in chosen for step in (run.fit, run.predict))]
 
@@ -70,7 +71,7 @@ def plan(experiment: Experiment) -> Plan:
     """Makes the commands, and checks the settings of all of them.
 
     Raises:
-        ConfigError: a config or setting is unknown or cannot work.
+        ConfigError: a config or setting is unknown or wrong.
     """
     pairs = [(variant, seed) for seed in experiment.seeds for variant in experiment.variants]
     commands: dict[str, list[str]] = {}
@@ -94,7 +95,7 @@ def plan(experiment: Experiment) -> Plan:
 
 
 def run_name(variant: str, seed: int) -> str:
-    """What a run is called.
+    """Returns the name of a run.
 
     >>> run_name("gated", 2)
     'gated_seed2'
@@ -116,7 +117,7 @@ def _folder(experiment: Experiment, variant: str, seed: int, part: str) -> Path:
 
 
 def _commands(experiment: Experiment, variant: Variant, seed: int) -> dict[str, list[str]]:
-    """Both commands of a run, without the seeds that depend on the stage."""
+    """Returns both commands of a run, without the seeds that only some stages have."""
     export = _folder(experiment, variant.name, seed, "fit") / "export"
     words = {
         "fit": _words(experiment, "fit", variant.fit, variant, seed),
@@ -154,7 +155,7 @@ def _run(
         if own in fit_settings[part].get("init_args", {}) and key not in given:
             fit_words += [f"--{key}", str(seed)]
     if fit_settings["model"]["init_args"].get("export") is False:
-        raise ConfigError("model.export", f"is false in {name}, but its export is what is asked; leave it true")
+        raise ConfigError("model.export", f"is false in {name}, but prediction needs the export; leave it true")
     folder, answers = (_folder(experiment, variant.name, seed, part) for part in ("fit", "predict"))
     fit = Step(
         f"fit_{name}",
@@ -178,13 +179,13 @@ def _run(
         _configs(predict_words),
         num_processes(predict_settings),
         _files(_named_in(predict_settings), made),
-        tuple,  # it knows by itself what it has answered
+        tuple,  # no arguments: `kvg predict` itself finds the questions that it has answered
     )
     return Run(variant.name, seed, fit, predict)
 
 
 def _short(name: str) -> str:
-    """The shortest name of a setting.
+    """Returns the shortest name of a setting.
 
     >>> _short("model.init_args.backbone.init_args.checkpoint")
     'model.backbone.checkpoint'
@@ -197,9 +198,10 @@ def _configs(words: Sequence[str]) -> tuple[Path, ...]:
 
 
 def _files(texts: Iterable[str], made: Sequence[Path]) -> str:
-    """What the files among these texts look like, sets of samples and checkpoints; those that the sweep makes left out.
+    """Returns fingerprints of the files, sets and checkpoints among these texts, without those that the sweep makes.
 
-    Of weights and published files it is a sample from end to end, of shards their manifest, which tells all checksums.
+    The fingerprint of weights and published files samples their bytes. That of shards is of their manifest, which has
+    all checksums.
     """
     checksums: dict[str, Any] = {}
     for text in sorted(set(texts)):
@@ -215,7 +217,7 @@ def _files(texts: Iterable[str], made: Sequence[Path]) -> str:
 
 
 def _named_in(settings: Mapping[str, Any]) -> Iterator[str]:
-    """All texts in the settings that decide the result, names of files among them."""
+    """Yields all texts in the settings that affect the result; some are paths of files."""
     return _texts([settings[key] for key in ("model", "data", "ckpt_path")])
 
 
@@ -228,6 +230,6 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _last_checkpoint(folder: Path) -> tuple[str, ...] | None:
-    """How an interrupted training goes on; None where it has kept nothing yet."""
+    """Returns the arguments that resume an interrupted training; None if it has no checkpoint."""
     newest = newest_checkpoint(folder)
     return None if newest is None else ("--ckpt_path", str(newest))

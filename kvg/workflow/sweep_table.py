@@ -1,4 +1,4 @@
-"""What a sweep has found: accuracies over seeds, differences to the baseline, and curves, in JSON and Markdown."""
+"""The results of a sweep: accuracies over seeds, differences to the baseline, and curves, in JSON and Markdown."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ TABLES: Final = "sweep.md"
 
 
 class Point(TypedDict):
-    """Values that the seeds of a variant have logged at a step."""
+    """Summary of the values that the seeds of a variant have logged at a step."""
 
     step: int
     n: int
     mean: float
-    low: float  # the least of them
+    low: float  # the minimum
     high: float
 
 
@@ -34,7 +34,7 @@ def compare_sweep(experiment: Experiment, runs: Sequence[Run]) -> Comparison:
     """Compares all variants with the baseline.
 
     Raises:
-        DataError: answers cannot be read, or are not to the same questions.
+        DataError: predictions cannot be read, or belong to different questions.
     """
     answers = {
         variant.name: [read_predictions(run.predict.out) for run in runs if run.variant == variant.name]
@@ -44,7 +44,7 @@ def compare_sweep(experiment: Experiment, runs: Sequence[Run]) -> Comparison:
 
 
 def sweep_curves(experiment: Experiment, runs: Sequence[Run]) -> dict[str, dict[str, list[Point]]]:
-    """Points by tag and variant; a variant that has not logged a tag has none.
+    """Returns points by tag and variant; a variant that has not logged a tag has none.
 
     Raises:
         DataError: a run has no logs.
@@ -60,7 +60,7 @@ def sweep_curves(experiment: Experiment, runs: Sequence[Run]) -> dict[str, dict[
 
 
 def over_seeds(curves: Sequence[Curve]) -> list[Point]:
-    """Mean and range at each step that any of the curves has.
+    """Returns mean and range at each step that any of the curves has.
 
     >>> over_seeds([[(5, 0.5), (9, 0.75)], [(5, 1.0)]])[0]
     {'step': 5, 'n': 2, 'mean': 0.75, 'low': 0.5, 'high': 1.0}
@@ -75,7 +75,7 @@ def over_seeds(curves: Sequence[Curve]) -> list[Point]:
 
 
 def curve_table(tag: str, curves: Mapping[str, Sequence[Point]]) -> FigureTable:
-    """A curve as a table: a row a step, a column a variant."""
+    """Makes a table of a curve: a row per step, a column per variant."""
     by_step = {name: {point["step"]: point for point in points} for name, points in curves.items()}
     rows: list[Row] = []
     for step in sorted({step for points in by_step.values() for step in points}):

@@ -80,7 +80,7 @@ def faulty(tmp_path: Path) -> Path:
         ([*STAGE, "--trainer.strategy=nowhere"], "trainer: You selected an invalid strategy name: .*nowhere"),
         ([*STAGE, "--data.train=TMP/none"], "none: folder: does not exist"),
         ([*STAGE, "--ckpt_path=TMP/none.ckpt"], "ckpt_path: '.*none.ckpt' does not exist"),
-        ([*STAGE, "--ckpt_path=TMP/damaged.ckpt"], "ckpt_path: '.*damaged.ckpt' is damaged or no checkpoint"),
+        ([*STAGE, "--ckpt_path=TMP/damaged.ckpt"], "ckpt_path: '.*damaged.ckpt' is damaged or not a checkpoint"),
         ([*STAGE, "--ckpt_path=TMP/other.ckpt"], r"ckpt_path: does not fit this model: 1 .*\(backbone.other.weight"),
     ],
     ids=lambda value: value[-1].rpartition("/")[2] if isinstance(value, list) else "",

@@ -82,7 +82,10 @@ def test_a_full_disk(tmp_path, small_disk, command: Arguments):
         filler.write_bytes(bytes(130_000))
     arguments = command(tmp_path, small_disk / "out")
     said = refused(arguments)
-    assert "cannot be written (No space left on device); make room or choose another folder, and run it again" in said
+    assert (
+        "cannot be written (No space left on device); free disk space or choose another folder, and run it again"
+        in said
+    )
     assert not any((small_disk / f"out/{name}").exists() for name in ("manifest.json", "catalogue.jsonl"))
     assert not list((small_disk / "out").glob("*.tar.partial"))
     filler.unlink(missing_ok=True)
@@ -105,7 +108,7 @@ def test_a_file_that_may_not_grow(tmp_path, command: Arguments):
     """The same without a disk of its own: files of more than 60 KB are refused."""
     arguments = command(tmp_path, tmp_path / "tight/out")
     said = refused(arguments, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000)))
-    assert "cannot be written (File too large); make room" in said
+    assert "cannot be written (File too large); free disk space" in said
     assert main(arguments) == 0
     assert main(command(tmp_path, tmp_path / "roomy/out")) == 0
     assert outputs(tmp_path / "tight/out") == outputs(tmp_path / "roomy/out")

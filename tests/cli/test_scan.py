@@ -145,7 +145,7 @@ def test_a_disk_that_takes_nothing_more(tmp_path):
     fill(tmp_path / "in", 80)
     full = project(tmp_path, tmp_path / "in")
     said = refused(full, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000)))
-    assert "made/scan.units: out: cannot be written (File too large); make room" in said
+    assert "made/scan.units: out: cannot be written (File too large); free disk space" in said
     assert main(["scan", str(full)]) == 0
     assert len(list(read_catalogue(tmp_path / "made/catalogue.jsonl"))) == 80
     nowhere = project(tmp_path, tmp_path / "in", out=str(tmp_path / "made.yaml/x"))

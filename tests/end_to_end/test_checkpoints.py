@@ -153,7 +153,7 @@ def test_another_backbone(here, capsys):
     longer = (f"--ckpt_path=cot_sft/{SAVED}", "--trainer.max_steps=9")
     other = "--model.backbone.family=kvg.backbones.families.qwen2_5_vl.Qwen25VL"
     said = refused(capsys, "cot_sft", *longer, other)
-    assert "holds a qwen2_vl model, not a qwen2_5_vl model; choose that backbone's config" in said
+    assert "contains a qwen2_vl model, not a qwen2_5_vl model; choose that backbone's config" in said
     # The same class, and a model of another size: the lab's has 192 where the toy has fewer.
     args = (*longer, "--model.backbone.checkpoint=lab")
     assert fit("cot_sft", *args, out="new") == 2
@@ -183,14 +183,14 @@ def test_a_finished_run_has_nothing_left_to_train(here, capsys):
     ("path", "message"),
     [
         ("none.ckpt", "'none.ckpt' does not exist"),
-        ("data", "is damaged or no checkpoint of this project"),
+        ("data", "is damaged or not a checkpoint of this project"),
         ("cot_sft/export", "is a model, not the state of a training; start from it: --model.backbone.checkpoint"),
-        ("damaged.ckpt", "is damaged or no checkpoint of this project"),
-        ("tensors.ckpt", "is damaged or no checkpoint of this project"),
-        ("list.ckpt", "is damaged or no checkpoint of this project"),
-        ("text.ckpt", "is damaged or no checkpoint of this project"),
-        ("pickled.ckpt", "is damaged or no checkpoint of this project"),
-        ("odd.ckpt", "is damaged or no checkpoint of this project"),
+        ("damaged.ckpt", "is damaged or not a checkpoint of this project"),
+        ("tensors.ckpt", "is damaged or not a checkpoint of this project"),
+        ("list.ckpt", "is damaged or not a checkpoint of this project"),
+        ("text.ckpt", "is damaged or not a checkpoint of this project"),
+        ("pickled.ckpt", "is damaged or not a checkpoint of this project"),
+        ("odd.ckpt", "is damaged or not a checkpoint of this project"),
         ("sharded", "is a sharded checkpoint of FSDP; use that strategy"),
         ("best", "'best' is available only within one run"),
         ("last", "there is no last checkpoint in new"),
@@ -214,16 +214,16 @@ def test_what_is_no_checkpoint(here, capsys, path, message):
 def test_a_folder_that_holds_a_run_is_refused(here, capsys):
     said = refused(capsys, "cot_sft", out="cot_sft")
     assert (
-        "cot_sft holds the result of an earlier run (export); give --ckpt_path cot_sft/lightning_logs/version_0/"
+        "cot_sft contains the result of an earlier run (export); give --ckpt_path cot_sft/lightning_logs/version_0/"
         in said
     )
     assert "another trainer.default_root_dir, or --overwrite to remove it" in said
     # Another run's checkpoint goes on somewhere else than in the first one's folder.
-    assert "holds the result" in refused(capsys, "cot_sft", f"--ckpt_path=cot_sft/{SAVED}", out="grpo")
+    assert "contains the result" in refused(capsys, "cot_sft", f"--ckpt_path=cot_sft/{SAVED}", out="grpo")
     shutil.rmtree(here / "cot_sft/export")
-    assert "cot_sft holds a run that has not come to its end" in refused(capsys, "cot_sft", out="cot_sft")
+    assert "cot_sft contains an unfinished run" in refused(capsys, "cot_sft", out="cot_sft")
     shutil.rmtree(here / "cot_sft/lightning_logs/version_0/checkpoints")
-    assert "cot_sft holds the curves of an earlier run" in refused(capsys, "cot_sft", out="cot_sft")
+    assert "cot_sft contains the curves of an earlier run" in refused(capsys, "cot_sft", out="cot_sft")
     (here / "file").touch()
     assert "file is no folder" in refused(capsys, "cot_sft", out="file/run")
 

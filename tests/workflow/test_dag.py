@@ -79,7 +79,7 @@ def test_only_what_is_missing_or_has_changed_runs_again(make, run, diary, tmp_pa
 
     run(*plan())
     assert len(diary()) == 8
-    assert "there already: a, b, c, d" in run(*plan())
+    assert "complete: a, b, c, d" in run(*plan())
     assert diary() == []
     config.write_text("lr: 2")
     run(*plan())
@@ -177,7 +177,7 @@ def test_a_step_that_can_go_on_keeps_what_it_has_left(run, tmp_path):
     run(fit("other data"))
     assert words.read_text() == "from-part\n"
     assert (out / "proof").exists()
-    assert "there already: fit" in run(fit("other data"))
+    assert "complete: fit" in run(fit("other data"))
     with pytest.raises(StepError):
         run(fit())  # complete is not interrupted, and it is another step
     assert not (out / "proof").exists()

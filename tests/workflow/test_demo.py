@@ -177,6 +177,6 @@ def test_the_whole_demo_and_a_second_run_that_has_nothing_to_do(start, tmp_path)
     again = start()
     out, _ = again.communicate(timeout=120)
     assert again.returncode == 0, out
-    assert "there already: plain, val, cards, train, cot_sft" in out
+    assert "complete: plain, val, cards, train, cot_sft" in out
     assert "$ kvg" not in out
     assert stamps == {path: path.stat().st_mtime_ns for path in (tmp_path / "demo/stamps").iterdir()}

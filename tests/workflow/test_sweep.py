@@ -58,7 +58,7 @@ def here(monkeypatch):
             {"model.init_args.backbone.init_args.checkpoint": "x"},
             r"predict.settings.model.*is set by the sw",
         ),
-        ("fit", {"data.train": "{sed}"}, r"\{sed\}: in '\{sed\}' stands for nothing"),
+        ("fit", {"data.train": "{sed}"}, r"\{sed\}: in '\{sed\}' has no value"),
         ("fit", {"trainer.max_stepz": 3}, r"trainer.max_stepz: unknown setting \(fit small_seed0\)"),
         ("predict", {"data.moed": "think"}, r"data.init_args.moed: unknown setting of .* \(predict small_seed0\)"),
         ("fit", {"model.export": False}, r"model.export: is false in small_seed0"),
@@ -159,7 +159,7 @@ def test_runs_by_name(made):
         "fit_small+sft_seed1",
         "predict_small+sft_seed1",
     ]
-    with pytest.raises(ConfigError, match=r"--only: 'small' is no run; there are large\+grpo_seed0, "):
+    with pytest.raises(ConfigError, match=r"--only: 'small' is not a run; there are large\+grpo_seed0, "):
         found.steps(["small"])
 
 

@@ -34,7 +34,7 @@ def test_values_stand_on_a_command_line_as_the_command_reads_them(write_experime
     fill = load_experiment(write_experiment(out="runs/x")).fill
     assert [fill(value) for value in (None, True, 2e-4, "a b")] == ["null", "true", "0.0002", "a b"]
     assert fill({"one": "{out}/{variant}/{seed}"}, "v", 0) == '{"one": "runs/x/v/0"}'
-    with pytest.raises(ConfigError, match=r"\{seeds\}: in 'a/\{seeds\}' stands for nothing; there are"):
+    with pytest.raises(ConfigError, match=r"\{seeds\}: in 'a/\{seeds\}' has no value; there are"):
         fill("a/{seeds}", "v", 0)
     with pytest.raises(ConfigError, match=r"\{seed\}: in .* there are \{out\}"):
         fill("{seed}")
@@ -47,15 +47,15 @@ RUN = {"run": "kvg-data cards --out x", "makes": "x"}
     ("changes", "message"),
     [
         ({"seed": 1}, r"^seed: is unknown; choose from out, seeds, .*trial.yaml"),
-        ({"seeds": 3}, r"seeds: 3 is no list of whole numbers"),
-        ({"seeds": []}, r"seeds: \[\] is no list"),
-        ({"seeds": [0, True]}, r"seeds: \[0, True\] is no list of whole"),
-        ({"seeds": [0, 1, 0]}, r"seeds: .* holds one twice"),
-        ({"out": 3}, r"out: 3 is no text"),
-        ({"axes": None}, r"axes: None is no mapping; write `axes: \{name"),
-        ({"axes": {"lr": {}}}, r"axes.lr: \{\} is no mapping"),
-        ({"axes": {"lr": {0.1: {}}}}, r"axes.lr.0.1: is no name: .* in quotes"),
-        ({"axes": {"lr": {"a/b": {}}}}, r"axes.lr.a/b: is no name"),
+        ({"seeds": 3}, r"seeds: 3 is not a list of whole numbers"),
+        ({"seeds": []}, r"seeds: \[\] is not a list"),
+        ({"seeds": [0, True]}, r"seeds: \[0, True\] is not a list of whole"),
+        ({"seeds": [0, 1, 0]}, r"seeds: .* contains a seed twice"),
+        ({"out": 3}, r"out: 3 is not a text"),
+        ({"axes": None}, r"axes: None is not a mapping; write `axes: \{name"),
+        ({"axes": {"lr": {}}}, r"axes.lr: \{\} is not a mapping"),
+        ({"axes": {"lr": {0.1: {}}}}, r"axes.lr.0.1: is not a name: .* in quotes"),
+        ({"axes": {"lr": {"a/b": {}}}}, r"axes.lr.a/b: is not a name"),
         ({"axes": {"lr": {"low": {"settings": {}}}}}, r"axes.lr.low.settings: is unknown; choose from fit, predict"),
         ({"axes": {"lr": {"low": {"fit": {"config": []}}}}}, r"axes.lr.low.fit.config: is unknown; choose from conf"),
         (
@@ -65,15 +65,15 @@ RUN = {"run": "kvg-data cards --out x", "makes": "x"}
         ({"fit": None}, r"fit.configs: is missing"),
         ({"fit": {"configs": "configs/stage/grpo.yaml"}}, r"fit.configs: .* should be a list of text"),
         ({"predict": {"configs": []}}, r"predict.configs: is missing"),
-        ({"compare": {"baseline": "medium"}}, r"compare.baseline: 'medium' is no variant; there are small\+sft, sm"),
+        ({"compare": {"baseline": "medium"}}, r"compare.baseline: 'medium' is not a variant; there are small\+sft, sm"),
         ({"compare": {"curve": []}}, r"compare.curve: is unknown; choose from baseline, by, curves"),
         ({"compare": {"curves": "val/iou"}}, r"compare.curves: 'val/iou' should be a list of text"),
         ({"compare": {"by": ["colour"]}}, r"compare.by: 'colour' is none of split, category, knowledge"),
-        ({"prepare": {"a b": RUN}}, r"prepare.a b: is no name"),
-        ({"prepare": {"a": {**RUN, "run": "rm -r x"}}}, r"prepare.a.run: begins with none of kvg, kvg-data"),
-        ({"prepare": {"a": {**RUN, "run": "kvg-data 'x"}}}, r"prepare.a.run: cannot be taken apart"),
+        ({"prepare": {"a b": RUN}}, r"prepare.a b: is not a name"),
+        ({"prepare": {"a": {**RUN, "run": "rm -r x"}}}, r"prepare.a.run: must begin with one of kvg, kvg-data"),
+        ({"prepare": {"a": {**RUN, "run": "kvg-data 'x"}}}, r"prepare.a.run: cannot be parsed"),
         ({"prepare": {"a": {"run": "kvg-data cards"}}}, r"prepare.a.makes: is missing"),
-        ({"prepare": {"a": {**RUN, "makes": ""}}}, r"prepare.a.makes: '' is no text"),
+        ({"prepare": {"a": {**RUN, "makes": ""}}}, r"prepare.a.makes: '' is not a text"),
         ({"axes": {"lr": {"low": {"fit": None}}}}, r"axes.lr.low.fit: null should be a mapping"),
     ],
 )

@@ -110,7 +110,7 @@ def test_a_killed_sweep_goes_on_and_a_longer_one_runs_what_is_missing(start, tmp
     again = start(experiment("killed", [0]))
     said, _ = again.communicate(timeout=600)
     assert again.returncode == 0, said
-    assert "there already: prepare_test" in said
+    assert "complete: prepare_test" in said
     assert re.search(r"--ckpt_path \S+/killed/runs/low/seed0/fit/\S+last.ckpt", said)
     for part in ("fit/export/model.safetensors", "predict/predictions.jsonl"):
         one, other = (tmp_path / name / "runs/low/seed0" / part for name in ("whole", "killed"))
