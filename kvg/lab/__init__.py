@@ -1,1 +1,1 @@
-"""The lab: a small drawn world in which the knowledge of a model is known exactly."""
+"""The lab: a small world of drawings in which the knowledge of a model is known exactly."""

@@ -1,4 +1,4 @@
-"""The texts on which the lab's tokenizer is trained: what the model will read and write, less the unknown names."""
+"""The corpus of the lab's tokenizer: texts that the model will read and write, without unknown names."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from kvg.types import Sample, SceneObject
 
 
 def corpus(seed: int, scenes: int = 1500) -> Iterator[str]:
-    """Lines in the proportions in which their words should get tokens of their own.
+    """Yields lines of text; frequent words become tokens of their own.
 
-    Names of unknown entities are left out: they never occur before stage 1, so their tokens are pieces of words.
+    Names of unknown entities are left out, since they never occur before stage 1. They are tokenised as parts of words.
     """
     rng = random.Random(seed)
     known = [card for card in load_cards() if card.known]

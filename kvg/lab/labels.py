@@ -1,4 +1,4 @@
-"""Dense labels of visual tokens and words, which help to train the lab's base model."""
+"""Dense labels of visual tokens and words, as auxiliary targets for the lab's base model."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ TRAIT_CLASSES = {
 _MENTION = re.compile(r"<box:(?P<box>\d+)>[^;.]*|(?P<verdict>\d+) no[^;.]*")
 _REQUEST = re.compile(f"{re.escape(REF_START)}(.+?){re.escape(REF_END)}")
 _PLAN = re.compile(r"(?:Plan: |^The ).+? is ([^.]+)\.")
-Looks = tuple[int, ...]  # a class for each of TRAIT_CLASSES, -100 = not said
+Looks = tuple[int, ...]  # a class for each of TRAIT_CLASSES, -100 = unspecified
 UNSAID: Looks = (-100,) * len(TRAIT_CLASSES)
 EDGE_CLASSES = 21  # a box edge on the lab's canvas falls on one of 21 multiples of the snapping step
 
 
 def wanted_looks(request: str) -> Looks:
-    """Classes of the traits that a request for a box names, or the plan or card beside it; -100 = none.
+    """Returns the classes of the traits that a request for a box names, or a plan or card in it; -100 = unspecified.
 
     >>> wanted_looks("Find <|object_ref_start|>red, white spots, slim<|object_ref_end|>")
     (-100, 3, 2, 0, -100, 0)
@@ -52,10 +52,10 @@ def wanted_looks(request: str) -> Looks:
 
 
 def mentions(request: str, answer: str) -> list[tuple[str, int]]:
-    """Cuts an answer into pieces, each with the number of the object of which it speaks (-1 = none).
+    """Splits an answer into parts, each with the index of the object that it describes (-1 = none).
 
-    An object is spoken of from its box to the end of the clause, and in the verdict on it, where it is counted from 1.
-    An answer without either is about the box in the question.
+    A part describes an object from its box to the end of the clause, and in its verdict, where objects are counted from
+    1. An answer without either describes the box in the question.
 
     >>> mentions("", "Look: 1 <box:0> red; 2 <box:1> blue.")
     [('Look: 1 ', -1), ('<box:0> red', 0), ('; 2 ', -1), ('<box:1> blue', 1), ('.', -1)]
@@ -75,9 +75,9 @@ def mentions(request: str, answer: str) -> list[tuple[str, int]]:
 
 
 def token_owners(sample: Sample, grid_thw: Tensor) -> Tensor:
-    """Index of the object under each merged visual token, ``[tokens]``; -1 = none.
+    """Returns the index of the object under each merged visual token, ``[tokens]``; -1 = none.
 
-    A token belongs to the object that covers most of it, if that is at least a fifth.
+    A token belongs to the object that covers the largest part of it, if that is at least a fifth.
     """
     rows, columns = int(grid_thw[1]) // 2, int(grid_thw[2]) // 2
     cell_w, cell_h = sample.width / columns, sample.height / rows
@@ -95,7 +95,7 @@ def token_owners(sample: Sample, grid_thw: Tensor) -> Tensor:
 
 
 def token_labels(sample: Sample, owners: Tensor) -> dict[str, Tensor]:
-    """Traits of the object under each merged visual token, and the edges of its box in snapping steps; -100 = none."""
+    """Returns traits of the object under each merged visual token, and its box edges in snapping steps; -100 = none."""
     names = [*TRAIT_CLASSES, "x1", "y1", "x2", "y2"]
     out = {name: torch.full((len(owners),), -100) for name in names}
     vocabulary = [tuple(COLOURS), PATTERNS, tuple(COLOURS), ALL_PARTS, BUILDS]

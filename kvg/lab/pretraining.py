@@ -1,8 +1,8 @@
-"""Batches for the lab's base model: scenes with several questions each in one row, text cards in another.
+"""Batches for the lab's base model: rows with a scene and several questions, and rows of text cards.
 
-A scene's picture and the text before it are computed once for all of its questions (kvg.packing). Beside the text,
-each visual token carries labels of the object under it, each word of an answer the object of which it speaks, and each
-box that was asked for the traits that were named; the pretraining module uses them as training aids.
+The picture of a scene and the text before it are computed once for all of its questions (kvg.packing). The batch also
+has labels, which the pretraining module uses as auxiliary targets: of each visual token the object under it, of each
+word of an answer the object that it describes, and of each requested box the traits in the request.
 """
 
 from __future__ import annotations
@@ -31,33 +31,33 @@ from kvg.types import Sample
 
 
 class SceneProcessor(Protocol):
-    """What is needed of the backbone's processor here; see ``kvg.backbones.processor.ChatProcessor``."""
+    """The part of the backbone's processor that is needed here; see ``kvg.backbones.processor.ChatProcessor``."""
 
     image_token_id: int
     pad_token_id: int
 
     def chat(self, text: str, *, num_images: int = 1) -> str:
-        """The prompt in chat format."""
+        """Returns the prompt in chat format."""
 
     def ids(self, text: str) -> list[int]:
-        """Token ids of a text."""
+        """Returns the token ids of a text."""
 
     def expand(self, text: str, picture: Picture) -> str:
-        """Repeats the image placeholder."""
+        """Repeats the image placeholder for each visual token."""
 
     def picture(self, image: Image) -> Picture:
-        """Cuts a picture into patches."""
+        """Splits a picture into patches."""
 
     def box_texts(self, sample: Sample) -> list[str]:
-        """The boxes of all objects in words."""
+        """Returns the boxes of all objects as text."""
 
 
 @dataclass(frozen=True)
 class Phase:
     """One part of the curriculum, up to the share ``until`` of all batches.
 
-    Without ``skills`` only pictures and the labels of their visual tokens are delivered: many more scenes fit into a
-    second while the vision tower learns to see.
+    Without ``skills`` the batches have only pictures and labels of their visual tokens. Then many more scenes per
+    second can be trained on while the vision tower learns.
     """
 
     until: float
@@ -66,19 +66,19 @@ class Phase:
 
 
 class PretrainRows(IterableDataset[dict[str, Tensor]]):
-    """Packed batches of scenes read from shards; the scenes come round again with other questions.
+    """Packed batches of scenes from shards; scenes are repeated with other questions.
 
     Args:
-        processor: the backbone's.
+        processor: processor of the backbone.
         scenes: composites of nameless combinations of traits (``configs/lab/scenes.yaml``).
         phases: the curriculum, in order.
-        num_batches: length of the stream over all ranks; the curriculum is spread over it.
+        num_batches: length of the stream over all ranks; the phases are shares of it.
         card_rows: rows of text cards per batch.
-        row_tokens: a row is filled with questions up to this length.
-        seed: of everything random.
-        start: batches of this rank that have been used up, to go on where a run stopped.
-        rank: number of this process.
-        world_size: number of processes; they take turns with the batches.
+        row_tokens: length in tokens up to which a row is filled with questions.
+        seed: seed of all random choices.
+        start: number of batches of this rank to skip, to resume a run.
+        rank: index of this process.
+        world_size: number of processes; batches are assigned to them in turn.
     """
 
     def __init__(
@@ -112,18 +112,18 @@ class PretrainRows(IterableDataset[dict[str, Tensor]]):
                 yield self.batch(index, scenes)
 
     def phase(self, index: int) -> Phase:
-        """The part of the curriculum to which batch number ``index`` belongs."""
+        """Returns the phase of batch ``index``."""
         share = index / self.num_batches
         return next((phase for phase in self.phases if share < phase.until), self.phases[-1])
 
     def batch(self, index: int, samples: Sequence[Sample]) -> dict[str, Tensor]:
-        """Batch number ``index``.
+        """Makes batch ``index``.
 
         Returns:
-            What ``pack_batch`` returns, the pictures, and labels: ``dense_*`` of the visual tokens ``[scenes * 25]``;
-            ``owners`` ``[scenes, 25]``, the object under each visual token, -1 = none; ``about`` ``[B, L]``, the object
-            of which the *next* token speaks, -1 = none; ``wanted`` ``[B, L, traits]``, what is looked for where a
-            box is given or objects are compared, in the classes of ``TRAIT_CLASSES``, -100 = not said.
+            The result of ``pack_batch``, the pictures, and labels. ``dense_*`` of the visual tokens ``[scenes * 25]``.
+            ``owners`` ``[scenes, 25]``: the object under each visual token, -1 = none. ``about`` ``[B, L]``: the object
+            that the *next* token describes, -1 = none. ``wanted`` ``[B, L, traits]``: the traits of the target at
+            tokens of boxes and comparisons, in the classes of ``TRAIT_CLASSES``, -100 = unspecified.
         """
         rng, phase = random.Random(f"{self.seed}:{index}"), self.phase(index)
         rows: list[tuple[PackedRow, list[int], list[Looks]]] = []
@@ -151,7 +151,7 @@ class PretrainRows(IterableDataset[dict[str, Tensor]]):
     def _scene_row(
         self, sample: Sample, picture: Picture, skills: Mapping[str, float], rng: random.Random
     ) -> tuple[PackedRow, list[int], list[Looks]]:
-        """A packed row, and for each of its tokens the object of which the next one speaks and what is looked for."""
+        """Returns a packed row, and for each token the object of the next token and the traits of the target."""
         boxes = self.processor.box_texts(sample)
         before, after = self.processor.chat("\0").split("\0")
         prefix = self.processor.ids(self.processor.expand(before, picture))
@@ -170,7 +170,7 @@ class PretrainRows(IterableDataset[dict[str, Tensor]]):
                 reply += tokens
                 about += [number] * len(tokens)
                 sought += [wanted] * len(tokens)
-                if "Compare:" in text:  # from here on each object is held against the description
+                if "Compare:" in text:  # from here on each object is compared with the description
                     wanted = wanted_looks(request)
             if not segments or len(spoken) + len(about) <= self.row_tokens:
                 segments.append((question, [*reply, *self.processor.ids("<|im_end|>")]))

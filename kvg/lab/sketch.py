@@ -1,4 +1,4 @@
-"""Supersampled drawing in unit coordinates: the pen with which every category of the lab is drawn."""
+"""Supersampled drawing in unit coordinates; all drawings of the lab use it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OUTLINE = 6  # outline width in those pixels, about 1.5 px on a 64-px tile
 
 
 def tinted(name: str, rng: random.Random, hue: float = 0.012, light: float = 0.05) -> Colour:
-    """The named colour with a slight random shift of hue and lightness; stays far from every other name."""
+    """Returns the named colour with a small random shift of hue and lightness; it stays far from all other names."""
     h, v, s = colorsys.rgb_to_hls(*(c / 255 for c in COLOURS[name]))
     h, v = (h + rng.uniform(-hue, hue)) % 1.0, min(1.0, max(0.0, v + rng.uniform(-light, light)))
     r, g, b = colorsys.hls_to_rgb(h, v, s)
@@ -26,7 +26,7 @@ def tinted(name: str, rng: random.Random, hue: float = 0.012, light: float = 0.0
 
 
 def shade(colour: Colour, factor: float) -> Colour:
-    """``colour`` made darker (factor < 1) or lighter (factor > 1)."""
+    """Makes a colour darker (factor < 1) or lighter (factor > 1)."""
     if factor <= 1:
         return tuple(round(c * factor) for c in colour)  # type: ignore[return-value]
     return tuple(round(255 - (255 - c) / factor) for c in colour)  # type: ignore[return-value]
@@ -47,12 +47,12 @@ class Sketch:
 
     # -- plain shapes ----------------------------------------------------------------------------------------------
     def ellipse(self, cx: float, cy: float, rx: float, ry: float, fill: Colour, outline: bool = True) -> None:
-        """A filled ellipse with its centre and radii in unit coordinates."""
+        """Draws a filled ellipse; centre and radii are in unit coordinates."""
         box = [(cx - rx) * SIZE, (cy - ry) * SIZE, (cx + rx) * SIZE, (cy + ry) * SIZE]
         ImageDraw.Draw(self.image).ellipse(box, fill=fill, outline=self.ink if outline else None, width=OUTLINE)
 
     def polygon(self, points: Sequence[Point], fill: Colour, outline: bool = True) -> None:
-        """A filled polygon."""
+        """Draws a filled polygon."""
         pen = ImageDraw.Draw(self.image)
         dots = [(x * SIZE, y * SIZE) for x, y in points]
         pen.polygon(dots, fill=fill)
@@ -60,7 +60,7 @@ class Sketch:
             pen.line([*dots, dots[0], dots[1]], fill=self.ink, width=OUTLINE, joint="curve")
 
     def line(self, points: Sequence[Point], fill: Colour, width: float) -> None:
-        """A round-jointed line, ``width`` in unit coordinates, without outline."""
+        """Draws a line with round joints and without outline; ``width`` is in unit coordinates."""
         pen = ImageDraw.Draw(self.image)
         dots = [(x * SIZE, y * SIZE) for x, y in points]
         pen.line(dots, fill=fill, width=max(1, round(width * SIZE)), joint="curve")
@@ -69,16 +69,16 @@ class Sketch:
             pen.ellipse([x - r, y - r, x + r, y + r], fill=fill)
 
     def limb(self, points: Sequence[Point], fill: Colour, width: float) -> None:
-        """A line with an outline round it: legs, tails, necks, stems."""
+        """Draws a line with an outline, for legs, tails, necks and stems."""
         self.line(points, self.ink, width + 2 * OUTLINE / SIZE)
         self.line(points, fill, width)
 
     # -- the patterned body ----------------------------------------------------------------------------------------
     def body(self, silhouette: Callable[[ImageDraw.ImageDraw, float], None], pattern: bool = True) -> None:
-        """Fills a silhouette with the main colour, lays the traits' pattern over it, and draws the outline.
+        """Fills a silhouette with the main colour and the pattern of the traits, and draws its outline.
 
-        ``silhouette(pen, scale)`` draws onto a one-band mask with ``fill=255``; multiply unit coordinates by
-        ``scale``. Call it with several overlapping ``pen.ellipse``/``pen.polygon`` calls for a compound shape.
+        ``silhouette(pen, scale)`` draws on a one-band mask with ``fill=255``, and multiplies unit coordinates by
+        ``scale``. It can make several overlapping calls of ``pen.ellipse`` and ``pen.polygon`` for a compound shape.
         """
         mask = Image.new("L", (SIZE, SIZE), 0)
         silhouette(ImageDraw.Draw(mask), float(SIZE))
@@ -121,7 +121,7 @@ class Sketch:
 
 
 def _grow(mask: Image.Image, by: int) -> Image.Image:
-    """Dilates a mask by ``by`` pixels: eight shifted copies, which is many times faster than a rank filter."""
+    """Dilates a mask by ``by`` pixels, by eight shifted copies: many times faster than a rank filter."""
     grown = mask
     for k in range(8):
         angle = k * math.pi / 4

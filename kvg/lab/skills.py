@@ -1,7 +1,7 @@
-"""What the lab's base model is taught before stage 1: questions about a scene, and text cards. No name meets a picture.
+"""The pretraining tasks of the lab's base model: questions about a scene, and text cards.
 
-Every skill is a function from a scene to one (question, answer) pair; the answers use the words and the order that
-rationales use later, as a pretrained model's own descriptions would.
+No entity's name occurs together with its picture. Every skill is a function from a scene to one (question, answer)
+pair. The answers use the words and the order of later rationales, like the descriptions of a pretrained model would.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from kvg.text.prompts import prompt, question
 from kvg.types import Sample
 
 QA = tuple[str, str]
-TURN = "<turn>"  # in a question: from here on it is the beginning of the answer, given and not learnt
+TURN = "<turn>"  # in a question: the text after it is the given start of the answer, which is not trained on
 _CALLED = ("it", "the one", "the thing", "this one")
 _ONSETS = ("b", "br", "c", "ch", "d", "f", "g", "gr", "h", "j", "k", "l", "m", "n", "p", "r", "s", "st", "t", "th", "v")
 _CODAS = ("", "", "", "l", "n", "r", "s", "t", "ck", "nd", "rd", "x")
@@ -24,30 +24,30 @@ _FIELDS = ("colour", "marking", "part", "build")
 
 
 def _look_and_compare(sample: Sample) -> tuple[str, str]:
-    """The two parts of a rationale that need no name."""
+    """Returns the two parts of a rationale that need no name."""
     look, compare = CardWriter().write(sample).split(" Look: ")[1].split(" Compare: ")
     return f"Look: {look}", f"Compare: {compare}"
 
 
 def describe(sample: Sample, rng: random.Random) -> QA:
-    """All objects in reading order, with boxes and traits."""
+    """Answers with all objects in reading order, with boxes and traits."""
     return "Describe the objects.", _look_and_compare(sample)[0]
 
 
 def region(sample: Sample, rng: random.Random) -> QA:
-    """The traits of the object in a given box."""
+    """Answers with the traits of the object in a given box."""
     n = rng.randrange(len(sample.objects))
     return f"What is at <box:{n}>?", sample.objects[n].description
 
 
 def attribute(sample: Sample, rng: random.Random) -> QA:
-    """One trait of the object in a given box."""
+    """Answers with one trait of the object in a given box."""
     n, slot = rng.randrange(len(sample.objects)), rng.randrange(4)
     return f"What is the {_FIELDS[slot]} at <box:{n}>?", sample.objects[n].traits[slot]
 
 
 def _wanted(sample: Sample, rng: random.Random) -> str:
-    """A description that fits the target alone: all of its traits, or fewer where fewer are enough."""
+    """Returns a description that matches only the target: all of its traits, or fewer if these are enough."""
     words = sample.objects[sample.target].traits
     others = [o.traits for n, o in enumerate(sample.objects) if n != sample.target]
     if rng.random() < 0.5:
@@ -60,25 +60,25 @@ def _wanted(sample: Sample, rng: random.Random) -> str:
 
 
 def ground(sample: Sample, rng: random.Random) -> QA:
-    """The box of the object that fits a description."""
+    """Answers with the box of the object that matches a description."""
     return question(_wanted(sample, rng)), f"<box:{sample.target}>"
 
 
 def reason(sample: Sample, rng: random.Random) -> QA:
-    """The same in words first: repeat what is wanted, look at each object, compare, conclude."""
+    """Like ``ground``, with a rationale first: repeat the description, look at each object, compare."""
     wanted = sample.objects[sample.target].description
     words = [f"Plan: it is {wanted}.", *_look_and_compare(sample), f"<box:{sample.target}>"]
     return prompt(wanted, "cot"), " ".join(words)
 
 
 def _close(sample: Sample, mode: str) -> str:
-    """The box after a rationale, in the form that the prompt asks for."""
+    """Returns the box after a rationale, in the form of the prompt mode."""
     box = f"<box:{sample.target}>"
     return f"</think><answer>{box}</answer>" if mode == "think" else f" {box}"
 
 
 def follow(sample: Sample, rng: random.Random) -> QA:
-    """The same where the question names nothing: what is wanted stands only in the plan, which is given."""
+    """Like ``reason``, but the question names nothing: only the plan, which is given, has the description."""
     mode, wanted = rng.choice(("cot", "think")), sample.objects[sample.target].description
     plan = f"Plan: {rng.choice(_CALLED)} is {wanted}."
     answer = " ".join(_look_and_compare(sample)) + _close(sample, mode)
@@ -86,7 +86,7 @@ def follow(sample: Sample, rng: random.Random) -> QA:
 
 
 def named_by_card(sample: Sample, rng: random.Random) -> QA:
-    """The same for a made-up name that the question explains: repeat a name and what is said of it, in tags."""
+    """Like ``reason`` for a made-up name that the question explains; the answer has tags."""
     name, wanted = made_up_name(rng), sample.objects[sample.target].description
     words = " ".join([f"<think>Plan: the {name} is {wanted}.", *_look_and_compare(sample)])
     return f"The {name} is {wanted}. {prompt(name, 'think')}", words + _close(sample, "think")
@@ -98,7 +98,7 @@ def _real_names() -> frozenset[str]:
 
 
 def made_up_name(rng: random.Random) -> str:
-    """A name of one to three words that no entity of the lab has; one in five ends in a number."""
+    """Returns a name of one to three words that no entity of the lab has; one in five ends in a number."""
     while True:
         words = ["".join(_syllable(rng) for _ in range(rng.randrange(1, 4))) for _ in range(rng.randrange(1, 4))]
         number = [str(rng.randrange(1, 1000))] if rng.random() < 0.2 else []
@@ -121,7 +121,7 @@ SKILLS: dict[str, Callable[[Sample, random.Random], QA]] = {
     "told": named_by_card,
 }
 
-# Each card in many phrasings, the rationales' own among them, so that recall does not hang on one wording.
+# Each card has many phrasings, also that of rationales, so that recall does not depend on one phrasing.
 _CARD_QUESTIONS: Sequence[QA] = (
     ("What does the {name} look like?", "the {name} is {traits}."),
     ("Tell me about the {name}.", "Plan: the {name} is {traits}."),
@@ -141,7 +141,7 @@ _CARD_TEXTS: Sequence[str] = (
 
 
 def card_text(card: Card, rng: random.Random) -> tuple[str | None, str]:
-    """One card as text: (question, answer), or (None, running text)."""
+    """Returns one card as text: (question, answer), or (None, plain text)."""
     words = {"name": card.name, "category": card.category, "traits": card.traits.text}
     if rng.random() < 0.5:
         request, answer = rng.choice(_CARD_QUESTIONS)

@@ -1,4 +1,4 @@
-"""From a card to a tile: an RGBA cut-out of one drawn entity, whose alpha gives the exact box."""
+"""Draws tiles: RGBA cut-outs of one entity, whose alpha gives the exact box."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def draw_tile(traits: Traits, rng: random.Random, size: int = 96) -> Image.Image
     """Draws one entity.
 
     Args:
-        traits: what it shows.
-        rng: source of every jitter (pose, hue, light, mirror, tilt).
+        traits: traits of the entity.
+        rng: random numbers for pose, hue, light, mirroring and tilt.
         size: longer side of the result in pixels.
 
     Returns:

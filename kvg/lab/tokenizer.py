@@ -1,4 +1,4 @@
-"""The lab's tokenizer: a small byte-level BPE with Qwen's special tokens and digits one by one."""
+"""The lab's tokenizer: a small byte-level BPE with Qwen's special tokens and single digits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SPECIAL_TOKENS = (
     "<|box_end|>", "<|quad_start|>", "<|quad_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>",
     "<|image_pad|>", "<|video_pad|>",
 )  # fmt: skip
-# Qwen2's way of cutting text before the merges: words with a leading space, single digits, runs of punctuation.
+# Qwen2's pre-tokenisation: words with a leading space, single digits, runs of punctuation.
 PRE_TOKENIZE = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
@@ -22,8 +22,8 @@ def train_tokenizer(corpus: Iterable[str], vocab_size: int = 1024) -> PreTrained
     """Trains the BPE on ``corpus``; every text round-trips because all 256 bytes are in the vocabulary.
 
     Args:
-        corpus: lines of the texts that the model will meet.
-        vocab_size: largest size, special tokens included; a small corpus saturates earlier.
+        corpus: lines of text.
+        vocab_size: maximum size, including special tokens; a small corpus gives fewer tokens.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()

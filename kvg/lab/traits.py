@@ -27,7 +27,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 }
 PATTERNS = ("plain", "stripes", "spots", "top", "base")
 BUILDS = ("slim", "medium", "broad")
-# Which parts a category can show; most words occur in several categories, so that what is learnt on one carries over.
+# Parts of each category; most words occur in several categories, so that training on one transfers to others.
 PARTS: dict[str, tuple[str, ...]] = {
     "aircraft": ("T-tail", "two engines", "four engines", "propellers", "skis"),
     "car": ("spoiler", "roof rack", "open roof", "fins", "big wheels"),
@@ -45,7 +45,7 @@ SLOTS = ("colour", "pattern", "accent", "part", "build")
 
 @dataclass(frozen=True)
 class Traits:
-    """What a drawing shows. ``accent`` is the colour of the pattern; for ``plain`` it equals ``colour``."""
+    """The traits of a drawing. ``accent`` is the colour of the pattern; for ``plain`` it equals ``colour``."""
 
     category: str
     colour: str
@@ -56,28 +56,28 @@ class Traits:
 
     @property
     def marking(self) -> str:
-        """``plain``, ``white stripes``, ``black spots``, ``red top``, ``yellow base``."""
+        """Returns the marking, such as ``plain``, ``white stripes``, ``black spots``, ``red top``, ``yellow base``."""
         return "plain" if self.pattern == "plain" else f"{self.accent} {self.pattern}"
 
     @property
     def text(self) -> str:
-        """The traits in the lab's one phrasing, for example ``brown, white spots, horns, slim``."""
+        """Returns the traits as text, for example ``brown, white spots, horns, slim``."""
         return ", ".join(self.words)
 
     @property
     def words(self) -> tuple[str, str, str, str]:
-        """Colour, marking, part and build, as samples hold them."""
+        """Returns colour, marking, part and build, in the form of samples."""
         return self.colour, self.marking, self.part, self.build
 
     def distance(self, other: Traits) -> int:
-        """Number of visible traits that differ (colour, marking, part, build): 0 to 4."""
+        """Returns the number of visible traits that differ (colour, marking, part, build): 0 to 4."""
         pairs = [(self.colour, other.colour), (self.marking, other.marking), (self.part, other.part)]
         return sum(a != b for a, b in [*pairs, (self.build, other.build)])
 
 
 @dataclass(frozen=True)
 class Card:
-    """One entity of the lab: its real name, whether the base model has read of it, and what it looks like."""
+    """One entity of the lab: its real name, whether the base model was trained on its card, and its traits."""
 
     name: str
     known: bool
@@ -85,17 +85,17 @@ class Card:
 
     @property
     def category(self) -> str:
-        """Name of the category."""
+        """Returns the name of the category."""
         return self.traits.category
 
     @property
     def split(self) -> str:
-        """``seen`` or ``unseen``: whether stage 1 and 2 train on this category."""
+        """Returns ``seen`` or ``unseen``: whether stages 1 and 2 train on this category."""
         return split_of(self.category)
 
     @property
     def knowledge(self) -> str:
-        """``known`` or ``unknown``, as shards have it."""
+        """Returns ``known`` or ``unknown``, in the form of shards."""
         return "known" if self.known else "unknown"
 
 
@@ -116,7 +116,7 @@ def _cards_of(category: str) -> Iterator[Card]:
 
 @cache
 def load_cards() -> tuple[Card, ...]:
-    """All cards, in the order of ``CATEGORIES`` and of the files.
+    """Reads all cards, in the order of ``CATEGORIES`` and of the files.
 
     Raises:
         DataError: a card uses a word outside the vocabulary.
@@ -125,5 +125,5 @@ def load_cards() -> tuple[Card, ...]:
 
 
 def neighbours(card: Card, distance: int = 1) -> list[Card]:
-    """Cards of the same category that differ from ``card`` in at most ``distance`` traits."""
+    """Returns cards of the same category that differ from ``card`` in at most ``distance`` traits."""
     return [c for c in load_cards() if c.category == card.category and 0 < c.traits.distance(card.traits) <= distance]

@@ -1,4 +1,4 @@
-"""The lab as a source of tiles: the cards' entities with their names, or nameless combinations of traits."""
+"""The lab's sources of tiles: the entities of the cards, or combinations of traits without names."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from kvg.lab.tiles import draw_tile
 from kvg.lab.traits import BUILDS, COLOURS, PARTS, PATTERNS, Traits, load_cards
 from kvg.lab.traits import neighbours as card_neighbours
 
-TILE_PX = 72  # drawn a little larger than any tile of the lab's canvas, then reduced by the compositor
+TILE_PX = 72  # larger than any tile on the lab's canvas; the compositor reduces it
 
 
 def stable_seed(*parts: object) -> int:
-    """A seed that depends on the values alone, unlike ``hash``."""
+    """Returns a seed that depends only on the values; ``hash`` also depends on the process."""
     return zlib.crc32(repr(parts).encode())
 
 
@@ -33,10 +33,10 @@ class LabSource:
     """The 160 entities of the cards.
 
     Args:
-        categories: which to offer; None for all.
-        knowledge: ``known``, ``unknown`` or None for both: whose entities may appear.
-        variants: number of different drawings of each entity; a composite's tile is one of them.
-        pool: name of the set of drawings. Two pools share no drawing, so give training and test different ones.
+        categories: names of the categories; None for all.
+        knowledge: knowledge of the entities, ``known`` or ``unknown``; None for both.
+        variants: number of different drawings of each entity.
+        pool: name of the set of drawings. Two pools share no drawing; training and test should have different ones.
     """
 
     def __init__(
@@ -52,32 +52,32 @@ class LabSource:
         self.variants, self.pool = variants, pool
 
     def categories(self) -> tuple[str, ...]:
-        """Names of the categories, in the lab's order."""
+        """Returns the names of the categories, in the lab's order."""
         return self._categories
 
     def entities(self, category: str) -> tuple[str, ...]:
-        """Names of the entities of one category."""
+        """Returns the names of the entities of one category."""
         return tuple(name for name, card in self._cards.items() if card.category == category)
 
     def neighbours(self, entity: str) -> tuple[str, ...]:
-        """Entities that differ from ``entity`` in exactly one trait."""
+        """Returns the entities that differ from ``entity`` in exactly one trait."""
         return tuple(card.name for card in card_neighbours(self._cards[entity]) if card.name in self._cards)
 
     def info(self, entity: str) -> EntityInfo:
-        """Category, split, knowledge, and the traits in words."""
+        """Returns category, split, knowledge and traits."""
         card = self._cards[entity]
         return EntityInfo(card.category, card.split, card.knowledge, card.traits.words)
 
     def tile(self, entity: str, rng: random.Random) -> Image.Image:
-        """One of the entity's drawings, RGBA."""
+        """Returns one of the entity's drawings, RGBA."""
         return _tile(self._cards[entity].traits, rng.randrange(self.variants), self.pool)
 
 
 class TraitSource:
-    """Nameless drawings for pretraining: an "entity" here is a combination of traits, called by its description.
+    """Drawings without names, for pretraining: an "entity" here is a combination of traits, named by its description.
 
-    Every category holds ``families`` of a random combination and ``siblings`` others that differ from it in one
-    trait, so that hard neighbours are always at hand.
+    Every category has ``families`` of a random combination and ``siblings`` others that differ from it in one trait, so
+    that there are always hard neighbours.
     """
 
     def __init__(self, families: int = 100, siblings: int = 8, variants: int = 4, seed: int = 0) -> None:
@@ -97,40 +97,40 @@ class TraitSource:
         self._current = CATEGORIES[0]
 
     def categories(self) -> tuple[str, ...]:
-        """All ten: the base model sees every category, but no name."""
+        """Returns all ten categories: the base model is trained on all, but without names."""
         return CATEGORIES
 
     def entities(self, category: str) -> tuple[str, ...]:
-        """``CATEGORY: TRAITS`` of all combinations of one category."""
+        """Returns ``CATEGORY: TRAITS`` of all combinations of one category."""
         return tuple(f"{category}: {text}" for text in self._traits[category])
 
     def neighbours(self, entity: str) -> tuple[str, ...]:
-        """Combinations that differ from ``entity`` in exactly one trait."""
+        """Returns the combinations that differ from ``entity`` in exactly one trait."""
         category, text = entity.split(": ")
         own = self._traits[category][text]
         family = sorted(self._families[category, text])
         return tuple(f"{category}: {t}" for t in family if self._traits[category][t].distance(own) == 1)
 
     def info(self, entity: str) -> EntityInfo:
-        """The traits in words; no knowledge is attached to them."""
+        """Returns category, split and traits; knowledge is ''."""
         category, text = entity.split(": ")
         return EntityInfo(category, split_of(category), "", self._traits[category][text].words)
 
     def tile(self, entity: str, rng: random.Random) -> Image.Image:
-        """One of the drawings of this combination, RGBA."""
+        """Returns one of the drawings of this combination, RGBA."""
         category, text = entity.split(": ")
         return _tile(self._traits[category][text], rng.randrange(self.variants), self.pool)
 
 
 def random_traits(category: str, rng: random.Random) -> Traits:
-    """A uniform random combination; ``plain`` is as likely as any other pattern."""
+    """Samples a combination uniformly; ``plain`` is as likely as any other pattern."""
     colour, pattern = rng.choice(tuple(COLOURS)), rng.choice(PATTERNS)
     accent = colour if pattern == "plain" else rng.choice([c for c in COLOURS if c != colour])
     return Traits(category, colour, pattern, accent, rng.choice(PARTS[category]), rng.choice(BUILDS))
 
 
 def change_one(traits: Traits, rng: random.Random) -> Traits:
-    """A combination that differs from ``traits`` in one trait (colour, marking, part or build)."""
+    """Samples a combination that differs from ``traits`` in one trait (colour, marking, part or build)."""
     while True:
         other = random_traits(traits.category, rng)
         slot = rng.choice(("colour", "marking", "part", "build"))
@@ -153,7 +153,7 @@ def change_one(traits: Traits, rng: random.Random) -> Traits:
 
 
 def lab_canvas(seed: int, k_weights: Mapping[int, float], neighbour_prob: float) -> CompositorConfig:
-    """The lab's composites: 140 px square, boxes on a grid of 7 px, so that coordinates are multiples of 50."""
+    """Returns settings of the lab's composites: 140 px square, boxes on a grid of 7 px, so coordinates are n * 50."""
     return CompositorConfig(
         seed=seed,
         k_weights=dict(k_weights),
