@@ -1,4 +1,4 @@
-"""What the catalogue reads of a project file: the sources of pictures, which ones are used, and the splits."""
+"""The part of a project file that the catalogue needs: sources of pictures, sizes of used pictures, and splits."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from kvg.errors import ConfigError
 from kvg.pictures import MAX_PIXELS
 
 T = TypeVar("T", bound="CatalogueProject")
-LATER = ("box", "probe", "compose", "rationalize", "filter", "shard")  # sections, each of the command of that name
-SOURCE_METHODS = ("listings", "read")  # of a ``kvg.catalogue.listing.PictureSource``
+LATER = ("box", "probe", "compose", "rationalize", "filter", "shard")  # each is read by the command of that name
+SOURCE_METHODS = ("listings", "read")  # methods of a ``kvg.catalogue.listing.PictureSource``
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class ScanSettings:
 
 @dataclass(frozen=True)
 class CatalogueProject:
-    """What the catalogue reads of a project file.
+    """The part of a project file that the catalogue needs.
 
     Attributes:
         sources: ``{class_path, init_args}`` of each source, by name.
@@ -97,7 +97,7 @@ def read_project(path: str | Path, kind: type[T]) -> T:
     """Reads a project file.
 
     Args:
-        path: of the file.
+        path: path of the file.
         kind: ``CatalogueProject``, which skips the sections of later steps, or a subclass with these sections.
 
     Raises:

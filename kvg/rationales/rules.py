@@ -1,4 +1,4 @@
-"""The rules that a rationale of a teacher has to meet, as settings."""
+"""Settings of the rules for a teacher's rationales."""
 
 from __future__ import annotations
 

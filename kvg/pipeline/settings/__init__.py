@@ -1,1 +1,1 @@
-"""Settings of the steps of the data engine, a file for each section of a project file."""
+"""Settings of the steps of the data engine: one file for each section of a project file."""

@@ -68,25 +68,25 @@ class ComposeSettings:
             raise ConfigError("compose.sets", f"are more than {SEEDS_A_PROJECT}")
 
     def source(self, setting: SetSettings, path: str) -> dict[str, Any]:
-        """The source of tiles of a set, ``{class_path, init_args}``.
+        """Returns the source of tiles of a set, ``{class_path, init_args}``.
 
         Args:
-            setting: of the set, one of ``sets``.
-            path: of the project file.
+            setting: settings of the set, one of ``sets``.
+            path: path of the project file.
         """
         own = {"project": path, "uses": list(setting.uses or ["train"]), "facts": self.facts}
         return {"class_path": TILES, "init_args": {**self.tiles, **own}}
 
     def compositor_of(self, setting: SetSettings) -> CompositorConfig:
-        """The settings of the compositor of a set.
+        """Returns the settings of the compositor of a set.
 
         Raises:
-            ConfigError: one is unknown or cannot work.
+            ConfigError: a setting is unknown or outside its range.
         """
         return settings_of(CompositorConfig, self.merged_compositor(setting), "compositor")
 
     def merged_compositor(self, setting: SetSettings) -> dict[str, Any]:
-        """The section's settings of the compositor with those of a set laid over them, as in the file."""
+        """Returns the section's settings of the compositor, overridden by those of a set, in the form of the file."""
         return {**self.compositor, **(setting.compositor or {})}
 
 

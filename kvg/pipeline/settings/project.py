@@ -1,4 +1,4 @@
-"""A project file: the sections of all steps of the data engine, typed and checked when the file is read."""
+"""Project files: the sections of all steps of the data engine, checked when the file is read."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Project(CatalogueProject):
-    """A project file. A section that the file does not hold is None.
+    """A project file. A missing section is None.
 
     Attributes:
-        box: boxes by a grounding model.
-        probe: which entities a model knows.
-        compose: the sets of composites.
-        rationalize: who writes rationales.
-        filter: the difficulty filter.
-        shard: the final training sets.
+        box: settings of boxes by a grounding model.
+        probe: settings of the knowledge probe.
+        compose: settings of the sets of composites.
+        rationalize: settings of rationales.
+        filter: settings of the difficulty filter.
+        shard: settings of the final training sets.
     """
 
     box: BoxSettings | None = None
@@ -41,7 +41,7 @@ class Project(CatalogueProject):
     shard: ProjectShards | None = None
 
     def settings(self, section: str, kind: type[T]) -> T:
-        """The settings of a section; the defaults of ``kind`` where the file does not hold it.
+        """Returns the settings of a section; the defaults of ``kind`` if the section is missing.
 
         Raises:
             ConfigError: the section is missing and has a setting without a default.
@@ -53,10 +53,10 @@ class Project(CatalogueProject):
             return kind()
 
     def check_classes(self) -> None:
-        """Imports every class that the file names and checks its arguments; nothing is built, opened or loaded.
+        """Imports every class that the file names, and checks its arguments. Builds no object and opens no data.
 
         Raises:
-            ConfigError: a class or argument does not exist or does not fit.
+            ConfigError: a class does not exist, or an argument does not fit it.
         """
         with in_file(self.path):
             for name, source in self.sources.items():
@@ -76,7 +76,7 @@ def load_project(path: str | Path) -> Project:
     """Reads a project file and checks the settings of all steps.
 
     Raises:
-        ConfigError: it cannot be read, or a setting is unknown or cannot work.
+        ConfigError: the file cannot be read, or a setting is unknown or outside its range.
     """
     project = read_project(path, Project)
     sets = project.compose.sets if project.compose else {}

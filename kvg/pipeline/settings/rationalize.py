@@ -61,7 +61,7 @@ class RationaleSettings:
             raise ConfigError("rationalize.min_facts", "is a setting of the writer cards; a teacher gets no facts")
 
     def check_classes(self) -> None:
-        """Checks the classes that are named, and their arguments.
+        """Checks the classes of the settings, and their arguments.
 
         Raises:
             ConfigError: a class does not exist, or a setting does not fit it.
@@ -71,7 +71,7 @@ class RationaleSettings:
             named_class(self.teacher, "rationalize.teacher", Client)
 
     def record(self) -> dict[str, Any]:
-        """The settings that the rationales depend on; of the rules those that are not the defaults."""
+        """Returns the settings that the rationales depend on; of the rules only those that differ from the defaults."""
         record: dict[str, Any] = {"writer": self.writer}
         if self.writer == "teacher":
             defaults = asdict(RationaleRules())
