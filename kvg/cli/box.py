@@ -1,4 +1,4 @@
-"""``kvg-data box``: asks a grounding model for the boxes that pictures lack."""
+"""``kvg-data box``: predicts missing boxes with a grounding model."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import argparse
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
     parser.add_argument("project", help="project file (YAML) that has been scanned")
-    parser.add_argument("--review-only", action="store_true", help="ask nothing; make the pages of review anew")
+    parser.add_argument("--review-only", action="store_true", help="predict nothing; only write the review pages again")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Finds boxes and makes the pages.
+    """Predicts boxes and writes the review pages.
 
     Raises:
         ConfigError: the project file is wrong.
-        DataError: the project has not been scanned, or the model answers no more.
+        DataError: the project has not been scanned, or the model stopped answering.
     """
     from kvg.catalogue.box_rules import BoxSettings
     from kvg.pipeline.box import find_boxes, write_review

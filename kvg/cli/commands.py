@@ -1,26 +1,26 @@
-"""The commands of ``kvg-data``: what each does in one line, and an example."""
+"""The commands of ``kvg-data``: a one-line description and an example of each."""
 
 COMMANDS = {
-    "scan": "open every picture of a project's sources; write which can be used, who may see it, and what is wrong",
-    "box": "ask a grounding model for the boxes that pictures lack; make pages on which a person ticks the wrong ones",
-    "probe": "ask a model what is on single-entity pictures, to choose from four names: how well it knows each entity",
+    "scan": "open every picture of a project's sources; list usable ones with their part, and rejected ones",
+    "box": "predict missing boxes with a grounding model; write pages on which a person marks the wrong ones",
+    "probe": "measure how well a model knows each entity, with four-choice questions about single-entity pictures",
     "compose": "make composites of 2-6 entities from a folder of photographs, or from the lab, as shards",
     "rationalize": "write a rationale for every sample of a set of shards",
-    "cards": "write the lab's cards as text, to be replayed in stage 1",
-    "exam": "measure the skills of the lab's model apart: seeing, boxing, picking, recalling",
+    "cards": "write the lab's cards as text, for replay in stage 1",
+    "exam": "measure the skills of the lab's model separately: seeing, boxing, picking, recalling",
     "convert": "write shards, ShareGPT JSON, GRPO or KVG-Bench parquet from any of them, or from lists (RefCOCO, FOCI)",
-    "filter": "let a stage-1 model try each sample several times; keep what it sometimes gets right",
+    "filter": "sample several answers with a stage-1 model; keep samples that it sometimes answers correctly",
     "shard": "mix the samples of one or several sets into the final training set, in shards of equal size",
-    "shortcuts": "see how a set is distributed, and by what else than its looks the object asked for could be found",
-    "inspect": "show what is in shards or in a published file: counts, and pictures with boxes and rationales",
+    "shortcuts": "show the distribution of a set, and the shortcuts that predict the target without its looks",
+    "inspect": "show the content of shards or of a published file: counts, and pictures with boxes and rationales",
     "verify": "check shards against their manifest, sample by sample",
-    "run": "all of it for a project file: scan, box, probe, compose, rationalize, filter, shard; what is done stays",
+    "run": "run all steps of a project file: scan, box, probe, compose, rationalize, filter, shard; skip complete ones",
     "base": "put a freshly pretrained lab model into the package, examined and signed",
     "demo": "run the whole method end to end in the lab",
-    "sweep": "train and ask variants by seeds, as an experiment's file names them; a table of what is more than luck",
-    "score": "judge a file of answers without a model, by the strict parser or as either published evaluation does",
-    "compare": "compare runs on the same cases: accuracies with intervals, which differences are more than luck",
-    "report": "one page of one run or of several: figures, differences, failure signatures, and cases to filter",
+    "sweep": "train and evaluate the variants of an experiment with several seeds; a table of significant differences",
+    "score": "score a file of answers without a model, with the strict parser or a published evaluation's parser",
+    "compare": "compare runs on the same cases: accuracies with intervals, and significance tests of differences",
+    "report": "write one page about one or several runs: figures, differences, failure signatures, filterable cases",
 }
 
 EXAMPLES = {

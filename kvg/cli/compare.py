@@ -1,4 +1,4 @@
-"""``kvg-data compare``: accuracies with intervals, and which differences are more than luck."""
+"""``kvg-data compare``: accuracies with intervals, and significance tests of differences."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-_WIDTH = 120  # of what is printed into a file
+_WIDTH = 120  # columns of output that is not a terminal
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,24 +17,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RUN",
         help="folder of a run or file of its predictions, also as NAME=RUN; NAME=RUN,RUN,RUN for several seeds",
     )
-    parser.add_argument("--names", nargs="+", metavar="NAME", help="what the runs are called, in their order")
+    parser.add_argument("--names", nargs="+", metavar="NAME", help="names of the runs, in order")
     parser.add_argument(
         "--by",
         default="split,category,knowledge",
-        help="groupings, with commas; `split and knowledge` is another (default split,category,knowledge)",
+        help="groupings, separated by commas; also `split and knowledge` (default split,category,knowledge)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default 0)")
-    parser.add_argument("--level", type=float, default=0.95, help="of intervals; tests have 1 - level (default 0.95)")
-    parser.add_argument("--against", metavar="NAME", help="compare all others with this run only (default: every two)")
-    parser.add_argument("--common", action="store_true", help="compare the cases that all runs have, leave out others")
+    parser.add_argument(
+        "--level", type=float, default=0.95, help="confidence level; tests use 1 - level (default 0.95)"
+    )
+    parser.add_argument("--against", metavar="NAME", help="compare others with this run (default: all pairs)")
+    parser.add_argument("--common", action="store_true", help="compare the cases that all runs have, skip others")
     parser.add_argument("--out", help="folder for comparison.json and comparison.md (default: only printed)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the tables and what they say, and writes both files.
+    """Prints the tables and the findings, and writes both files.
 
     Raises:
-        ConfigError: names are missing or come twice, or a setting cannot be.
+        ConfigError: names are missing or occur twice, or a setting is invalid.
         DataError: a run cannot be read, or the runs hold different cases.
     """
     from rich.console import Console

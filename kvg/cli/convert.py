@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
     parser.add_argument("--in", dest="source", required=True, help="folder of shards, .parquet, .json, .jsonl or .csv")
     parser.add_argument("--images", help="folder of the pictures that a list names (default: that of the list)")
-    parser.add_argument("--category", default="", help="of what is on the pictures of a list that does not tell it")
+    parser.add_argument("--category", default="", help="category of a list without a category column")
     parser.add_argument("--seed", type=int, default=0, help="of the choices of labels and their order (default 0)")
     add_reading_arguments(parser)
     parser.add_argument("--out", required=True, help="folder for shards, else a .json or .parquet file")
@@ -36,11 +36,11 @@ def run(args: argparse.Namespace) -> int:
     options = {name: getattr(args, name) for name in ("images", "category", "seed", "mode", "samples_per_shard")}
     options |= {"overwrite": args.overwrite, "reading": reading_of(args)}
     made = convert(args.source, Path(args.out), args.to, **options)
-    passed_over = made.num_bad + made.num_cut
-    bad = f"; {made.num_bad} bad samples and {made.num_cut} cut files passed over" if passed_over else ""
+    num_skipped = made.num_bad + made.num_cut
+    bad = f"; skipped {made.num_bad} bad samples and {made.num_cut} truncated files" if num_skipped else ""
     print(f"{made.num_samples} samples in {args.out}{bad}")
     if made.num_clipped:
-        print(f"{made.num_clipped} boxes stuck out of their picture by less than a pixel and were cut off there")
+        print(f"{made.num_clipped} boxes were clipped: they exceeded their picture by less than a pixel")
     if LEFT_OUT[args.to]:
-        print(f"{args.to} has no place for {LEFT_OUT[args.to]}")
+        print(f"{args.to} cannot store {LEFT_OUT[args.to]}")
     return 0

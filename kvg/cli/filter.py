@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--in", dest="source", help="instead: folder of shards, or a published file")
     add("--out", help="with --in: folder for the kept samples")
     add("--overwrite", action="store_true", help="replace a set that is already there")
-    text = "overlay with a stage, backbone or strategy, merged as by `kvg -c`; what concerns training is passed over"
+    text = "overlay with a stage, backbone or strategy, merged as by `kvg -c`; training settings are ignored"
     add("--config", "--strategy", dest="config", action="append", default=[], help=text)
     add("--codec", choices=("relative", "json", "absolute"), help="how answers write boxes (default: the backbone's)")
     for name, (kind, default, text) in _HELP.items():
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Tries every sample and writes those that are neither too easy nor too hard."""
+    """Samples answers for every sample and writes the samples that are neither too easy nor too hard."""
     if bool(args.project) == bool(args.source) or (args.source and not args.out):
         raise ConfigError("project", "give a project file, or --in and --out")
     if args.project:
@@ -70,7 +70,7 @@ def _run_project(args: argparse.Namespace) -> int:
     settings = project.settings("filter", FilterSettings).with_seed(project.seed)
     names = set_names(project, args.sets, "filter")
     if len(names) > 1 and settings.overlays:
-        raise ConfigError("filter.sets", "are several, and a strategy serves one; name it with --set")
+        raise ConfigError("filter.sets", "are several, but a strategy works with one set; name it with --set")
     for name in names:
         source, out = latest(project, name), project.out / FILTERED / name
         if not args.overwrite and is_complete(source, out, settings):

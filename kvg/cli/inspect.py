@@ -1,4 +1,4 @@
-"""``kvg-data inspect``: shows what a set holds."""
+"""``kvg-data inspect``: shows the content of a set."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
     parser.add_argument("folder", help="folder of shards, a published file, or the folder of a scanned project")
     parser.add_argument("--num", type=int, default=24, help="samples on the page (default 24); 0 writes none")
-    parser.add_argument("--table", type=int, default=0, metavar="NUM", help="so many samples as a table here, too")
+    parser.add_argument("--table", type=int, default=0, metavar="NUM", help="also print this many samples as a table")
     parser.add_argument("--seed", type=int, default=0, help="which samples (default 0)")
     for name, text in (("category", "of the samples shown"), ("entity", "asked for"), ("key", "of a sample to show")):
         parser.add_argument(f"--{name}", action="append", help=f"{text}; may be repeated")
@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
 
     Raises:
         ConfigError: a number is below 0.
-        DataError: the set cannot be opened, or nothing in it is what was asked for.
+        DataError: the set cannot be opened, or no sample matches the filters.
     """
     from kvg.catalogue.entry import CATALOGUE
     from kvg.pipeline.inspect import PAGE, inspect_set, print_figures, print_samples

@@ -28,10 +28,10 @@ starts with configs/ also names a config shipped with the package. Any setting c
   kvg fit -c configs/stage/cot_sft.yaml --print_config     the merged settings
   kvg fit --help                                           every setting (takes some seconds)
 
-A fit that is interrupted (Ctrl-C) saves and says how to go on; --ckpt_path last goes on from the newest checkpoint.
-A folder that holds a run is refused, unless the fit goes on from its checkpoint, or --overwrite is given.
+An interrupted fit (Ctrl-C) saves a checkpoint and prints how to resume; --ckpt_path last resumes from the newest one.
+A folder that holds a run is an error, unless the fit resumes from its checkpoint or --overwrite is given.
 
-Errors in the settings end with exit code 2. What does not train is in kvg-data.
+Errors in the settings end with exit code 2. All other commands are in kvg-data.
 """
 
 

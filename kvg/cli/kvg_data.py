@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("kvg-data: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of the output has closed it (`| head`)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter's last flush would fail
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the final flush would fail
         return 141
 
 

@@ -1,4 +1,4 @@
-"""``kvg-data probe``: how well a model knows each entity of a project."""
+"""``kvg-data probe``: measures how well a model knows each entity of a project."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import logging
 
 log = logging.getLogger(__name__)
-_MAX_WARNINGS = 20  # lost pictures that are named
+_MAX_WARNINGS = 20  # unreadable pictures that are listed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,11 +15,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Asks, and writes how well each entity is known.
+    """Runs the probe and writes the accuracy of each entity.
 
     Raises:
         ConfigError: the project file is wrong.
-        DataError: the project has not been scanned, nothing can be asked, or the model answers no more.
+        DataError: the project has not been scanned, there is no question, or the model stopped answering.
     """
     from kvg.pipeline.probe import KNOWLEDGE, PAGE, RECORD, print_levels, probe
     from kvg.pipeline.settings.project import load_project

@@ -1,4 +1,4 @@
-"""``kvg-data report``: one page of one run or of several."""
+"""``kvg-data report``: writes one page about one or several runs."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--runs", nargs="+", required=True, metavar="NAME=PATH", help="folders with predictions.jsonl, or such files")
     add("--out", required=True, help="folder for index.html, results.json and results.md")
-    text = "sets that were asked, for the pictures: shards or published files; a name is that in the lines"
+    text = "sets of the runs, for the pictures: shards or published files; NAME is the set's name in the predictions"
     add("--set", nargs="+", default=[], dest="sets", metavar="[NAME=]PATH", help=text)
     text = "runs to compare (default: the method's stages where runs have their names, else each with the first)"
     add("--pairs", nargs="+", default=[], metavar="BEFORE:AFTER", help=text)
     add("--curves", nargs="+", default=[], metavar="NAME=DIR", help="where `kvg fit` left the logs of these runs")
-    add("--knowledge", nargs="+", default=[], metavar="FILE", help="how well each entity is known: `kvg-data probe`")
-    add("--trained", nargs="+", default=[], metavar="SET", help="training sets: which entities they have shown")
-    add("--texts", nargs="+", default=[], metavar="FILE", help="further texts that were learnt")
+    add("--knowledge", nargs="+", default=[], metavar="FILE", help="accuracies by entity, from `kvg-data probe`")
+    add("--trained", nargs="+", default=[], metavar="SET", help="training sets, for the exposure of entities")
+    add("--texts", nargs="+", default=[], metavar="FILE", help="further training texts")
     add_reading_arguments(parser)
-    add("--lab", action="store_true", help="the models come from the lab's base, which has read the known cards")
-    add("--cases", type=int, default=120, help="at most so many cases are shown (default 120)")
-    add("--title", default="", help="headline (default: made of the runs' names)")
+    add("--lab", action="store_true", help="the models start from the lab's base, which was trained on the known cards")
+    add("--cases", type=int, default=120, help="largest number of cases to show (default 120)")
+    add("--title", default="", help="headline (default: from the runs' names)")
     add("--seed", type=int, default=0, help="of the intervals and of the cases shown (default 0)")
 
 

@@ -1,4 +1,4 @@
-"""``kvg-data score``: judges a file of answers without a model."""
+"""``kvg-data score``: scores a file of answers without a model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 _PARSERS = ("strict", "published-v2", "published-v3")  # a test holds them against ``PARSERS``, which needs torch
 _UNITS = ("pixels", "relative_1000", "unit")
-_WIDTH = 120  # of what is printed into a file
+_WIDTH = 120  # columns of output that is not a terminal
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,11 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Writes the judged lines, and prints the figures.
+    """Writes the scored lines, and prints the figures.
 
     Raises:
-        ConfigError: both files are one.
-        DataError: a line cannot be judged; then nothing is written.
+        ConfigError: input and output are the same file.
+        DataError: a line cannot be scored; then nothing is written.
     """
     from rich.console import Console
 
@@ -48,13 +48,13 @@ def run(args: argparse.Namespace) -> int:
     path = path / PREDICTIONS if path.is_dir() else path
     cases, patterns, num_absolute = score_file(path, out, args.parser, args.box_unit)
     if num_absolute and args.parser != _PARSERS[0]:
-        text = "hold boxes in pixels (codec: absolute), which the published parsers read as if they stood on the grid"
+        text = "hold boxes in pixels (codec: absolute), which the published parsers read as 0-1000 coordinates"
         print(f"kvg-data: {num_absolute} lines {text}; --parser strict converts them", file=sys.stderr)
     console = Console(width=None if sys.stdout.isatty() else _WIDTH)
     for table in tables_of(cases, args.parser, args.seed):
         console.print(terminal_table(table))
     if patterns:
         hits = ", ".join(f"{pattern or 'none'}: {num}" for pattern, num in sorted(patterns.items()))
-        console.print(f"answers by the pattern that hit: {hits}", highlight=False)
+        console.print(f"answers by matched pattern: {hits}", highlight=False)
     print(out)
     return 0

@@ -1,4 +1,4 @@
-"""``kvg-data shortcuts``: how a set is distributed, and by which shortcuts the target could be found."""
+"""``kvg-data shortcuts``: shows the distribution of a set, and the shortcuts that predict the target."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
     parser.add_argument("folder", help="folder of shards, or a published file")
-    parser.add_argument("--num", type=int, default=2000, help="composites whose pixels are looked at (default 2000)")
-    parser.add_argument("--seed", type=int, default=0, help="which of them, and which half guesses which (default 0)")
+    parser.add_argument("--num", type=int, default=2000, help="composites whose pixels are measured (default 2000)")
+    parser.add_argument("--seed", type=int, default=0, help="of their choice and of the train-test split (default 0)")
     parser.add_argument("--out", help="folder for shortcuts.json and shortcuts.html (default: that of the set)")
 
 

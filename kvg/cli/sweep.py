@@ -1,4 +1,4 @@
-"""``kvg-data sweep``: variants by seeds, each trained and asked, and a table that says what is more than luck."""
+"""``kvg-data sweep``: trains and evaluates variants with several seeds, and shows a table of differences."""
 
 from __future__ import annotations
 
@@ -12,21 +12,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
     parser.add_argument("experiment", help="file of the experiment (YAML), such as configs/sweeps/reward_gate.yaml")
     parser.add_argument("--dry-run", action="store_true", help="check all settings, print the commands, run none")
-    parser.add_argument(
-        "--only", nargs="+", default=[], metavar="RUN", help="these runs alone, as --dry-run names them"
-    )
+    parser.add_argument("--only", nargs="+", default=[], metavar="RUN", help="only these runs, as named by --dry-run")
     jobs = "processes at once (default: one a core, at most 4; give 1 where each run takes all GPUs)"
     parser.add_argument("--jobs", type=int, default=min(4, num_cores()), help=jobs)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs what is missing; shows and writes the table once all is there.
+    """Runs the missing steps; shows and writes the table when all steps are complete.
 
     Returns:
-        0, or 1 where a run failed.
+        0, or 1 if a run failed.
 
     Raises:
-        KVGError: the experiment cannot be run as it stands, or answers cannot be compared.
+        KVGError: the experiment is invalid, or answers cannot be compared.
     """
     from rich.console import Console
 

@@ -1,4 +1,4 @@
-"""``kvg-data verify``: checks a folder of shards to the last pixel."""
+"""``kvg-data verify``: checks all samples of a folder of shards, including pixels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What both stages share: optimizer, sharding, validation, the runner of test and predict, and the export."""
+"""Base of both stages: optimizer, sharding, validation, the runner of test and predict, and the export."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ from kvg.rl.rollout import SamplingSettings
 from kvg.runs.checkpoint_record import RECORD, keep_epoch_open, record_of, to_plain
 from kvg.runs.folder import EXPORT, replaced
 
-_MODE = "kvg_mode"  # in a checkpoint: the prompt mode of the training that it comes from
+_MODE = "kvg_mode"  # key in checkpoints: the prompt mode of the training
 
 
 class StageModule(L.LightningModule):
-    """Base of the stages. Test and prediction are those of its ``PredictionRunner``.
+    """Base class of the stages. A ``PredictionRunner`` implements test and prediction.
 
     Args:
-        backbone: the model that is trained.
-        optimizer: made from the parameters that require a gradient.
+        backbone: the model to train.
+        optimizer: constructor, called with the parameters that require a gradient.
         warmup: share of all steps with a linearly rising learning rate.
         schedule: ``cosine`` to zero, or ``constant``.
-        max_new_tokens: longest answer in evaluation; in the mode ``describe`` of each turn.
-        export: whether ``fit`` writes a Hugging Face folder ``export`` into the run's folder at its end.
+        max_new_tokens: longest answer in evaluation; in mode ``describe`` per turn.
+        export: whether ``fit`` finally writes a Hugging Face folder ``export`` into the run's folder.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class StageModule(L.LightningModule):
 
     @property
     def mode(self) -> str | None:
-        """Prompt mode of the data that the Trainer feeds; None where it has none."""
+        """Prompt mode of the Trainer's data module; None if it has none."""
         mode: str | None = getattr(getattr(self._trainer, "datamodule", None), "mode", None)
         return mode
 
@@ -91,7 +91,7 @@ class StageModule(L.LightningModule):
     def validation_step(  # type: ignore[override]  # Lightning hands on to callbacks whatever it gets
         self, batch: Batch, batch_idx: int, dataloader_idx: int = 0
     ) -> list[dict[str, Any]]:
-        """Answers greedily and counts; one line per case, for callbacks. See ``Validation.step``."""
+        """Answers a batch greedily and updates the metric; returns one line per case, see ``Validation.step``."""
         return self.validation.step(batch, self.mode or "", self.trainer.world_size)
 
     def on_validation_epoch_end(self) -> None:
@@ -102,17 +102,17 @@ class StageModule(L.LightningModule):
     def test_step(  # type: ignore[override]  # Lightning hands on to callbacks whatever it gets
         self, batch: PreparedBatch, batch_idx: int, dataloader_idx: int = 0
     ) -> list[dict[str, Any]]:
-        """Answers a batch and keeps the answers; one line per case, for callbacks to show."""
+        """Answers a batch and stores the answers; returns one line per case, for callbacks."""
         return self.runner.lines(batch, batch_idx)
 
     @with_float32_numbers
     def predict_step(self, batch: PreparedBatch, batch_idx: int, dataloader_idx: int = 0) -> list[dict[str, Any]]:
-        """Answers a batch and keeps the answers; one line per case."""
+        """Answers a batch and stores the answers; returns one line per case."""
         return self.runner.lines(batch, batch_idx)
 
     # -- training --------------------------------------------------------------------------------------------------
     def setup(self, stage: str) -> None:
-        """Refuses a precision or a limit of gradients that cannot work.
+        """Checks precision and gradient clipping.
 
         Raises:
             ConfigError: see ``check_precision`` and ``check_limit``.
@@ -123,13 +123,13 @@ class StageModule(L.LightningModule):
             self._shapes = {name: tuple(value.shape) for name, value in self.named_parameters()}  # not yet sharded
 
     def configure_model(self) -> None:
-        """Shards the backbone where the strategy brings a device mesh (FSDP2); runs again on resume."""
+        """Shards the backbone if the strategy has a device mesh (FSDP2); is called again on resume."""
         mesh = self.device_mesh
         if mesh is not None and not self.backbone.sharded:
             self.backbone.shard(mesh["data_parallel"])
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """The optimizer over what is trained, and the schedule by step."""
+        """The optimizer over the trainable parameters, and the schedule by step."""
         trained = [p for p in self.backbone.parameters() if p.requires_grad]
         if not trained:
             raise ConfigError("backbone", "everything is frozen; unfreeze a part or add lora")
@@ -146,14 +146,14 @@ class StageModule(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
 
     def updates_per_batch(self) -> int:
-        """Optimizer steps that follow a batch; the Trainer counts one."""
+        """Number of optimizer steps per batch; the Trainer counts one."""
         return 1
 
     def total_steps(self) -> int:
-        """Optimizer steps of the whole run.
+        """Number of optimizer steps of the whole run.
 
         Raises:
-            ConfigError: it has no end.
+            ConfigError: the run has no limit.
         """
         batches = self.trainer.estimated_stepping_batches
         if math.isinf(batches):
@@ -162,10 +162,12 @@ class StageModule(L.LightningModule):
         return min(total, self.trainer.max_steps) if self.trainer.max_steps > 0 else total
 
     def on_train_start(self) -> None:
-        """Weights from a folder come in evaluation mode, in which no activation is recomputed and no adapter drops.
+        """Checks the initial weights and sets training mode.
+
+        Loaded weights are in evaluation mode, which disables gradient checkpointing and the dropout of adapters.
 
         Raises:
-            TrainingError: the run would begin with weights that are not finite.
+            TrainingError: initial weights are not finite.
         """
         origin = self.trainer.ckpt_path or self.backbone.checkpoint
         with self.stopping():
@@ -175,12 +177,10 @@ class StageModule(L.LightningModule):
         self.backbone.train()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds prompt mode and identity of the training.
-
-        Refuses weights that are not finite, and those of a stopped run.
+        """Adds prompt mode and identity of the training to the checkpoint.
 
         Raises:
-            TrainingError: weights are not finite, or led to what is not; the files are as they were.
+            TrainingError: weights are not finite, or a ``TrainingError`` stopped the run; no file is changed.
         """
         checkpoint[_MODE] = self.mode
         data = getattr(self.trainer, "datamodule", None)
@@ -198,7 +198,7 @@ class StageModule(L.LightningModule):
 
     @contextmanager
     def stopping(self) -> Iterator[None]:
-        """After a ``TrainingError`` within this block nothing of this run is saved any more."""
+        """After a ``TrainingError`` in this block, the run writes no further checkpoint."""
         try:
             yield
         except TrainingError as error:
@@ -206,22 +206,22 @@ class StageModule(L.LightningModule):
             raise
 
     def on_train_end(self) -> None:
-        """Sums up what was learnt, in all processes together."""
+        """Computes the summary lines over all processes."""
         means = self.history.means(
             lambda values: self.trainer.strategy.reduce(values.to(self.device), reduce_op="mean")
         )
         self._lines = list(self.summary(means)) if means else []
 
     def summary(self, means: Mapping[str, Mapping[str, float]]) -> Sequence[str]:
-        """Lines that the run ends with.
+        """The summary lines at the end of a run.
 
         Args:
-            means: of ``RunHistory.means``.
+            means: see ``RunHistory.means``.
         """
         return ()
 
     def on_fit_end(self) -> None:
-        """Writes the trained model where the next stage can name it as its checkpoint, and says what was learnt."""
+        """Exports the trained model, which the next stage can load as its checkpoint, and logs the summary."""
         if getattr(self.trainer, "fast_dev_run", False):
             return
         folder = Path(self.trainer.default_root_dir) / EXPORT

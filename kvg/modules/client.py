@@ -1,4 +1,4 @@
-"""Test and prediction of a model that is asked as a client: behind a server, hosted, or with an engine of its own."""
+"""Test and prediction with a client: a model behind a server, or one with its own engine."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from kvg.text.prompts import PromptFormat
 
 
 class ClientModule(L.LightningModule):
-    """Has no weights; ``kvg test`` and ``kvg predict`` ask the client as they ask a checkpoint.
+    """A module without weights, for ``kvg test`` and ``kvg predict`` with a client instead of a checkpoint.
 
-    How the asked model writes boxes and how names are marked in its questions cannot be found out, so that both have to
-    be said, and ``data.mode`` too.
+    The box convention and the prompt format of the served model are not known, so both must be configured, and
+    ``data.mode`` too.
 
     Args:
-        client: that answers, such as ``kvg.inference.server.Server``.
-        codec: the box convention of its answers, of ``kvg.text.box_codec``.
-        prompt_format: marks before and behind a name in a question; both '' for none.
-        sent_size: pictures are resized to it before they are sent; needed for boxes in pixels. None sends them in their
-            own size.
+        client: such as ``kvg.inference.server.Server``.
+        codec: the box convention of its answers, from ``kvg.text.box_codec``.
+        prompt_format: marks before and after a name in a question; both '' for none.
+        sent_size: size limits for resizing pictures before sending; required for boxes in pixels. None sends pictures
+            in their own size.
 
     Raises:
         ConfigError: boxes are in pixels, and ``sent_size`` is missing.
@@ -46,7 +46,7 @@ class ClientModule(L.LightningModule):
         return [self.runner]
 
     def check_command(self, trainer: L.Trainer, command: str, ckpt_path: str | None) -> None:
-        """Refuses what does not go with a client, before any process is started.
+        """Checks that command and settings work with a client, before processes are started.
 
         Raises:
             ConfigError: there are several processes, a checkpoint, or a command that needs weights.
@@ -54,14 +54,14 @@ class ClientModule(L.LightningModule):
         if command not in ("test", "predict"):
             raise ConfigError("model", f"a client has no weights for kvg {command}; use it with test and predict")
         if trainer.world_size > 1:
-            raise ConfigError("trainer.devices", "must be 1: a client asks many questions at a time by itself")
+            raise ConfigError("trainer.devices", "must be 1: a client sends many requests concurrently by itself")
         if ckpt_path:
-            raise ConfigError("ckpt_path", "has no place with a client, whose weights lie elsewhere; leave it out")
+            raise ConfigError("ckpt_path", "cannot be used with a client, which loads no weights; remove it")
 
     def test_step(self, batch: PreparedBatch, batch_idx: int) -> list[dict[str, Any]]:  # type: ignore[override]
-        """Keeps the answers to a batch; one line per case, for callbacks to show."""
+        """Stores the answers to a batch; returns one line per case, for callbacks."""
         return self.runner.lines(batch, batch_idx)
 
     def predict_step(self, batch: PreparedBatch, batch_idx: int) -> list[dict[str, Any]]:
-        """Keeps the answers to a batch; one line per case."""
+        """Stores the answers to a batch; returns one line per case."""
         return self.runner.lines(batch, batch_idx)

@@ -1,4 +1,4 @@
-"""Stage 1: supervised fine-tuning on rationales (CoT-SFT), or on answers alone (direct SFT), by the data's target."""
+"""Stage 1: supervised fine-tuning on rationales (CoT-SFT) or on answers only (direct SFT), by the data's target."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from kvg.rl.experience import TrainingBatch
 class CoTSFTModule(StageModule):
     """The paper's stage 1 (section 4.1): next-token loss on the assistant's tokens.
 
-    Whether the rationale or only the answer is learnt is the data module's ``target``; the model is the same. All
-    labelled tokens of an optimizer step weigh alike, whatever batches and processes they come in.
+    The data module's ``target`` decides whether the labels include the rationale. All labelled tokens of an optimizer
+    step have the same weight, across batches and processes.
     """
 
     _since: float | None = None
 
     def on_train_start(self) -> None:
-        """Begins the first step."""
+        """Initializes the token weights."""
         super().on_train_start()
         self._weights = TokenWeights(self.trainer.strategy.reduce)
-        self._step_batches: list[TrainingBatch] = []  # of the step, until its numbers are known to be finite
+        self._step_batches: list[TrainingBatch] = []  # of the current step, saved if its loss or gradient is not finite
 
     @with_float32_numbers
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean negative log-likelihood of the labelled tokens, in nats, weighted by their number."""
         self._step_batches.append(TrainingBatch(batch))
-        if self.backbone.feature_cache is not None:  # else it would gain nothing, and gather a sharded root once more
+        if self.backbone.feature_cache is not None:  # without a cache this only costs an extra gather of a sharded root
             batch = self.backbone.with_visual_tokens(batch)
         loss, num_tokens = self.backbone.label_loss(batch)
         weighted = self._weights.add(loss, num_tokens)
@@ -63,13 +63,13 @@ class CoTSFTModule(StageModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Weighs by tokens, then clips as the Trainer is told to, with fused optimizers too.
+        """Weights gradients by tokens, then clips them by the Trainer's settings, also with fused optimizers.
 
-        Lightning refuses those in every mixed precision, as with float16 they unscale gradients by themselves; bfloat16
-        has no scale.
+        Lightning rejects fused optimizers with clipping in every mixed precision, because with float16 they unscale
+        gradients themselves; bfloat16 has no scale.
 
         Raises:
-            TrainingError: a loss or the gradient is not finite; the weights are as they were.
+            TrainingError: the loss or the gradient is not finite; the weights are not changed.
         """
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         loss = self._weights.loss

@@ -1,4 +1,4 @@
-"""Gradients of one optimizer step: how its batches are weighted, and their limit."""
+"""Gradients of one optimizer step: weighting of batches by tokens, and clipping."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ NORM, VALUE = "norm", "value"
 
 
 class TokenWeights:
-    """Weighs the batches of one optimizer step, of all processes, by their labelled tokens.
+    """Weights the batches of one optimizer step, of all processes, by their number of labelled tokens.
 
-    Frameworks average: over processes, and over accumulated batches. A mean of means gives a token of a short batch
-    more weight than one of a long batch. Here each batch's mean is weighted by its number of tokens, in units of the
-    step's first batches, and the sum of weights is divided out when all are known. One batch of one process has the
-    weight 1, so that its gradient is what it is without all this.
+    Frameworks average over processes and over accumulated batches. This mean of means gives tokens of short batches a
+    larger weight. Here each batch's mean loss is weighted by its number of tokens, relative to the mean of the step's
+    first batches, and the gradient is divided by the sum of weights at the end. A single batch in a single process has
+    the weight 1.
 
     Args:
-        reduce: adds up, or averages, a tensor over all processes: ``Strategy.reduce`` with ``reduce_op``.
+        reduce: sums or averages a tensor over all processes: ``Strategy.reduce`` with ``reduce_op``.
     """
 
     def __init__(self, reduce: Callable[..., Tensor]) -> None:
@@ -33,14 +33,14 @@ class TokenWeights:
         self._sums: Tensor | None = None  # of weighted losses, weights and tokens, over processes and batches so far
 
     def add(self, loss: Tensor, num_tokens: Tensor) -> Tensor:
-        """Takes the next batch; every process has to call it.
+        """Adds a batch; every process must call this method.
 
         Args:
             loss: mean over the batch's labelled tokens, scalar.
-            num_tokens: their number, scalar.
+            num_tokens: number of these tokens, scalar.
 
         Returns:
-            The loss that its gradient is taken of.
+            The weighted loss for the backward pass.
         """
         tokens = num_tokens.float()
         if self._unit is None:
@@ -52,7 +52,7 @@ class TokenWeights:
 
     @property
     def loss(self) -> Tensor:
-        """Mean over all labelled tokens so far, of all processes; not finite where that of any batch is not."""
+        """Mean over all labelled tokens so far, of all processes; not finite if the loss of any batch is not."""
         loss, weight, _ = self._totals()
         return loss / weight
 
@@ -62,12 +62,12 @@ class TokenWeights:
         return self._totals()[2]
 
     def finish(self, parameters: Iterable[nn.Parameter], accumulated: int, world_size: int) -> None:
-        """Divides gradients by the sum of weights, in place, and begins the next step.
+        """Divides gradients by the sum of weights, in place, and resets for the next step.
 
         Args:
-            parameters: whose gradients are averages over ``accumulated`` batches and ``world_size`` processes; the last
-                step of an epoch may have had fewer batches.
-            accumulated: by which each batch's loss was divided.
+            parameters: with gradients averaged over ``accumulated`` batches and ``world_size`` processes; the last
+                step of an epoch may have fewer batches.
+            accumulated: the number by which each batch's loss was divided.
             world_size: number of processes.
         """
         factor = accumulated * world_size / self._totals()[1]
@@ -88,16 +88,16 @@ def _local(tensor: Tensor) -> Tensor:
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], limit: float | None, algorithm: str | None = NORM) -> Tensor:
-    """Scales gradients down to a limit, in place.
+    """Clips gradients in place.
 
     Args:
-        parameters: whole, or sharded by FSDP2; those without a gradient are left out.
-        limit: of the norm of all gradients together, or of each value's size; None or 0 for none.
+        parameters: complete, or sharded by FSDP2; those without a gradient are skipped.
+        limit: of the total norm, or of each absolute value; None or 0 for none.
         algorithm: ``norm`` or ``value``; None means ``norm``.
 
     Returns:
-        The norm before clipping, a scalar; of the whole model where that is sharded by FSDP2. Every process has to call
-        this then.
+        The total norm before clipping, a scalar. With FSDP2 it is the norm of the whole model, and every process must
+        call this function.
     """
     learnt = [parameter for parameter in parameters if parameter.grad is not None]
     if limit and algorithm != VALUE:
@@ -110,10 +110,10 @@ def clip_gradients(parameters: Iterable[nn.Parameter], limit: float | None, algo
 
 
 def check_limit(trainer: L.Trainer) -> None:
-    """Refuses a limit of gradients that cannot be kept, before anything is trained.
+    """Checks the Trainer's gradient clipping before training.
 
     Raises:
-        ConfigError: it is negative, or one of the norm under FSDP1.
+        ConfigError: the limit is negative, or FSDP1 is used with clipping by norm.
     """
     if (trainer.gradient_clip_val or 0) < 0:
         remedy = f"{trainer.gradient_clip_val} must not be negative; null is no limit"

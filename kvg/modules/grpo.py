@@ -1,4 +1,4 @@
-"""Stage 2: GRPO. A group of answers per prompt, rewards by IoU, advantages within the group, one update or several."""
+"""Stage 2: GRPO. A group of completions per prompt, IoU rewards, group-relative advantages, one or several updates."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ from kvg.rl.rollout import Rollouts, SamplingSettings, rollout
 from kvg.text.answer import Answer
 from kvg.types import Sample
 
-ALIKE = 0.95  # share of groups with equal rewards above which nothing was learnt
+ALIKE = 0.95  # share of groups with equal rewards above which the run ends with a warning
 
 
 class GRPOModule(StageModule):
     """The paper's stage 2 (section 4.2): group-relative policy optimization from the stage-1 model.
 
-    Optimizer steps are taken here, not by the Trainer: leave its ``gradient_clip_val`` and ``accumulate_grad_batches``
-    alone, and set ``max_grad_norm`` and ``microbatch_size``.
+    It uses manual optimization: instead of the Trainer's ``gradient_clip_val`` and ``accumulate_grad_batches``, set
+    ``max_grad_norm`` and ``microbatch_size``.
 
     Args:
         backbone: the stage-1 model.
@@ -58,12 +58,12 @@ class GRPOModule(StageModule):
         top_k: of the rollouts; 0 for all tokens.
         max_new_tokens: longest completion, in rollouts and in evaluation.
         advantage: ``group_std`` (published), ``batch_std`` or ``none``.
-        num_iterations: how often each batch of rollouts is learnt from.
-        num_minibatches: optimizer steps in each pass; the prompts of a batch are spread over them.
-        microbatch_size: prompts whose activations are held at a time; 0 for all of an update.
-        max_resample_batches: batches that may be sampled on top of one, to put other prompts in the place of those
-            whose rewards are all equal (dynamic sampling, DAPO, arXiv 2503.14476, section 3.2); 0 learns from all.
-        learn_truncated: whether completions that were stopped by length are learnt from.
+        num_iterations: passes over each batch of rollouts.
+        num_minibatches: optimizer steps in each pass; the prompts of a batch are divided between them.
+        microbatch_size: prompts whose activations are held in memory at once; 0 for all of an update.
+        max_resample_batches: largest number of further batches that are sampled to replace prompts whose rewards are
+            all equal (dynamic sampling, DAPO, arXiv 2503.14476, section 3.2); 0 uses all prompts.
+        learn_truncated: whether truncated completions contribute to the loss.
         max_grad_norm: gradients are scaled down to this norm; None for no limit.
         seed: of the rollouts.
         export: see ``StageModule``.
@@ -112,13 +112,13 @@ class GRPOModule(StageModule):
         self.learn_truncated = learn_truncated
         self.max_grad_norm, self.seed = max_grad_norm, seed
         self.rollout_sampling = SamplingSettings(max_new_tokens, temperature, top_p, top_k)
-        self._reference: list[Backbone] = []  # in a list, so that it is no part of the module's state
-        self._waiting: list[Experience] = []  # groups with unequal rewards, while others are looked for
+        self._reference: list[Backbone] = []  # in a list, so that it is not part of the module's state
+        self._waiting: list[Experience] = []  # groups with unequal rewards, until there are enough
         self._sampled = 0  # batches since the last update
 
     # -- the reference ---------------------------------------------------------------------------------------------
     def configure_model(self) -> None:
-        """Keeps the stage-1 model as the reference before anything is sharded or loaded."""
+        """Copies the stage-1 model as the reference, before sharding and before a checkpoint is loaded."""
         fitting = self.trainer.state.fn == TrainerFn.FITTING
         if fitting and self.loss.beta and not self.backbone.keeps_base and not self._reference:
             reference = copy.deepcopy(self.backbone).requires_grad_(False).eval()
@@ -128,11 +128,11 @@ class GRPOModule(StageModule):
         super().configure_model()
 
     def on_fit_start(self) -> None:
-        """Moves the reference beside the policy, and casts it as the policy was."""
+        """Moves the reference to the policy's device and casts it like the policy."""
         if self.backbone.trained_mode is None and not self.trainer.ckpt_path:
             rank_zero_warn(
-                f"stage 2 starts from {self.backbone.checkpoint}, which no stage 1 of this project wrote; to go on from"
-                " one, give its export as backbone.checkpoint (RUN/export)"
+                f"stage 2 starts from {self.backbone.checkpoint}, which is not a stage-1 export of this project; to"
+                " start from one, set backbone.checkpoint to its export (RUN/export)"
             )
         for reference in self._reference:
             self.trainer.precision_plugin.convert_module(reference).to(self.device)
@@ -143,7 +143,7 @@ class GRPOModule(StageModule):
             return None
         temperature = self.rollout_sampling.temperature
         if self._reference:
-            if not self.backbone.vision_frozen:  # its tower is frozen, whatever the policy's does
+            if not self.backbone.vision_frozen:  # the reference's own tower, which is frozen
                 batch = self._reference[0].with_visual_tokens(dataclasses.replace(batch, visual=None))
             return self._reference[0].completion_logprobs(batch, out.tokens, out.completion_mask, temperature)[0]
         with self.backbone.base_weights():
@@ -151,7 +151,7 @@ class GRPOModule(StageModule):
 
     # -- what was learnt -------------------------------------------------------------------------------------------
     def start(self) -> Start:
-        """What the run started from, for whoever explains its rewards."""
+        """Initial checkpoint and sampling settings, for warnings about rewards."""
         backbone, sampling = self.backbone, self.rollout_sampling
         pixels = (backbone.processor.min_pixels, backbone.processor.max_pixels)
         settings = (sampling.max_new_tokens, self.group_size, sampling.temperature)
@@ -159,7 +159,7 @@ class GRPOModule(StageModule):
         return Start(*origin, pixels, backbone.stored_pixels, *settings)
 
     def summary(self, means: Mapping[str, Mapping[str, float]]) -> Sequence[str]:
-        """See ``StageModule.summary``; warns where nothing was learnt."""
+        """See ``StageModule.summary``; warns if nearly all groups had equal rewards."""
         if means["all"]["equal_groups"] > ALIKE:
             rank_zero_warn(nothing_learnt(means["all"], "in the whole run", self.start()))
         num_tokens = means["all"]["tokens"] * self.history.num_batches * self.trainer.world_size
@@ -167,12 +167,12 @@ class GRPOModule(StageModule):
 
     # -- a step ----------------------------------------------------------------------------------------------------
     def updates_per_batch(self) -> int:
-        """Optimizer steps that follow a batch of rollouts."""
+        """Number of optimizer steps per batch of rollouts."""
         return self.num_iterations * self.num_minibatches
 
     @with_float32_numbers
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor] | None:
-        """Samples and scores one batch of prompts, and learns where there is enough to learn from."""
+        """Samples and scores one batch of prompts, and updates the policy if there are enough groups."""
         start = time.perf_counter()
         experiences, num_tokens = self._collect(batch, batch_idx)
         if experiences is None:
@@ -219,17 +219,17 @@ class GRPOModule(StageModule):
         settings = self.rollout_sampling
         if settings.top_p == 1 and not settings.top_k:
             return out.logprobs
-        with torch.no_grad():  # those of sampling are of the truncated distribution
+        with torch.no_grad():  # with top-p or top-k the sampler's log-probabilities are of the truncated distribution
             return self.backbone.completion_logprobs(batch, out.tokens, out.completion_mask, settings.temperature)[0]
 
     def _enough(self, experience: Experience, rewards: Tensor) -> list[Experience] | None:
-        """What to learn from now; None where more is to be sampled first. All processes decide alike."""
+        """The experiences for the update; None if more must be sampled first. All processes decide together."""
         if not self.max_resample_batches:
             return [experience]
         groups = rewards.view(-1, self.group_size)
         unequal = (groups != groups[:, :1]).any(1).tolist()
-        informative = [number for number, tells in enumerate(unequal) if tells]
-        rest = [number for number, tells in enumerate(unequal) if not tells]
+        informative = [number for number, is_unequal in enumerate(unequal) if is_unequal]
+        rest = [number for number, is_unequal in enumerate(unequal) if not is_unequal]
         self._waiting += [experience.take(informative)] if informative else []
         self._sampled += 1
         missing = experience.num_prompts - sum(piece.num_prompts for piece in self._waiting)
@@ -239,12 +239,12 @@ class GRPOModule(StageModule):
             return None
         experiences = self._waiting + ([experience.take(rest[:missing])] if missing > 0 else [])
         self._waiting, self._sampled = [], 0
-        return first_prompts(experiences, experience.num_prompts)  # as many in every process and step
+        return first_prompts(experiences, experience.num_prompts)  # the same number in every process and step
 
     def _learn(self, experiences: Sequence[Experience]) -> Tensor:
         optimizer, scheduler = self.optimizers(), self.lr_schedulers()
         size = sum(piece.num_prompts for piece in experiences)
-        # Processes of a sharded model must run it equally often, and resampled groups come in parts of any size.
+        # All processes of a sharded model must run it equally often, and resampled groups have varying sizes.
         microbatch_size = 1 if self.max_resample_batches and self.backbone.sharded else self.microbatch_size
         losses: list[Tensor] = []
         log: list[dict[str, Tensor]] = []
@@ -267,7 +267,7 @@ class GRPOModule(StageModule):
         return mean
 
     def _backward(self, parts: Sequence[Experience], log: list[dict[str, Tensor]]) -> Tensor:
-        """Gradients of one update; returns its loss."""
+        """Computes the gradients of one update; returns its loss."""
         rows, tokens = (sum(n) for n in zip(*((len(p.mask), float(p.mask.sum())) for p in parts), strict=True))
         mean = self.trainer.strategy.reduce(torch.tensor(tokens, device=self.device), reduce_op="mean")
         counts, total = Counts(rows, tokens, float(mean)), torch.zeros((), device=self.device)
@@ -284,7 +284,7 @@ class GRPOModule(StageModule):
         return total
 
     def _without_sync(self, wanted: bool) -> AbstractContextManager[None]:
-        """Within it, gradients of DDP stay in each process: the last part of an update sends them all."""
+        """Disables the gradient synchronization of DDP; the last microbatch of an update synchronizes all gradients."""
         model = self.trainer.model
         return model.no_sync() if wanted and isinstance(model, DistributedDataParallel) else nullcontext()
 

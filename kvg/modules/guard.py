@@ -1,4 +1,4 @@
-"""Stops a run at the first number that is not finite, in all processes together, and keeps the batch behind it."""
+"""Stops a run in all processes at the first loss or gradient that is not finite, and saves its batch."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class Saved(Protocol):
 
 
 def check_step(trainer: L.Trainer, numbers: Mapping[str, Tensor], parts: Sequence[Saved]) -> None:
-    """Ends the run before a step whose loss or gradient is not finite; every process has to call it.
+    """Stops the run before a step whose loss or gradient is not finite; every process must call this function.
 
-    All numbers cross to the CPU at once, so that a GPU is waited for once in a step.
+    All numbers are moved to the CPU together, so that there is one GPU synchronization per step.
 
     Args:
-        trainer: of the run; parts go into ``failed`` below its ``default_root_dir``.
+        trainer: of the run; parts are saved in ``failed`` below its ``default_root_dir``.
         numbers: scalars by name.
-        parts: what they were computed from; each class reads its own files again with ``load``.
+        parts: the inputs of the step; each class has a ``load`` for its files.
 
     Raises:
         TrainingError: a number is NaN or infinite in one of the processes.

@@ -1,4 +1,4 @@
-"""Which precisions a stage runs in, and that its own numbers stay float32 in all of them."""
+"""Checks precisions, and keeps numbers outside the model in float32."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.optim import Adam, AdamW, Optimizer
 from kvg.errors import ConfigError
 
 TRAINED: Final = ("32-true", "bf16-mixed", "bf16-true")
-ANSWERED: Final = (*TRAINED, "16-mixed", "16-true")  # without gradients float16 may do
+ANSWERED: Final = (*TRAINED, "16-mixed", "16-true")  # float16 is allowed without gradients
 _SHORT: Final = {"None": "32-true", "64": "64-true", "32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
 SAMPLE: Final = 1000  # weights of a tensor
 _CHOICE: Final = "bf16-mixed, bf16-true or 32-true"
@@ -24,12 +24,12 @@ Arguments = ParamSpec("Arguments")
 
 
 def check_precision(precision: Any, training: bool) -> None:
-    """Refuses a precision of the Trainer that the models or the stages cannot run in.
+    """Checks the Trainer's precision.
 
     Args:
-        precision: as in ``trainer.precision``, or what ``Trainer.precision`` says of a plugin.
-        training: whether gradients are wanted. In float16 they overflow, and a stage that takes its steps itself would
-            clip them while they are scaled.
+        precision: as in ``trainer.precision``, or ``Trainer.precision`` of a plugin.
+        training: whether gradients are needed. In float16 they overflow, and manual optimization would clip scaled
+            gradients.
 
     Raises:
         ConfigError: it is none of ``TRAINED``, or of ``ANSWERED``.
@@ -46,7 +46,7 @@ def check_precision(precision: Any, training: bool) -> None:
 
 
 def check_plugins(plugins: Any) -> None:
-    """Refuses precision plugins, which would take the place of ``trainer.precision``.
+    """Checks that no precision plugin overrides ``trainer.precision``.
 
     Args:
         plugins: as in ``trainer.plugins``: None, one or a list of names and mappings with a ``class_path``.
@@ -64,11 +64,10 @@ def check_plugins(plugins: Any) -> None:
 def with_float32_numbers(
     step: Callable[Concatenate[Module, Arguments], Result],
 ) -> Callable[Concatenate[Module, Arguments], Result]:
-    """A step of a module in which new tensors of floats are float32.
+    """Decorates a module's step so that new float tensors are float32.
 
-    With ``precision: bf16-true`` Lightning makes bfloat16 the default of all tensors that a step creates. Weights and
-    activations bring their own type; rewards, advantages, log-probabilities and counts are created, and would keep
-    three digits.
+    With ``precision: bf16-true`` Lightning sets bfloat16 as the default dtype in a step. Rewards, advantages,
+    log-probabilities and counts are new tensors and would have three significant digits.
 
     Args:
         step: ``training_step`` and its like.
@@ -87,13 +86,13 @@ def with_float32_numbers(
 
 
 def lost_share(optimizer: Optimizer) -> float:
-    """Share of the trained weights that a step of the learning rate would leave as they are.
+    """Share of the trained weights that a step of the learning rate does not change, because of rounding.
 
-    A step of AdamW is about as long as the learning rate, and a weight in bfloat16 has eight bits: what is less than a
-    512th of it rounds away. A sample of each tensor is looked at.
+    A step of AdamW is about as large as the learning rate. A bfloat16 weight has 8 bits of precision: steps below 1/512
+    of it are lost. The share is estimated on a sample of each tensor.
 
     Args:
-        optimizer: with the rates that the run is to have (``initial_lr``, or ``lr`` without a schedule).
+        optimizer: with the learning rates of the run (``initial_lr``, or ``lr`` without a schedule).
 
     >>> weight = torch.nn.Parameter(torch.tensor([1.0, 1e-3], dtype=torch.bfloat16))
     >>> lost_share(torch.optim.AdamW([weight], lr=1e-4))
@@ -112,7 +111,7 @@ def lost_share(optimizer: Optimizer) -> float:
 
 
 def warn_of_lost_steps(optimizer: Optimizer) -> None:
-    """Warns where most trained weights are too large, and too coarse, for the learning rate of AdamW or Adam."""
+    """Warns if rounding loses the steps of AdamW or Adam for most trained weights."""
     share = lost_share(optimizer) if isinstance(optimizer, Adam | AdamW) else 0.0
     if share > 0.5:
         rank_zero_warn(

@@ -1,4 +1,4 @@
-"""The last lines of a run: what was learnt from its first steps to its last ones."""
+"""The summary of a run: means over its first and its last batches."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-EDGE = 10  # batches that the first and the last figures are means of
-ORDER = ("total", "iou", "format")  # of the parts of the reward; others follow
+EDGE = 10  # number of batches in the first and the last means
+ORDER = ("total", "iou", "format")  # of the reward components; others follow
 
 
 class RunHistory:
-    """Numbers of a run, batch by batch: the first, the last, and the sum of all.
+    """Collects numbers per batch: the first ones, the last ones, and the sum of all.
 
-    Nothing crosses from a GPU before the end.
+    Tensors stay on the GPU until the end.
 
     Args:
         edge: number of batches at either end.
@@ -30,7 +30,7 @@ class RunHistory:
         self._sum: Tensor | None = None
 
     def add(self, values: Mapping[str, Tensor | float]) -> None:
-        """Takes the next batch's numbers; the same names each time."""
+        """Adds the numbers of a batch; the names must be the same each time."""
         self._names = self._names or tuple(values)
         device = next((v.device for v in values.values() if isinstance(v, Tensor) and v.is_cuda), torch.device("cpu"))
         row = torch.stack([torch.as_tensor(values[n], dtype=torch.float32).detach().to(device) for n in self._names])
@@ -41,10 +41,10 @@ class RunHistory:
         self.num_batches += 1
 
     def means(self, reduce: Callable[[Tensor], Tensor]) -> dict[str, dict[str, float]]:
-        """Means ``first``, ``last`` and ``all`` by name; empty where there was no batch.
+        """Means ``first``, ``last`` and ``all`` by name; empty without batches.
 
         Args:
-            reduce: mean over processes; each of them has to come here with as many batches.
+            reduce: mean over processes; every process must call this with the same number of batches.
         """
         if self._sum is None:
             return {}
@@ -56,12 +56,12 @@ class RunHistory:
 
     @property
     def edge(self) -> int:
-        """Batches that the first and the last means are taken over; half of a short run."""
+        """Number of batches in the first and the last means; half of a short run."""
         return min(self._edge, max(1, self.num_batches // 2))
 
 
 def change(means: Mapping[str, Mapping[str, float]], name: str, form: str = ".2f") -> str:
-    """A number in the first and in the last steps.
+    """The first and the last mean of a number, as text.
 
     >>> change({"first": {"loss": 2.0}, "last": {"loss": 0.5}}, "loss")
     '2.00 -> 0.50'
@@ -72,18 +72,18 @@ def change(means: Mapping[str, Mapping[str, float]], name: str, form: str = ".2f
 def reward_lines(
     means: Mapping[str, Mapping[str, float]], edge: int, num_tokens: float, num_steps: int
 ) -> Sequence[str]:
-    """Sums up stage 2.
+    """The summary lines of stage 2.
 
     Args:
-        means: of ``RunHistory.means``.
-        edge: batches at either end.
-        num_tokens: sampled in all processes.
-        num_steps: of the optimizer.
+        means: see ``RunHistory.means``.
+        edge: number of batches at either end.
+        num_tokens: number of tokens sampled in all processes.
+        num_steps: number of optimizer steps.
     """
     parts = [name.removeprefix("reward/") for name in means["all"] if name.startswith("reward/")]
     parts.sort(key=lambda part: ORDER.index(part) if part in ORDER else len(ORDER))
     rewards = ", ".join(f"{part} {change(means, f'reward/{part}')}" for part in parts)
-    labels = {"equal_groups": "groups with equal rewards", "unparsed": "no box", "truncated": "cut off"}
+    labels = {"equal_groups": "groups with equal rewards", "unparsed": "no box", "truncated": "truncated"}
     shares = ", ".join(f"{label} {change(means, name, '.0%')}" for name, label in labels.items())
     equal = means["all"]["equal_groups"]
     return (

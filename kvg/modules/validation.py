@@ -1,4 +1,4 @@
-"""Greedy answers in the midst of training, and what they are worth."""
+"""Validation during training: greedy answers and their metrics."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ GROUPS = {"split": SPLITS, "knowledge": KNOWLEDGE}
 
 
 class Validation:
-    """Answers batches of ``kvg.types.Sample`` greedily, and counts.
+    """Answers batches of ``kvg.types.Sample`` greedily, and updates metrics.
 
-    Categories are those of the samples. They are known when all processes have seen theirs: at the end of an epoch.
+    Categories are collected from the samples of all processes at the end of an epoch.
 
     Args:
         backbone: the model.
-        sampling: how it answers.
-        metric: counts; a part of the module, so that it moves to the module's device.
+        sampling: settings of generation.
+        metric: a submodule of the LightningModule, so that it is moved to its device.
     """
 
     def __init__(self, backbone: Backbone, sampling: SamplingSettings, metric: GroupedIoUAccuracy) -> None:
@@ -44,28 +44,28 @@ class Validation:
         return completions(self.backbone, rollout(self.backbone, batch, self.sampling))
 
     def step(self, batch: Batch, mode: str, world_size: int) -> list[dict[str, Any]]:
-        """Answers and counts a batch.
+        """Answers a batch and updates the metric.
 
         Args:
             batch: prompts with their samples.
-            mode: in which they are asked, for the lines.
+            mode: prompt mode, for the lines.
             world_size: number of processes.
 
         Returns:
             One line per case (``kvg.evaluation.records.prediction``); none for a repeated batch.
 
         Raises:
-            ConfigError: a sample is a question of several choices.
+            ConfigError: a sample is a multiple-choice question.
             TrainingError: logits are not finite.
         """
         answers: list[Completion] | None = None
         with self._fault.kept(world_size == 1 or self.backbone.sharded):
             answers = self.answer(batch)
-        if answers is None or batch.padding:  # a repetition that keeps this process in step with the others
+        if answers is None or batch.padding:  # a repeated batch that keeps the processes synchronized
             return []
         samples = batch.samples
         if any(Question(sample).options for sample in samples):
-            raise ConfigError("data.val", "holds questions of several choices; ask them by `kvg test`")
+            raise ConfigError("data.val", "holds multiple-choice questions; evaluate them with `kvg test`")
         groups = [{"split": s.split, "knowledge": s.knowledge} for s in samples]
         boxes = box_rows([answer.box_px for answer in read_answers(self.backbone, answers, samples)])
         target = box_rows([s.box_px for s in samples])
@@ -74,7 +74,7 @@ class Validation:
         return [self._line(sample, one, mode) for sample, one in zip(samples, answers, strict=True)]
 
     def log(self, module: L.LightningModule) -> None:
-        """Logs ``val/iou_acc`` and its groups, and begins anew.
+        """Logs ``val/iou_acc`` and its groups, and resets the metric.
 
         Raises:
             TrainingError: logits were not finite in one of the processes.

@@ -55,7 +55,7 @@ def test_lines_of_stage_2():
         "Stage 2: 40 steps, 12,345 tokens sampled, 50% of all groups had equal rewards.",
         "Mean reward in the first -> last 10 batches: total 0.20 -> 1.10, iou 0.10 -> 0.60.",
         "Shares in the first -> last 10 batches: groups with equal rewards 75% -> 25%, no box 50% -> 0%, "
-        "cut off 25% -> 0%.",
+        "truncated 25% -> 0%.",
     )
 
 
@@ -117,7 +117,9 @@ def test_stage_2_without_a_reward_says_so_at_its_start_and_end(fit, tiny, adamw,
     with caplog.at_level(logging.INFO):
         fit(stage_2(tiny(), adamw, reward), GRPODataModule(two, mode="think", batch_size=2), 2)
     warned = [str(warning.message) for warning in recwarn]
-    assert sum("stage 2 starts from tiny, which no stage 1 of this project wrote" in text for text in warned) == 1
+    assert (
+        sum("stage 2 starts from tiny, which is not a stage-1 export of this project" in text for text in warned) == 1
+    )
     (nothing,) = [text for text in warned if text.startswith("nothing was learnt in the whole run")]
     assert "mean reward 0.00, 100% of the groups have equal rewards" in nothing
     for cause in ("started from tiny", "100% of the answers hold no box", "are truncated at 6 tokens", "mode 'think'"):
