@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import io
 import random
 
+import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from kvg.composites.settings import CompositorConfig
 from kvg.composites.sources import EntityInfo
+from kvg.config.settings import settings_of
 
 COLOURS = {"Red": (220, 0, 0), "Green": (0, 160, 0), "Blue": (0, 0, 220), "Black": (0, 0, 0)}
 
@@ -36,3 +40,17 @@ class DiscSource:
 @pytest.fixture
 def source() -> DiscSource:
     return DiscSource()
+
+
+def config(**changes):
+    settings = {
+        "canvas_sizes": [(300, 200)],
+        "image_format": "png",
+        "backgrounds": {"white": 1},
+        "categories": ["disc"],
+    }
+    return settings_of(CompositorConfig, {**settings, **changes}, "compositor")
+
+
+def pixels(sample) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(sample.image)).convert("RGB")).astype(int)

@@ -120,7 +120,7 @@ def test_what_was_probed_says_who_is_known(project):
     path.write_text('{"Red": 0.29, "Green": 1}')
     assert [CatalogueTiles(project).info(name).knowledge for name in ("Red", "Green")] == ["unknown", "known"]
     bad = {
-        "[1]": "json: holds no object",
+        "[1]": "json: is not a JSON object of entity",
         '{"Red": "often"}': "Red: 'often' is neither",
         '{"Red": true}': "Red: True is neither",
         '{"Red": 1e999}': "Red: inf is neither",

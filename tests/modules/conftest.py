@@ -7,6 +7,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from data_modules import GRPODataModule
 from kvg.backbones.backbone import Backbone
 
 
@@ -68,3 +69,11 @@ def two(tmp_path_factory, lab_shards):
 def eight(tmp_path_factory, lab_shards):
     """A set of eight samples whose texts differ in length."""
     return lab_shards(tmp_path_factory.mktemp("eight") / "set", 8, sizes=[(84, 84)], snap_px=None)
+
+
+@pytest.fixture
+def train(fit, two):
+    def run(module, steps, **settings):
+        return fit(module, GRPODataModule(two, mode="direct", batch_size=2), steps, **settings)
+
+    return run

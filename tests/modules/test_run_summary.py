@@ -15,11 +15,8 @@ from kvg.losses.family import GRPOLoss
 from kvg.modules.cot_sft import CoTSFTModule
 from kvg.modules.grpo import GRPOModule
 from kvg.modules.run_summary import RunHistory, reward_lines
-from kvg.rewards.base import Reward
-from kvg.rewards.combine import WeightedReward
 from kvg.rewards.diagnosis import Start, likely_causes
-from kvg.rewards.format import FormatReward
-from kvg.rewards.iou import IoUReward
+from tests.modules.stage_2 import PUBLISHED, SPACES
 
 FINE = {"unparsed": 0.0, "truncated": 0.0, "reward/iou": 0.5, "reward/format": 1.0}
 START = Start("runs/sft/export", "think", "think", (784, 19600), (784, 19600), 256, 4, 1.0)
@@ -95,14 +92,6 @@ def test_a_healthy_run_has_no_likely_cause():
     assert likely_causes({}, None) == []
 
 
-class SpaceReward(Reward):
-    """Share of spaces, which differs from answer to answer."""
-
-    def __call__(self, answers, samples):
-        texts = [answer.completion.text for answer in answers]
-        return torch.tensor([text.count(" ") / max(1, len(text)) for text in texts])
-
-
 def stage_2(backbone, adamw, reward):
     return GRPOModule(backbone, reward, GRPOLoss(beta=0.0), adamw(1e-3), group_size=2, max_new_tokens=6)
 
@@ -113,9 +102,8 @@ def lines_of(caplog):
 
 def test_stage_2_without_a_reward_says_so_at_its_start_and_end(fit, tiny, adamw, two, tmp_path, caplog, recwarn):
     """A random model never answers in the form, so that both parts are 0."""
-    reward = WeightedReward({"iou": IoUReward(), "format": FormatReward()})
     with caplog.at_level(logging.INFO):
-        fit(stage_2(tiny(), adamw, reward), GRPODataModule(two, mode="think", batch_size=2), 2)
+        fit(stage_2(tiny(), adamw, PUBLISHED), GRPODataModule(two, mode="think", batch_size=2), 2)
     warned = [str(warning.message) for warning in recwarn]
     assert (
         sum("stage 2 starts from tiny, which is not a stage-1 export of this project" in text for text in warned) == 1
@@ -133,7 +121,7 @@ def test_stage_2_that_learns_from_an_export_warns_of_nothing(fit, tiny, adamw, t
     tiny().export(tmp_path / "sft", "think")
     backbone = Backbone(str(tmp_path / "sft"))
     with caplog.at_level(logging.INFO):
-        module = stage_2(backbone, adamw, WeightedReward({"spaces": SpaceReward()}))
+        module = stage_2(backbone, adamw, SPACES)
         fit(module, GRPODataModule(two, mode="think", batch_size=2), 4)
     assert not [w for w in recwarn if "stage 1" in str(w.message) or "nothing was learnt" in str(w.message)]
     assert re.search(r"batches: total 0\.\d\d -> 0\.\d\d, spaces 0\.\d\d -> 0\.\d\d\.", lines_of(caplog)[-3])

@@ -18,8 +18,8 @@ from PIL import Image
 from kvg.cli.kvg_data import main
 from kvg.formats.kvg_bench import write_kvg_bench
 from tests.catalogue.conftest import bad_ones, drawing, encoded
-from tests.cli.test_box import GroundingServer, client, second
-from tests.cli.test_box import project as box_project
+from tests.cli.grounding import GroundingServer, client, second
+from tests.cli.grounding import project as box_project
 from tests.cli.test_probe import fill
 from tests.cli.test_rationalize import School, teacher
 from tests.inference.scripted import MODEL, ScriptedServer, answer, says
