@@ -31,13 +31,13 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if result.alone:
         names = ", ".join(result.alone[:5])
-        print(f"{len(result.alone)} entities are alone in their category and cannot be asked for: {names}")
+        print(f"{len(result.alone)} entities are alone in their category and cannot be probed: {names}")
     print_levels(result.scores)
     for reason in list(dict.fromkeys(result.lost))[:_MAX_WARNINGS]:
-        log.warning("not asked: %s", reason)
+        log.warning("skipped: %s", reason)
     print(f"{len(result.scores)} entities in {result.out / KNOWLEDGE}, and to look at in {result.out / PAGE}")
     if result.lost:
-        print(f"{len(result.lost)} questions were not asked, as their pictures cannot be read")
+        print(f"{len(result.lost)} questions were skipped because their pictures cannot be read")
     if wrong := sum(score.unparsed + score.unanswered for score in result.scores):
         print(f"{wrong} of {sum(score.num for score in result.scores)} answers named no option and count as wrong")
     print(result.usage)

@@ -1,4 +1,4 @@
-"""Numbered batches of requests under a Lightning Trainer: asks what is left, keeps it, and goes on where it stopped."""
+"""Runs numbered batches of requests under a Lightning Trainer; stores the answers and resumes after an interruption."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ class Engine(Protocol):
         """Answers to the requests of a batch that can be asked, in order."""
 
     def meets_alike(self) -> bool:
-        """Whether all processes meet an error of one, as those of a sharded model do."""
+        """Whether an error in one process occurs in all processes, as with a sharded model."""
 
 
 @dataclass(frozen=True)
 class RequestJob:
-    """What one run over requests is about.
+    """One run over requests.
 
     Attributes:
-        batches: all requests, also those that have been answered.
-        units: keep the records, a unit for each batch.
-        sizes: requests in each batch.
+        batches: all requests, including answered ones.
+        units: store the records, one unit per batch.
+        sizes: number of requests in each batch.
         record: makes the record of a request from its answers.
-        seed: of this run; that of a batch is made of it and the batch's number.
-        remedy: what a user can do about a request that cannot be asked, which then ends the run; None keeps it as a
-            record with its fault.
-        num_workers: processes that prepare batches; 0 prepares them in this one.
-        advance: called with the number of requests that have been answered, by all processes together.
+        seed: of this run; the seed of a batch is derived from it and the batch's number.
+        remedy: remedy in the error for an unusable request, which then stops the run; None stores a record with the
+            fault instead.
+        num_workers: processes that prepare batches; 0 prepares them in this process.
+        advance: called with the number of newly answered requests in all processes.
     """
 
     batches: RequestBatches
@@ -63,12 +63,12 @@ class RequestJob:
 
 
 class BatchRunner(Callback):
-    """Answers the batches that have no answers yet, in turns with the other processes.
+    """Answers the unanswered batches, which are distributed over the processes.
 
-    A module owns one: it returns it in ``configure_callbacks``, and calls ``step`` in its test and prediction steps.
+    A module returns it in ``configure_callbacks``, and calls ``step`` in its test and prediction steps.
 
     Args:
-        engine: that answers.
+        engine: the engine that answers.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -80,31 +80,31 @@ class BatchRunner(Callback):
         self._sigterm: Any = None
 
     def begin(self, job: RequestJob, todo: Sequence[int]) -> Iterable[Any]:
-        """Takes on a job.
+        """Starts a job.
 
         Args:
-            job: see there.
-            todo: numbers of the batches that have no answers yet, the same in all processes.
+            job: see ``RequestJob``.
+            todo: numbers of the unanswered batches, equal in all processes.
 
         Returns:
-            This process's share of them.
+            The batches of this process.
         """
         self._job, self._todo, self._fault = job, todo, SharedFault()
         share = share_of(todo, self.trainer.global_rank, self.trainer.world_size)
         return self.engine.loader(job, share)
 
     def step(self, batch: PreparedBatch, batch_idx: int) -> list[Record]:
-        """Answers a batch and keeps the records.
+        """Answers a batch and stores the records.
 
         Returns:
-            The records of the requests that were asked; none where they are not due.
+            The records of the usable requests; empty if the batch is a repetition.
 
         Raises:
             TrainingError: logits are not finite.
-            DataError: a request cannot be asked, and the job wants that to end the run; or the disk refuses.
+            DataError: a request is unusable and the job has a ``remedy``, or a file cannot be written.
         """
         if batch["number"] is None or isinstance(self._fault.error, TrainingError):
-            return []  # all is answered, and Lightning wants a batch; or what is left would be answered no better
+            return []  # a placeholder batch for Lightning, or the model has failed already
         records: list[Record] = []
         with self._fault.kept(self.trainer.world_size == 1 or self.engine.meets_alike()):
             records = self._answered(batch)
@@ -114,7 +114,7 @@ class BatchRunner(Callback):
         return records
 
     def finish(self) -> None:
-        """Waits until every process has kept its last answers, since all of them may read all answers.
+        """Waits until every process has stored its last answers; afterwards every process may read all answers.
 
         Raises:
             KVGError: the error of the first process that has one.
@@ -124,7 +124,7 @@ class BatchRunner(Callback):
 
     @property
     def job(self) -> RequestJob:
-        """The job that is under way."""
+        """The current job."""
         if self._job is None:
             raise RuntimeError("begin comes before step")
         return self._job
@@ -150,7 +150,7 @@ class BatchRunner(Callback):
         self._restore_sigterm()
 
     def _restore_sigterm(self) -> None:
-        """Lightning's handler waits for the end of the run; all that counts is on disk, so it may end at once."""
+        """Lightning's handler waits for the end of the run; all answers are on disk, so the process may end at once."""
         if self._sigterm is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._sigterm)
 
@@ -162,17 +162,17 @@ class BatchRunner(Callback):
         if refused and first is not None:
             self._refuse(first, str(job.remedy))
         answers = list(self.engine.answer(batch, job.seed))
-        if refused or not batch["due"]:  # answered only so that a sharded model is gathered here, too
+        if refused or not batch["due"]:  # run only because a sharded model needs all processes
             return []
         made = [job.record(request, answer) for request, answer in zip(batch["requests"], answers, strict=True)]
-        seconds = time.perf_counter() - start + batch.get("seconds", 0.0)  # those of a client, which has answered
+        seconds = time.perf_counter() - start + batch.get("seconds", 0.0)  # a client has answered already
         seconds, good = seconds / len(batch["faults"]), iter(made)
         records = [next(good) if fault is None else {"fault": str(fault)} for fault in batch["faults"]]
         job.units.save(batch["number"], [{**record, "seconds": seconds} for record in records])
         return made
 
     def _refuse(self, fault: DataError, remedy: str) -> None:
-        """Ends the run; where there are other processes, at its end, as they would wait for this one in vain."""
+        """Stops the run; with several processes in ``finish``, because they would wait forever for this one."""
         self._fault.error = self._fault.error or DataError(fault.where, fault.field, f"{fault.remedy} ({remedy})")
         if self.trainer.world_size == 1:
             raise self._fault.error

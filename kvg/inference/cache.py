@@ -1,4 +1,4 @@
-"""What has been answered, by its content, in files that are only ever appended to."""
+"""Cache of answers by the content of their calls, in append-only files."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ log = logging.getLogger(__name__)
 class AnswerCache:
     """Answers by the keys of their calls.
 
-    Each process writes a file of its own, ``answers-NNNNNN.jsonl``, one answer a line. A line is with the system before
-    the next thing happens, so a killed process loses nothing; one that was cut off is passed over. In memory there are
-    places only, about 200 bytes an answer.
+    Each process writes its own file, ``answers-NNNNNN.jsonl``, one answer per line. Each line is flushed at once, so a
+    killed process loses no answer; a truncated line is skipped. Memory holds only file positions, about 200 bytes per
+    answer.
 
     Args:
-        folder: of the files; it is made with the first answer.
+        folder: of the files; created with the first answer.
 
     Raises:
-        DataError: the files that are there cannot be read.
+        DataError: existing files cannot be read.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -48,10 +48,10 @@ class AnswerCache:
         return bytes.fromhex(key) in self._places
 
     def get(self, key: str) -> Reply | None:
-        """The answer to a call, if there is one.
+        """The cached answer to a call, or None.
 
         Raises:
-            DataError: its file has gone or been changed.
+            DataError: its file is missing or was changed.
         """
         place = self._places.get(bytes.fromhex(key))
         if place is None:
@@ -64,11 +64,13 @@ class AnswerCache:
         except OSError as error:
             raise _unreadable(path, error) from error
         if entry is None or entry[0] != bytes.fromhex(key):
-            raise DataError(str(path), f"byte {start}", "was changed meanwhile; let nobody write there, and run again")
+            raise DataError(
+                str(path), f"byte {start}", "was changed by another program; leave this folder alone, and run again"
+            )
         return entry[1]
 
     def put(self, key: str, reply: Reply) -> None:
-        """Keeps an answer.
+        """Stores an answer.
 
         Raises:
             DataError: the disk is full or cannot be written to.
@@ -83,10 +85,10 @@ class AnswerCache:
             self._end += len(line)
 
     def close(self) -> None:
-        """Sees that all of it is on the disk.
+        """Flushes all answers to the disk.
 
         Raises:
-            DataError: it cannot be brought there.
+            DataError: the file cannot be written.
         """
         stream, self._stream = self._stream, None
         if stream is not None:
@@ -115,7 +117,7 @@ class AnswerCache:
                     bad += 1
                 start += len(line)
         if bad:
-            log.warning("%s: %d lines are no answers; these questions are asked again", path, bad)
+            log.warning("%s: %d lines are not answers; these requests are sent again", path, bad)
 
 
 def _parsed(line: bytes) -> tuple[bytes, Reply] | None:
@@ -130,4 +132,4 @@ def _parsed(line: bytes) -> tuple[bytes, Reply] | None:
 
 
 def _unreadable(path: Path, error: OSError) -> DataError:
-    return DataError(str(path), "answers", f"cannot be read ({error.strerror}); restore it, or delete it to ask anew")
+    return DataError(str(path), "answers", f"cannot be read ({error.strerror}); restore or delete it")

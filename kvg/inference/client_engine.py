@@ -1,4 +1,4 @@
-"""A client, such as a server, answers the questions of an evaluation."""
+"""The engine that answers the questions of an evaluation with a client, such as a server."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from kvg.types import Records
 
 
 class ClientEngine:
-    """Puts all questions to a client in one stream, and gives its answers out batch by batch.
+    """Sends all questions to a client as one stream, and returns its answers in batches.
 
     Args:
-        client: that answers.
+        client: the client that answers.
         codec: the box convention of its answers.
-        prompt_format: how names in a question are marked.
-        sent_size: to which pictures are resized before they are sent; None sends them in their own size.
+        prompt_format: marks around names in a question.
+        sent_size: size limits for resizing pictures before sending; None sends pictures in their own size.
 
     Raises:
-        ConfigError: boxes are in pixels of a size that nobody knows.
+        ConfigError: boxes are in pixels and ``sent_size`` is missing.
     """
 
     def __init__(
         self, client: Client, codec: BoxCodec, prompt_format: PromptFormat, sent_size: SentSize | None = None
     ) -> None:
         if codec.name == "absolute" and sent_size is None:
-            remedy = "is needed for boxes in pixels: {max_pixels: ...} of the asked model, and `cell` of its family"
+            remedy = "is needed for boxes in pixels: {max_pixels: ...} of the served model, and `cell` of its family"
             raise ConfigError("model.sent_size", remedy)
         self.client, self.sent_size = client, sent_size
         self.codec, self.prompt_format = codec, prompt_format
@@ -49,7 +49,7 @@ class ClientEngine:
         return self.sent_size.of(width, height) if self.sent_size else ImageSize(width, height, width, height)
 
     def settings(self, trainer: L.Trainer) -> dict[str, Any]:
-        """What the answers depend on, as JSON."""
+        """The settings that determine the answers, as JSON data."""
         return {
             "client": [f"{type(self.client).__module__}.{type(self.client).__qualname__}", self.client.identity()],
             "codec": [type(self.codec).__name__, vars(self.codec)],
@@ -58,7 +58,7 @@ class ClientEngine:
         }
 
     def origin(self, trainer: L.Trainer) -> dict[str, Any]:
-        """Which client it was; the same model elsewhere gives the same answers."""
+        """The client as metadata; it does not affect the answers."""
         return {"client": repr(self.client)}
 
     def summary(self) -> str:
@@ -66,7 +66,7 @@ class ClientEngine:
         return self.client.summary()
 
     def meets_alike(self) -> bool:
-        """Whether all processes meet an error of one; there is only one."""
+        """True: there is only one process."""
         return True
 
     def loader(self, job: RequestJob, share: Sequence[tuple[int, bool]]) -> AnsweredBatches:
@@ -75,7 +75,7 @@ class ClientEngine:
         return AnsweredBatches(job.batches, [number for number, _ in share], self.client, work, self.sent_size)
 
     def answer(self, batch: PreparedBatch, seed: str) -> Iterator[Answers]:
-        """The answers that have come with a batch."""
+        """The answers of a batch, which ``loader`` has already received."""
         outcome: Outcome[str]
         for outcome in batch["outcomes"]:
             fault = "" if outcome.completions else "; ".join(outcome.faults) or "no answer came"
@@ -84,9 +84,9 @@ class ClientEngine:
 
 @dataclass
 class AnsweredBatches:
-    """Batches with their outcomes, in order; a few of the next ones are on their way.
+    """Batches with their outcomes, in order; the client works ahead on the next batches.
 
-    The fields are those of ``kvg.inference.prepared.PreparedBatches``, with ``outcomes`` in the place of ``inputs``.
+    The fields are those of ``kvg.inference.prepared.PreparedBatches``, with ``outcomes`` instead of ``inputs``.
 
     Attributes:
         batches: all requests.
@@ -103,7 +103,7 @@ class AnsweredBatches:
     sent_size: SentSize | None
 
     def __len__(self) -> int:
-        """Batches, or one without a number where nothing is left."""
+        """Number of batches; at least 1, for the placeholder without a number."""
         return max(1, len(self.numbers))
 
     def __iter__(self) -> Iterator[PreparedBatch]:
@@ -117,7 +117,7 @@ class AnsweredBatches:
             return
         waiting: deque[tuple[int, list[Request], list[DataError | None]]] = deque()
         outcomes = self.client.ask(self._requests(waiting), lambda _, text: text, self.work)
-        early: list[Outcome[str]] = []  # of a batch that is not the next one: some before it may have no good request
+        early: list[Outcome[str]] = []  # of a later batch: the batches before it may have no usable request
         for _ in self.numbers:
             start = time.perf_counter()
             if not waiting:  # the next outcome makes the client read on
@@ -136,7 +136,7 @@ class AnsweredBatches:
             }
 
     def _requests(self, waiting: deque[tuple[int, list[Request], list[DataError | None]]]) -> Iterator[Request]:
-        """All requests that can be put; notes each batch as it is read."""
+        """All usable requests; appends each batch to ``waiting`` when it is read."""
         for number, batch in self.batches.read(self.numbers):
             requests: list[Request] = []
             faults: list[DataError | None] = []

@@ -1,4 +1,4 @@
-"""Requests in, outcomes out in the same order, with a few of both on their way."""
+"""Sends requests concurrently and returns their outcomes in order."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _CONTROL_TOKEN = re.compile(r"<\|[^<>|]*\|>")
 
 @dataclass
 class _Open(Generic[T]):
-    """A request on its way.
+    """An open request.
 
     Attributes:
         number: of the request.
@@ -46,7 +46,7 @@ class _Open(Generic[T]):
     first_turn: str | None = None
 
     def outcome(self) -> Outcome[T]:
-        """What came of it, whatever the order in which it came."""
+        """The outcome, independent of the order in which answers arrived."""
         good = [self.values[answer] for answer in sorted(self.values)]
         faults = tuple(self.faults[at] for at in sorted(self.faults))
         values, completions = tuple(value for value, _ in good), tuple(one for _, one in good)
@@ -54,7 +54,7 @@ class _Open(Generic[T]):
 
 
 class Dispatcher(Generic[T]):
-    """Puts requests on a line, judges the answers, and asks again.
+    """Submits requests to a worker, validates the answers, and repeats requests whose answers are invalid.
 
     Args:
         line: that makes the calls.
@@ -90,7 +90,7 @@ class Dispatcher(Generic[T]):
         source, more = enumerate(requests), True
         window: deque[_Open[T]] = deque()
         while True:
-            # One in, one out: neither a slow source nor a slow reader of the outcomes leaves the server without work.
+            # Read one, yield one: the server stays busy even if the source or the consumer is slow.
             if more and len(window) < self._room:
                 upcoming = next(source, None)
                 more = upcoming is not None
@@ -136,7 +136,7 @@ class Dispatcher(Generic[T]):
             self._ask(entry, tried + 1, answer)
 
     def _ask(self, entry: _Open[T], tried: int, answer: int) -> None:
-        """Asks from this try on, the cache first."""
+        """Sends a request, starting with this attempt; uses cached answers first."""
         for at in range(tried, self._max_attempts):
             call = self._call_of(entry.request, entry.image_sha256, at, answer, entry.first_turn)
             reply = self._cache.get(call.key)
@@ -150,13 +150,13 @@ class Dispatcher(Generic[T]):
 
     def _good(self, entry: _Open[T], tried: int, answer: int, reply: Reply) -> bool:
         if entry.request.second_turn and entry.first_turn is None:
-            # Without control tokens, which a server would take for those of the conversation.
+            # Control tokens are removed, because a server would interpret them as part of the conversation.
             entry.first_turn = _CONTROL_TOKEN.sub("", reply.text).strip()
             self._ask(entry, tried, answer)
             return True
         if reply.cut and not entry.request.keep_truncated:
             after = f" after {reply.completion_tokens} tokens" if reply.completion_tokens is not None else ""
-            entry.faults[tried, answer] = f"was cut off{after}; raise max_tokens"
+            entry.faults[tried, answer] = f"was truncated{after}; raise max_tokens"
             return False
         try:
             value = self._validator(entry.request, reply.text)

@@ -1,4 +1,4 @@
-"""A backbone of this process answers prepared batches."""
+"""The engine that answers prepared batches with a backbone in this process."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from kvg.text.prompts import PromptFormat
 
 
 class BackboneEngine:
-    """Answers prepared batches; the same in one process and under every strategy.
+    """Answers prepared batches, in one process and under every strategy.
 
     Args:
         backbone: the model.
-        sampling: how tokens are drawn; temperature 0 is greedy.
+        sampling: sampling settings; temperature 0 is greedy.
     """
 
     def __init__(self, backbone: Backbone, sampling: SamplingSettings) -> None:
@@ -41,7 +41,7 @@ class BackboneEngine:
 
     @property
     def prompt_format(self) -> PromptFormat:
-        """How names in a question are marked."""
+        """Marks around names in a question."""
         return self.backbone.processor.prompt_format
 
     def image_size(self, width: int, height: int) -> ImageSize:
@@ -49,11 +49,11 @@ class BackboneEngine:
         return self.backbone.processor.image_size(width, height)
 
     def meets_alike(self) -> bool:
-        """Whether all processes meet an error of one."""
+        """Whether an error in one process occurs in all processes."""
         return self.backbone.sharded
 
     def settings(self, trainer: L.Trainer) -> dict[str, Any]:
-        """What the answers depend on, as JSON."""
+        """The settings that determine the answers, as JSON data."""
         backbone, saved = self.backbone, trainer.ckpt_path
         processor = backbone.processor
         return {
@@ -68,12 +68,12 @@ class BackboneEngine:
         }
 
     def origin(self, trainer: L.Trainer) -> dict[str, Any]:
-        """Where the weights lie; elsewhere they give the same answers."""
+        """The paths of the weights as metadata; they do not affect the answers."""
         saved = trainer.ckpt_path
         return {"checkpoint": self.backbone.checkpoint, "ckpt_path": str(saved) if saved else None}
 
     def summary(self) -> str:
-        """Usage in one line; '' where there is nothing to say."""
+        """'': there is no usage to report."""
         return ""
 
     def loader(self, job: RequestJob, share: Sequence[tuple[int, bool]]) -> DataLoader[PreparedBatch]:
@@ -81,9 +81,9 @@ class BackboneEngine:
         return PreparedBatches(job.batches, self.backbone.processor, share).loader(job.num_workers)
 
     def answer(self, batch: PreparedBatch, seed: str) -> Iterator[Answers]:
-        """Answers to the requests of a batch that can be asked, in order.
+        """Answers to the usable requests of a batch, in order.
 
-        All processes of a sharded model call this equally often, also for batches in which nothing can be asked.
+        All processes of a sharded model must call this equally often, also for batches without a usable request.
 
         Args:
             batch: see ``kvg.inference.prepared.PreparedBatches``.

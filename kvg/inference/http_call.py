@@ -1,4 +1,4 @@
-"""One call of an OpenAI-compatible server: what is sent, and what is made of what comes back."""
+"""One call of an OpenAI-compatible server: the request body, and the parsing of the response."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from kvg.errors import DataError
 from kvg.shards.schema import image_extension
 
 MIME = {"jpg": "image/jpeg", "png": "image/png"}
-PASSING = (408, 409, 425, 429)  # and all from 500: the same call may succeed a little later
-FATAL = {  # no other call would fare better
+PASSING = (408, 409, 425, 429)  # and all from 500: transient, the call is repeated
+FATAL = {  # every other call would fail too
     401: ("key", "give the right key in the environment variable that `key_env` names"),
-    402: ("account", "see to the account"),
+    402: ("account", "check the account's balance"),
     403: ("key", "the key may not use this; take another key or model"),
     404: ("model, url", "correct the name of the model, or the url, which is the server's base such as http://host/v1"),
     405: ("url", "give the server's base, such as http://host/v1"),
 }
 EMPTY = "an empty answer"
-_QUOTED = 200  # characters of a server's words
+_QUOTED = 200  # characters of a server's message
 
 
 @dataclass(frozen=True)
 class Call:
-    """What is sent.
+    """One call.
 
     Attributes:
         settings: fields of the body that change the answer: model, temperature, top_p, max_tokens, seed, and others.
@@ -38,7 +38,7 @@ class Call:
         text: the question.
         image_sha256: of the image.
         image: an encoded JPEG or PNG.
-        further: turns of the model and the user alternately that follow on the question.
+        further: following turns, alternately of the model and the user.
     """
 
     settings: Mapping[str, Any]
@@ -50,7 +50,7 @@ class Call:
 
     @cached_property
     def key(self) -> str:
-        """Names the content: equal calls have equal keys, whatever the server's address."""
+        """Hash of the content: equal calls have equal keys, independent of the server's address."""
         content = [dict(self.settings), self.system, self.text, self.image_sha256, *self.further]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode("ascii")).hexdigest()
 
@@ -72,13 +72,13 @@ class Call:
 
 @dataclass(frozen=True)
 class Reply:
-    """What a model answered.
+    """A model's answer.
 
     Attributes:
-        text: with what was thought first, inside think tags; never empty, unless it was cut off.
-        cut: whether it was cut off at ``max_tokens``.
-        prompt_tokens: that the model read; None where the server does not tell.
-        completion_tokens: that it wrote.
+        text: the answer, after its reasoning in think tags; only a truncated answer may be empty.
+        cut: whether it was truncated at ``max_tokens``.
+        prompt_tokens: number of prompt tokens; None if the server does not report it.
+        completion_tokens: number of generated tokens; None if the server does not report it.
     """
 
     text: str
@@ -88,12 +88,12 @@ class Reply:
 
 
 class Passing(Exception):
-    """A failure that may pass.
+    """A transient failure.
 
     Args:
-        kind: a few words, by which such failures are counted.
-        words: what happened.
-        wait: seconds that the server asks to be left alone.
+        kind: short name, by which such failures are counted.
+        words: description.
+        wait: seconds to wait, as requested by the server.
     """
 
     def __init__(self, kind: str, words: str, wait: float = 0.0) -> None:
@@ -102,11 +102,11 @@ class Passing(Exception):
 
 
 class Refused(Exception):
-    """A call that has failed, and fails alone.
+    """A permanent failure of one call.
 
     Args:
-        words: why.
-        final: whether another seed would not help, either.
+        words: reason.
+        final: whether the call would also fail with another seed.
     """
 
     def __init__(self, words: str, final: bool = True) -> None:
@@ -115,19 +115,19 @@ class Refused(Exception):
 
 
 def read_reply(status: int, headers: Mapping[str, str], data: bytes, url: str, key: str) -> Reply:
-    """Makes a reply of what a server has sent.
+    """Parses the response of a server.
 
     Args:
-        status: of HTTP.
+        status: HTTP status.
         headers: of the response.
-        data: its body.
+        data: body of the response.
         url: of the server, for errors.
-        key: secret that no error may tell.
+        key: secret, which is removed from errors.
 
     Raises:
-        Passing: it may be asked again.
-        Refused: the server does not want this very call.
-        DataError: it would want no other call, either.
+        Passing: the failure is transient.
+        Refused: the server rejects this call.
+        DataError: the server would reject every call.
     """
     if status in PASSING or status >= 500:
         raise Passing(f"status {status}", f"{status} {quoted(data, key)}", _retry_after(headers.get("Retry-After", "")))
@@ -136,7 +136,7 @@ def read_reply(status: int, headers: Mapping[str, str], data: bytes, url: str, k
         raise DataError(url, what, f"the server answers {status} {quoted(data, key)}; {remedy}")
     if 300 <= status < 400:
         where = headers.get("Location", "another address").replace(key or "\0", "***")
-        raise DataError(url, "url", f"the server sends on to {where}; give that as the url")
+        raise DataError(url, "url", f"the server redirects to {where}; set that as the url")
     if status != 200:
         raise Refused(f"the server refused it: {status} {quoted(data, key)}")
     return _reply_of(data, key)
@@ -154,18 +154,18 @@ def _reply_of(data: bytes, key: str) -> Reply:
         raise Passing("wrong schema", f"an answer without a choice with text: {quoted(data, key)}") from error
     usage = content.get("usage")
     usage = usage if isinstance(usage, dict) else {}
-    text = text.encode("utf-8", "replace").decode("utf-8")  # half a character could not be written to a file
+    text = text.encode("utf-8", "replace").decode("utf-8")  # half a surrogate pair cannot be written to a file
     if not text.strip() and finish != "length":
         raise Passing(EMPTY, EMPTY)
     return Reply(text, finish == "length", _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens")))
 
 
 def _text_of(message: Any) -> str:
-    """What the model wrote; some servers set apart what was thought, under one of two names.
+    """The model's text; some servers return the reasoning in a separate field, with one of two names.
 
     Raises:
         KeyError: there is no content.
-        TypeError: it is no text.
+        TypeError: the content is not text.
     """
     text, thought = message["content"], message.get("reasoning_content") or message.get("reasoning")
     if not isinstance(text, str | None):
@@ -174,7 +174,7 @@ def _text_of(message: Any) -> str:
 
 
 def served_names(data: bytes) -> list[str]:
-    """Names in an answer to ``/models``; none where it is something else."""
+    """Model names in a response of ``/models``; empty if it has another format."""
     try:
         return [entry["id"] for entry in json.loads(data)["data"] if isinstance(entry["id"], str)]
     except (ValueError, RecursionError, KeyError, TypeError):
@@ -182,7 +182,7 @@ def served_names(data: bytes) -> list[str]:
 
 
 def quoted(data: bytes, key: str) -> str:
-    """A server's words on an error, short and without the key."""
+    """The error message of a server, shortened and without the key."""
     text = data.decode("utf-8", "replace")
     try:
         content = json.loads(text)
@@ -197,7 +197,7 @@ def quoted(data: bytes, key: str) -> str:
 
 
 def _retry_after(value: str) -> float:
-    """Seconds of the header, which holds them or a date; 0 where it holds neither."""
+    """Seconds to wait by the header, which holds seconds or a date; 0 if it is invalid."""
     try:
         return max(0.0, float(int(value)))
     except ValueError:

@@ -1,4 +1,4 @@
-"""The line to a server: a thread that makes calls, many at a time, and makes them again where that may help."""
+"""The HTTP worker: a thread that makes concurrent calls to a server, and repeats calls after transient failures."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ from kvg.inference.http_call import EMPTY, Call, Passing, Refused, Reply, read_r
 from kvg.inference.usage import Usage
 
 log = logging.getLogger(__name__)
-Ticket = tuple[int, int, int]  # number of the request, try, number of the answer: lower ones are called first
+Ticket = tuple[int, int, int]  # number of the request, attempt, number of the answer; lower tickets have priority
 Result = Reply | Exception
-_PROBE = 10.0  # seconds for what any living server does at once: to accept a connection, to name its models
-_LONGEST = 30.0  # seconds between two tries, where the server asks for no more
-_LARGEST = 64 * 2**20  # bytes; no answer is so long
+_PROBE = 10.0  # timeout in seconds for connecting and for listing models
+_LONGEST = 30.0  # longest backoff in seconds, unless the server requests more
+_LARGEST = 64 * 2**20  # largest response in bytes
 _CHUNK = 2**16
 
 
 @dataclass(frozen=True)
 class HTTPSettings:
-    """How a server is called.
+    """Settings for calling a server.
 
     Attributes:
         url: its base.
-        model: the name it has to serve; '' for any.
+        model: name of a model that it must serve; '' for any.
         key: secret; '' for none.
-        concurrency: calls at a time.
-        timeout: seconds for one.
-        retries: how often a call is made again.
-        backoff: seconds before the first retry; each further one waits twice as long, less up to a half by chance.
-        requests_per_minute: calls, also those made again; None for no limit.
-        seed: of the chance.
+        concurrency: largest number of concurrent calls.
+        timeout: of one call, in seconds.
+        retries: largest number of retries per call.
+        backoff: seconds before the first retry; doubled for each further retry, times a random factor in 0.5-1.
+        requests_per_minute: largest number of calls, including retries; None for no limit.
+        seed: of the random factor.
     """
 
     url: str
@@ -57,7 +57,7 @@ class HTTPSettings:
 
 
 class RateLimiter:
-    """Gives turns: evenly, where there is a limit, and none while the server wants to be left alone."""
+    """Limits the rate of calls, and pauses when the server requests it."""
 
     def __init__(self, per_minute: float | None) -> None:
         self._gap = 60.0 / per_minute if per_minute else 0.0
@@ -70,21 +70,21 @@ class RateLimiter:
         self._next = time.monotonic() + self._gap
 
     def hold(self, seconds: float) -> None:
-        """No turns for so long."""
+        """Pauses for this many seconds."""
         self._next = max(self._next, time.monotonic() + seconds)
 
 
 class HTTPWorker:
-    """Makes calls in a thread of its own, which starts with the first.
+    """Makes calls in its own thread, which starts with the first call.
 
-    An answer is in the cache before it is handed out. A call that has used up its retries has failed alone if the
-    server still answers at ``/models``; otherwise the server has gone. It has also gone if so many calls in a row have
-    used up their retries as are made at a time, and three at least.
+    An answer is stored in the cache before it is returned. If a call has used all retries, only this call has failed if
+    the server still answers at ``/models``; otherwise the server is down. It also counts as down if ``concurrency``
+    calls in a row, and at least three, have used all retries.
 
     Args:
-        settings: see there.
-        cache: keeps the answers.
-        tally: counts.
+        settings: see ``HTTPSettings``.
+        cache: stores the answers.
+        tally: counts usage.
     """
 
     def __init__(self, settings: HTTPSettings, cache: AnswerCache, tally: Usage) -> None:
@@ -92,13 +92,13 @@ class HTTPWorker:
         self._results: queue.SimpleQueue[tuple[Ticket, Result]] = queue.SimpleQueue()
         self._ready = threading.Event()
         self._thread: threading.Thread | None = None
-        self._lost = 0  # calls in a row that have used up their retries
-        self._over = False  # whether any further call is in vain
+        self._lost = 0  # calls in a row that have used all retries
+        self._over = False  # whether every further call would fail
 
     def submit(self, ticket: Ticket, call: Call) -> None:
-        """Asks for a call; the ticket comes back with what came of it."""
+        """Queues a call; ``results`` returns its ticket with the result."""
         if self._thread is None:
-            # A daemon, since a generator that nobody closes must not keep the process from ending.
+            # A daemon thread, so that a generator that is never closed does not keep the process alive.
             self._thread = threading.Thread(target=self._run, name="asking", daemon=True)
             self._thread.start()
             self._ready.wait()
@@ -106,14 +106,14 @@ class HTTPWorker:
         self._loop.call_soon_threadsafe(self._calls.put_nowait, (ticket, call))
 
     def results(self, wait: bool) -> Iterator[tuple[Ticket, Result]]:
-        """What has come.
+        """The available results.
 
         Args:
-            wait: for one at least.
+            wait: wait for at least one result.
 
         Yields:
-            Tickets with a reply, or with the error that there is instead: ``Refused`` where that call has failed alone,
-            any other where no further one makes sense.
+            Tickets with a reply or an error: ``Refused`` if only that call has failed, any other error if all further
+            calls would fail.
         """
         if wait:
             yield self._results.get()
@@ -121,7 +121,7 @@ class HTTPWorker:
             yield self._results.get()
 
     def close(self) -> None:
-        """Cuts off what is under way, and ends the thread."""
+        """Cancels open calls and ends the thread."""
         if self._thread is not None:
             self._ready.wait()
             self._loop.call_soon_threadsafe(self._stop.set)
@@ -133,7 +133,7 @@ class HTTPWorker:
         try:
             asyncio.run(self._serve())
         finally:
-            self._ready.set()  # nobody waits for a line that could not be opened
+            self._ready.set()  # unblocks callers if the loop could not start
 
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
@@ -167,7 +167,7 @@ class HTTPWorker:
             self._results.put((ticket, result))
 
     async def _answer(self, call: Call) -> Reply:
-        while call.key in self._in_flight:  # the same is under way for another request
+        while call.key in self._in_flight:  # an equal call of another request is in flight
             await self._in_flight[call.key].wait()
         reply = self._cache.get(call.key)
         if reply is not None:
@@ -189,10 +189,10 @@ class HTTPWorker:
             self._in_flight.pop(call.key).set()
 
     async def _check(self) -> None:
-        """Looks once whether the model is served, where the server tells.
+        """Checks once that the server lists the model, if it lists models.
 
         Raises:
-            DataError: it is not, or the key is wrong.
+            DataError: the model is not served, or the key is wrong.
         """
         url, model = self._settings.url, self._settings.model
         async with self._checking:
@@ -200,7 +200,7 @@ class HTTPWorker:
                 return
             try:
                 status, headers, data = await self._request("GET", "models", _PROBE)
-            except Passing:  # the call itself will find out, and does not give up so soon
+            except Passing:  # the call itself reports the failure, after its retries
                 self._checked = True
                 return
             if status in (401, 403):
@@ -213,11 +213,11 @@ class HTTPWorker:
             self._checked = True
 
     async def _insist(self, call: Call) -> Reply:
-        """Makes a call until it is answered.
+        """Makes a call, with retries.
 
         Raises:
-            Refused: this one is in vain.
-            DataError: all are.
+            Refused: this call has failed.
+            DataError: all further calls would fail.
         """
         settings, rng = self._settings, random.Random(f"{self._settings.seed}/{call.key}")
         body = call.body()
@@ -236,10 +236,10 @@ class HTTPWorker:
                 return reply
             self._limiter.hold(last.wait)
             if last.wait > _LONGEST:
-                log.warning("%s asks for a pause of %.0f s", settings.url, last.wait)
+                log.warning("%s requests a pause of %.0f s", settings.url, last.wait)
             if attempt < settings.retries:
                 if not self._tally.retries[last.kind]:
-                    log.warning("%s: %s; asking again, here and whenever it happens", settings.url, last.words)
+                    log.warning("%s: %s; retrying, also in later cases without a message", settings.url, last.words)
                 self._tally.retries[last.kind] += 1
                 await asyncio.sleep(min(_LONGEST, settings.backoff * 2**attempt) * rng.uniform(0.5, 1.0))
         raise await self._given_up(last)
@@ -249,10 +249,10 @@ class HTTPWorker:
         self._lost += 1
         alive = await self._alive()
         if alive and self._lost < max(3, self._settings.concurrency):
-            return Refused(f"asked {times} times in vain: {last.words}", final=last.kind != EMPTY)
-        url, todo = self._settings.url, "look after" if alive else "start"
-        kept = f"what has been answered is kept in {self._cache.folder}; {todo} the server and run it again"
-        return DataError(url, "server", f"no answer, asked {times} times: {last.words}; {kept}")
+            return Refused(f"failed {times} times: {last.words}", final=last.kind != EMPTY)
+        url, todo = self._settings.url, "check" if alive else "start"
+        kept = f"existing answers are kept in {self._cache.folder}; {todo} the server and run it again"
+        return DataError(url, "server", f"no answer after {times} attempts: {last.words}; {kept}")
 
     async def _alive(self) -> bool:
         try:

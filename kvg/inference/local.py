@@ -1,6 +1,6 @@
-"""An client that loads a backbone and answers here: in one process, or in many under any strategy of Lightning.
+"""A client that runs a backbone locally: in one process, or in several under any Lightning strategy.
 
-Nothing heavy is imported before the first request is put.
+Torch and Lightning are imported with the first request.
 """
 
 from __future__ import annotations
@@ -44,18 +44,18 @@ _NOISE = (
 
 
 class LocalClient(Client):
-    """A client with a model of its own.
+    """A client with a local model.
 
-    Requests are cut into batches of a fixed size, in their order. A batch is answered with random numbers of its own
-    and its answers are a file, so that the result depends on nothing but requests and settings: not on the number of
-    processes, nor on where a run was interrupted. Processes take turns with the batches.
+    Requests are divided into batches of a fixed size, in order. Each batch has its own seed, and its answers are stored
+    in a file, so that the result depends only on requests and settings, not on the number of processes or on
+    interruptions. The batches are distributed over the processes.
 
-    An answer that was cut off at ``max_tokens`` goes to the validator like any other. Where answers may be asked for
-    again the validator sees those that it has seen once more, and has to say the same of them.
+    A truncated answer goes to the validator like any other. With repeated requests the validator is called again on
+    earlier answers, and must return the same result.
 
-    In several processes every one of them comes here by the same command, but only the first goes on from here: for the
-    others ``ask`` ends the process, with success, once all is answered. So a command must not have written anything
-    before the first outcome comes, and can ask once only.
+    With several processes all of them run the same command, but only the first one continues: in the others ``ask``
+    ends the process with exit code 0 when all requests are answered. A command must therefore not write files before
+    the first outcome, and can call ``ask`` only once.
 
     Args:
         backbone: ``{class_path, init_args}``, or a checkpoint. LoRA adapters have to be merged.
@@ -101,11 +101,11 @@ class LocalClient(Client):
     def ask(
         self, requests: Iterable[Request], validator: Validator[T], work: Path, max_attempts: int = 1
     ) -> Iterator[Outcome[T]]:
-        """See ``kvg.inference.request.Client``; and the class, for what becomes of the other processes.
+        """See ``kvg.inference.request.Client``; see the class for the other processes.
 
         Raises:
-            ConfigError: the model cannot be loaded, does not fit the memory, or is asked again by many processes.
-            DataError: the disk refuses, or the requests change while they are answered.
+            ConfigError: the model cannot be loaded, does not fit the memory, or several processes call this twice.
+            DataError: a file cannot be written, or the requests change during the run.
         """
         rounds: list[tuple[Mapping[int, int] | None, Units]] = []
         missing: dict[int, int] | None = None
@@ -145,11 +145,11 @@ class LocalClient(Client):
 
     @property
     def backbone(self) -> Backbone:
-        """The model; loads it where it has not been yet."""
+        """The model, loaded on first use."""
         return self._loaded().backbone
 
     def identity(self) -> str:
-        """Text that changes when answers would."""
+        """Text that identifies all settings that determine the answers."""
         checkpoint = str((self.setting.get("init_args") or {}).get("checkpoint", ""))
         precision = self.trainer.get("precision")
         settings = [self.temperature, self.top_p, self.max_tokens, self.seed, self.batch_size, precision]
@@ -163,7 +163,7 @@ class LocalClient(Client):
         rounds: list[tuple[Mapping[int, int] | None, Units]],
         count: bool = False,
     ) -> Iterator[tuple[Outcome[T], int]]:
-        """Outcomes, each with the answers that may still be asked for: none where the picture cannot be read."""
+        """Outcomes, each with the number of answers to repeat: 0 if the picture cannot be read."""
         streams = [(missing, chain.from_iterable(units.results())) for missing, units in rounds]
         for index, request in enumerate(requests):
             values: list[T] = []
@@ -194,11 +194,11 @@ class LocalClient(Client):
         self._num_cut += sum(record["cut"])
 
     def _answered(self, requests: Iterable[Request], work: Path, turn: int) -> Units:
-        """Answers what has no answer yet."""
+        """Answers the unanswered batches, and returns the units with all answers."""
         follow_launcher()
         settings = f"{self.identity()}/{turn}"
         with progress_bar(hidden=not is_first()) as progress:
-            reading = progress.add_task("reading what is asked", total=None)
+            reading = progress.add_task("reading requests", total=None)
             marks, sizes, two_turns = [], [], False
             for batch in in_batches(requests, self.batch_size):
                 marks.append(mark_of(batch, settings))
@@ -216,7 +216,7 @@ class LocalClient(Client):
         self, batches: FixedBatches, units: Units, sizes: Sequence[int], turn: int, due: int, progress: Progress
     ) -> None:
         if self._left_alone and self._trainer().world_size > 1:
-            remedy = "are several, and only one can go on after it has asked; run this step by a command of its own"
+            remedy = "are several, but only one process continues after inference; run this step as a separate command"
             raise ConfigError("trainer.devices", remedy)
         module = self._loaded()
         from kvg.inference.batch_runner import RequestJob  # torch and Lightning are imported with the first request
@@ -263,7 +263,7 @@ class LocalClient(Client):
 
     def _loaded(self) -> LocalModule:
         if self._module is None:
-            import torch  # not before the first request: a command that has nothing to ask starts without it
+            import torch  # with the first request: a command without requests starts faster
 
             from kvg.inference.local_module import LocalModule, build_backbone  # as above
             from kvg.rl.rollout import SamplingSettings  # as above
@@ -272,13 +272,13 @@ class LocalClient(Client):
             if not torch.cuda.is_available():
                 prepare_cpu()
                 os.environ.setdefault("OMP_NUM_THREADS", "1")  # or Lightning would set one that changes sums
-            self._trainer()  # says what is wrong before the model is loaded
+            self._trainer()  # reports invalid settings before the model is loaded
             backbone = build_backbone(self.setting)
             self._module = LocalModule(backbone, SamplingSettings(self.max_tokens, self.temperature, self.top_p))
         return self._module
 
 
 def _completions(record: Mapping[str, Any]) -> Iterator[Completion]:
-    """The completions that ``kvg.inference.local_module.text_record`` made a record of."""
+    """The completions in a record of ``kvg.inference.local_module.text_record``."""
     for text, num_tokens, cut in zip(record["texts"], record["tokens"], record["cut"], strict=True):
         yield Completion(text, num_tokens, "length" if cut else "stop")

@@ -1,4 +1,4 @@
-"""What ``LocalClient`` runs: a backbone under a Lightning Trainer, so that every strategy that trains also answers."""
+"""The module of ``LocalClient``: a backbone under a Lightning Trainer, which supports all training strategies."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from kvg.rl.rollout import SamplingSettings
 
 
 class LocalModule(L.LightningModule):
-    """Answers the batches of a job that have no answers yet, in turns with the other processes.
+    """Answers the unanswered batches of a job, which are distributed over the processes.
 
     Args:
         backbone: loaded and frozen.
-        sampling: how tokens are drawn.
+        sampling: sampling settings.
     """
 
     def __init__(self, backbone: Backbone, sampling: SamplingSettings) -> None:
@@ -71,7 +71,7 @@ class LocalModule(L.LightningModule):
 
 
 def text_record(request: Request, answers: Answers) -> Record:
-    """Texts, their lengths in tokens, and whether they were cut off."""
+    """Texts, their lengths in tokens, and whether they are truncated."""
     completions = answers.completions
     return {
         "texts": [one.text for one in completions],
@@ -120,7 +120,7 @@ def _named_family(init_args: Mapping[str, Any]) -> Family | None:
 
 
 def build_trainer(settings: Mapping[str, Any]) -> L.Trainer:
-    """A Trainer that answers and leaves nothing behind.
+    """A Trainer for inference, without logs and checkpoints.
 
     Args:
         settings: of the Trainer; a strategy may be ``{class_path, init_args}``.

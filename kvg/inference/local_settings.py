@@ -1,4 +1,4 @@
-"""Settings of a model that answers here, checked before anything heavy is imported."""
+"""Settings of a local model, checked before torch and Lightning are imported."""
 
 from __future__ import annotations
 
@@ -9,16 +9,21 @@ from kvg.errors import ConfigError
 
 BACKBONE_CLASS = "kvg.backbones.backbone.Backbone"
 TRAINER = ("accelerator", "strategy", "devices", "num_nodes", "precision", "benchmark", "deterministic")
-_OF_TRAINING = ("gradient_clip_val", "accumulate_grad_batches", "max_epochs", "max_steps")  # stand in shared overlays
+_OF_TRAINING = (
+    "gradient_clip_val",
+    "accumulate_grad_batches",
+    "max_epochs",
+    "max_steps",
+)  # ignored, because shared overlays contain them
 _STRATEGIES = ("auto", "ddp")
 _PRECISIONS = ("32-true", "32", "bf16-mixed", "16-mixed")
 
 
 def backbone_setting(backbone: Mapping[str, Any] | str) -> dict[str, Any]:
-    """``{class_path, init_args}`` of what names a backbone, without what concerns training alone.
+    """The ``{class_path, init_args}`` of a backbone, without training settings.
 
     Raises:
-        ConfigError: it is neither that nor a checkpoint.
+        ConfigError: the value is neither a checkpoint nor ``{class_path, init_args}``.
     """
     if isinstance(backbone, str) and backbone:
         return {"class_path": BACKBONE_CLASS, "init_args": {"checkpoint": backbone}}
@@ -34,21 +39,21 @@ def backbone_setting(backbone: Mapping[str, Any] | str) -> dict[str, Any]:
 
 
 def trainer_settings(given: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Settings of the Trainer that matter for answering.
+    """The Trainer's settings for inference.
 
     Raises:
-        ConfigError: one is unknown, or cannot work here.
+        ConfigError: a setting is unknown or not supported.
     """
     if given is not None and not isinstance(given, Mapping):
-        raise ConfigError("trainer", f"{given!r} are no settings; see configs/strategy")
+        raise ConfigError("trainer", f"{given!r} are not settings; see configs/strategy")
     settings = {name: value for name, value in (given or {}).items() if name not in _OF_TRAINING}
     for name in settings:
         if name not in TRAINER:
-            raise ConfigError(f"trainer.{name}", f"has no place in answering; choose from {', '.join(TRAINER)}")
+            raise ConfigError(f"trainer.{name}", f"is not an inference setting; choose from {', '.join(TRAINER)}")
     strategy, precision = settings.get("strategy", "auto"), settings.get("precision", 32)
     if isinstance(strategy, Mapping):
         if str(strategy.get("class_path", "")).endswith(("strategies.FSDPStrategy", "DeepSpeedStrategy")):
-            raise ConfigError("trainer.strategy", "cannot draw answers; use configs/strategy/fsdp2.yaml for shards")
+            raise ConfigError("trainer.strategy", "cannot generate; use configs/strategy/fsdp2.yaml for sharding")
     elif strategy not in _STRATEGIES:
         remedy = f"'{strategy}' is none of {', '.join(_STRATEGIES)}; or give {{class_path, init_args}}"
         raise ConfigError("trainer.strategy", remedy)

@@ -1,4 +1,4 @@
-"""``kvg test`` and ``kvg predict``: every question once, in any number of processes, resumable, into one file."""
+"""``kvg test`` and ``kvg predict``: answers every question once, in any number of processes, resumable."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from kvg.text.box_codec import BoxCodec, ImageSize
 from kvg.text.prompts import PromptFormat
 from kvg.types import Completion
 
-_REMEDY = "all other answers are kept; data.skip_bad: true leaves such questions out"
+_REMEDY = "all other answers are kept; data.skip_bad: true skips such questions"
 
 
 class PredictionEngine(Engine, Protocol):
-    """An engine that says how its answers are to be read, and what they depend on."""
+    """An engine with the settings for parsing its answers, and the settings that determine them."""
 
     @property
     def codec(self) -> BoxCodec:
@@ -36,19 +36,19 @@ class PredictionEngine(Engine, Protocol):
 
     @property
     def prompt_format(self) -> PromptFormat:
-        """How names in a question are marked."""
+        """Marks around names in a question."""
 
     def image_size(self, width: int, height: int) -> ImageSize:
         """Both sizes of a picture: as stored, and as the model sees it."""
 
     def settings(self, trainer: L.Trainer) -> dict[str, Any]:
-        """What the answers depend on, as JSON."""
+        """The settings that determine the answers, as JSON data."""
 
     def origin(self, trainer: L.Trainer) -> dict[str, Any]:
-        """Where the model lies or is served; elsewhere it gives the same answers."""
+        """Path or address of the model as metadata; it does not affect the answers."""
 
     def summary(self) -> str:
-        """Usage in one line; '' where there is nothing to say."""
+        """Usage in one line; '' for none."""
 
 
 class PredictionRunner(BatchRunner):
@@ -65,16 +65,16 @@ class PredictionRunner(BatchRunner):
         self._questions: QuestionBatches | None = None
         self._predictions: Predictions | None = None
         self._mode = ""
-        self._trained_since = 0.0  # from then on the weights are in no file
+        self._trained_since = 0.0  # start of training; from then on the weights are in no file
 
     def loader(self, questions: QuestionBatches, mode: str, num_workers: int, skip_bad: bool) -> Iterable[Any]:
-        """This process's share of the questions without an answer; the weights have to be those that will answer.
+        """The unanswered questions of this process; the weights must be loaded already.
 
         Args:
             questions: all questions.
             mode: prompt mode.
             num_workers: processes that prepare batches.
-            skip_bad: leave out and count a question that cannot be asked, instead of ending there.
+            skip_bad: skip and count unusable questions; otherwise they are an error.
         """
         settings = {
             **questions.settings(),
@@ -82,7 +82,7 @@ class PredictionRunner(BatchRunner):
             "trained_since": self._trained_since or None,
             "mode": mode,
         }
-        # Files may look different from another node, so what the first process sees is what counts.
+        # The file system may differ between nodes, so all processes use the settings of the first one.
         settings = self.trainer.strategy.broadcast(settings)
         origin = {"sets": {one.name: one.path for one in questions.sets}, **self.engine.origin(self.trainer)}
         predictions = Predictions(Path(self.trainer.default_root_dir), settings, list(questions.sizes), origin)
@@ -97,7 +97,7 @@ class PredictionRunner(BatchRunner):
         return self.begin(job, missing)
 
     def lines(self, batch: PreparedBatch, batch_idx: int) -> list[dict[str, Any]]:
-        """Answers a batch and keeps the answers; one line per case, for callbacks to show."""
+        """Answers a batch and stores the answers; returns one line per case, for callbacks."""
         return [record["line"] for record in self.step(batch, batch_idx)]
 
     # -- hooks -----------------------------------------------------------------------------------------------------
@@ -105,14 +105,14 @@ class PredictionRunner(BatchRunner):
         """Gives the data module the function that makes its loader.
 
         Raises:
-            ConfigError: the data module asks no questions.
+            ConfigError: the data module has no questions.
         """
         super().setup(trainer, pl_module, stage)
         if stage not in ("test", "predict"):
             return
         data: Any = getattr(trainer, "datamodule", None)
         if not hasattr(data, "answer_loader"):
-            raise ConfigError("data", "asks no questions; use data_modules.EvaluationDataModule for test and predict")
+            raise ConfigError("data", "has no questions; use data_modules.EvaluationDataModule for test and predict")
         data.answer_loader = self.loader
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -158,13 +158,13 @@ class PredictionRunner(BatchRunner):
     ) -> None:
         total = sum(sizes)
         if finished:
-            left_out = f" ({predictions.num_bad} left out as they cannot be used)" if predictions.num_bad else ""
-            rank_zero_info("%s holds all %d answers%s; nothing is asked again.", predictions.path, total, left_out)
+            left_out = f" ({predictions.num_bad} unusable questions skipped)" if predictions.num_bad else ""
+            rank_zero_info("%s holds all %d answers%s; nothing to do.", predictions.path, total, left_out)
         elif len(missing) < len(sizes):
             left = sum(sizes[number] for number in missing)
-            rank_zero_info("%d of %d answers are there from before.", total - left, total)
+            rank_zero_info("Resuming: %d of %d answers exist.", total - left, total)
         elif predictions.path.is_file():
-            rank_zero_info("%s is of other settings, and will be replaced when all is answered.", predictions.path)
+            rank_zero_info("%s has other settings; it is replaced when all questions are answered.", predictions.path)
 
     def _say_usage(self, num_unanswered: int) -> None:
         if num_unanswered:
@@ -175,7 +175,7 @@ class PredictionRunner(BatchRunner):
             rank_zero_info("%s", usage)
 
     def _write(self) -> bool:
-        """Writes ``predictions.jsonl``, a line per case, into the run's folder; whether all was answered."""
+        """Writes ``predictions.jsonl``, one line per case; returns whether all questions are answered."""
         predictions, questions = self.predictions, self._questions
         self.finish()
         complete = not self.trainer.is_global_zero or not predictions.missing()
@@ -185,10 +185,10 @@ class PredictionRunner(BatchRunner):
             else:
                 bad = [problem for one in questions.sets for problem in one.problems]
                 record = predictions.write(sum(one.num_bad for one in questions.sets), bad)
-                left_out = f", {record['num_bad']} left out as they cannot be used" if record["num_bad"] else ""
+                left_out = f", {record['num_bad']} unusable questions skipped" if record["num_bad"] else ""
                 rank_zero_info("%s: %d answers%s", predictions.path, record["num_cases"], left_out)
                 self._say_usage(record["num_unanswered"])
         complete = bool(self.trainer.strategy.broadcast(complete))
         if not complete:
-            rank_zero_warn("some questions have no answer yet (limit_test_batches?); the same command goes on there")
+            rank_zero_warn("some questions have no answer yet (limit_test_batches?); the same command resumes")
         return complete

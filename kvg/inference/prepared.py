@@ -1,4 +1,4 @@
-"""Batches that are ready for a backbone, made from requests in as many worker processes as a loader has."""
+"""Prepares batches of requests for a backbone, in the worker processes of a loader."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PreparedBatch = dict[str, Any]
 
 
 class AskingProcessor(Processor, Protocol):
-    """A processor that also tokenises any text about a picture."""
+    """A processor that can also tokenise any text about a picture."""
 
     def encode_turns(self, sample: Sample, turns: Sequence[str]) -> Example:
         """A prompt of any text about the picture of a sample, which is checked against the record."""
@@ -33,14 +33,14 @@ class PreparedBatches(IterableDataset[PreparedBatch]):
 
     Their fields::
 
-        number, due       of the batch, and whether its answers are wanted
+        number, due       number of the batch, and whether its answers are needed
         inputs            of the backbone, see ``kvg.batches.Batch``; padded on the left
-        requests          that can be asked, in order
-        samples           their records, where they have one
-        faults            for each request of the batch: why it cannot be asked, or None
-        examples          for conversations of two turns: the prompts before padding; empty for those of one
+        requests          the usable requests, in order
+        samples           their records, if they have any
+        faults            for each request of the batch: the error that makes it unusable, or None
+        examples          for conversations of two turns: the prompts before padding; empty for one turn
 
-    Where nothing is left there is one batch whose number is None: Lightning skips the end of a loop without batches.
+    If no batch is left, there is one batch with the number None: Lightning skips the end hooks of an empty loop.
 
     Args:
         batches: all requests.
@@ -59,7 +59,7 @@ class PreparedBatches(IterableDataset[PreparedBatch]):
         """See the class.
 
         Raises:
-            DataError: the requests are not those that they were when the batches were counted.
+            DataError: the requests have changed since the batches were counted.
         """
         info = get_worker_info()
         share = self.share[info.id :: info.num_workers] if info else self.share
@@ -95,7 +95,7 @@ class PreparedBatches(IterableDataset[PreparedBatch]):
                 continue
             requests.append(request)
             faults.append(None)
-        if not examples:  # other processes count on this one to take the step, through the vision tower as well
+        if not examples:  # a sharded model needs this process in the step, including the vision tower
             examples.append(self.processor.encode_question("blank", _blank(), "-"))
         samples = [request.sample for request in requests if request.sample]
         return {

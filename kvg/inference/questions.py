@@ -1,4 +1,4 @@
-"""Requests made of the questions of an evaluation."""
+"""Converts the questions of an evaluation to requests."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from kvg.types import Sample
 
 @dataclass(frozen=True, kw_only=True)
 class QuestionRequest(Request):
-    """A request with the question that it is made of.
+    """A request with its question.
 
     Attributes:
-        question: see there.
+        question: the question.
         where: file and row, for messages.
     """
 

@@ -1,4 +1,4 @@
-"""The records of inference: what is asked, what comes back, and what every client offers."""
+"""Requests, answers and outcomes of inference, and the base class of clients."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ class Request:
     """One question about one picture.
 
     Attributes:
-        key: names it in messages; unique in its run.
+        key: name in messages; unique in its run.
         text: the user's turn.
         image: an encoded JPEG or PNG.
-        num: number of completions that are wanted.
-        second_turn: what the user says after the model's first answer; '' for a conversation of one turn. Such a
+        num: number of requested completions.
+        second_turn: the user's second turn, after the model's first answer; '' for a conversation of one turn. Such a
             request has one completion, that of the second turn.
-        keep_truncated: whether an answer that was cut off at its longest length counts, as it does in a measurement. A
-            backbone of this process keeps them in any case.
-        sample: the record of the picture, which is checked against it; None where there is none.
+        keep_truncated: whether truncated answers are valid, as in an evaluation. A backbone in this process always
+            keeps them.
+        sample: the record of the picture, for a consistency check; None for none.
     """
 
     key: str
@@ -41,18 +41,18 @@ class Request:
     sample: Sample | None = None
 
     def fault(self, error: DataError) -> DataError:
-        """The error as it is reported, for a picture or a text that cannot be used."""
+        """The error to report for an unusable picture or text."""
         return error
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model answered to one request.
+    """A model's answers to one request.
 
     Attributes:
         completions: at most ``request.num``.
-        first_turn: its answer to the first of two turns; None where there was one turn.
-        fault: why there is no completion; '' where there is one.
+        first_turn: the answer to the first of two turns; None with one turn.
+        fault: reason for a missing completion; '' otherwise.
     """
 
     completions: tuple[Completion, ...]
@@ -62,14 +62,14 @@ class Answers:
 
 @dataclass(frozen=True)
 class Outcome(Generic[T]):
-    """What came of a request.
+    """The result of a request.
 
     Attributes:
-        request: that was put.
-        values: what the validator made of good answers, at most ``request.num``.
-        faults: why others were not good, or why there was none; in the order of their coming.
-        completions: the good answers themselves, in the order of ``values``.
-        first_turn: the answer to the first of two turns; None where there was one turn.
+        request: the request.
+        values: validated values, at most ``request.num``.
+        faults: reasons for invalid or missing answers, in order.
+        completions: the valid answers, in the order of ``values``.
+        first_turn: the answer to the first of two turns; None with one turn.
     """
 
     request: Request
@@ -80,22 +80,22 @@ class Outcome(Generic[T]):
 
     @property
     def complete(self) -> bool:
-        """Whether as many answers are good as were wanted."""
+        """Whether there are as many valid answers as requested."""
         return len(self.values) == self.request.num
 
 
 class RequestBatches(Protocol):
-    """Requests in numbered batches, the same in every process. Picklable."""
+    """Requests in numbered batches, equal in every process. Picklable."""
 
     @property
     def two_turns(self) -> bool:
         """Whether the requests have a second turn."""
 
     def read(self, numbers: Sequence[int]) -> Iterator[tuple[int, Sequence[Request | DataError]]]:
-        """Some of the batches, whose numbers rise: with each its requests, or why one cannot be made.
+        """Yields number and requests of batches in ascending order; an unusable request is replaced by its error.
 
         Raises:
-            DataError: the requests are not those that they were when the batches were counted.
+            DataError: the requests have changed since the batches were counted.
         """
 
 
@@ -106,20 +106,20 @@ class Client(ABC):
     def ask(
         self, requests: Iterable[Request], validator: Validator[T], work: Path, max_attempts: int = 1
     ) -> Iterator[Outcome[T]]:
-        """Puts requests, many at a time.
+        """Answers requests, many concurrently.
 
         Args:
-            requests: can be gone through again and again, and gives the same each time; few are held at a time.
-            validator: makes a value of an answer's text; raises ``DataError`` where it cannot be used.
-            work: folder that keeps what has been answered: after an interruption nothing is asked twice.
-            max_attempts: an answer that is not good is asked for again until it has been asked for so often.
+            requests: can be iterated repeatedly with equal results; only a few are held in memory.
+            validator: converts an answer's text to a value; raises ``DataError`` for an invalid answer.
+            work: folder that stores answers, so that an interrupted run does not repeat them.
+            max_attempts: largest number of attempts per answer.
 
         Yields:
-            One outcome a request, in their order. A request that fails alone (a picture that cannot be read, an answer
-            that is never good) is an outcome with faults.
+            One outcome per request, in order. The outcome of a failed request (an unreadable picture, no valid answer)
+            has faults.
 
         Raises:
-            DataError: nothing more can be answered (the server has gone); what has been is kept.
+            DataError: no further request can be answered (the server is down); existing answers are kept.
         """
 
     @property
@@ -133,4 +133,4 @@ class Client(ABC):
 
     @abstractmethod
     def identity(self) -> str:
-        """Text that changes when answers would."""
+        """Text that identifies all settings that determine the answers."""

@@ -1,4 +1,4 @@
-"""Requests in batches of a fixed size, a checksum of each batch, and a part of the requests once more."""
+"""Batches of requests with a fixed size and a checksum, and a selection of requests to repeat."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def in_batches(requests: Iterable[Request], size: int) -> Iterator[list[Request]
 
 
 def mark_of(batch: Sequence[Request], settings: str) -> str:
-    """A checksum of all that the answers to a batch depend on.
+    """A checksum of everything that determines the answers to a batch.
 
     Args:
         batch: with its pictures.
@@ -38,8 +38,8 @@ class FixedBatches:
     """Batches of ``size`` requests; see ``kvg.inference.request.RequestBatches``.
 
     Attributes:
-        requests: all of them; they can be gone through again.
-        size: of a batch; the last may be shorter.
+        requests: all requests; can be iterated repeatedly.
+        size: requests per batch; the last batch may be shorter.
         settings: of the model that answers.
         marks: checksum of each batch, see ``mark_of``.
         two_turns: whether the requests have a second turn.
@@ -61,25 +61,25 @@ class FixedBatches:
             if number != due:
                 continue
             if mark_of(batch, self.settings) != self.marks[number]:
-                raise DataError(batch[0].key, "requests", "have changed while they were answered; run it again")
+                raise DataError(batch[0].key, "requests", "changed during the run; run it again")
             yield number, batch
             due = next(wanted, None)
 
 
 @dataclass(frozen=True)
 class Again:
-    """Some requests of many, each with its own number of answers.
+    """A selection of requests, each with its own number of answers.
 
     Attributes:
-        requests: all.
-        missing: answers that are wanted, by the place among ``requests``.
+        requests: all requests.
+        missing: number of missing answers by index in ``requests``.
     """
 
     requests: Iterable[Request]
     missing: Mapping[int, int]
 
     def __iter__(self) -> Iterator[Request]:
-        """In their order."""
+        """The selected requests in order."""
         for index, request in enumerate(self.requests):
             if index in self.missing:
                 yield replace(request, num=self.missing[index])

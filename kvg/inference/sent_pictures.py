@@ -1,4 +1,4 @@
-"""Pictures as they are sent to a client: what a backbone here would see of the same question."""
+"""Prepares pictures for a client, equal to the input of a local backbone."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from kvg.types import Sample
 
 @dataclass(frozen=True)
 class SentSize:
-    """The size to which pictures are resized before they are sent, by the rule of the Qwen-VL families.
+    """Size limits for resizing pictures before sending, by the rule of the Qwen-VL families.
 
-    A server that has the same limits leaves such a picture as it is, so that pixel coordinates in an answer are known
-    to be those of the picture that was sent.
+    A server with the same limits does not resize such a picture again, so that pixel coordinates in an answer refer to
+    the picture that was sent.
 
     Attributes:
         max_pixels: largest area.
@@ -56,11 +56,11 @@ class SentSize:
 
 
 def sent_picture(sample: Sample, size: SentSize | None) -> bytes:
-    """The picture of a sample as it is sent: its own file where that shows what a backbone here would see.
+    """The encoded picture of a sample for a client; its own file if that needs no conversion.
 
     Args:
-        sample: with its picture, which is checked against the record as a backbone's processor does.
-        size: to which it is resized; None keeps its size.
+        sample: with its picture, which is checked against the record.
+        size: limits for resizing; None keeps the size.
 
     Returns:
         An encoded JPEG or PNG: upright, RGB, on white where it is transparent.
@@ -90,6 +90,6 @@ def sent_picture(sample: Sample, size: SentSize | None) -> bytes:
 
 
 def _shows_itself(data: bytes) -> bool:
-    """Whether any reader sees of a file what ``read_rgb`` does: neither turned, nor of another kind of pixels."""
+    """Whether every decoder gives the same pixels as ``read_rgb``: RGB, without an EXIF rotation."""
     with Image.open(io.BytesIO(data)) as header:
         return header.format in ("JPEG", "PNG") and header.mode == "RGB" and orientation(header) == 1

@@ -20,14 +20,14 @@ from kvg.inference.request import Client, Outcome, Request, Validator
 from kvg.inference.usage import Usage
 
 T = TypeVar("T")
-REPEATED_TEMPERATURE = 0.7  # at least, where a question is put once more: at 0 it would get the same answer again
-WINDOW = 4  # requests that are held, in multiples of the concurrency
+REPEATED_TEMPERATURE = 0.7  # smallest temperature of repeated requests: at 0 they would get the same answer again
+WINDOW = 4  # requests held in memory, in multiples of the concurrency
 _OWN = ("model", "temperature", "top_p", "max_tokens", "seed", "messages", "stream", "n")  # of the body
 
 
 @dataclass
 class Server(Client):
-    """Asks a server, many questions at a time.
+    """A client of an OpenAI-compatible server, with concurrent calls.
 
     In a project file::
 
@@ -40,34 +40,34 @@ class Server(Client):
             max_tokens: 512
             concurrency: 64
 
-    A hosted one takes besides ``key_env: NAME_OF_THE_VARIABLE``, ``requests_per_minute: 500``, ``price_prompt: 0.15``
+    A hosted one may need ``key_env: NAME_OF_THE_VARIABLE``, ``requests_per_minute: 500``, ``price_prompt: 0.15``
     and ``price_completion: 0.6``.
 
-    Each answer is a call of its own, with a seed of its own that depends on what is asked, and is kept by its content:
-    the same question with the same settings is never answered twice, wherever the server stands. A question that is
-    put again, since its answer was no good, is put with a temperature of 0.7 at least.
+    Each answer is a separate call with its own seed, which depends on the content. Answers are cached by content: equal
+    calls are made only once, independent of the server's address. A request that is repeated after an invalid answer
+    has a temperature of at least 0.7.
 
     Attributes:
         url: base of the server, up to ``/v1``.
         model: its name there.
-        temperature: of the first try; at 0 all answers to one question are alike.
-        top_p: share of the probability that is drawn from.
-        max_tokens: longest answer; one that reaches it is a fault.
-        seed: of all draws.
+        temperature: of the first attempt; at 0 all answers to one question are equal.
+        top_p: nucleus sampling.
+        max_tokens: longest answer; a truncated answer is a fault.
+        seed: of sampling.
         system: message of the system; '' for none.
         extra: further fields of the body, such as ``{chat_template_kwargs: {enable_thinking: false}}``.
         key_env: name of the environment variable that holds the key; '' for none.
-        concurrency: calls at a time.
-        requests_per_minute: calls at most; None for no limit.
-        timeout: seconds for one call.
-        retries: how often a call is made again when the server is busy, fails, or cannot be reached.
-        backoff: seconds before the first of them; each further one waits twice as long, up to 30 s.
-        check_model: whether to look first if the server lists the model.
-        price_prompt: of a million tokens that are read.
-        price_completion: of a million that are written.
+        concurrency: largest number of concurrent calls.
+        requests_per_minute: largest number of calls; None for no limit.
+        timeout: of one call, in seconds.
+        retries: largest number of retries if the server is busy, fails, or cannot be reached.
+        backoff: seconds before the first retry; doubled for each further retry, up to 30 s.
+        check_model: whether to check first that the server lists the model.
+        price_prompt: price per million prompt tokens.
+        price_completion: price per million generated tokens.
 
     Raises:
-        ConfigError: a setting cannot work.
+        ConfigError: a setting is invalid.
     """
 
     url: str
@@ -116,22 +116,22 @@ class Server(Client):
     ) -> Iterator[Outcome[T]]:
         """See ``Client.ask``.
 
-        A call that the server refuses (picture too large, prompt too long) is a fault of its request alone. A wrong
-        key, url or model, and a server that has gone, stop everything.
+        A rejected call (picture too large, prompt too long) is a fault of its request only. A wrong key, url or model,
+        and a server that is down, stop the run.
 
         Raises:
             ConfigError: ``max_attempts`` is less than 1, or the key is missing.
-            DataError: nothing more can be answered, or the disk refuses; what has been answered is kept.
+            DataError: no further request can be answered, or a file cannot be written; existing answers are kept.
         """
         _check_number("max_attempts", max_attempts, 1, None, whole=True)
         return self._outcomes(requests, validator, work, max_attempts, self._key())
 
     def summary(self) -> str:
-        """What it took, in one line."""
+        """Usage in one line."""
         return self.tally.summary(self.price_prompt, self.price_completion)
 
     def identity(self) -> str:
-        """See ``Client.identity``: what the calls hold, wherever the server stands."""
+        """See ``Client.identity``: the content of the calls, without the server's address."""
         names = ("model", "temperature", "top_p", "max_tokens", "seed", "system", "extra")
         return json.dumps({name: getattr(self, name) for name in names}, sort_keys=True)
 
@@ -173,10 +173,10 @@ class Server(Client):
         return Call(settings, self.system, request.text, image_sha256, request.image, further)
 
     def _key(self) -> str:
-        """The key of the environment.
+        """The key from the environment.
 
         Raises:
-            ConfigError: there is none, or it cannot be one.
+            ConfigError: it is missing or has invalid characters.
         """
         if not self.key_env:
             return ""

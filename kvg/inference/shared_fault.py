@@ -1,4 +1,4 @@
-"""An error of one process that ends all of them, where they meet."""
+"""Raises an error of one process in all processes."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from kvg.errors import KVGError, TrainingError
 
 
 class SharedFault:
-    """Keeps the error of one process until all processes can raise it: others would wait for one that leaves alone.
+    """Stores the error of one process until all processes raise it; otherwise the others would wait forever.
 
     Attributes:
-        error: the first error of this process; None so far.
+        error: the first error of this process, or None.
     """
 
     def __init__(self) -> None:
@@ -22,10 +22,10 @@ class SharedFault:
 
     @contextmanager
     def kept(self, alone: bool) -> Iterator[None]:
-        """Within this block a ``TrainingError`` is kept for ``end``.
+        """Stores a ``TrainingError`` in this block for ``end``.
 
         Args:
-            alone: no process waits for this one, or all meet the same error: it is raised at once.
+            alone: raise it at once, because no process waits for this one, or all have the same error.
         """
         try:
             yield
@@ -35,7 +35,7 @@ class SharedFault:
             self.error = self.error or error
 
     def end(self, world_size: int) -> None:
-        """Ends all processes where one has an error; every process has to call it.
+        """Raises the stored error in all processes; every process must call this method.
 
         Raises:
             KVGError: the error of the first process that has one.

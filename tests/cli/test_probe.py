@@ -133,7 +133,7 @@ def test_who_knows_nothing_lands_where_guessing_does(tmp_path, capsys):
     two = [score for score in found["scores"] if score["category"] == "symbol"]
     assert {score["guessing"] for score in two} == {0.5}
     assert sum(score["right"] for score in two) == pytest.approx(100, abs=30)  # of 200
-    assert "1 entities are alone in their category and cannot be asked for: Lone" in said
+    assert "1 entities are alone in their category and cannot be probed: Lone" in said
     assert "guessing gets 50% right, for 2 of the entities: mostly correct" in said
     assert "Lone" not in json.loads((tmp_path / "made/knowledge.json").read_text())
 
@@ -153,7 +153,7 @@ def test_lost_pictures_are_left_out_and_missing_answers_are_wrong(tmp_path, caps
         "D": (6, 2),
     }
     assert (scores["C"]["unanswered"], scores["C"]["right"]) == (6, 0)
-    assert "6 questions were not asked, as their pictures cannot be read" in said
+    assert "6 questions were skipped because their pictures cannot be read" in said
     assert "6 of 18 answers named no option" in said
 
 

@@ -126,8 +126,8 @@ def test_a_picture_that_one_of_two_processes_cannot_decode(strategy, tmp_path, s
     again = start(*command(tmp_path / "b.parquet", tmp_path / "run", *settings, "--data.skip_bad", "true"))
     said = again.communicate()[0]
     assert again.returncode == 0, said
-    assert "4 of 6 answers are there from before" in said
-    assert "5 answers, 1 left out as they cannot be used" in said
+    assert "4 of 6 answers exist" in said
+    assert "5 answers, 1 unusable questions skipped" in said
 
 
 @pytest.mark.slow

@@ -66,7 +66,7 @@ def test_a_line_that_was_cut_off_is_passed_over_and_odd_ones_are_counted(tmp_pat
     path.write_bytes(lines[0] + b"".join(odd) + lines[1])
     assert len(AnswerCache(tmp_path)) == 2
     assert AnswerCache(tmp_path).get(KEYS[1]) == Reply("text", False)
-    assert "6 lines are no answers" in caplog.text
+    assert "6 lines are not answers" in caplog.text
 
 
 def test_a_file_that_changes_under_us_is_noticed(tmp_path):
@@ -74,7 +74,7 @@ def test_a_file_that_changes_under_us_is_noticed(tmp_path):
     cache.put(KEYS[0], Reply("text", False))
     path = tmp_path / "answers-000001.jsonl"
     path.write_bytes(b"x" + path.read_bytes())
-    with pytest.raises(DataError, match="changed meanwhile"):
+    with pytest.raises(DataError, match="changed by another program"):
         cache.get(KEYS[0])
     path.unlink()
     with pytest.raises(DataError, match="cannot be read"):
@@ -175,7 +175,7 @@ def test_a_full_disk_is_said_so(tmp_path):
         process = start(server, tmp_path / "work", 100, limit=4000)
         out, err = process.communicate(timeout=20)
         assert (process.returncode, err) == (2, "")
-        assert out.splitlines()[-1].startswith(f"{tmp_path / 'work'}: out: cannot be written (File too large); make")
+        assert out.splitlines()[-1].startswith(f"{tmp_path / 'work'}: out: cannot be written (File too large); free")
         last = start(server, tmp_path / "work", 20)
         assert last.communicate(timeout=20)[1] == ""
         assert last.returncode == 0

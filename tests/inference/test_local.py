@@ -127,7 +127,7 @@ def test_requests_that_change_on_the_way_are_refused(model, requests, tmp_path):
             self.times += 1
             return iter([replace(requests[0], text=f"Time {self.times}?")])
 
-    with pytest.raises(DataError, match="q0: requests: have changed while they were answered"):
+    with pytest.raises(DataError, match="q0: requests: changed during the run"):
         texts(model, Moving(), tmp_path)
 
 
@@ -170,12 +170,12 @@ def test_another_model_in_the_same_folder_is_another_model(tmp_path):
         ({"temperature": -1}, "temperature: -1 must be a number of at least 0"),
         ({"top_p": 0}, "top_p: 0 must be a number above 0"),
         ({"trainer": 3}, "trainer: 3 are not settings"),
-        ({"trainer": {"logger": True}}, "trainer.logger: has no place in answering"),
+        ({"trainer": {"logger": True}}, "trainer.logger: is not an inference setting"),
         ({"trainer": {"strategy": "fsdp"}}, "trainer.strategy: 'fsdp' is none of auto, ddp"),
         ({"trainer": {"precision": "bf16-true"}}, "trainer.precision: 'bf16-true' is none of"),
         (
             {"trainer": {"strategy": {"class_path": "lightning.pytorch.strategies.FSDPStrategy"}}},
-            "trainer.strategy: cannot draw answers; use configs/strategy/fsdp2.yaml",
+            "trainer.strategy: cannot generate; use configs/strategy/fsdp2.yaml",
         ),
     ],
 )

@@ -249,7 +249,7 @@ def test_the_summary_counts_what_it_took(client, tmp_path):
         assert 0 < seconds < 5
         assert patient.summary() == (
             "4 questions; 4 answers and 0 from the cache; 1 refused or left without an answer; "
-            "1 asked again (status 503 1); 400 tokens read and 80 written; 4.0 s (20 tokens written a second); "
+            "1 repeated (status 503 1); 400 tokens read and 80 written; 4.0 s (20 tokens written a second); "
             "cost 0.0016"  # (400 x 2 + 80 x 10) / 1,000,000
         )
         again = client(server, concurrency=1)

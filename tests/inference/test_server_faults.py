@@ -111,14 +111,14 @@ def test_a_picture_that_is_none_is_not_sent(client, tmp_path):
 def test_an_answer_that_is_cut_off_before_it_begins_is_not_waited_for(client, tmp_path):
     with ScriptedServer({0: says(answer(None, finish="length"))}) as server:
         (outcome,) = client(server).ask(questions(1), as_it_is, tmp_path)
-    assert outcome.faults == ("was cut off after 20 tokens; raise max_tokens",)
+    assert outcome.faults == ("was truncated after 20 tokens; raise max_tokens",)
 
 
 def test_an_answer_that_is_cut_off_is_a_fault_and_a_try(client, tmp_path):
     cut = says(answer("It is a", finish="length"))
     with ScriptedServer(lambda number, body: cut if question(body) == "question 0" else None) as server:
         first, second = client(server, concurrency=1).ask(questions(2), as_it_is, tmp_path, max_attempts=2)
-        assert (first.values, first.faults) == ((), ("was cut off after 20 tokens; raise max_tokens",) * 2)
+        assert (first.values, first.faults) == ((), ("was truncated after 20 tokens; raise max_tokens",) * 2)
         assert second.complete
         list(client(server).ask(questions(2), as_it_is, tmp_path, max_attempts=2))
     assert len(server.bodies) == 3  # nor is that asked again
@@ -130,7 +130,7 @@ def test_an_answer_that_is_cut_off_is_a_fault_and_a_try(client, tmp_path):
         (401, "bad key", "key_env"),
         (403, "not for you", "another key"),
         (404, "The model `org/seer` does not exist.", "correct the name of the model"),
-        (302, "", "sends on to http://elsewhere/v1"),
+        (302, "", "redirects to http://elsewhere/v1"),
     ],
 )
 def test_what_no_call_would_survive_ends_it_at_once(client, tmp_path, code, words, remedy):
@@ -168,7 +168,7 @@ def test_a_server_that_is_not_there_is_said_so(tmp_path):
         with pytest.raises(DataError) as caught:
             list(server.ask(questions(30), as_it_is, tmp_path / "work"))
     assert str(caught.value) == (
-        f"{url}: server: no answer, asked 3 times: no connection (Connection refused); what has been answered is kept "
+        f"{url}: server: no answer after 3 attempts: no connection (Connection refused); existing answers are kept "
         f"in {tmp_path / 'work'}; start the server and run it again"
     )
     assert server.tally.failed == 0
@@ -213,7 +213,7 @@ def test_one_question_that_is_always_in_vain_fails_alone(client, tmp_path):
             for _ in range(2):  # the second time, nothing else is left to be asked
                 outcomes = list(client(server).ask(questions(6), as_it_is, tmp_path / name))
                 assert [outcome.complete for outcome in outcomes] == [True, True, False, True, True, True]
-                assert outcomes[2].faults[0].startswith("asked 4 times in vain: ")
+                assert outcomes[2].faults[0].startswith("failed 4 times: ")
             assert len(server.bodies) == 5 + 4 + 4
 
 
@@ -225,7 +225,7 @@ def test_questions_that_are_in_vain_among_others_fail_alone_however_many_they_ar
 
 def test_a_server_that_fails_at_everything_ends_it(client, tmp_path):
     with ScriptedServer(lambda number, body: says({"error": "engine is dead"}, 500)) as server:
-        with pytest.raises(DataError, match=r"engine is dead.*look after the server") as caught:
+        with pytest.raises(DataError, match=r"engine is dead.*check the server") as caught:
             list(client(server).ask(questions(100), as_it_is, tmp_path))
         assert str(tmp_path) in str(caught.value)
         assert len(server.bodies) <= 8 * 4
@@ -236,7 +236,7 @@ def test_an_answer_that_stays_empty_is_asked_for_with_another_seed(client, tmp_p
     with ScriptedServer(lambda number, body: empty if number < 4 else None) as server:
         (outcome,) = client(server).ask(questions(1), as_it_is, tmp_path, max_attempts=2)
     assert outcome.values == ("question 0 seen",)
-    assert outcome.faults == ("asked 4 times in vain: an empty answer",)
+    assert outcome.faults == ("failed 4 times: an empty answer",)
     assert len({body["seed"] for body in server.bodies}) == 2
 
 

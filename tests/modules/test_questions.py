@@ -162,7 +162,7 @@ def test_a_second_start_asks_nothing(command, tiny, ask, write, rollouts, tmp_pa
     assert rollouts == [2, 1]
     assert again == lines
     assert (tmp_path / "run/predictions.jsonl").stat().st_mtime_ns == before
-    assert "holds all 3 answers; nothing is asked again" in caplog.text
+    assert "holds all 3 answers; nothing to do" in caplog.text
     if command == "test":
         assert logged_again == logged
 
@@ -222,7 +222,7 @@ def test_a_picture_that_does_not_decode_ends_it_or_is_counted(tiny, ask, write, 
     with caplog.at_level(logging.INFO):
         ask(tiny(), data, skip_bad=True)
     assert rollouts == [2, 1, 1]
-    assert "(2 left out as they cannot be used); nothing is asked again" in caplog.text
+    assert "(2 unusable questions skipped); nothing to do" in caplog.text
 
 
 def test_weights_of_a_checkpoint_answer_and_are_told_apart(tiny, adamw, ask, write, fit, tmp_path, rollouts):

@@ -167,4 +167,4 @@ def test_a_model_without_a_checkpoint_and_a_plugin_are_refused(files, tmp_path, 
     (tmp_path / "overlay.yaml").write_text("trainer: {plugins: lightning.pytorch.plugins.environments.MPIEnvironment}")
     given = ["filter", "--in", "nowhere", "--out", "out", "--checkpoint", "lab", "--config", "overlay.yaml"]
     assert data_door(given) == 2
-    assert "trainer.plugins: has no place in answering" in capsys.readouterr().err
+    assert "trainer.plugins: is not an inference setting" in capsys.readouterr().err
