@@ -62,7 +62,8 @@ def main() -> int:
             values = reward(answers, asked)
             found = group_advantage(values, args.group, normalisation).abs()
             one, other = float(found[known].mean()), float(found[~known].mean())
-            print(f"| `{normalisation}` | {name} | {one:.3f} | {other:.3f} | {other / one:.2f} |")
+            ratio = f"{other / one:.2f}" if one else "-"
+            print(f"| `{normalisation}` | {name} | {one:.3f} | {other:.3f} | {ratio} |")
     return 0
 
 
