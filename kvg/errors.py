@@ -54,3 +54,19 @@ class TrainingError(KVGError):
 
     def __reduce__(self) -> tuple[type[TrainingError], tuple[str, str]]:
         return type(self), (self.where, self.remedy)
+
+
+class EngineError(KVGError):
+    """An engine that samples for a run does not do so any more; the weights of the run are sound.
+
+    Args:
+        where: address or name of the engine.
+        remedy: what happened and what to do.
+    """
+
+    def __init__(self, where: str, remedy: str) -> None:
+        super().__init__(f"{where}: {remedy}")
+        self.where, self.remedy = where, remedy
+
+    def __reduce__(self) -> tuple[type[EngineError], tuple[str, str]]:
+        return type(self), (self.where, self.remedy)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch.distributed as dist
 
-from kvg.errors import KVGError, TrainingError
+from kvg.errors import EngineError, KVGError, TrainingError
 
 
 class SharedFault:
@@ -22,14 +22,14 @@ class SharedFault:
 
     @contextmanager
     def kept(self, alone: bool) -> Iterator[None]:
-        """Stores a ``TrainingError`` in this block for ``end``.
+        """Stores a ``TrainingError`` or ``EngineError`` in this block for ``end``.
 
         Args:
             alone: raise it at once, because no process waits for this one, or all have the same error.
         """
         try:
             yield
-        except TrainingError as error:
+        except (TrainingError, EngineError) as error:
             if alone:
                 raise
             self.error = self.error or error

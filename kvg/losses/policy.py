@@ -123,6 +123,7 @@ class PolicyLoss(ABC):
         mask: Tensor,
         entropies: Tensor | None = None,
         counts: Counts | None = None,
+        weights: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a batch of rollouts, or of one microbatch.
 
@@ -134,6 +135,7 @@ class PolicyLoss(ABC):
             mask: ``[N, T]`` bool, True = counts. Values under False are ignored, including NaN and infinity.
             entropies: ``[N, T]`` in nats, with gradient; needed only with ``entropy`` above 0.
             counts: of the whole update; None if these rows are the whole update.
+            weights: ``[N, T]`` that multiply the surrogate alone, see ``kvg.rl.mismatch``; None for 1 everywhere.
 
         Returns:
             The loss (scalar), and detached scalars of these rows: ``policy_loss``, ``kl`` (nats per token), ``ratio``
@@ -143,7 +145,13 @@ class PolicyLoss(ABC):
             ValueError: shapes differ, or a required tensor is missing.
             TypeError: the mask is not bool.
         """
-        given = {"old_logprobs": old_logprobs, "ref_logprobs": ref_logprobs, "mask": mask, "entropies": entropies}
+        given = {
+            "old_logprobs": old_logprobs,
+            "ref_logprobs": ref_logprobs,
+            "mask": mask,
+            "entropies": entropies,
+            "weights": weights,
+        }
         self._check(logprobs, advantages, given)
         counts = counts or Counts.of(mask)
 
@@ -154,6 +162,8 @@ class PolicyLoss(ABC):
         policy = keep(logprobs)
         log_ratio = (policy - keep(old_logprobs)).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
         surrogate, ratio, stopped = self.surrogate(policy, log_ratio, advantages.to(policy)[:, None], mask)
+        if weights is not None:
+            surrogate = surrogate * keep(weights)
         policy_loss = self.average(-surrogate, mask, counts)
         loss, divergence = policy_loss, torch.zeros_like(policy)
         if ref_logprobs is not None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 
 import lightning as L
 import torch
 from lightning.pytorch.strategies import FSDPStrategy
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
 
 from kvg.errors import ConfigError
 
@@ -122,3 +124,13 @@ def check_limit(trainer: L.Trainer) -> None:
     if by_norm and isinstance(trainer.strategy, FSDPStrategy):
         remedy = "FSDP1 cannot clip by norm; set it to null, or use configs/strategy/fsdp2.yaml"
         raise ConfigError("trainer.gradient_clip_val", remedy)
+
+
+def without_sync(model: object, wanted: bool) -> AbstractContextManager[None]:
+    """Within it, gradients of DDP stay in each process: the last part of an update sends them all.
+
+    Args:
+        model: of the strategy, wrapped or not.
+        wanted: False where this is the last part.
+    """
+    return model.no_sync() if wanted and isinstance(model, DistributedDataParallel) else nullcontext()

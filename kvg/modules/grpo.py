@@ -6,33 +6,35 @@ import copy
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel
 
 from kvg.backbones.answers import completions, read_answers
 from kvg.backbones.backbone import Backbone
 from kvg.batches import Batch
+from kvg.inference.rollout_engine import BuiltInEngine, RolloutEngine
 from kvg.inference.shared_fault import SharedFault
 from kvg.losses.policy import Counts, PolicyLoss
 from kvg.masking import masked_mean
 from kvg.modules.base import StageModule
-from kvg.modules.gradients import clip_gradients
+from kvg.modules.gradients import clip_gradients, without_sync
 from kvg.modules.guard import check_step
 from kvg.modules.precision import with_float32_numbers
+from kvg.modules.rollout_figures import rollout_figures
 from kvg.modules.run_summary import reward_lines
 from kvg.ranges import check_number, check_whole
 from kvg.rewards.combine import WeightedReward
 from kvg.rewards.diagnosis import Start, nothing_learnt
 from kvg.rl.advantage import group_advantage
-from kvg.rl.experience import Experience, first_prompts, in_minibatches
-from kvg.rl.rollout import Rollouts, SamplingSettings, rollout
+from kvg.rl.experience import Experience, in_minibatches
+from kvg.rl.mismatch import MismatchCorrection
+from kvg.rl.resampling import Resampling
+from kvg.rl.rollout import Rollouts, SamplingSettings
 from kvg.text.answer import Answer
 from kvg.types import Sample
 
@@ -66,6 +68,9 @@ class GRPOModule(StageModule):
         learn_truncated: whether truncated completions contribute to the loss.
         max_grad_norm: gradients are scaled down to this norm; None for no limit.
         seed: of the rollouts.
+        engine: samples the rollouts; None for ``BuiltInEngine``, the policy itself.
+        mismatch: correction of the gap between an external engine and the policy; None for that of
+            ``MismatchCorrection``. The built-in engine has no gap.
         export: see ``StageModule``.
     """
 
@@ -90,6 +95,8 @@ class GRPOModule(StageModule):
         learn_truncated: bool = True,
         max_grad_norm: float | None = 1.0,
         seed: int = 0,
+        engine: RolloutEngine | None = None,
+        mismatch: MismatchCorrection | None = None,
         export: bool = True,
     ) -> None:
         super().__init__(backbone, optimizer, warmup, schedule, max_new_tokens, export)
@@ -112,9 +119,10 @@ class GRPOModule(StageModule):
         self.learn_truncated = learn_truncated
         self.max_grad_norm, self.seed = max_grad_norm, seed
         self.rollout_sampling = SamplingSettings(max_new_tokens, temperature, top_p, top_k)
+        self.engine, self.mismatch = engine or BuiltInEngine(), mismatch or MismatchCorrection()
+        self._synced: int | None = None  # step whose weights the engine has
         self._reference: list[Backbone] = []  # in a list, so that it is not part of the module's state
-        self._waiting: list[Experience] = []  # groups with unequal rewards, until there are enough
-        self._sampled = 0  # batches since the last update
+        self._resampling = Resampling(max_resample_batches, group_size)
 
     # -- the reference ---------------------------------------------------------------------------------------------
     def configure_model(self) -> None:
@@ -190,56 +198,73 @@ class GRPOModule(StageModule):
         self.backbone.eval()
         generator = torch.Generator(device=self.device)
         generator.manual_seed(self.seed + 1_000_003 * self.global_step + 7919 * self.global_rank + 13 * batch_idx)
+        self._sync_engine()
         fault = SharedFault()
         with fault.kept(alone=False):
-            out = rollout(self.backbone, batch, self.rollout_sampling, self.group_size, generator)
+            out = self.engine.sample(self.backbone, batch, self.rollout_sampling, self.group_size, generator)
             rewards, breakdown, answers = self._rewards(batch, out)
         with self.stopping():
             fault.end(self.trainer.world_size)
         self.backbone.train()
         self.log("train/sample_s", time.perf_counter() - start, batch_size=size)
         advantages = group_advantage(rewards, self.group_size, self.advantage)
-        self._log_rollouts(batch, out, rewards, breakdown, answers)
+        figures = rollout_figures(out, rewards, breakdown, answers, self.group_size)
+        self.history.add({**figures, "tokens": out.completion_mask.sum()})
+        for name, value in figures.items():
+            self.log(f"train/{name}", value, batch_size=size, prog_bar=name == "reward/total")
         self.log("train/advantage_std", advantages.std(), batch_size=size)
         mask = out.completion_mask if self.learn_truncated else out.completion_mask & ~out.truncated[:, None]
+        old_logprobs, weights = self._old_logprobs(batch, out)
         experience = Experience(
             batch,
             out.tokens,
             mask,
             advantages.to(out.tokens.device),
-            self._old_logprobs(batch, out),
+            old_logprobs,
             self._reference_logprobs(batch, out),
+            weights,
         )
         num_tokens = float(out.completion_mask.sum())
         return self._enough(experience, rewards), num_tokens
 
-    def _old_logprobs(self, batch: Batch, out: Rollouts) -> Tensor | None:
-        if self.updates_per_batch() == 1 and not self.max_resample_batches:
-            return None
-        settings = self.rollout_sampling
-        if settings.top_p == 1 and not settings.top_k:
-            return out.logprobs
-        with torch.no_grad():  # with top-p or top-k the sampler's log-probabilities are of the truncated distribution
-            return self.backbone.completion_logprobs(batch, out.tokens, out.completion_mask, settings.temperature)[0]
+    def _sync_engine(self) -> None:
+        """Brings the weights to the engine where a step has changed them, or the run begins or goes on."""
+        if self._synced == self.global_step or not self.engine.external:
+            return
+        start, fault = time.perf_counter(), SharedFault()
+        with fault.kept(alone=False):
+            self.engine.sync(self.backbone, self.global_step)
+        with self.stopping():
+            fault.end(self.trainer.world_size)  # no process samples before the first one has brought them
+        self._synced = self.global_step
+        self.log("train/sync_s", time.perf_counter() - start, batch_size=1)
+
+    @torch.no_grad()
+    def _old_logprobs(self, batch: Batch, out: Rollouts) -> tuple[Tensor | None, Tensor | None]:
+        """Of the policy before its updates, where they are needed, and weights for what an engine has sampled."""
+        single = self.updates_per_batch() == 1 and not self.max_resample_batches
+        settings, external = self.rollout_sampling, self.engine.external
+        if single and not external:
+            return None, None
+        if settings.top_p == 1 and not settings.top_k and not external:
+            return out.logprobs, None
+        # With top-p or top-k the sampler's log-probabilities are of the truncated distribution.
+        scored = self.backbone.completion_logprobs(batch, out.tokens, out.completion_mask, settings.temperature)[0]
+        if not external:
+            return scored, None
+        for name, value in self.mismatch.figures(scored, out.logprobs, out.completion_mask).items():
+            self.log(f"train/mismatch/{name}", value, batch_size=len(batch.samples))
+        weights = self.mismatch.weights(scored, out.logprobs, out.completion_mask)
+        return None if single else scored, weights
 
     def _enough(self, experience: Experience, rewards: Tensor) -> list[Experience] | None:
-        """The experiences for the update; None if more must be sampled first. All processes decide together."""
-        if not self.max_resample_batches:
-            return [experience]
-        groups = rewards.view(-1, self.group_size)
-        unequal = (groups != groups[:, :1]).any(1).tolist()
-        informative = [number for number, is_unequal in enumerate(unequal) if is_unequal]
-        rest = [number for number, is_unequal in enumerate(unequal) if not is_unequal]
-        self._waiting += [experience.take(informative)] if informative else []
-        self._sampled += 1
-        missing = experience.num_prompts - sum(piece.num_prompts for piece in self._waiting)
-        self.log("train/resampled_batches", float(self._sampled - 1), batch_size=experience.num_prompts)
-        full = self.trainer.strategy.reduce_boolean_decision(missing <= 0, all=True)
-        if not full and self._sampled <= self.max_resample_batches:
-            return None
-        experiences = self._waiting + ([experience.take(rest[:missing])] if missing > 0 else [])
-        self._waiting, self._sampled = [], 0
-        return first_prompts(experiences, experience.num_prompts)  # the same number in every process and step
+        """The experiences for the update; None if more must be sampled first."""
+        if self.max_resample_batches:
+            resampled = float(self._resampling.sampled)
+            self.log("train/resampled_batches", resampled, batch_size=experience.num_prompts)
+        return self._resampling.add(
+            experience, rewards, lambda here: self.trainer.strategy.reduce_boolean_decision(here, all=True)
+        )
 
     def _learn(self, experiences: Sequence[Experience]) -> Tensor:
         optimizer, scheduler = self.optimizers(), self.lr_schedulers()
@@ -272,44 +297,22 @@ class GRPOModule(StageModule):
         mean = self.trainer.strategy.reduce(torch.tensor(tokens, device=self.device), reduce_op="mean")
         counts, total = Counts(rows, tokens, float(mean)), torch.zeros((), device=self.device)
         for number, part in enumerate(parts):
-            with self._without_sync(number + 1 < len(parts)):
+            with without_sync(self.trainer.model, number + 1 < len(parts)):
                 logprobs, entropies = self.backbone.completion_logprobs(
                     part.batch, part.tokens, part.mask, self.rollout_sampling.temperature, self.loss.entropy > 0
                 )
                 old = logprobs.detach() if part.old_logprobs is None else part.old_logprobs
-                loss, stats = self.loss(logprobs, old, part.ref_logprobs, part.advantages, part.mask, entropies, counts)
+                loss, stats = self.loss(
+                    logprobs, old, part.ref_logprobs, part.advantages, part.mask, entropies, counts, part.weights
+                )
                 self.manual_backward(loss)
             total = total + loss.detach()
             log.append({**stats, "entropy": masked_mean(entropies.detach(), part.mask)})
         return total
 
-    def _without_sync(self, wanted: bool) -> AbstractContextManager[None]:
-        """Disables the gradient synchronization of DDP; the last microbatch of an update synchronizes all gradients."""
-        model = self.trainer.model
-        return model.no_sync() if wanted and isinstance(model, DistributedDataParallel) else nullcontext()
-
-    # -- rewards and logs ------------------------------------------------------------------------------------------
+    # -- rewards -------------------------------------------------------------------------------------------------
     def _rewards(self, batch: Batch, out: Rollouts) -> tuple[Tensor, dict[str, Tensor], list[Answer]]:
         samples: list[Sample] = [s for s in batch.samples for _ in range(self.group_size)]
         generated = completions(self.backbone, out, self.rollout_sampling.max_new_tokens)
         answers = read_answers(self.backbone, generated, samples)
         return *self.reward(answers, samples), answers
-
-    def _log_rollouts(
-        self, batch: Batch, out: Rollouts, rewards: Tensor, breakdown: dict[str, Tensor], answers: list[Answer]
-    ) -> None:
-        size = len(batch.samples)
-        groups = rewards.view(-1, self.group_size)
-        values: dict[str, Any] = {
-            "train/reward/total": rewards.mean(),
-            **{f"train/reward/{name}": part.mean() for name, part in breakdown.items()},
-            "train/reward_std_in_group": groups.std(dim=1).mean() if self.group_size > 1 else torch.tensor(0.0),
-            "train/equal_groups": (groups == groups[:, :1]).all(dim=1).float().mean(),
-            "train/completion_length": out.completion_mask.sum(1).float().mean(),
-            "train/truncated": out.truncated.float().mean(),
-            "train/unparsed": sum(answer.box_px is None for answer in answers) / len(answers),
-        }
-        history = {name.removeprefix("train/"): value for name, value in values.items()}
-        self.history.add({**history, "tokens": out.completion_mask.sum()})
-        for name, value in values.items():
-            self.log(name, value, batch_size=size, prog_bar=name == "train/reward/total")

@@ -25,6 +25,7 @@ class Experience:
         advantages: ``[N]``.
         old_logprobs: ``[N, T]`` of the policy that sampled; None where it is the policy that learns.
         ref_logprobs: ``[N, T]`` of the reference; None where there is none.
+        weights: ``[N, T]`` of the surrogate, see ``kvg.rl.mismatch``; None where nothing is corrected.
     """
 
     batch: Batch
@@ -33,6 +34,7 @@ class Experience:
     advantages: Tensor
     old_logprobs: Tensor | None = None
     ref_logprobs: Tensor | None = None
+    weights: Tensor | None = None
 
     @property
     def num_prompts(self) -> int:

@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     class Steps(Callback):
         def on_train_start(self, *_: Any) -> None:
             clock.wrap(module.backbone, "with_visual_tokens", "vision")
-            clock.wrap(grpo, "rollout", "sample")
+            clock.wrap(module.engine, "sample", "sample")
             clock.wrap(module, "_rewards", "reward")
             clock.wrap(module, "_reference_logprobs", "reference")
             clock.wrap(module.backbone, "completion_logprobs", "forward")

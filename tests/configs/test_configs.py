@@ -43,7 +43,7 @@ def overlays() -> Iterator[list[str]]:
         elif folder in ("backbone", "strategy", "slurm") or "class_path" in data:
             yield ["stage/cot_sft", f"{folder}/{name}"]
         else:
-            stage = "grpo" if "grpo" in name or folder == "loss" else "cot_sft"
+            stage = "grpo" if "grpo" in name or folder in ("loss", "engine") else "cot_sft"
             yield [f"stage/{stage}", f"{folder}/{name}"]
 
 

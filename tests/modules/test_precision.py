@@ -36,9 +36,12 @@ class RecordingLoss(GRPOLoss):
         super().__init__(**settings)
         self.types = {}
 
-    def __call__(self, logprobs, old_logprobs, ref_logprobs, advantages, mask, entropies=None, counts=None):
+    def __call__(
+        self, logprobs, old_logprobs, ref_logprobs, advantages, mask, entropies=None, counts=None, weights=None
+    ):
         given = {"logprobs": logprobs, "old": old_logprobs, "ref": ref_logprobs, "advantages": advantages}
-        loss, stats = super().__call__(logprobs, old_logprobs, ref_logprobs, advantages, mask, entropies, counts)
+        numbers = logprobs, old_logprobs, ref_logprobs, advantages, mask, entropies, counts, weights
+        loss, stats = super().__call__(*numbers)
         given |= {"entropies": entropies, "loss": loss, **stats}
         self.types |= {name: value.dtype for name, value in given.items() if isinstance(value, Tensor)}
         return loss, stats
