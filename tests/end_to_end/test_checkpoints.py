@@ -225,7 +225,7 @@ def test_a_folder_that_holds_a_run_is_refused(here, capsys):
     shutil.rmtree(here / "cot_sft/lightning_logs/version_0/checkpoints")
     assert "cot_sft contains the curves of an earlier run" in refused(capsys, "cot_sft", out="cot_sft")
     (here / "file").touch()
-    assert "file is no folder" in refused(capsys, "cot_sft", out="file/run")
+    assert "file is not a folder" in refused(capsys, "cot_sft", out="file/run")
 
 
 def test_an_earlier_run_is_removed_when_that_is_asked(here, capsys):
