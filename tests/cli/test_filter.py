@@ -270,6 +270,7 @@ def test_two_processes_keep_the_same_as_one(whole, checkpoint, tmp_path, class_p
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # five starts of two processes, on a machine that may be busy
 def test_a_killed_filter_of_two_processes_goes_on_and_leaves_none_behind(whole, checkpoint, tmp_path):
     source, expected = whole
     out = tmp_path / "out"

@@ -247,6 +247,7 @@ def test_a_model_is_found_to_know_what_it_has_learnt(learnt):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # three starts of two processes, on a machine that may be busy
 def test_a_killed_probe_goes_on_with_two_processes_too(learnt):
     settings = {"questions": 30, "max_side": 56}
     ddp = {"accelerator": "cpu", "devices": 2, "strategy": "ddp"}
