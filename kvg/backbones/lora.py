@@ -63,17 +63,28 @@ def add_lora(model: nn.Module, language: nn.Module, settings: LoRASettings) -> N
             linear = {name.rpartition(".")[2] for name, module in layers.items() if isinstance(module, nn.Linear)}
             remedy = f"'{target}' names no linear layer of the language model; choose from {', '.join(sorted(linear))}"
             raise ConfigError("backbone.lora.targets", remedy)
-    prefix = next(name for name, module in model.named_modules() if module is language)
-    names = "|".join(re.escape(name) for name in settings.targets)
     config = LoraConfig(
         r=settings.r,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
-        target_modules=rf"{re.escape(prefix)}\.(?:.*\.)?({names})",
+        target_modules=target_pattern(model, language, settings),
     )
     inject_adapter_in_model(config, model)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_("lora_" in name)
+
+
+def target_pattern(model: nn.Module, language: nn.Module, settings: LoRASettings) -> str:
+    """Regular expression of the names of the layers that get an adapter.
+
+    Args:
+        model: the Hugging Face model.
+        language: the part of it that gets the adapters.
+        settings: of the adapters.
+    """
+    prefix = next(name for name, module in model.named_modules() if module is language)
+    names = "|".join(re.escape(name) for name in settings.targets)
+    return rf"{re.escape(prefix)}\.(?:.*\.)?({names})"
 
 
 @contextmanager

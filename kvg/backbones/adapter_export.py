@@ -1,0 +1,66 @@
+"""Writes the LoRA adapters of a model that is being trained as a folder of their own, in PEFT's format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+import torch.distributed as dist
+from peft import LoraConfig
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+from kvg.backbones.adapter_files import WEIGHTS
+from kvg.backbones.backbone import Backbone
+from kvg.backbones.builtin import checkpoint_folder
+from kvg.backbones.lora import target_pattern
+from kvg.backbones.soundness import check_weights
+
+
+def export_adapter(backbone: Backbone, folder: Path) -> None:
+    """Writes ``adapter_config.json`` and ``adapter_model.safetensors``; transformers, PEFT and vLLM read them.
+
+    All processes must call it if the model is sharded; the first one writes.
+
+    Args:
+        backbone: with adapters, and all else frozen: ``backbone.keeps_base``.
+        folder: created if missing.
+
+    Raises:
+        ValueError: other weights than the adapters are trained.
+        TrainingError: weights are not finite.
+    """
+    settings = backbone.lora
+    if settings is None or not backbone.keeps_base:
+        raise ValueError("only adapters on a model that is frozen otherwise can be exported alone")
+    check_weights(backbone, "export of the adapters", f"nothing was written to {folder}")
+    state = _adapter_state(backbone)
+    if dist.is_available() and dist.is_initialized() and dist.get_rank() != 0:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    config = LoraConfig(
+        r=settings.r,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=target_pattern(backbone.model, backbone.family.language(backbone.model), settings),
+        base_model_name_or_path=str(checkpoint_folder(backbone.checkpoint)),
+        task_type="CAUSAL_LM",
+        inference_mode=True,
+    )
+    config.save_pretrained(str(folder))
+    save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def _adapter_state(backbone: Backbone) -> dict[str, Tensor]:
+    """Weights of the adapters under PEFT's names, on the CPU."""
+    if backbone.sharded:
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
+        state = cast(dict[str, Tensor], get_model_state_dict(backbone.model, options=options))
+    else:
+        state = backbone.model.state_dict()
+    return {
+        f"base_model.model.{name.replace('.default.', '.')}": value.detach().cpu().contiguous()
+        for name, value in state.items()
+        if "lora_" in name
+    }
