@@ -143,11 +143,12 @@ def _tokenizer(checkpoint: str, config: Any, family: Family) -> PreTrainedTokeni
         tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
         image, end = (tokenizer.convert_tokens_to_ids(token) for token in (family.image_token, family.turn_end))
         highest = max(tokenizer.get_vocab().values(), default=0)
+        written_end = tokenizer.encode(family.turn_end, add_special_tokens=False)
     # Where tokenizer files are missing, transformers makes up an empty tokenizer.
     if image is None or image != config.image_token_id:
         remedy = f"its tokenizer does not know {family.image_token} as token {config.image_token_id}"
         raise fault(checkpoint, f"{remedy}; copy the tokenizer files into the folder")
-    if end is None or tokenizer.encode(family.turn_end, add_special_tokens=False) != [end]:
+    if end is None or written_end != [end]:
         raise fault(
             checkpoint, f"its tokenizer does not know {family.turn_end}; copy the tokenizer files into the folder"
         )

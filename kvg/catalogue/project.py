@@ -74,6 +74,8 @@ class CatalogueProject:
         if not self.sources:
             raise ConfigError("sources", "are missing; add `sources: {name: {class_path: ..., init_args: ...}}`")
         for name, setting in self.sources.items():
+            if not name:
+                raise ConfigError("sources", "have an empty name; give the source a name")
             class_setting(setting, f"sources.{name}")
 
     def build_sources(self) -> dict[str, PictureSource]:

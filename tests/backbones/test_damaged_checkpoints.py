@@ -81,6 +81,11 @@ def test_settings_of_another_model(folder, settings, message, monkeypatch):
     assert message in fault(folder)
 
 
+def test_a_length_of_texts_that_is_no_number(folder):
+    change(folder / "tokenizer_config.json", model_max_length=[512])
+    assert "its tokenizer cannot be read" in fault(folder)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

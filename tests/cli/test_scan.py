@@ -156,6 +156,7 @@ def test_a_disk_that_takes_nothing_more(tmp_path):
     ("sections", "message"),
     [
         ({"sources": {}}, "sources: are missing"),
+        ({"sources": {"": {"class_path": CLASS, "init_args": {"root": "in"}}}}, "sources: have an empty name"),
         ({"colour": 1}, "colour: is unknown"),
         ({"scan": {"min_size": 3}}, "scan.min_size: is unknown; choose from min_side"),
         ({"splits": {"val": 2}}, "splits.val: 2 is not a share"),

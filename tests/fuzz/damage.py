@@ -98,8 +98,11 @@ def damaged_bytes(draw: st.DrawFn, data: bytes) -> bytes:
 
 
 def as_json(value: Any) -> bytes:
-    """JSON, with what only Python's writer allows: NaN, infinity, halves of surrogate pairs as escapes."""
-    return json.dumps(value).encode()
+    """JSON, with what only Python's writer allows: NaN, infinity, halves of surrogate pairs as escapes.
+
+    Bytes, such as a picture that damage has put into a list, become a text.
+    """
+    return json.dumps(value, default=lambda data: data.decode("latin-1")).encode()
 
 
 def as_lines(rows: Any) -> bytes:
