@@ -19,6 +19,7 @@ from kvg.cli.kvg_data import main
 from kvg.composites.augmentations import noisy
 from kvg.composites.compositor import Compositor
 from kvg.composites.settings import CompositorConfig
+from kvg.config.settings import settings_of
 from kvg.errors import DataError
 from kvg.shards.writer import ShardWriter
 from kvg.types import Sample, SceneObject
@@ -236,7 +237,8 @@ def test_numbers_of_a_square_by_hand():
 def test_composites_of_ours_give_nothing_away(source):
     settings = {"categories": ["disc"], "canvas_sizes": [(200, 160)], "k_weights": {2: 1, 3: 1, 4: 1}, "quality": 85}
     traces = {"feather": [0, 1], "noise": [0, 4], "tile_jpeg": 0.5, "gain": [0.9, 1.1]}
-    compositor = Compositor(source, CompositorConfig(**settings, augmentations=traces))
+    config = settings_of(CompositorConfig, {**settings, "augmentations": traces}, "compositor")
+    compositor = Compositor(source, config)
     samples = [compositor.sample(index) for index in range(300)]
     assert warned(trials(samples, num_pixels=300)) == set()
 

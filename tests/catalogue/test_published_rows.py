@@ -171,5 +171,5 @@ def test_hidden_files_are_no_backgrounds(tmp_path):
     write(tmp_path, {name: encoded(drawing(0)) for name in ("a.jpg", "._a.jpg", "@eaDir/a.jpg", ".git/a.png")})
     assert [path.name for path in Photographs(tmp_path)._paths] == ["a.jpg"]
     (tmp_path / "a.jpg").unlink()
-    with pytest.raises(ConfigError, match="holds no pictures"):
+    with pytest.raises(ConfigError, match="contains no pictures"):
         Photographs(tmp_path)

@@ -170,7 +170,7 @@ def test_adapters_and_other_rewards_are_settings(tmp_path, two, kvg, curves):
         (["--model.init_args.group_sice=3"], "group_sice"),
         (["--data.init_args.mode=thinking"], "'thinking' is not one of"),
         (["--trainer.gradient_clip_val=1.0"], "trainer.gradient_clip_val: this stage optimizes manually"),
-        (["--trainer.accumulate_grad_batches=2"], "give model.microbatch_size"),
+        (["--trainer.accumulate_grad_batches=2"], "set model.microbatch_size"),
         (["--model.init_args.loss.init_args.kl=k4"], "Got value: k4"),
     ],
 )
