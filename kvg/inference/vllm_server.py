@@ -39,7 +39,8 @@ class VLLMServer(RolloutEngine):
     After each update the weights are written to ``folder``: the adapters alone if only adapters are trained, the whole
     model otherwise; then the server loads them.
 
-    A lost server ends the run: one that was started again would sample from other weights.
+    A lost server ends the run, because one that was started again would sample from other weights; see
+    ``kvg.runs.lost_engine`` for the checkpoint.
 
     Args:
         url: base of the server, up to ``/v1``.

@@ -211,6 +211,11 @@ class Interruption(SaveOnSignal):
 
     def leave(self, trainer: L.Trainer, number: signal.Signals) -> None:
         """Saves, prints the command to resume, and ends with the exit code of the signal."""
+        self.save_and_report(trainer)
+        end(trainer, number)
+
+    def save_and_report(self, trainer: L.Trainer) -> None:
+        """Saves in all processes, and prints the command that continues the run."""
         path = self.save(trainer)
         bar = trainer.progress_bar_callback
         if bar is not None:
@@ -218,7 +223,6 @@ class Interruption(SaveOnSignal):
         if trainer.is_global_zero:
             words = shlex.join([*resumed(self.command), "--ckpt_path", str(path)])
             print(f"kvg: saved after step {trainer.global_step} in {path}; to go on:\n  {words}", file=sys.stderr)
-        end(trainer, number)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """See ``SaveOnSignal``; a signal after the last step has no effect."""

@@ -25,6 +25,7 @@ from kvg.modules.precision import check_plugins, check_precision
 from kvg.runs.checkpoint_record import Saved, check_fit
 from kvg.runs.folder import check_run_folder, clear_run
 from kvg.runs.interruption import Interruption, handlers_kept
+from kvg.runs.lost_engine import LostEngine
 from kvg.training.preflight import (
     NeedsWeights,
     NoWeights,
@@ -180,8 +181,10 @@ class KVGCLI(LightningCLI):
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> L.Trainer:
         if config.get("fast_dev_run"):  # Lightning's ModelCheckpoint writes last.ckpt even with fast_dev_run
             config["callbacks"] = [c for c in config.get("callbacks") or [] if not isinstance(c, ModelCheckpoint)]
-        interruption = [Interruption(self._command)] if self.subcommand == "fit" else []
-        return super()._instantiate_trainer(config, [*callbacks, *interruption])
+        if self.subcommand == "fit":
+            interruption = Interruption(self._command)
+            callbacks = [*callbacks, interruption, LostEngine(interruption)]
+        return super()._instantiate_trainer(config, callbacks)
 
     # -- with the model --------------------------------------------------------------------------------------------
     def after_instantiate_classes(self) -> None:
