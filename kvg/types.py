@@ -35,7 +35,7 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class Sample:
-    """One record of a shard: a composite, the objects on it, and which of them is asked for.
+    """One record of a shard: a composite, the objects on it, and which of them is the target.
 
     ``rationale`` is a template: ``<box:N>`` stands for the box of object ``N`` (0-based), which the backbone's codec
     writes at collate time, so that shards fit every backbone. ``knowledge`` is ``known``, ``unknown`` or ''. With
@@ -60,12 +60,12 @@ class Sample:
 
     @property
     def entity(self) -> str:
-        """Name of the entity that is asked for."""
+        """Name of the target's entity."""
         return self.objects[self.target].entity
 
     @property
     def box_px(self) -> Box:
-        """True box of the entity asked for, in pixels of the stored image."""
+        """True box of the target, in pixels of the stored image."""
         return self.objects[self.target].box_px
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from torch import Tensor
 
 from kvg.backbones.backbone import Backbone
-from kvg.rl.rollout import Rollouts
+from kvg.rl.completions import Rollouts
 from kvg.text.answer import Answer, read_answer
 from kvg.types import Completion, Sample
 

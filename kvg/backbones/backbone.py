@@ -1,11 +1,12 @@
 """The one wrapper of a vision-language model: visual tokens, log-probabilities, sampling, freezing, sharding, export.
 
-Stages see a model only through this class. What its architecture decides is asked of its ``Family``; all methods that
+Stages see a model only through this class. Its ``Family`` holds what its architecture decides; all methods that
 run the model are plain calls of its parts.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from kvg.backbones.adapters import with_adapter
 from kvg.backbones.buffers import float32_buffers
 from kvg.backbones.builtin import RANDOM, build_builtin, checkpoint_folder, lab_tokenizer
 from kvg.backbones.checkpoints import Description, describe_checkpoint, load_model
-from kvg.backbones.decoding import RepeatedState, decode, prefill
+from kvg.backbones.decoding import RepeatedState, decode, prefill, verify
 from kvg.backbones.family import Family
 from kvg.backbones.feature_cache import FeatureCache
 from kvg.backbones.find_family import find_family
@@ -245,22 +246,34 @@ class Backbone(nn.Module):
         return weight
 
     def prefill(self, batch: Batch, repeats: int = 1) -> tuple[Tensor, Any]:
-        """See ``kvg.rl.rollout.Policy.prefill``: one vision pass and one pass over each prompt, whatever the group."""
+        """See ``kvg.rl.completions.Policy.prefill``; each picture and each prompt is computed once for its group."""
         if self.recomputes and self.training:
             # Transformers would drop the cache, and every token would be sampled from a wrong context.
             raise RuntimeError("call eval() before sampling from a backbone with gradient_checkpointing")
         return prefill(self.language, self.inputs(batch), repeats)
 
     def decode(self, tokens: Tensor, state: GroupState | RepeatedState) -> Tensor:
-        """See ``kvg.rl.rollout.Policy.decode``."""
+        """See ``kvg.rl.completions.Policy.decode``."""
         return decode(self.language, tokens, state)
 
+    def takes_drafts(self, state: GroupState | RepeatedState) -> bool:
+        """See ``kvg.rl.completions.Policy.takes_drafts``: a plain cache has one length for all rows."""
+        return isinstance(state, GroupState)
+
+    def verify(self, tokens: Tensor, widths: Sequence[int], state: GroupState) -> Tensor:
+        """See ``kvg.rl.completions.Policy.verify``."""
+        return verify(self.language, tokens, widths, state)
+
+    def accept(self, counts: Tensor, state: GroupState) -> None:
+        """See ``kvg.rl.completions.Policy.accept``."""
+        state.accept(counts)
+
     def select(self, state: GroupState | RepeatedState, rows: Tensor) -> None:
-        """See ``kvg.rl.rollout.Policy.select``."""
+        """See ``kvg.rl.completions.Policy.select``."""
         state.select(rows)
 
     def any_rank_active(self, active: bool) -> bool:
-        """See ``kvg.rl.rollout.Policy.any_rank_active``: processes that share a sharded model step together."""
+        """See ``kvg.rl.completions.Policy.any_rank_active``: processes that share a sharded model step together."""
         if not self.sharded:
             return active
         flag = torch.tensor(int(active), device=self.device)
@@ -290,7 +303,7 @@ class Backbone(nn.Module):
 
         Args:
             folder: made where it is missing.
-            mode: prompt mode that the model was trained with, for whoever asks it.
+            mode: prompt mode that the model was trained with, stored beside it.
 
         Raises:
             TrainingError: weights are not finite.

@@ -1,7 +1,8 @@
-"""Sampling with a backbone: the prompts in one pass, then a token of each row at a time."""
+"""Sampling with a backbone: the prompts in one pass, then a token of each row at a time, or several."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -31,7 +32,7 @@ class RepeatedState:
 
 
 def prefill(language: LanguageModel, inputs: LanguageInputs, repeats: int) -> tuple[Tensor, GroupState | RepeatedState]:
-    """See ``kvg.rl.rollout.Policy.prefill``.
+    """See ``kvg.rl.completions.Policy.prefill``.
 
     Args:
         language: the model.
@@ -52,26 +53,34 @@ def prefill(language: LanguageModel, inputs: LanguageInputs, repeats: int) -> tu
 
 
 def decode(language: LanguageModel, tokens: Tensor, state: GroupState | RepeatedState) -> Tensor:
-    """See ``kvg.rl.rollout.Policy.decode``."""
-    embeds = language.embed(tokens)
-    if isinstance(state, GroupState) and state.token_pass is not None:
-        logits = state.token_pass(embeds, state.position, state)
-    else:
-        logits = language.head(_through_modules(language, embeds, state))
+    """See ``kvg.rl.completions.Policy.decode``."""
     if isinstance(state, GroupState):
-        state.length += 1
+        logits = _pass(language, tokens, state.begin(), state)
+        state.accept()
+        return logits
+    state.mask = torch.cat([state.mask, state.mask.new_ones(len(tokens), 1)], -1)
+    inputs = LanguageInputs(language.embed(tokens)[:, None], language.on_all_axes(state.position[:, None]))
+    options = {"attention_mask": state.mask[:, None, None], "use_cache": True, "past_key_values": state.cache}
+    states: Tensor = language.run(inputs, **options).last_hidden_state[:, -1]
     state.position = state.position + 1
+    return _head(language, states)
+
+
+def verify(language: LanguageModel, tokens: Tensor, widths: Sequence[int], state: GroupState) -> Tensor:
+    """See ``kvg.rl.completions.Policy.verify``."""
+    return _pass(language, tokens, state.begin(widths), state)
+
+
+def _pass(language: LanguageModel, tokens: Tensor, positions: Tensor, state: GroupState) -> Tensor:
+    """Logits ``[M, V]`` behind M tokens, which the state has made room for."""
+    embeds = language.embed(tokens)
+    if state.token_pass is not None:
+        return state.token_pass(embeds, positions, state)
+    # The model's own layers may be of any kind, and sharded ones are gathered when they are called.
+    inputs = LanguageInputs(embeds[:, None], language.on_all_axes(positions[:, None]))
+    return _head(language, language.run(inputs, state=state).last_hidden_state[:, -1])
+
+
+def _head(language: LanguageModel, states: Tensor) -> Tensor:
+    logits: Tensor = language.head(states)
     return logits
-
-
-def _through_modules(language: LanguageModel, embeds: Tensor, state: GroupState | RepeatedState) -> Tensor:
-    """The same as ``TokenPass`` by the model's own layers: of any kind, and sharded ones are gathered when called."""
-    inputs = LanguageInputs(embeds[:, None], language.on_all_axes(state.position[:, None]))
-    if isinstance(state, GroupState):
-        out = language.run(inputs, state=state)
-    else:
-        state.mask = torch.cat([state.mask, state.mask.new_ones(len(embeds), 1)], -1)
-        mask = state.mask[:, None, None]
-        out = language.run(inputs, attention_mask=mask, use_cache=True, past_key_values=state.cache)
-    states: Tensor = out.last_hidden_state[:, -1]
-    return states

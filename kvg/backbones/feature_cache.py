@@ -14,7 +14,7 @@ from kvg.batches import Pictures, VisualTokens
 class FeatureCache:
     """Visual tokens by picture, in main memory, the least recently used leaving first.
 
-    Pictures are told apart by the bytes of their files, so that sets may share keys and samples may share pictures.
+    Pictures are identified by the bytes of their files, so that sets may share keys and samples may share pictures.
 
     Args:
         max_bytes: that the tokens may take.

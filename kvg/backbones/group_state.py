@@ -7,12 +7,32 @@ prompts of different length need a mask.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from kvg.backbones.token_table import TokenTable
+
 FIRST_ROOM = 64  # tokens of a completion that there is room for at first; doubled as it fills
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The tokens of a pass; M in all, those of a row side by side.
+
+    Attributes:
+        own: the tokens by their rows.
+        prompts: the tokens by their prompts.
+        row: ``[M]`` row of each token; None where each row has one, and all completions are of one length.
+        at: ``[M]`` place of each token in its row's completion; None as ``row``.
+    """
+
+    own: TokenTable
+    prompts: TokenTable
+    row: Tensor | None = None
+    at: Tensor | None = None
 
 
 class GroupState:
@@ -22,6 +42,8 @@ class GroupState:
         mask: ``[B, P]`` bool, which of a prompt's tokens count.
         position: ``[N]`` M-RoPE position of each row's next token.
         owner: ``[N]`` the prompt of each row; never falling.
+        lengths: ``[N]`` tokens of each row's completion so far; None while all rows have ``longest``.
+        longest: the largest of the lengths, or more.
     """
 
     def __init__(self, mask: Tensor, position: Tensor, repeats: int) -> None:
@@ -30,53 +52,98 @@ class GroupState:
         self.owner = torch.arange(len(mask), device=mask.device).repeat_interleave(repeats)
         self.prompts: list[tuple[Tensor, Tensor]] = []  # of each layer: keys and values [B, groups of heads, P, D]
         self.own: list[tuple[Tensor, Tensor]] = []  # [N, groups of heads, room, D]
-        self.length = 0  # of the completions so far
-        # One token of each row from embeddings and positions to logits, where the model's layers are written out.
+        self.longest = 0
+        self.lengths: Tensor | None = None
+        # Tokens from embeddings and positions to logits, where the model's layers are written out.
         self.token_pass: Callable[[Tensor, Tensor, GroupState], Tensor] | None = None
+        self._visible: Tensor | None = None
+        self._even: Layout  # of a pass with one token of each row, while all completions are of one length
+        self._layout: Layout
         self._place()
 
     def keep_prompts(self, key: Tensor, value: Tensor) -> None:
         """Takes the next layer's keys and values of all prompts."""
         self.prompts.append((key, value))
         shape = (len(self.owner), key.shape[1], FIRST_ROOM, key.shape[3])
-        self.own.append((key.new_empty(shape), value.new_empty(shape)))
+        # Zeros: what has not been written yet is masked, which NaN would survive.
+        self.own.append((key.new_zeros(shape), value.new_zeros(shape)))
+
+    # -- a pass ----------------------------------------------------------------------------------------------------
+    def begin(self, widths: Sequence[int] | None = None) -> Tensor:
+        """Prepares a pass; returns the positions of its tokens, ``[M]``.
+
+        Args:
+            widths: how many tokens each row has in it; None for one each.
+        """
+        self._visible = None
+        if widths is None and self.lengths is None:
+            self._layout = self._even
+            return self.position
+        if self.lengths is None:
+            self.lengths = torch.full_like(self.position, self.longest)
+        device = self.position.device
+        pairs = [(row, offset) for row, num in enumerate(widths or [1] * len(self.position)) for offset in range(num)]
+        row, offset = torch.tensor(pairs, device=device).T.contiguous()
+        tables = TokenTable(row, len(self.position)), TokenTable(self.owner[row], len(self.mask))
+        self._layout = Layout(*tables, row, self.lengths[row] + offset)
+        positions: Tensor = self.position[row] + offset
+        return positions
+
+    def accept(self, counts: Tensor | None = None) -> None:
+        """Ends a pass: the first ``counts`` ``[N]`` of each row's tokens count; None for the one that each had."""
+        if self.lengths is None:
+            self.longest += 1
+            self.position = self.position + 1
+            return
+        gained = torch.ones_like(self.lengths) if counts is None else counts
+        self.lengths, self.position = self.lengths + gained, self.position + gained
+        self.longest = int(self.lengths.max())
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        """Adds one token to each row; it attends to its prompt and to its completion.
+        """Adds the tokens of a pass; each attends to its prompt and to its completion up to itself.
 
         Args:
             layer: which.
-            query: ``[N, heads, D]``.
-            key: ``[N, groups of heads, D]``.
+            query: ``[M, heads, D]``.
+            key: ``[M, groups of heads, D]``.
             value: as ``key``.
             scale: of the scores.
 
         Returns:
-            ``[N, heads, D]``.
+            ``[M, heads, D]``.
         """
-        room = self.own[layer][0].shape[2]
-        if self.length == room:
+        layout = self._layout
+        now = self.longest + layout.own.size
+        while self.own[layer][0].shape[2] < now:
             self.own[layer] = (_widened(self.own[layer][0]), _widened(self.own[layer][1]))
         keys, values = self.own[layer]
-        keys[:, :, self.length], values[:, :, self.length] = key, value
-        now = self.length + 1
-        queries = query.view(len(query), key.shape[1], -1, query.shape[2])  # [N, groups, heads of a group, D]
-        own, own_norm = _attention(queries, keys[:, :, :now], values[:, :, :now], None, scale)
-        prompt, norm = self._from_prompts(layer, queries, scale)
-        out = own.lerp(prompt, torch.sigmoid(norm - own_norm)[..., None].to(own.dtype))
-        return out.flatten(1, 2)
+        if layout.row is None:
+            keys[:, :, self.longest], values[:, :, self.longest] = key, value
+        else:
+            keys[layout.row, :, layout.at], values[layout.row, :, layout.at] = key, value
+        queries = query.view(len(query), key.shape[1], -1, query.shape[2])  # [M, groups, heads of a group, D]
+        keys, values = keys[:, :, :now], values[:, :, :now]
+        table = layout.own.arrange(queries)
+        out, own_norm = layout.own.take(*_attention(table, keys, values, self._seen(table, now), scale))
+        table = layout.prompts.arrange(queries)
+        mask = None if self.prompt_mask is None else _as_mask(self.prompt_mask, query.dtype)
+        from_prompt, norm = layout.prompts.take(*_attention(table, *self.prompts[layer], mask, scale))
+        out = out.lerp(from_prompt, torch.sigmoid(norm - own_norm)[..., None].to(out.dtype))
+        heads: Tensor = out.transpose(1, 2).flatten(1, 2)
+        return heads
 
-    def _from_prompts(self, layer: int, queries: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-        keys, values = self.prompts[layer]
-        num, (groups, heads, width) = len(keys), queries.shape[1:]
-        table = queries if self.table is None else queries[self.table]
-        # Queries of one prompt lie together: [B, groups, rows * heads of a group, D].
-        table = table.view(num, -1, groups, heads, width).transpose(1, 2).flatten(2, 3)
-        out, norm = _attention(table, keys, values, self.prompt_mask, scale)
-        out = out.view(num, groups, -1, heads, width).transpose(1, 2).flatten(0, 1)
-        norm = norm.view(num, groups, -1, heads).transpose(1, 2).flatten(0, 1)
-        return (out, norm) if self.table is None else (out[self.place], norm[self.place])
+    def _seen(self, queries: Tensor, now: int) -> Tensor | None:
+        """Which tokens of a completion each query sees, as ``_attention`` takes it; the same for all layers."""
+        if self.lengths is None:
+            return None
+        if self._visible is None:
+            last = self.lengths[:, None] + torch.arange(self._layout.own.size, device=queries.device)  # [N, size]
+            seen = torch.arange(now, device=queries.device) <= last[..., None]
+            heads = queries.shape[2] // self._layout.own.size
+            self._visible = _as_mask(seen.repeat_interleave(heads, 1)[:, None], queries.dtype)
+        return self._visible
 
+    # -- rows ------------------------------------------------------------------------------------------------------
     def select(self, rows: Tensor) -> None:
         """Keeps only these rows, in this order, and the prompts that still have one."""
         alive, owner = torch.unique(self.owner[rows], return_inverse=True)
@@ -85,30 +152,31 @@ class GroupState:
             self.prompts = [(key[alive], value[alive]) for key, value in self.prompts]
         self.own = [(key[rows], value[rows]) for key, value in self.own]
         self.position, self.owner = self.position[rows], owner
+        if self.lengths is not None:
+            self.lengths = self.lengths[rows]
+            self.longest = int(self.lengths.max())
         self._place()
 
     def _place(self) -> None:
-        """Gives each row a place in a table of prompts; each prompt has as many places as the largest group."""
-        counts = torch.bincount(self.owner, minlength=len(self.mask))
-        size = int(counts.max())
-        first = counts.cumsum(0) - counts
-        self.table: Tensor | None = None  # [B * size] the row at each place; None where all are in order
-        if int(counts.min()) < size:
-            self.place = self.owner * size + torch.arange(len(self.owner), device=self.mask.device) - first[self.owner]
-            self.table = torch.zeros(len(counts) * size, dtype=torch.long, device=self.mask.device)
-            self.table[self.place] = torch.arange(len(self.owner), device=self.mask.device)
+        rows = torch.arange(len(self.owner), device=self.owner.device)
+        self._even = self._layout = Layout(TokenTable(rows, len(rows)), TokenTable(self.owner, len(self.mask)))
         self.prompt_mask = None if bool(self.mask.all()) else self.mask[:, None, None]
 
 
 def _widened(values: Tensor) -> Tensor:
-    return torch.cat([values, torch.empty_like(values)], 2)
+    return torch.cat([values, torch.zeros_like(values)], 2)
+
+
+def _as_mask(seen: Tensor, dtype: torch.dtype) -> Tensor:
+    """A mask as ``_attention`` takes it, from one of bool, True = seen: numbers on a CPU."""
+    if seen.device.type != "cpu":
+        return seen
+    return torch.zeros_like(seen, dtype=dtype).masked_fill_(~seen, -torch.inf)
 
 
 def _attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
     """Attention ``[B, H, L, D]`` and the log of the sum of its exponentials ``[B, H, L]``, float32."""
     if query.device.type == "cpu":
-        if mask is not None:
-            mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill_(~mask, -torch.inf)
         flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
         out: tuple[Tensor, Tensor] = flash(query, key, value, 0.0, False, attn_mask=mask, scale=scale)
         return out

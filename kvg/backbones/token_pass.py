@@ -1,4 +1,4 @@
-"""One token of each row through the language model, written out.
+"""Tokens of sampling through the language model, written out: one of each row, or several.
 
 With few rows a step of sampling has little arithmetic: it reads every weight once for each token, and the layers of
 transformers spend the rest between kernels, in modules, keyword arguments, and many small operations to each norm and
@@ -41,7 +41,7 @@ class _Layer:
 
 
 class TokenPass:
-    """A text model and its head, for one token a row whose context a ``GroupState`` holds.
+    """A text model and its head, for tokens whose context a ``GroupState`` holds.
 
     Args:
         language: one for which ``fits`` is true.
@@ -71,12 +71,12 @@ class TokenPass:
         """The logits after the tokens.
 
         Args:
-            embeds: ``[N, hidden]`` of the tokens.
-            position: ``[N]`` of each, the same on all axes.
+            embeds: ``[M, hidden]`` of the tokens.
+            position: ``[M]`` of each, the same on all axes.
             state: holds the context of each layer, and takes the tokens' keys and values.
 
         Returns:
-            ``[N, V]``.
+            ``[M, V]``.
         """
         angles = position[:, None, None].float() * self.rotary.inv_freq.float()  # [N, 1, D / 2]
         cos, sin = angles.cos(), angles.sin()

@@ -18,7 +18,8 @@ from kvg.batches import Batch
 from kvg.inference.batch_runner import RequestJob
 from kvg.inference.prepared import PreparedBatch, PreparedBatches
 from kvg.inference.request import Answers, Request
-from kvg.rl.rollout import SamplingSettings, rollout
+from kvg.rl.rollout import rollout
+from kvg.rl.sampling import SamplingSettings
 from kvg.text.box_codec import BoxCodec, ImageSize
 from kvg.text.prompts import PromptFormat
 

@@ -19,7 +19,7 @@ from kvg.inference.batch_runner import BatchRunner, Record, RequestJob
 from kvg.inference.engine import BackboneEngine
 from kvg.inference.prepared import PreparedBatch
 from kvg.inference.request import Answers, Request
-from kvg.rl.rollout import SamplingSettings
+from kvg.rl.sampling import SamplingSettings
 
 
 class LocalModule(L.LightningModule):

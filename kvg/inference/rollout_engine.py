@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
 import torch
+import torch.distributed as dist
+from torch import Tensor
 
 from kvg.backbones.backbone import Backbone
 from kvg.batches import Batch
-from kvg.rl.rollout import Rollouts, SamplingSettings, rollout
+from kvg.rl.completions import Rollouts
+from kvg.rl.drafter import NGramDrafter
+from kvg.rl.rollout import rollout
+from kvg.rl.sampling import SamplingSettings
 
 
 class RolloutEngine(ABC):
     """Samples groups of completions from the policy, here or elsewhere.
 
-    It keeps nothing that a checkpoint would need: weights come by ``sync``, chance by the generator of each call.
+    Weights come by ``sync``, chance by the generator of each call. What it learns beside them is in its state.
     """
 
     @property
@@ -61,9 +67,27 @@ class RolloutEngine(ABC):
             TrainingError: logits are NaN or infinite.
         """
 
+    def learn(self, out: Rollouts) -> None:  # noqa: B027  # most engines learn nothing
+        """Looks at what was sampled, for later batches; called by all processes."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What was learnt, the same in all processes; for checkpoints."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:  # noqa: B027  # as ``learn``
+        """Takes back what ``state_dict`` gave."""
+
 
 class BuiltInEngine(RolloutEngine):
-    """The policy samples by itself, see ``kvg.rl.rollout``: each prompt is computed once for its group."""
+    """The policy samples by itself, see ``kvg.rl.rollout``: each prompt is computed once for its group.
+
+    Args:
+        drafter: of speculative sampling, which learns from all rollouts of the run; None for ``NGramDrafter()``. One
+            with ``max_draft: 0`` samples one token a pass. The tokens are the same in any case.
+    """
+
+    def __init__(self, drafter: NGramDrafter | None = None) -> None:
+        self.drafter = NGramDrafter() if drafter is None else drafter
 
     @property
     def external(self) -> bool:
@@ -82,4 +106,21 @@ class BuiltInEngine(RolloutEngine):
         generator: torch.Generator,
     ) -> Rollouts:
         """See ``kvg.rl.rollout.rollout``."""
-        return rollout(backbone, batch, settings, group_size, generator)
+        return rollout(backbone, batch, settings, group_size, generator, self.drafter)
+
+    def learn(self, out: Rollouts) -> None:
+        """Gives the completions of all processes to the drafter."""
+        own = [row[keep].tolist() for row, keep in zip(out.tokens, out.completion_mask, strict=True)]
+        gathered = [own]
+        if dist.is_available() and dist.is_initialized():
+            gathered = [own] * dist.get_world_size()
+            dist.all_gather_object(gathered, own)
+        self.drafter.learn([row for rows in gathered for row in rows])
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """See ``NGramDrafter.state_dict``."""
+        return self.drafter.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """See ``NGramDrafter.load_state_dict``."""
+        self.drafter.load_state_dict(state)

@@ -22,7 +22,8 @@ from kvg.inference.rollout_engine import RolloutEngine
 from kvg.inference.vllm_calls import SampledCompletion, VLLMCalls, read_completions
 from kvg.pictures import read_rgb
 from kvg.ranges import check_number, check_whole
-from kvg.rl.rollout import Rollouts, SamplingSettings
+from kvg.rl.completions import Rollouts
+from kvg.rl.sampling import SamplingSettings
 
 ADAPTER = "kvg-step"  # start of the names of adapters on the server
 # Prompts and pictures of the former weights. vLLM's workers drop those of pictures by themselves, and its scheduler

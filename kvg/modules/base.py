@@ -24,17 +24,19 @@ from kvg.errors import ConfigError, TrainingError
 from kvg.inference.engine import BackboneEngine
 from kvg.inference.prediction_runner import PredictionRunner
 from kvg.inference.prepared import PreparedBatch
+from kvg.inference.rollout_engine import RolloutEngine
 from kvg.metrics.iou_accuracy import GroupedIoUAccuracy
 from kvg.modules.gradients import check_limit
 from kvg.modules.precision import check_precision, warn_of_lost_steps, with_float32_numbers
 from kvg.modules.run_summary import RunHistory
 from kvg.modules.validation import GROUPS, Validation
 from kvg.ranges import check_number, check_whole
-from kvg.rl.rollout import SamplingSettings
+from kvg.rl.sampling import SamplingSettings
 from kvg.runs.checkpoint_record import RECORD, keep_epoch_open, record_of, to_plain
 from kvg.runs.folder import EXPORT, replaced
 
 _MODE = "kvg_mode"  # key in checkpoints: the prompt mode of the training
+_ENGINE = "kvg_engine"
 
 
 class StageModule(L.LightningModule):
@@ -48,6 +50,8 @@ class StageModule(L.LightningModule):
         max_new_tokens: longest answer in evaluation; in mode ``describe`` per turn.
         export: whether ``fit`` finally writes a Hugging Face folder ``export`` into the run's folder.
     """
+
+    engine: RolloutEngine | None = None  # of stages that sample while they train
 
     def __init__(
         self,
@@ -185,6 +189,8 @@ class StageModule(L.LightningModule):
         checkpoint[_MODE] = self.mode
         data = getattr(self.trainer, "datamodule", None)
         checkpoint[RECORD] = to_plain(record_of(self, data, self.backbone.family.model_type, self._shapes))
+        if self.engine is not None:
+            checkpoint[_ENGINE] = self.engine.state_dict()
         keep_epoch_open(checkpoint)
         if self._stopped is not None:  # ModelCheckpoint.save_on_exception
             raise self._stopped
@@ -193,8 +199,10 @@ class StageModule(L.LightningModule):
             check_weights(self.backbone, f"checkpoint of step {self.global_step}", consequence)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restores the prompt mode from the checkpoint."""
+        """Restores the prompt mode from the checkpoint, and what the engine has learnt."""
         self.backbone.trained_mode = checkpoint.get(_MODE) or self.backbone.trained_mode
+        if self.engine is not None and checkpoint.get(_ENGINE):
+            self.engine.load_state_dict(checkpoint[_ENGINE])
 
     @contextmanager
     def stopping(self) -> Iterator[None]:

@@ -31,10 +31,11 @@ from kvg.ranges import check_number, check_whole
 from kvg.rewards.combine import WeightedReward
 from kvg.rewards.diagnosis import Start, nothing_learnt
 from kvg.rl.advantage import group_advantage
+from kvg.rl.completions import Rollouts
 from kvg.rl.experience import Experience, in_minibatches
 from kvg.rl.mismatch import MismatchCorrection
 from kvg.rl.resampling import Resampling
-from kvg.rl.rollout import Rollouts, SamplingSettings
+from kvg.rl.sampling import SamplingSettings
 from kvg.text.answer import Answer
 from kvg.types import Sample
 
@@ -116,10 +117,10 @@ class GRPOModule(StageModule):
         self.advantage: Literal["group_std", "batch_std", "none"] = advantage
         self.num_iterations, self.num_minibatches = num_iterations, num_minibatches
         self.microbatch_size, self.max_resample_batches = microbatch_size, max_resample_batches
-        self.learn_truncated = learn_truncated
-        self.max_grad_norm, self.seed = max_grad_norm, seed
+        self.learn_truncated, self.max_grad_norm, self.seed = learn_truncated, max_grad_norm, seed
         self.rollout_sampling = SamplingSettings(max_new_tokens, temperature, top_p, top_k)
-        self.engine, self.mismatch = engine or BuiltInEngine(), mismatch or MismatchCorrection()
+        self.engine: RolloutEngine = engine or BuiltInEngine()
+        self.mismatch = mismatch or MismatchCorrection()
         self._synced: int | None = None  # step whose weights the engine has
         self._reference: list[Backbone] = []  # in a list, so that it is not part of the module's state
         self._resampling = Resampling(max_resample_batches, group_size)
@@ -205,6 +206,7 @@ class GRPOModule(StageModule):
             rewards, breakdown, answers = self._rewards(batch, out)
         with self.stopping():
             fault.end(self.trainer.world_size)
+        self.engine.learn(out)
         self.backbone.train()
         self.log("train/sample_s", time.perf_counter() - start, batch_size=size)
         advantages = group_advantage(rewards, self.group_size, self.advantage)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from kvg.rl.rollout import Rollouts
+from kvg.rl.completions import Rollouts
 from kvg.text.answer import Answer
 
 
@@ -27,6 +27,7 @@ def rollout_figures(
         Scalars by name.
     """
     groups = rewards.view(-1, group_size)
+    speculation = out.counts
     return {
         "reward/total": rewards.mean(),
         **{f"reward/{name}": part.mean() for name, part in breakdown.items()},
@@ -35,4 +36,5 @@ def rollout_figures(
         "completion_length": out.completion_mask.sum(1).float().mean(),
         "truncated": out.truncated.float().mean(),
         "unparsed": sum(answer.box_px is None for answer in answers) / len(answers),
+        **({} if speculation is None else speculation.figures()),
     }

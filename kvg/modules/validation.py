@@ -17,7 +17,8 @@ from kvg.errors import ConfigError
 from kvg.evaluation.records.question import Question
 from kvg.inference.shared_fault import SharedFault
 from kvg.metrics.iou_accuracy import GroupedIoUAccuracy
-from kvg.rl.rollout import SamplingSettings, rollout
+from kvg.rl.rollout import rollout
+from kvg.rl.sampling import SamplingSettings
 from kvg.types import Completion, Sample
 
 GROUPS = {"split": SPLITS, "knowledge": KNOWLEDGE}

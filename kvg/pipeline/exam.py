@@ -14,7 +14,8 @@ from kvg.composites.compositor import Compositor
 from kvg.lab.skills import named_by_card
 from kvg.lab.traits import load_cards
 from kvg.lab.world import TraitSource, lab_canvas
-from kvg.rl.rollout import SamplingSettings, rollout
+from kvg.rl.rollout import rollout
+from kvg.rl.sampling import SamplingSettings
 from kvg.text.prompts import prompt
 from kvg.types import Sample, traits_of
 

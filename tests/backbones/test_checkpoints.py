@@ -15,7 +15,8 @@ from kvg.backbones.families.qwen2_5_vl import Qwen25VL
 from kvg.backbones.folders import trained_mode
 from kvg.backbones.lora import LoRASettings
 from kvg.errors import ConfigError
-from kvg.rl.rollout import SamplingSettings, rollout
+from kvg.rl.rollout import rollout
+from kvg.rl.sampling import SamplingSettings
 
 TOLERANCE = 1e-5
 

@@ -7,7 +7,8 @@ import torch
 
 from kvg.backbones import group_state, token_pass
 from kvg.backbones.lora import LoRASettings
-from kvg.rl.rollout import SamplingSettings, rollout
+from kvg.rl.rollout import rollout
+from kvg.rl.sampling import SamplingSettings
 
 FREE = SamplingSettings(max_new_tokens=20, temperature=0.8)
 
@@ -53,7 +54,8 @@ def test_attention_written_out_is_that_of_the_kernel():
     mask = torch.arange(40)[None, None, None] >= torch.tensor([0, 7, 39])[:, None, None, None]
     for seen in (None, mask):
         ours = group_state.plain_attention(query, key, value, seen, 0.2)
-        for one, other in zip(ours, group_state._attention(query, key, value, seen, 0.2), strict=True):
+        given = None if seen is None else group_state._as_mask(seen, query.dtype)
+        for one, other in zip(ours, group_state._attention(query, key, value, given, 0.2), strict=True):
             torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
 

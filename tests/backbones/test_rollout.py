@@ -7,7 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from kvg.rl.rollout import SamplingSettings, inverse_cdf, rollout, sample_tokens
+from kvg.rl.rollout import rollout
+from kvg.rl.sampling import SamplingSettings, inverse_cdf, sample_tokens
+
+
+def uniforms(num):
+    return torch.rand(num, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
 
 GREEDY = SamplingSettings(max_new_tokens=12, temperature=0.0)
 
@@ -130,7 +136,7 @@ ORDER, DRAWS = (0.15, 0.5, 0.1, 0.25), 40_000
 )
 def test_distribution_of_draws(settings, expected):
     logits = (torch.tensor(ORDER).log() + 3.0).expand(DRAWS, 4)
-    drawn, scores = sample_tokens(logits, settings, torch.Generator().manual_seed(0))
+    drawn, scores = sample_tokens(logits, settings, uniforms(len(logits)))
     shares = torch.bincount(drawn, minlength=4) / DRAWS
     # Four standard deviations of a share: 4 * sqrt(0.25 / 40,000) = 0.01.
     assert (shares - torch.tensor(expected)).abs().max() < 0.01
@@ -140,7 +146,7 @@ def test_distribution_of_draws(settings, expected):
 
 def test_rows_are_drawn_independently():
     logits = torch.zeros(1000, 2)
-    drawn, _ = sample_tokens(logits, SamplingSettings(), torch.Generator().manual_seed(0))
+    drawn, _ = sample_tokens(logits, SamplingSettings(), uniforms(len(logits)))
     pairs = torch.bincount(drawn[0::2] * 2 + drawn[1::2], minlength=4) / 500
     assert (pairs - 0.25).abs().max() < 0.08
 

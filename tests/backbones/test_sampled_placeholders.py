@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kvg.backbones.answers import completion_texts, plain_texts
-from kvg.rl.rollout import Rollouts
+from kvg.rl.completions import Rollouts
 from kvg.text.box_codec import ImageSize
 from kvg.text.completion import parse_completion
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from kvg.errors import DataError
-from kvg.rl.rollout import SamplingSettings, rollout
+from kvg.rl.rollout import rollout
+from kvg.rl.sampling import SamplingSettings
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from kvg.backbones.lora import LoRASettings
 from kvg.backbones.shared_prefix import make_rows, masked_attention, shared_prefix_attention
-from kvg.rl.rollout import SamplingSettings, rollout
+from kvg.rl.rollout import rollout
+from kvg.rl.sampling import SamplingSettings
 
 # Prompt lengths, and lengths of each group's completions: none, empty ones, and one beyond the kernel's block of keys.
 LENGTHS = ([7, 5, 300, 1], [[3, 0, 4], [0, 0, 0], [70, 33, 1], [2]])

@@ -33,7 +33,8 @@ def main() -> int:
     from kvg.rewards.iou import IoUReward
     from kvg.rewards.knowledge import KnowledgeReward
     from kvg.rl.advantage import group_advantage
-    from kvg.rl.rollout import SamplingSettings, rollout
+    from kvg.rl.rollout import rollout
+    from kvg.rl.sampling import SamplingSettings
     from kvg.shards.reader import Tally
     from kvg.types import Completion
     from kvg.work.cpu import prepare_cpu

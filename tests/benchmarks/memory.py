@@ -23,7 +23,8 @@ def measure(keep: bool, steps: int, rows: int, new_tokens: int) -> dict[str, flo
     from kvg.backbones.backbone import Backbone
     from kvg.composites.compositor import Compositor
     from kvg.lab.world import LabSource, lab_canvas
-    from kvg.rl.rollout import SamplingSettings, rollout
+    from kvg.rl.rollout import rollout
+    from kvg.rl.sampling import SamplingSettings
     from kvg.work.cpu import keep_freed_memory
 
     torch.set_num_threads(1)

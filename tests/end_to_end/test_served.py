@@ -12,7 +12,8 @@ from kvg.backbones.answers import completions
 from kvg.backbones.backbone import Backbone
 from kvg.cli.kvg import main
 from kvg.evaluation.records.prediction import read_predictions
-from kvg.rl.rollout import SamplingSettings, rollout
+from kvg.rl.rollout import rollout
+from kvg.rl.sampling import SamplingSettings
 from kvg.shards.writer import ShardWriter
 from kvg.text.prompts import describe_prompts, prompt
 from tests.inference.scripted import MODEL, ScriptedServer, answer, question, says

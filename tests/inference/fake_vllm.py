@@ -17,7 +17,8 @@ from typing import Any
 import torch
 
 from kvg.backbones.backbone import Backbone
-from kvg.rl.rollout import SamplingSettings, rollout
+from kvg.rl.rollout import rollout
+from kvg.rl.sampling import SamplingSettings
 
 BACKBONE = "served"
 

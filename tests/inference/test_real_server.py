@@ -23,7 +23,8 @@ from kvg.errors import DataError
 from kvg.inference.request import Request
 from kvg.inference.server import Server
 from kvg.lab.world import TraitSource, lab_canvas
-from kvg.rl.rollout import SamplingSettings, rollout
+from kvg.rl.rollout import rollout
+from kvg.rl.sampling import SamplingSettings
 from kvg.shards.writer import ShardWriter
 from kvg.text.prompts import prompt
 from kvg.types import Box, Completion, Sample

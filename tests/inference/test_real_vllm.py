@@ -21,7 +21,7 @@ from kvg.losses.family import GRPOLoss
 from kvg.modules.grpo import GRPOModule
 from kvg.rewards.base import Reward
 from kvg.rewards.combine import WeightedReward
-from kvg.rl.rollout import SamplingSettings
+from kvg.rl.sampling import SamplingSettings
 from tests.inference.real_vllm import COMMAND, vllm_server
 
 pytestmark = [

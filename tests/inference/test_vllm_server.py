@@ -11,7 +11,8 @@ from kvg.backbones.backbone import Backbone
 from kvg.backbones.lora import LoRASettings
 from kvg.errors import ConfigError, EngineError
 from kvg.inference.vllm_server import VLLMServer, placeholder_ids
-from kvg.rl.rollout import SamplingSettings, rollout
+from kvg.rl.rollout import rollout
+from kvg.rl.sampling import SamplingSettings
 from tests.inference.fake_vllm import BACKBONE, FakeVLLM
 
 GREEDY, SAMPLED = SamplingSettings(12, 0.0), SamplingSettings(12, 1.0)

@@ -16,7 +16,8 @@ from kvg.composites.compositor import Compositor
 from kvg.lab.traits import load_cards
 from kvg.lab.world import TraitSource, lab_canvas
 from kvg.metrics.functional import iou_accuracy
-from kvg.rl.rollout import SamplingSettings, rollout
+from kvg.rl.rollout import rollout
+from kvg.rl.sampling import SamplingSettings
 
 pytestmark = pytest.mark.skipif(not (lab_folder() / "model.safetensors").is_file(), reason="the base is not built")
 

@@ -20,8 +20,10 @@ from kvg.modules.grpo import GRPOModule
 from kvg.rewards.base import Reward
 from kvg.rewards.combine import WeightedReward
 from kvg.rewards.format import FormatReward
+from kvg.rl.drafter import NGramDrafter
 from kvg.rl.experience import TrainingBatch
-from kvg.rl.rollout import SamplingSettings, rollout
+from kvg.rl.rollout import rollout
+from kvg.rl.sampling import SamplingSettings
 
 GREEDY = SamplingSettings(max_new_tokens=4, temperature=0.0)
 NOT_FINITE = [math.nan, math.inf, -math.inf]
@@ -217,6 +219,9 @@ class Fading:
             logits[1, 1] = self.value
         return logits
 
+    def takes_drafts(self, state):
+        return True
+
     def select(self, state, rows):
         pass
 
@@ -226,10 +231,12 @@ class Fading:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_a_row_that_fades_ends_all_at_once(temperature, value):
-    policy = Fading(value)
+@pytest.mark.parametrize("speculate", [False, True])
+def test_a_row_that_fades_ends_all_at_once(temperature, value, speculate):
+    policy, settings = Fading(value), SamplingSettings(20, temperature, speculate=speculate)
+    # A context of eight tokens is not repeated so early.
     with pytest.raises(TrainingError, match="from fading: logits are not finite at token 4 of completion 2 of 3"):
-        rollout(policy, {}, SamplingSettings(20, temperature), 1, torch.Generator().manual_seed(0))
+        rollout(policy, {}, settings, 1, torch.Generator().manual_seed(0), NGramDrafter(order=8))
     assert policy.calls == 3
 
 

@@ -19,7 +19,8 @@ from kvg.evaluation.records.prediction import read_predictions
 from kvg.evaluation.records.question_sets import ArtifactSettings
 from kvg.inference import engine
 from kvg.modules.cot_sft import CoTSFTModule
-from kvg.rl.rollout import SamplingSettings, rollout
+from kvg.rl.rollout import rollout
+from kvg.rl.sampling import SamplingSettings
 from kvg.shards.writer import ShardWriter
 from kvg.text.prompts import PROMPTS, describe_prompts, prompt
 from kvg.types import Completion
