@@ -257,8 +257,12 @@ class Backbone(nn.Module):
         return decode(self.language, tokens, state)
 
     def takes_drafts(self, state: GroupState | RepeatedState) -> bool:
-        """See ``kvg.rl.completions.Policy.takes_drafts``: a plain cache has one length for all rows."""
-        return isinstance(state, GroupState)
+        """See ``kvg.rl.completions.Policy.takes_drafts``: a plain cache has one length for all rows.
+
+        Sharded models take none: with passes of different sizes in each process, the collective calls of FSDP2's
+        backward pass did not match (a test of two processes hung).
+        """
+        return isinstance(state, GroupState) and not self.sharded
 
     def verify(self, tokens: Tensor, widths: Sequence[int], state: GroupState) -> Tensor:
         """See ``kvg.rl.completions.Policy.verify``."""

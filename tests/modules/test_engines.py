@@ -31,6 +31,7 @@ class Outside(BuiltInEngine):
     """Says of its log-probabilities what it likes: they are the policy's, plus an offset ``[N, 1]``."""
 
     def __init__(self, offset: list[float]) -> None:
+        super().__init__()
         self.offset, self.steps, self.weights = torch.tensor(offset)[:, None], [], []
 
     @property

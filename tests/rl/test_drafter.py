@@ -21,7 +21,7 @@ def test_what_followed_the_last_tokens_is_drafted_as_far_as_it_goes():
     drafter = learnt([1, 2, 3, 4, 5])
     assert drafter.draft([9, 1, 2], **SURE) == [3, 4, 5]
     assert drafter.draft([9, 2, 1], **SURE) == []
-    assert drafter.draft([], **SURE) == [1, 2, 3, 4, 5]  # the place before a completion is a context, too
+    assert drafter.draft([], **SURE) == [1, 2, 3, 4]  # the place before a completion is a context, too
     assert drafter.draft([1, 2], num_rows=1, room=2) == [3, 4]
     assert learnt([1, 2, 3, 4, 5], max_draft=1).draft([1, 2], **SURE) == [3]
 
