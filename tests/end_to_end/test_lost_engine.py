@@ -18,6 +18,7 @@ from kvg.rewards.base import Reward
 
 class Engine(BuiltInEngine):
     def __init__(self, after: int, rank: str = "0") -> None:
+        super().__init__()
         self.left, self.rank = after, rank
 
     def sample(self, *given):
