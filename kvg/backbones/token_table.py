@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor
 
@@ -25,7 +23,7 @@ class TokenTable:
             self.slot = owner * self.size + tokens - (counts.cumsum(0) - counts)[owner]  # [M]
             self.source = torch.zeros(num * self.size, dtype=torch.long, device=owner.device)  # the token in each place
             self.source[self.slot] = tokens
-        self._blocks = lru_cache(1)(self._find_blocks)  # the same for all layers
+        self._blocks: Tensor | None = None  # the same for all layers
 
     def arrange(self, queries: Tensor) -> Tensor:
         """The queries of each owner together; places without a token hold those of another.
@@ -39,13 +37,15 @@ class TokenTable:
         groups, heads, width = queries.shape[1:]
         if self.complete:
             return queries.view(self.num, self.size, groups, heads, width).transpose(1, 2).flatten(2, 3)
-        picked = queries.reshape(-1, heads * width).index_select(0, self._blocks(groups))
+        picked = queries.reshape(-1, heads * width).index_select(0, self._block_rows(groups))
         return picked.view(self.num, groups, self.size * heads, width)
 
-    def _find_blocks(self, groups: int) -> Tensor:
+    def _block_rows(self, groups: int) -> Tensor:
         """Of each place, owner by owner and group by group, the row in a table of ``[M * groups]``."""
-        source = self.source.view(self.num, 1, self.size) * groups
-        return (source + torch.arange(groups, device=source.device)[:, None]).flatten()
+        if self._blocks is None:
+            source = self.source.view(self.num, 1, self.size) * groups
+            self._blocks = (source + torch.arange(groups, device=source.device)[:, None]).flatten()
+        return self._blocks
 
     def take(self, out: Tensor, norm: Tensor) -> tuple[Tensor, Tensor]:
         """What attention gave for each token.

@@ -63,8 +63,8 @@ class Drafted:
 
     def inputs(self, widths: Sequence[int]) -> list[int]:
         """The tokens of the next pass, those of a row side by side."""
-        given = zip(self.rows, self.drafts, widths, strict=True)
-        return [token for row, draft, width in given if width for token in (self.tokens[row][-1], *draft)]
+        shares = zip(self.rows, self.drafts, widths, strict=True)
+        return [token for row, draft, width in shares if width for token in (self.tokens[row][-1], *draft)]
 
     def take(self, sampled: Sequence[int], logprobs: Sequence[float], widths: Sequence[int]) -> list[int]:
         """Adds what a pass has given; returns how many tokens each row of the state has gained."""
