@@ -6,6 +6,7 @@ from callbacks.collapse import CollapseGuard
 from callbacks.pictures import BoxPictures
 from callbacks.progress import StageProgress
 from callbacks.requeue import Requeue
+from callbacks.rollout_files import RolloutFiles
 from callbacks.throughput import Throughput
 
-__all__ = ["BoxPictures", "CollapseGuard", "Requeue", "StageProgress", "Throughput"]
+__all__ = ["BoxPictures", "CollapseGuard", "Requeue", "RolloutFiles", "StageProgress", "Throughput"]

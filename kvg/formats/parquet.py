@@ -80,16 +80,38 @@ def parts_of(
     return [ParquetPart(path, i, start, num, build) for i, (start, num) in enumerate(zip(starts, rows, strict=False))]
 
 
-def write_rows(path: str | Path, rows: list[dict[str, Any]]) -> int:
+def write_rows(path: str | Path, rows: list[dict[str, Any]], boxes: Sequence[str] = ()) -> int:
     """Writes rows to a parquet file; returns their number.
+
+    Args:
+        path: the file.
+        rows: with the same columns each.
+        boxes: columns that hold four numbers or None, whose type is then the same if all rows have None.
 
     Raises:
         DataError: pyarrow is not installed.
     """
     arrow, parquet = _pyarrow(str(path))
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    parquet.write_table(arrow.Table.from_pylist(rows), str(path), row_group_size=256)
+    table = arrow.Table.from_pylist(rows)
+    for name in boxes:
+        column = table[name].cast(arrow.list_(arrow.float64()))
+        table = table.set_column(table.column_names.index(name), name, column)
+    parquet.write_table(table, str(path), row_group_size=256)
     return len(rows)
+
+
+def read_rows(path: str | Path) -> list[dict[str, Any]]:
+    """Reads all rows of a small file.
+
+    Raises:
+        DataError: pyarrow is not installed, or the file is missing or damaged.
+    """
+    try:
+        rows: list[dict[str, Any]] = _open(Path(path)).read().to_pylist()
+    except _damages() as error:
+        raise DataError(str(path), "parquet", f"is damaged ({error}); remove it") from error
+    return rows
 
 
 def _open(path: Path) -> Any:

@@ -78,3 +78,4 @@ class CoTSFTModule(StageModule):
         with self.stopping():
             check_step(self.trainer, {"loss": loss, "gradient norm": norm}, self._step_batches)
         self._step_batches.clear()
+        self.log("train/grad_norm", norm.detach())

@@ -25,7 +25,7 @@ from kvg.modules.base import StageModule
 from kvg.modules.gradients import clip_gradients, without_sync
 from kvg.modules.guard import check_step
 from kvg.modules.precision import with_float32_numbers
-from kvg.modules.rollout_figures import rollout_figures
+from kvg.modules.rollout_figures import ScoredRollouts
 from kvg.modules.run_summary import reward_lines
 from kvg.ranges import check_number, check_whole
 from kvg.rewards.combine import WeightedReward
@@ -124,6 +124,7 @@ class GRPOModule(StageModule):
         self._synced: int | None = None  # step whose weights the engine has
         self._reference: list[Backbone] = []  # in a list, so that it is not part of the module's state
         self._resampling = Resampling(max_resample_batches, group_size)
+        self.scored: ScoredRollouts | None = None  # the newest batch of rollouts, for callbacks
 
     # -- the reference ---------------------------------------------------------------------------------------------
     def configure_model(self) -> None:
@@ -210,22 +211,17 @@ class GRPOModule(StageModule):
         self.backbone.train()
         self.log("train/sample_s", time.perf_counter() - start, batch_size=size)
         advantages = group_advantage(rewards, self.group_size, self.advantage)
-        figures = rollout_figures(out, rewards, breakdown, answers, self.group_size)
+        scored = (answers, rewards, breakdown, advantages, self.group_size, self.global_step)
+        self.scored = ScoredRollouts(list(batch.samples), out, *scored)
+        figures = self.scored.figures()
         self.history.add({**figures, "tokens": out.completion_mask.sum()})
         for name, value in figures.items():
             self.log(f"train/{name}", value, batch_size=size, prog_bar=name == "reward/total")
         self.log("train/advantage_std", advantages.std(), batch_size=size)
         mask = out.completion_mask if self.learn_truncated else out.completion_mask & ~out.truncated[:, None]
         old_logprobs, weights = self._old_logprobs(batch, out)
-        experience = Experience(
-            batch,
-            out.tokens,
-            mask,
-            advantages.to(out.tokens.device),
-            old_logprobs,
-            self._reference_logprobs(batch, out),
-            weights,
-        )
+        reference, advantages = self._reference_logprobs(batch, out), advantages.to(out.tokens.device)
+        experience = Experience(batch, out.tokens, mask, advantages, old_logprobs, reference, weights)
         num_tokens = float(out.completion_mask.sum())
         return self._enough(experience, rewards), num_tokens
 

@@ -18,7 +18,11 @@ _SAVED: Final = (REQUEUED, INTERRUPTED, "hpc_ckpt_*.ckpt", "checkpoints/*.ckpt",
 _LAST: Final = (REQUEUED, INTERRUPTED, "checkpoints/last.ckpt", "*/version_*/checkpoints/last.ckpt")
 _EVENTS: Final = "*/version_*/events.out.tfevents.*"
 _NO_STEP: Final = 200  # maximum size in bytes of an event file without events
-_OWN: Final = (EXPORT, f"{EXPORT}.partial", "failed", "lightning_logs", "checkpoints", "*.ckpt", "*.ckpt.partial")
+ROLLOUTS: Final = "rollouts"  # see kvg.formats.rollout_files
+_OWN: Final = (
+    *(EXPORT, f"{EXPORT}.partial", "failed", ROLLOUTS, "lightning_logs", "checkpoints"),
+    *("*.ckpt", "*.ckpt.partial"),
+)
 
 
 def checkpoints(folder: Path, pattern: str) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from functools import partial
 
 import lightning as L
 import pytest
@@ -30,6 +31,22 @@ def test_loss_falls_on_one_batch_and_is_the_same_each_time(fit, tiny, adamw, two
     assert all(later < earlier for earlier, later in itertools.pairwise(losses))
     assert losses[-1] < 0.75 * losses[0]
     assert run() == losses
+
+
+def test_the_gradient_norm_is_logged_before_clipping(fit, tiny, two):
+    """A step of plain gradient descent at a rate of 1 moves the weights by the gradient."""
+
+    def run(**clipping):
+        module = CoTSFTModule(tiny(), partial(torch.optim.SGD, lr=1.0), warmup=0.0, schedule="constant", export=False)
+        before = [p.detach().clone() for p in module.parameters()]
+        log = fit(module, CoTSFTDataModule(two, batch_size=2), 1, **clipping)
+        moves = [(now.detach() - then).norm() for now, then in zip(module.parameters(), before, strict=True)]
+        return log["train/grad_norm"][0], float(torch.stack(moves).norm())
+
+    norm, move = run()
+    assert norm == pytest.approx(move, rel=1e-4)
+    limit = norm / 2
+    assert run(gradient_clip_val=limit) == pytest.approx((norm, limit), rel=1e-4)
 
 
 def test_what_was_learnt_is_answered_exported_and_measured(fit, tiny, adamw, two, tmp_path):
