@@ -1,8 +1,9 @@
-"""Checks of numbers in settings: whole or not, within a range, never infinite; one wording for all of them."""
+"""Checks of settings: whole numbers, numbers of a range, one of several words; one wording for all of them."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 from kvg.errors import ConfigError
@@ -64,3 +65,23 @@ def check_number(
         limits = [] if low is None else [f"above {low}" if above else f"of at least {low}"]
         limits += [] if high is None else [f"below {high}" if below else f"at most {high}"]
         raise ConfigError(field, f"{value!r} must be a number {' and '.join(limits) or 'that is finite'}")
+
+
+def check_choice(field: str, value: Any, known: Collection[str]) -> None:
+    """Refuses what is none of several words.
+
+    Args:
+        field: dotted name of the setting.
+        value: of any type.
+        known: the words.
+
+    Raises:
+        ConfigError: it is none of them.
+
+    >>> check_choice("backbone.dtype", "half", ("auto", "float32"))
+    Traceback (most recent call last):
+    ...
+    kvg.errors.ConfigError: backbone.dtype: 'half' is not one of auto, float32
+    """
+    if value not in known:
+        raise ConfigError(field, f"'{value}' is not one of {', '.join(known)}")

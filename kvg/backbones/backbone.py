@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 import torch.distributed as dist
@@ -34,12 +34,13 @@ from kvg.backbones.lora import LoRASettings, lora_disabled, merged_state
 from kvg.backbones.picture_settings import with_budget
 from kvg.backbones.processor import ChatProcessor
 from kvg.backbones.scoring import completion_states, labelled_states
-from kvg.backbones.sharding import shard
+from kvg.backbones.sharding import any_rank, shard
 from kvg.backbones.shared_prefix import install
 from kvg.backbones.soundness import check_weights
 from kvg.batches import Batch, Pictures, VisualTokens
-from kvg.errors import ConfigError
 from kvg.linear import use_linear
+from kvg.ranges import check_choice
+from kvg.rl.completions import Decoding
 from kvg.rl.logprobs import token_logprobs
 
 
@@ -58,11 +59,12 @@ class Backbone(nn.Module):
         freeze_vision: leave the vision tower as it is (stage 1 of the paper).
         freeze_projector: leave the projector as it is (stage 1 of the paper).
         lora: adapters on the language model instead of training it whole; None = whole. Vision tower and projector are
-            trained whole beside them where they are not frozen.
+            trained whole beside them if they are not frozen.
         attn: attention implementation of transformers.
         gradient_checkpointing: recompute activations in the backward pass.
         share_prefix: when a group of completions is sampled or scored, compute and keep their prompt once; needs
             ``attn: sdpa``. False repeats it for each completion: slower, and the same numbers.
+        decoding: how completions are sampled, see ``kvg.rl.completions.Policy``; the tokens are the same.
         feature_cache_mb: memory for visual tokens, kept between epochs where tower and projector are frozen; 0 = none.
 
     Attributes:
@@ -87,11 +89,12 @@ class Backbone(nn.Module):
         attn: str = "sdpa",
         gradient_checkpointing: bool = False,
         share_prefix: bool = True,
+        decoding: Decoding = "speculative",
         feature_cache_mb: int = 0,
     ) -> None:
         super().__init__()
-        if dtype not in ("auto", "float32", "bfloat16"):
-            raise ConfigError("backbone.dtype", f"'{dtype}' is not one of auto, float32, bfloat16")
+        check_choice("backbone.dtype", dtype, ("auto", "float32", "bfloat16"))
+        check_choice("backbone.decoding", decoding, get_args(Decoding))
         check_parts(freeze_vision, freeze_projector, feature_cache_mb)
         self.checkpoint, self.trained_mode = checkpoint, trained_mode(checkpoint)
         self.family = find_family(checkpoint, family)
@@ -107,7 +110,7 @@ class Backbone(nn.Module):
         turn_end = self.processor.ids(self.family.turn_end)[0]
         self.end_token_ids = end_tokens(self.model.generation_config.eos_token_id, turn_end)
         self.pad_token_id = self.processor.pad_token_id
-        self.sharded = False
+        self.sharded, self.decoding = False, decoding
         self.feature_cache = FeatureCache(feature_cache_mb * 2**20) if feature_cache_mb else None
         self.shares_prefix = share_prefix and attn == "sdpa"
         self.family.prepare(self.model)
@@ -245,12 +248,12 @@ class Backbone(nn.Module):
         weight: Tensor = self.language.head.weight  # type: ignore[assignment]
         return weight
 
-    def prefill(self, batch: Batch, repeats: int = 1) -> tuple[Tensor, Any]:
+    def prefill(self, batch: Batch, repeats: int = 1, room: int | None = None) -> tuple[Tensor, Any]:
         """See ``kvg.rl.completions.Policy.prefill``; each picture and each prompt is computed once for its group."""
         if self.recomputes and self.training:
             # Transformers would drop the cache, and every token would be sampled from a wrong context.
             raise RuntimeError("call eval() before sampling from a backbone with gradient_checkpointing")
-        return prefill(self.language, self.inputs(batch), repeats)
+        return prefill(self.language, self.inputs(batch), repeats, room)
 
     def decode(self, tokens: Tensor, state: GroupState | RepeatedState) -> Tensor:
         """See ``kvg.rl.completions.Policy.decode``."""
@@ -278,11 +281,7 @@ class Backbone(nn.Module):
 
     def any_rank_active(self, active: bool) -> bool:
         """See ``kvg.rl.completions.Policy.any_rank_active``: processes that share a sharded model step together."""
-        if not self.sharded:
-            return active
-        flag = torch.tensor(int(active), device=self.device)
-        dist.all_reduce(flag, dist.ReduceOp.MAX)
-        return bool(flag.item())
+        return any_rank(active, self.device) if self.sharded else active
 
     @property
     def keeps_base(self) -> bool:

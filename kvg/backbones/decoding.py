@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from kvg.backbones.fixed_state import FixedState
 from kvg.backbones.group_state import GroupState
 from kvg.backbones.inputs import LanguageInputs
 from kvg.backbones.language import LanguageModel
 from kvg.backbones.token_pass import TokenPass
+from kvg.errors import ConfigError
 
 
 class RepeatedState:
@@ -31,22 +33,33 @@ class RepeatedState:
         self.mask, self.position = self.mask[rows], self.position[rows]
 
 
-def prefill(language: LanguageModel, inputs: LanguageInputs, repeats: int) -> tuple[Tensor, GroupState | RepeatedState]:
+def prefill(
+    language: LanguageModel, inputs: LanguageInputs, repeats: int, room: int | None = None
+) -> tuple[Tensor, GroupState | RepeatedState]:
     """See ``kvg.rl.completions.Policy.prefill``.
 
     Args:
         language: the model.
         inputs: B left-padded prompts.
         repeats: completions of each.
+        room: tokens of a completion at most, for a state of fixed shapes; None for one that grows.
+
+    Raises:
+        ConfigError: a state of fixed shapes is not possible for this model.
     """
     assert inputs.mask is not None, "prompts are padded"
     state: GroupState | RepeatedState
     if language.shares_prefix:
-        state = GroupState(inputs.mask, inputs.following(), repeats)
+        rest = inputs.mask, inputs.following(), repeats
+        state = GroupState(*rest) if room is None else FixedState(*rest, room)
         out = language.run(inputs, keep=state)
         if TokenPass.fits(language) and not language.sharded:
             state.token_pass = TokenPass(language, len(state.owner))
     else:
+        if room is not None:
+            raise ConfigError(
+                "backbone.decoding", "fixed_shape needs a shared prefix; set attn: sdpa and share_prefix: true"
+            )
         out = language.run(inputs, use_cache=True, past_key_values=DynamicCache())
         state = RepeatedState(inputs.mask, inputs.following(), repeats, out.past_key_values)
     return language.head(out.last_hidden_state[:, -1]).repeat_interleave(repeats, 0), state

@@ -44,6 +44,7 @@ class GroupState:
         owner: ``[N]`` the prompt of each row; never falling.
         lengths: ``[N]`` tokens of each row's completion so far; None while all rows have ``longest``.
         longest: the largest of the lengths, or more.
+        room: tokens of a completion that there is room for at first.
     """
 
     def __init__(self, mask: Tensor, position: Tensor, repeats: int) -> None:
@@ -52,11 +53,13 @@ class GroupState:
         self.owner = torch.arange(len(mask), device=mask.device).repeat_interleave(repeats)
         self.prompts: list[tuple[Tensor, Tensor]] = []  # of each layer: keys and values [B, groups of heads, P, D]
         self.own: list[tuple[Tensor, Tensor]] = []  # [N, groups of heads, room, D]
+        self.room = FIRST_ROOM
         self.longest = 0
         self.lengths: Tensor | None = None
         # Tokens from embeddings and positions to logits, where the model's layers are written out.
         self.token_pass: Callable[[Tensor, Tensor, GroupState], Tensor] | None = None
         self._visible: Tensor | None = None
+        self._prompt_seen: Tensor | None = None  # which tokens of a prompt count, as attention takes it
         self._even: Layout  # of a pass with one token of each row, while all completions are of one length
         self._layout: Layout
         self._place()
@@ -64,7 +67,7 @@ class GroupState:
     def keep_prompts(self, key: Tensor, value: Tensor) -> None:
         """Takes the next layer's keys and values of all prompts."""
         self.prompts.append((key, value))
-        shape = (len(self.owner), key.shape[1], FIRST_ROOM, key.shape[3])
+        shape = (len(self.owner), key.shape[1], self.room, key.shape[3])
         # Zeros: what has not been written yet is masked, which NaN would survive.
         self.own.append((key.new_zeros(shape), value.new_zeros(shape)))
 
@@ -113,6 +116,22 @@ class GroupState:
             ``[M, heads, D]``.
         """
         layout = self._layout
+        keys, values = self._store(layer, key, value)
+        queries = query.view(len(query), key.shape[1], -1, query.shape[2])  # [M, groups, heads of a group, D]
+        table = layout.own.arrange(queries)
+        seen = self._seen(table, keys.shape[2])
+        out, own_norm = layout.own.take(*_attention(table, keys, values, seen, scale))
+        table = layout.prompts.arrange(queries)
+        if self._prompt_seen is None and not self._prompts_complete:
+            self._prompt_seen = as_mask(self.mask[:, None, None], query.dtype)
+        from_prompt, norm = layout.prompts.take(*_attention(table, *self.prompts[layer], self._prompt_seen, scale))
+        out = out.lerp(from_prompt, torch.sigmoid(norm - own_norm)[..., None].to(out.dtype))
+        heads: Tensor = out.transpose(1, 2).flatten(1, 2)
+        return heads
+
+    def _store(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Takes the keys and values of a pass; returns those of all completions, ``[N, groups, tokens, D]``."""
+        layout = self._layout
         now = self.longest + layout.own.size
         while self.own[layer][0].shape[2] < now:
             self.own[layer] = (_widened(self.own[layer][0]), _widened(self.own[layer][1]))
@@ -121,16 +140,7 @@ class GroupState:
             keys[:, :, self.longest], values[:, :, self.longest] = key, value
         else:
             keys[layout.row, :, layout.at], values[layout.row, :, layout.at] = key, value
-        queries = query.view(len(query), key.shape[1], -1, query.shape[2])  # [M, groups, heads of a group, D]
-        keys, values = keys[:, :, :now], values[:, :, :now]
-        table = layout.own.arrange(queries)
-        out, own_norm = layout.own.take(*_attention(table, keys, values, self._seen(table, now), scale))
-        table = layout.prompts.arrange(queries)
-        mask = None if self.prompt_mask is None else _as_mask(self.prompt_mask, query.dtype)
-        from_prompt, norm = layout.prompts.take(*_attention(table, *self.prompts[layer], mask, scale))
-        out = out.lerp(from_prompt, torch.sigmoid(norm - own_norm)[..., None].to(out.dtype))
-        heads: Tensor = out.transpose(1, 2).flatten(1, 2)
-        return heads
+        return keys[:, :, :now], values[:, :, :now]
 
     def _seen(self, queries: Tensor, now: int) -> Tensor | None:
         """Which tokens of a completion each query sees, as ``_attention`` takes it; the same for all layers."""
@@ -140,7 +150,7 @@ class GroupState:
             last = self.lengths[:, None] + torch.arange(self._layout.own.size, device=queries.device)  # [N, size]
             seen = torch.arange(now, device=queries.device) <= last[..., None]
             heads = queries.shape[2] // self._layout.own.size
-            self._visible = _as_mask(seen.repeat_interleave(heads, 1)[:, None], queries.dtype)
+            self._visible = as_mask(seen.repeat_interleave(heads, 1)[:, None], queries.dtype)
         return self._visible
 
     # -- rows ------------------------------------------------------------------------------------------------------
@@ -160,14 +170,15 @@ class GroupState:
     def _place(self) -> None:
         rows = torch.arange(len(self.owner), device=self.owner.device)
         self._even = self._layout = Layout(TokenTable(rows, len(rows)), TokenTable(self.owner, len(self.mask)))
-        self.prompt_mask = None if bool(self.mask.all()) else self.mask[:, None, None]
+        self._prompts_complete = bool(self.mask.all())
+        self._prompt_seen = None
 
 
 def _widened(values: Tensor) -> Tensor:
     return torch.cat([values, torch.zeros_like(values)], 2)
 
 
-def _as_mask(seen: Tensor, dtype: torch.dtype) -> Tensor:
+def as_mask(seen: Tensor, dtype: torch.dtype) -> Tensor:
     """A mask as ``_attention`` takes it, from one of bool, True = seen: numbers on a CPU."""
     if seen.device.type != "cpu":
         return seen

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+import torch
+import torch.distributed as dist
 from torch import nn
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
@@ -25,3 +27,10 @@ def shard(backbone: nn.Module, units: Sequence[nn.Module], mesh: Any) -> None:
     fully_shard(backbone, mesh=mesh)
     for name in RUN_METHODS:
         register_fsdp_forward_method(backbone, name)
+
+
+def any_rank(flag: bool, device: torch.device) -> bool:
+    """Whether any process calls this with True; all of them have to call it."""
+    shared = torch.tensor(int(flag), device=device)
+    dist.all_reduce(shared, dist.ReduceOp.MAX)
+    return bool(shared.item())

@@ -65,7 +65,6 @@ class LocalClient(Client):
         seed: of the answers.
         batch_size: requests at once, each with all of its answers.
         num_workers: processes that prepare pictures; 0 prepares them in between.
-        speculate: sample several tokens a pass where the batch repeats itself; the answers are the same.
         trainer: settings of the Lightning Trainer as in ``configs/strategy``; one process by default.
 
     Raises:
@@ -83,7 +82,6 @@ class LocalClient(Client):
         seed: int = 0,
         batch_size: int = 16,
         num_workers: int = 0,
-        speculate: bool = True,
         trainer: Mapping[str, Any] | None = None,
     ) -> None:
         self.setting = backbone_setting(backbone)
@@ -94,7 +92,6 @@ class LocalClient(Client):
         check_number("top_p", top_p, 0, 1, above=True)
         self.temperature, self.top_p, self.max_tokens, self.seed = temperature, top_p, max_tokens, seed
         self.batch_size, self.num_workers, self.trainer = batch_size, num_workers, trainer_settings(trainer)
-        self.speculate = speculate
         self._module: LocalModule | None = None
         self._made: L.Trainer | None = None
         self._num_answers = self._num_tokens = self._num_cut = 0
@@ -277,9 +274,7 @@ class LocalClient(Client):
                 os.environ.setdefault("OMP_NUM_THREADS", "1")  # or Lightning would set one that changes sums
             self._trainer()  # reports invalid settings before the model is loaded
             backbone = build_backbone(self.setting)
-            self._module = LocalModule(
-                backbone, SamplingSettings(self.max_tokens, self.temperature, self.top_p, speculate=self.speculate)
-            )
+            self._module = LocalModule(backbone, SamplingSettings(self.max_tokens, self.temperature, self.top_p))
         return self._module
 
 

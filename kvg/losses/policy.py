@@ -15,6 +15,7 @@ from torch import Tensor
 
 from kvg.errors import ConfigError
 from kvg.masking import masked_mean, masked_sum
+from kvg.ranges import check_choice
 
 # exp(20) is 5e8: far above any valid ratio and far below overflow. One extreme token must not end a run.
 LOG_RATIO_LIMIT = 20.0
@@ -107,8 +108,7 @@ class PolicyLoss(ABC):
         if not 0 < clip_low <= 1 or (clip_high is not None and clip_high <= 0):
             given = f"{clip_low} and {clip_high}"
             raise ConfigError("loss.clip_low, clip_high", f"{given}: the first is in (0, 1], the second above 0")
-        if kl not in DIVERGENCES:
-            raise ConfigError("loss.kl", f"'{kl}' is not one of {', '.join(DIVERGENCES)}")
+        check_choice("loss.kl", kl, DIVERGENCES)
         if beta < 0 or entropy < 0:
             raise ConfigError("loss.beta, entropy", f"{beta} and {entropy} must not be negative")
         self.clip_low, self.clip_high = clip_low, clip_low if clip_high is None else clip_high

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
 from kvg.batches import Batch
 from kvg.errors import TrainingError
+
+Decoding: TypeAlias = Literal["speculative", "one_token", "fixed_shape"]
 
 
 @dataclass(frozen=True)
@@ -54,13 +56,27 @@ class SpeculationCounts:
 
 
 class Policy(Protocol):
-    """What sampling needs of a model."""
+    """What sampling needs of a model.
+
+    Attributes:
+        decoding: how it samples; the tokens are the same. ``speculative``: passes take drafts where they pay, see
+            ``kvg.rl.speculation``. ``one_token``: a token of each row a pass. ``fixed_shape``: the same with tensors
+            that keep their shapes, see ``kvg.rl.fixed_shape``.
+    """
+
+    decoding: Decoding
 
     end_token_ids: tuple[int, ...]
     pad_token_id: int
 
-    def prefill(self, batch: Batch, repeats: int) -> tuple[Tensor, Any]:
-        """Logits ``[B * repeats, V]`` after the (left-padded) prompts, and the state to go on from."""
+    def prefill(self, batch: Batch, repeats: int, room: int | None = None) -> tuple[Tensor, Any]:
+        """Logits ``[B * repeats, V]`` after the (left-padded) prompts, and the state to go on from.
+
+        Args:
+            batch: prompts and pictures.
+            repeats: completions of each prompt.
+            room: tokens of a completion at most, for a state whose tensors keep their shapes; None for one that grows.
+        """
 
     def decode(self, tokens: Tensor, state: Any) -> Tensor:
         """Logits ``[N, V]`` after one more token per row ``[N]``; advances ``state`` in place."""
@@ -123,6 +139,26 @@ class Completions:
         self.length[rows] += 1
         self.unsound[rows] |= ~torch.isfinite(scores)
         self.ended[rows] |= torch.isin(sampled, self.ends)
+
+    def add_to_all(self, place: Tensor, sampled: Tensor, scores: Tensor) -> Tensor:
+        """Adds a token to each row that goes on, without a word from the host.
+
+        Args:
+            place: ``[1]`` of the token in its completion, the same for all rows.
+            sampled: ``[N]``.
+            scores: ``[N]`` log-probabilities.
+
+        Returns:
+            ``[N]``, the tokens, with padding where a row has ended.
+        """
+        live = ~self.ended
+        sampled = torch.where(live, sampled, self.policy.pad_token_id)
+        self.tokens.index_copy_(1, place, sampled[:, None])
+        self.logprobs.index_copy_(1, place, torch.where(live, scores, 0.0)[:, None])
+        self.length += live
+        self.unsound |= live & ~torch.isfinite(scores)
+        self.ended |= live & (sampled[:, None] == self.ends).any(1)
+        return sampled
 
     @property
     def active(self) -> Tensor:

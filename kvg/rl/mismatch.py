@@ -12,10 +12,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from kvg.errors import ConfigError
 from kvg.losses.policy import LOG_RATIO_LIMIT, k1_divergence, k3_divergence
 from kvg.masking import masked_mean, masked_sum
-from kvg.ranges import check_number
+from kvg.ranges import check_choice, check_number
 
 MODES = ("none", "token_truncate", "token_mask", "sequence_truncate", "sequence_mask", "geometric_mask")
 
@@ -53,8 +52,7 @@ class MismatchCorrection:
 
     def __post_init__(self) -> None:
         """Checks the settings."""
-        if self.mode not in MODES:
-            raise ConfigError("model.mismatch.mode", f"'{self.mode}' is not one of {', '.join(MODES)}")
+        check_choice("model.mismatch.mode", self.mode, MODES)
         check_number("model.mismatch.cap", self.cap, 1, above=True)
         check_number("model.mismatch.veto", self.veto, 0, 1, below=True)
 

@@ -7,6 +7,7 @@ import torch
 from kvg.batches import Batch
 from kvg.rl.completions import Completions, Policy, Rollouts
 from kvg.rl.drafter import NGramDrafter
+from kvg.rl.fixed_shape import sample_fixed
 from kvg.rl.sampling import SamplingSettings, sample_tokens
 from kvg.rl.speculation import speculate
 
@@ -38,14 +39,18 @@ def rollout(
     Raises:
         TrainingError: logits are NaN or infinite, in one of the processes where they share a sharded model.
     """
-    logits, state = policy.prefill(batch, group_size)
+    logits, state = policy.prefill(
+        batch, group_size, settings.max_new_tokens if policy.decoding == "fixed_shape" else None
+    )
     uniforms = None
     if settings.temperature:
         where = generator.device if generator else None
         shape = (len(logits), settings.max_new_tokens)
         uniforms = torch.rand(shape, generator=generator, device=where, dtype=torch.float64).to(logits.device)
+    if policy.decoding == "fixed_shape":
+        return sample_fixed(policy, logits, state, settings, uniforms)
     drafter = NGramDrafter() if drafter is None else drafter
-    if settings.speculate and drafter.max_draft and policy.takes_drafts(state):
+    if policy.decoding == "speculative" and drafter.max_draft and policy.takes_drafts(state):
         return speculate(policy, logits, state, settings, uniforms, drafter)
     made = Completions(len(logits), settings.max_new_tokens, policy, logits.device)
     rows = torch.arange(len(logits), device=logits.device)  # which row of the result each row of the state writes to

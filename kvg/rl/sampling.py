@@ -20,14 +20,12 @@ class SamplingSettings:
         temperature: 0 = greedy.
         top_p: smallest set of tokens whose probabilities reach this; 1 = all.
         top_k: only the k likeliest tokens; 0 = all.
-        speculate: whether passes take drafts, see ``kvg.rl.speculation``; the tokens are the same.
     """
 
     max_new_tokens: int = 512
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
-    speculate: bool = True
 
 
 def sample_tokens(logits: Tensor, settings: SamplingSettings, uniforms: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -54,7 +54,7 @@ def test_attention_written_out_is_that_of_the_kernel():
     mask = torch.arange(40)[None, None, None] >= torch.tensor([0, 7, 39])[:, None, None, None]
     for seen in (None, mask):
         ours = group_state.plain_attention(query, key, value, seen, 0.2)
-        given = None if seen is None else group_state._as_mask(seen, query.dtype)
+        given = None if seen is None else group_state.as_mask(seen, query.dtype)
         for one, other in zip(ours, group_state._attention(query, key, value, given, 0.2), strict=True):
             torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 

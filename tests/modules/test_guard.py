@@ -209,7 +209,7 @@ class Fading:
     def __init__(self, value):
         self.value, self.calls = value, 0
 
-    def prefill(self, batch, repeats):
+    def prefill(self, batch, repeats, room=None):
         return torch.tensor([[-9.0, 0.0, 5.0]]).repeat(3, 1), None
 
     def decode(self, tokens, state):
@@ -231,9 +231,10 @@ class Fading:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-@pytest.mark.parametrize("speculate", [False, True])
-def test_a_row_that_fades_ends_all_at_once(temperature, value, speculate):
-    policy, settings = Fading(value), SamplingSettings(20, temperature, speculate=speculate)
+@pytest.mark.parametrize("decoding", ["one_token", "speculative"])
+def test_a_row_that_fades_ends_all_at_once(temperature, value, decoding):
+    policy, settings = Fading(value), SamplingSettings(20, temperature)
+    policy.decoding = decoding
     # A context of eight tokens is not repeated so early.
     with pytest.raises(TrainingError, match="from fading: logits are not finite at token 4 of completion 2 of 3"):
         rollout(policy, {}, settings, 1, torch.Generator().manual_seed(0), NGramDrafter(order=8))

@@ -21,6 +21,7 @@ from PIL import Image, ImageFilter
 from kvg.errors import ConfigError, DataError
 from kvg.evaluation.records.question import Question
 from kvg.pictures import read_rgb
+from kvg.ranges import check_choice
 from kvg.types import Sample
 
 Pixels = NDArray[np.float32]  # [height, width, 3], grey levels
@@ -59,8 +60,7 @@ def corrupted(question: Question, kind: str, strength: int, seed: int) -> Questi
         ConfigError: the kind or strength is unknown.
         DataError: the picture cannot be decoded, or ``seams`` needs a picture with all objects known.
     """
-    if kind not in KINDS:
-        raise ConfigError("artifact", f"'{kind}' is not one of {', '.join(KINDS)}")
+    check_choice("artifact", kind, KINDS)
     if strength not in STRENGTHS:
         raise ConfigError("strength", f"{strength!r} is not one of {', '.join(map(str, STRENGTHS))}")
     sample = question.sample

@@ -10,6 +10,7 @@ from kvg.config.settings import in_file, instantiate, read_yaml
 from kvg.errors import ConfigError
 from kvg.inference.local import LocalClient
 from kvg.inference.request import Client
+from kvg.ranges import check_choice
 from kvg.text.prompts import PROMPTS
 from kvg.training.resolved import answering_settings
 
@@ -78,8 +79,7 @@ class FilterSettings:
             raise ConfigError("filter.keep_min, filter.keep_max", text)
         if not 0 <= self.iou <= 1:
             raise ConfigError("filter.iou", f"{self.iou} is not within 0 to 1")
-        if self.mode not in PROMPTS:
-            raise ConfigError("filter.mode", f"'{self.mode}' is not one of {', '.join(PROMPTS)}")
+        check_choice("filter.mode", self.mode, PROMPTS)
         if self.codec not in (None, *CODECS):
             raise ConfigError("filter.codec", f"'{self.codec}' is not one of {', '.join(CODECS)}")
         if self.client:
