@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 from PIL import Image
 
 from kvg.catalogue.box_rules import BoxSettings
+from kvg.catalogue.corrections import Corrections
 from kvg.catalogue.cutting import overlap
 from kvg.catalogue.entry import CATALOGUE, Entry, open_entry, read_catalogue
 from kvg.catalogue.listing import PictureSource
@@ -133,7 +134,9 @@ class Ticks:
 
 
 def with_boxes(project: CatalogueProject) -> Iterator[tuple[Entry, float | None]]:
-    """Reads the catalogue and adds the boxes of models; keeps all entries.
+    """Reads the catalogue, adds the boxes of models and replaces boxes that people corrected.
+
+    Pictures that a correction leaves out are not listed.
 
     Yields:
         The entry, and the lowest IoU of the answers about its box; None if there is one answer.
@@ -141,8 +144,11 @@ def with_boxes(project: CatalogueProject) -> Iterator[tuple[Entry, float | None]
     Raises:
         DataError: the catalogue is missing, or a line is damaged.
     """
-    findings, changed = read_findings(project.out), list[str]()
-    for entry in read_catalogue(project.out / CATALOGUE):
+    findings, changed, corrections = read_findings(project.out), list[str](), Corrections(project.out)
+    for listed in read_catalogue(project.out / CATALOGUE):
+        entry = corrections.apply(listed)
+        if entry is None:
+            continue
         finding = findings.get((entry.source, entry.ref))
         if entry.box_px is not None or finding is None:
             yield entry, None
@@ -153,6 +159,7 @@ def with_boxes(project: CatalogueProject) -> Iterator[tuple[Entry, float | None]
             yield entry, finding.iou
         else:
             yield replace(entry, box_px=finding.box_px, box_from=finding.box_from), finding.iou
+    corrections.warn()
     if changed:
         message = f"{len(changed)} pictures have changed since their boxes were made, the first: {changed[0]!r}"
         log.warning("%s: %s; run `kvg-data box` again", project.out / BOXES, message)

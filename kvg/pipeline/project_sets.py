@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kvg.catalogue.boxing import TICKS
+from kvg.catalogue.corrections import CORRECTIONS
 from kvg.catalogue.entry import CATALOGUE
 from kvg.errors import DataError
 from kvg.pipeline.compose import compose_job, with_seed
@@ -105,5 +107,6 @@ def latest(project: Project, name: str) -> Path:
 def checksums(project: Project, facts: str | None) -> dict[str, str]:
     """Returns the SHA-256 of each file that composites depend on, beside the pictures, by name."""
     files = [project.out / name for name in (CATALOGUE, "boxes.jsonl", "knowledge.json")]
-    files += [*sorted(project.out.glob("bad_boxes*.jsonl")), *([Path(facts)] if facts else [])]
+    files += [path for pattern in (TICKS, CORRECTIONS) for path in sorted(project.out.glob(pattern))]
+    files += [Path(facts)] if facts else []
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files if path.is_file()}

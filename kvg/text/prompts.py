@@ -55,7 +55,11 @@ PROMPTS: Final[dict[str, str]] = {
     "direct": "{question}",
     "cot": "{question}. Let's think step by step",
     "json": "{question}, output its bbox coordinates using JSON format.",
+    # Qwen's own prompt for RefCOCO, see docs/explanation/box_units.md. The name stands in it without marks.
+    "qwen": 'Locate every object that matches the description "{name}" in the image. '
+    "Report bbox coordinates in JSON format.",
 }
+_PLACE = re.compile(r"\{(question|name)\}")
 # Two turns, only for evaluation (v2's ``cot-kvg``): a description, and then the box.
 DESCRIBE: Final = "describe"
 DESCRIPTION: Final = (
@@ -92,11 +96,14 @@ def prompt(name: str, mode: str, form: PromptFormat = PUBLISHED) -> str:
 
     >>> prompt("Merlin", "cot")
     "Find and give the bounding box of <|object_ref_start|>Merlin<|object_ref_end|>. Let's think step by step"
+    >>> prompt("{name}", "qwen")
+    'Locate every object that matches the description "{name}" in the image. Report bbox coordinates in JSON format.'
     """
     if mode not in PROMPTS:
         raise ConfigError("mode", f"'{mode}' is not a prompt mode; choose one of {', '.join(PROMPTS)}")
     # Not str.format, because an entity's name may contain braces.
-    return PROMPTS[mode].replace("{question}", question(name, form))
+    texts = {"question": question(name, form), "name": name}
+    return _PLACE.sub(lambda match: texts[match[1]], PROMPTS[mode])
 
 
 def describe_prompts(name: str, form: PromptFormat = PUBLISHED) -> tuple[str, str]:

@@ -11,7 +11,12 @@ from kvg.text.prompts import DESCRIPTION, PROMPTS, REF_END, REF_START
 _TAGGED = re.compile(re.escape(REF_START) + r"(.+?)" + re.escape(REF_END), re.DOTALL)
 _PLAIN = re.compile(r"bounding box of:?\s+", re.IGNORECASE)
 _BEFORE_NAME, _, _AFTER_NAME = DESCRIPTION.partition("{name}")  # our only prompt without marks around the name
-_OUR_SUFFIXES: Final = tuple(filter(None, (template.removeprefix("{question}") for template in PROMPTS.values())))
+_OUR_SUFFIXES: Final = tuple(
+    template.removeprefix("{question}")
+    for template in PROMPTS.values()
+    if template.startswith("{question}") and template != "{question}"
+)
+_AROUND_NAME: Final = tuple(template.split("{name}") for template in PROMPTS.values() if "{name}" in template)
 # Texts of other prompts after the name. Each ends the question: nothing after it belongs to the name.
 _SUFFIXES: Final = tuple(
     re.compile(pattern, re.IGNORECASE | re.DOTALL)
@@ -52,6 +57,9 @@ def name_in_question(*texts: str) -> str:
     for text in texts:
         if text.startswith(_BEFORE_NAME) and _AFTER_NAME in text:
             return clean_name(text[len(_BEFORE_NAME) : text.rindex(_AFTER_NAME)])
+        for before, after in _AROUND_NAME:
+            if before in text and after in text[text.index(before) :]:
+                return clean_name(text[text.index(before) + len(before) : text.rindex(after)])
         if match := _PLAIN.search(text):
             return _without_suffixes(text[: match.start()], text[match.end() :])
     return ""

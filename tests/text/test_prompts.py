@@ -21,6 +21,11 @@ ASK = "Find and give the bounding box of <|object_ref_start|>Merlin<|object_ref_
         ("direct", ASK),
         ("cot", ASK + ". Let's think step by step"),
         ("json", ASK + ", output its bbox coordinates using JSON format."),
+        (
+            "qwen",
+            'Locate every object that matches the description "Merlin" in the image. '
+            "Report bbox coordinates in JSON format.",
+        ),
     ],
 )
 def test_published_wording(mode: str, expected: str) -> None:
@@ -28,18 +33,18 @@ def test_published_wording(mode: str, expected: str) -> None:
 
 
 def test_every_mode_is_pinned() -> None:
-    assert set(PROMPTS) == {"think", "direct", "cot", "json"}
+    assert set(PROMPTS) == {"think", "direct", "cot", "json", "qwen"}
 
 
 @pytest.mark.parametrize("name", ["{question}", "Curtiss P-40 {E}", "Škoda 100%", "a\\1b"])
 def test_names_are_taken_literally(name: str) -> None:
     for mode in PROMPTS:
-        assert prompt(name, mode).count(question(name)) == 1
+        assert prompt(name, mode).count(name if mode == "qwen" else question(name)) == 1
     assert prompt(name, "direct") == f"Find and give the bounding box of <|object_ref_start|>{name}<|object_ref_end|>"
 
 
 def test_unknown_mode_names_the_choices() -> None:
-    with pytest.raises(ConfigError, match="think, direct, cot, json"):
+    with pytest.raises(ConfigError, match="think, direct, cot, json, qwen"):
         prompt("Merlin", "r1")
 
 

@@ -37,6 +37,11 @@ class Question:
         """Names to choose from; empty for a box question."""
         return list(self.sample.options)
 
+    @property
+    def image_mark(self) -> str:
+        """Checksum of the picture, as prediction lines contain it."""
+        return hashlib.sha256(self.sample.image).hexdigest()[:16]
+
     def boxes(self, where: str) -> list[Box]:
         """The boxes of all objects on the 0-1000 grid, as in prediction lines.
 
@@ -108,7 +113,7 @@ class Question:
             "description": description,
             "num_tokens": num_tokens,
             "finish_reason": finish_reason,
-            "image": hashlib.sha256(sample.image).hexdigest()[:16],
+            "image": self.image_mark,
             "codec": codec.name,
             "size": [size.width, size.height, size.resized_width, size.resized_height],
         }
