@@ -42,6 +42,9 @@ class CompositeDataModule(L.LightningDataModule):
         boxes_of: ``upright``, or ``raw`` if boxes refer to pixels before the EXIF rotation; for all sets, or by name.
         sets: names of the sets.
 
+    Attributes:
+        look_ahead: whether training batches have the next one as ``following``; set before a loader is made.
+
     Raises:
         ConfigError: a number is out of range, or ``box_unit`` or ``boxes_of`` is unknown or names an unknown set.
     """
@@ -65,6 +68,7 @@ class CompositeDataModule(L.LightningDataModule):
                 raise ConfigError(f"data.{field}", f"'{unknown[0]}' is no set; there are {', '.join(sets)}")
         for name in sets:
             self.reading(name)  # raises an error early if a setting is wrong
+        self.look_ahead = False
         self.processor: Processor | None = None
         self._stores: dict[str, SampleStore] = {}
         self._training: StreamLoader | None = None
@@ -127,6 +131,7 @@ class CompositeDataModule(L.LightningDataModule):
         """
         dataset = ShardDataset(self.training_store(path, recipe), self.seed, max(1, shuffle_buffer))
         loader = StreamLoader(dataset, self._connected(), recipe, self.num_workers, replay or (), endless=True)
+        loader.look_ahead = self.look_ahead
         if self._position is not None:
             loader.load_state_dict(self._position)
             self._position = None

@@ -144,6 +144,9 @@ class StreamLoader:
         endless: for training. Every process yields the same number of full batches per epoch, and repeats samples if
             its share is too small. Otherwise each sample is read once, and a process with fewer batches than another
             repeats its last one, marked with ``padding``, so that all processes stay in step.
+
+    Attributes:
+        look_ahead: whether batches have the next one of their epoch as ``following``. The position does not count it.
     """
 
     def __init__(
@@ -159,6 +162,7 @@ class StreamLoader:
         self.samples, self.processor, self.recipe, self.num_workers = dataset, processor, recipe, num_workers
         self.replay, self.endless = replay, endless
         self.num_bad = 0
+        self.look_ahead = False
         self._position: Position | None = None
         self._resume: Position | None = None
         self._next_epoch = 0
@@ -183,6 +187,13 @@ class StreamLoader:
         position = self._resume or Position(self._next_epoch, 0, [0] * max(1, self.num_workers))
         self._resume, self._position = None, position
         self._next_epoch = position.epoch + 1
+        batches = self._batches(replace(position, consumed=list(position.consumed)))
+        for batch, reached in _with_following(batches) if self.look_ahead else batches:
+            self._position = reached
+            yield batch
+
+    def _batches(self, position: Position) -> Iterator[tuple[Batch, Position]]:
+        """The batches from a position on, each with the position after it."""
         length = len(self)
         batch: Batch | None = None
         for delivery in self._deliveries(position):
@@ -194,12 +205,12 @@ class StreamLoader:
             batch = delivery.batch
             if position.num_batches == length and self.num_bad:
                 log.warning("%d bad samples skipped so far", self.num_bad)
-            yield batch
+            yield batch, replace(position, consumed=list(position.consumed))
             if position.num_batches >= length:
                 return
         while batch is not None and rank_and_world()[1] > 1 and position.num_batches < length:
             position.num_batches += 1
-            yield replace(batch, padding=True)
+            yield replace(batch, padding=True), replace(position, consumed=list(position.consumed))
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the position after the last batch that was yielded."""
@@ -248,3 +259,12 @@ class StreamLoader:
             if isinstance(delivery, KVGError):
                 raise delivery
             yield delivery
+
+
+def _with_following(batches: Iterator[tuple[Batch, Position]]) -> Iterator[tuple[Batch, Position]]:
+    """The same batches, each with the one after it; the last one has none."""
+    current = next(batches, None)
+    while current is not None:
+        following = next(batches, None)
+        yield replace(current[0], following=following[0] if following else None), current[1]
+        current = following

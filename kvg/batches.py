@@ -157,6 +157,7 @@ class Batch:
         pictures: of all rows; None where there are none.
         visual: the tokens of ``pictures``, where they have been computed.
         padding: whether it repeats a batch so that all processes take as many steps.
+        following: the batch after this one, from loaders that look ahead; it has none itself.
     """
 
     input_ids: Tensor
@@ -166,6 +167,7 @@ class Batch:
     pictures: Pictures | None = None
     visual: VisualTokens | None = None
     padding: bool = False
+    following: Batch | None = None
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -175,7 +177,7 @@ class Batch:
         moved: dict[str, Any] = {
             one.name: value.to(device, non_blocking=non_blocking)
             for one in fields(self)
-            if isinstance(value := getattr(self, one.name), Tensor | Pictures | VisualTokens)
+            if isinstance(value := getattr(self, one.name), Tensor | Pictures | VisualTokens | Batch)
         }
         return replace(self, **moved)
 
@@ -193,6 +195,7 @@ class Batch:
             samples=Records(self.samples[row] for row in prompts if row < len(self.samples)),
             pictures=None if self.pictures is None else self.pictures.take(prompts),
             visual=visual,
+            following=None,
         )
 
     def state(self) -> dict[str, Any]:
@@ -200,7 +203,7 @@ class Batch:
 
         Visual tokens with a way back to the tower are left out, since a replay has to reach the tower, too.
         """
-        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        values = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "following"}
         values["samples"] = [asdict(sample) for sample in self.samples]
         values["pictures"] = None if self.pictures is None else dict(vars(self.pictures))
         visual = None if self.visual is None or self.visual.tokens.requires_grad else self.visual

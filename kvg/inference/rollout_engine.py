@@ -55,8 +55,11 @@ class RolloutEngine(ABC):
     ) -> Rollouts:
         """Samples ``group_size`` completions of each prompt.
 
+        With ``GRPOModule.overlap`` it is called in another thread while the policy is updated. It must make no
+        collective calls then, and an external engine must not read weights of the backbone.
+
         Args:
-            backbone: the policy, in evaluation mode.
+            backbone: the policy, in evaluation mode; with ``overlap`` a copy of it unless the engine is external.
             batch: left-padded prompts with their pictures.
             settings: how tokens are sampled.
             group_size: G.

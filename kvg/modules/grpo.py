@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import time
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+import lightning as L
 import torch
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
@@ -25,8 +28,10 @@ from kvg.modules.base import StageModule
 from kvg.modules.gradients import clip_gradients, without_sync
 from kvg.modules.guard import check_step
 from kvg.modules.precision import with_float32_numbers
+from kvg.modules.reference import reference_logprobs
 from kvg.modules.rollout_figures import ScoredRollouts
 from kvg.modules.run_summary import reward_lines
+from kvg.modules.sampling_ahead import BatchSampler
 from kvg.ranges import check_number, check_whole
 from kvg.rewards.combine import WeightedReward
 from kvg.rewards.diagnosis import Start, nothing_learnt
@@ -35,6 +40,7 @@ from kvg.rl.completions import Rollouts
 from kvg.rl.experience import Experience, in_minibatches
 from kvg.rl.mismatch import MismatchCorrection
 from kvg.rl.resampling import Resampling
+from kvg.rl.sampled import OldPolicy, SampledBatch, old_policy
 from kvg.rl.sampling import SamplingSettings
 from kvg.text.answer import Answer
 from kvg.types import Sample
@@ -69,6 +75,8 @@ class GRPOModule(StageModule):
         learn_truncated: whether truncated completions contribute to the loss.
         max_grad_norm: gradients are scaled down to this norm; None for no limit.
         seed: of the rollouts.
+        overlap: while a batch is learnt, the next one is sampled in a thread, from the weights before this update;
+            see docs/explanation/sampling.md.
         engine: samples the rollouts; None for ``BuiltInEngine``, the policy itself.
         mismatch: correction of the gap between an external engine and the policy; None for that of
             ``MismatchCorrection``. The built-in engine has no gap.
@@ -96,6 +104,7 @@ class GRPOModule(StageModule):
         learn_truncated: bool = True,
         max_grad_norm: float | None = 1.0,
         seed: int = 0,
+        overlap: bool = False,
         engine: RolloutEngine | None = None,
         mismatch: MismatchCorrection | None = None,
         export: bool = True,
@@ -117,14 +126,23 @@ class GRPOModule(StageModule):
         self.advantage: Literal["group_std", "batch_std", "none"] = advantage
         self.num_iterations, self.num_minibatches = num_iterations, num_minibatches
         self.microbatch_size, self.max_resample_batches = microbatch_size, max_resample_batches
-        self.learn_truncated, self.max_grad_norm, self.seed = learn_truncated, max_grad_norm, seed
+        self.learn_truncated, self.max_grad_norm = learn_truncated, max_grad_norm
         self.rollout_sampling = SamplingSettings(max_new_tokens, temperature, top_p, top_k)
         self.engine: RolloutEngine = engine or BuiltInEngine()
+        self._sampler = BatchSampler(self.engine, self.rollout_sampling, group_size, seed, overlap)
         self.mismatch = mismatch or MismatchCorrection()
-        self._synced: int | None = None  # step whose weights the engine has
         self._reference: list[Backbone] = []  # in a list, so that it is not part of the module's state
         self._resampling = Resampling(max_resample_batches, group_size)
         self.scored: ScoredRollouts | None = None  # the newest batch of rollouts, for callbacks
+
+    def configure_callbacks(self) -> Sequence[Callback]:
+        """See ``StageModule.configure_callbacks``; and the sampler, whose state is in checkpoints."""
+        return [*super().configure_callbacks(), self._sampler]
+
+    def check_command(self, trainer: L.Trainer, command: str, ckpt_path: str | None) -> None:
+        """Checks the strategy before a model is loaded; see ``BatchSampler.check``."""
+        if command == "fit":
+            self._sampler.check(trainer)
 
     # -- the reference ---------------------------------------------------------------------------------------------
     def configure_model(self) -> None:
@@ -146,18 +164,6 @@ class GRPOModule(StageModule):
             )
         for reference in self._reference:
             self.trainer.precision_plugin.convert_module(reference).to(self.device)
-
-    @torch.no_grad()
-    def _reference_logprobs(self, batch: Batch, out: Rollouts) -> Tensor | None:
-        if not self.loss.beta:
-            return None
-        temperature = self.rollout_sampling.temperature
-        if self._reference:
-            if not self.backbone.vision_frozen:  # the reference's own tower, which is frozen
-                batch = self._reference[0].with_visual_tokens(dataclasses.replace(batch, visual=None))
-            return self._reference[0].completion_logprobs(batch, out.tokens, out.completion_mask, temperature)[0]
-        with self.backbone.base_weights():
-            return self.backbone.completion_logprobs(batch, out.tokens, out.completion_mask, temperature)[0]
 
     # -- what was learnt -------------------------------------------------------------------------------------------
     def start(self) -> Start:
@@ -183,77 +189,74 @@ class GRPOModule(StageModule):
     @with_float32_numbers
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor] | None:
         """Samples and scores one batch of prompts, and updates the policy if there are enough groups."""
-        start = time.perf_counter()
-        experiences, num_tokens = self._collect(batch, batch_idx)
-        if experiences is None:
+        start, size = time.perf_counter(), len(batch.samples)
+        following = self._sampler.next_batch(self.trainer, batch, self.updates_per_batch())
+        step, rank = self.global_step, self.global_rank
+        batch, sampled, scored = self._sample(dataclasses.replace(batch, following=None), batch_idx)
+        with self._sampler.ahead(self.backbone, following, step, batch_idx + 1, rank):
+            experiences = self._enough(self._experience(batch, sampled, scored.advantages), scored.rewards)
+            loss = None if experiences is None else self._learn(experiences)
+        if following is not None:
+            self.log("train/wait_s", self._sampler.waited, batch_size=size)
+        if loss is None:
             return None
-        loss = self._learn(experiences)
-        size = len(batch.samples)
+        num_tokens = float(sampled.rollouts.completion_mask.sum())
         self.log("train/tokens_per_s", num_tokens / (time.perf_counter() - start), batch_size=size)
         return {"loss": loss}
 
-    def _collect(self, batch: Batch, batch_idx: int) -> tuple[list[Experience] | None, float]:
+    def _sample(self, batch: Batch, batch_idx: int) -> tuple[Batch, SampledBatch, ScoredRollouts]:
+        """The batch with its visual tokens, its completions, and their rewards and advantages."""
         start, size = time.perf_counter(), len(batch.samples)
         in_parts = self.microbatch_size or self.max_resample_batches or self.backbone.sharded
         single = self.updates_per_batch() == 1 and not in_parts
-        batch = self.backbone.with_visual_tokens(batch, single_backward=single)
+        batch = self._sampler.with_visual_tokens(self.backbone, batch, single)
         self.backbone.eval()
-        generator = torch.Generator(device=self.device)
-        generator.manual_seed(self.seed + 1_000_003 * self.global_step + 7919 * self.global_rank + 13 * batch_idx)
-        self._sync_engine()
+        with self.stopping():
+            seconds = self._sampler.sync(self.backbone, self.global_step, self.trainer.world_size)
+        if seconds is not None:
+            self.log("train/sync_s", seconds, batch_size=size)
         fault = SharedFault()
         with fault.kept(alone=False):
-            out = self.engine.sample(self.backbone, batch, self.rollout_sampling, self.group_size, generator)
+            sampled = self._sampler.sample(self.backbone, batch, self.global_step, batch_idx, self.global_rank)
+            out = sampled.rollouts
             rewards, breakdown, answers = self._rewards(batch, out)
         with self.stopping():
             fault.end(self.trainer.world_size)
         self.engine.learn(out)
         self.backbone.train()
         self.log("train/sample_s", time.perf_counter() - start, batch_size=size)
+        if self._sampler.overlap:
+            self.log("train/policy_lag", float(self.global_step - sampled.step), batch_size=size)
         advantages = group_advantage(rewards, self.group_size, self.advantage)
-        scored = (answers, rewards, breakdown, advantages, self.group_size, self.global_step)
-        self.scored = ScoredRollouts(list(batch.samples), out, *scored)
+        numbers = (answers, rewards, breakdown, advantages, self.group_size, sampled.step)
+        self.scored = ScoredRollouts(list(batch.samples), out, *numbers)
         figures = self.scored.figures()
         self.history.add({**figures, "tokens": out.completion_mask.sum()})
         for name, value in figures.items():
             self.log(f"train/{name}", value, batch_size=size, prog_bar=name == "reward/total")
         self.log("train/advantage_std", advantages.std(), batch_size=size)
-        mask = out.completion_mask if self.learn_truncated else out.completion_mask & ~out.truncated[:, None]
-        old_logprobs, weights = self._old_logprobs(batch, out)
-        reference, advantages = self._reference_logprobs(batch, out), advantages.to(out.tokens.device)
-        experience = Experience(batch, out.tokens, mask, advantages, old_logprobs, reference, weights)
-        num_tokens = float(out.completion_mask.sum())
-        return self._enough(experience, rewards), num_tokens
+        return batch, sampled, self.scored
 
-    def _sync_engine(self) -> None:
-        """Brings the weights to the engine where a step has changed them, or the run begins or goes on."""
-        if self._synced == self.global_step or not self.engine.external:
-            return
-        start, fault = time.perf_counter(), SharedFault()
-        with fault.kept(alone=False):
-            self.engine.sync(self.backbone, self.global_step)
-        with self.stopping():
-            fault.end(self.trainer.world_size)  # no process samples before the first one has brought them
-        self._synced = self.global_step
-        self.log("train/sync_s", time.perf_counter() - start, batch_size=1)
+    def _experience(self, batch: Batch, sampled: SampledBatch, advantages: Tensor) -> Experience:
+        out, temperature = sampled.rollouts, self.rollout_sampling.temperature
+        mask = out.completion_mask if self.learn_truncated else out.completion_mask & ~out.truncated[:, None]
+        old, reference = self._old_policy(batch, sampled), None
+        if self.loss.beta:
+            reference = reference_logprobs(self.backbone, self._reference, batch, out, temperature)
+        return Experience(batch, out.tokens, mask, advantages.to(mask.device), old.logprobs, reference, old.weights)
 
     @torch.no_grad()
-    def _old_logprobs(self, batch: Batch, out: Rollouts) -> tuple[Tensor | None, Tensor | None]:
-        """Of the policy before its updates, where they are needed, and weights for what an engine has sampled."""
+    def _old_policy(self, batch: Batch, sampled: SampledBatch) -> OldPolicy:
         single = self.updates_per_batch() == 1 and not self.max_resample_batches
-        settings, external = self.rollout_sampling, self.engine.external
-        if single and not external:
-            return None, None
-        if settings.top_p == 1 and not settings.top_k and not external:
-            return out.logprobs, None
-        # With top-p or top-k the sampler's log-probabilities are of the truncated distribution.
-        scored = self.backbone.completion_logprobs(batch, out.tokens, out.completion_mask, settings.temperature)[0]
-        if not external:
-            return scored, None
-        for name, value in self.mismatch.figures(scored, out.logprobs, out.completion_mask).items():
+        unchanged = single and (self.engine.external or sampled.step == self.global_step)
+        settings, out = self.rollout_sampling, sampled.rollouts
+        given = (batch, out.tokens, out.completion_mask, settings.temperature)
+        score = functools.partial(self.backbone.completion_logprobs, *given)
+        mismatch = self.mismatch if self.engine.external else None
+        old = old_policy(sampled, settings, unchanged, score, mismatch)
+        for name, value in old.figures.items():
             self.log(f"train/mismatch/{name}", value, batch_size=len(batch.samples))
-        weights = self.mismatch.weights(scored, out.logprobs, out.completion_mask)
-        return None if single else scored, weights
+        return old
 
     def _enough(self, experience: Experience, rewards: Tensor) -> list[Experience] | None:
         """The experiences for the update; None if more must be sampled first."""

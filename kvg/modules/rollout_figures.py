@@ -29,7 +29,7 @@ class ScoredRollouts:
         breakdown: components of the rewards by name, each ``[N]``.
         advantages: ``[N]``.
         group_size: G.
-        optimizer_step: number of optimizer steps before they were sampled.
+        optimizer_step: number of optimizer steps of the policy that sampled them.
     """
 
     samples: Sequence[Sample]

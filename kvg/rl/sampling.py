@@ -27,6 +27,11 @@ class SamplingSettings:
     top_p: float = 1.0
     top_k: int = 0
 
+    @property
+    def truncates(self) -> bool:
+        """Whether tokens are left out, so that log-probabilities are not those of the whole distribution."""
+        return self.top_p < 1 or bool(self.top_k)
+
 
 def sample_tokens(logits: Tensor, settings: SamplingSettings, uniforms: Tensor | None) -> tuple[Tensor, Tensor]:
     """One token per row and its log-probability under the distribution that it was sampled from.

@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             clock.wrap(module.backbone, "with_visual_tokens", "vision")
             clock.wrap(module.engine, "sample", "sample")
             clock.wrap(module, "_rewards", "reward")
-            clock.wrap(module, "_reference_logprobs", "reference")
+            clock.wrap(grpo, "reference_logprobs", "reference")
             clock.wrap(module.backbone, "completion_logprobs", "forward")
             clock.wrap(module, "manual_backward", "backward")
             clock.wrap(module.trainer.optimizers[0], "step", "optimizer")

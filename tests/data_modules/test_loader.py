@@ -99,6 +99,29 @@ def test_saved_again_right_after_loading(write_set, backbone):
     assert resumed.state_dict() == stopped.state_dict()
 
 
+@pytest.mark.parametrize(("num_workers", "stop"), [(0, 1), (0, 4), (2, 3), (3, 5)])
+def test_the_following_batch_is_not_counted(write_set, backbone, num_workers, stop):
+    folder = write_set(20)
+    plain = make(folder, backbone, num_workers)
+    expected, next_epoch = keys(plain), keys(plain)
+    ahead = make(folder, backbone, num_workers)
+    ahead.look_ahead = True
+    batches = list(itertools.islice(ahead, stop))
+    assert keys(batches) == expected[:stop]
+    assert keys(batch.following for batch in batches) == expected[1 : stop + 1]
+    assert all(batch.following.following is None for batch in batches)
+    counted = make(folder, backbone, num_workers)
+    list(itertools.islice(counted, stop))
+    assert ahead.state_dict() == counted.state_dict()
+    resumed = make(folder, backbone, num_workers)
+    resumed.look_ahead = True
+    resumed.load_state_dict(ahead.state_dict())
+    rest = list(resumed)
+    assert keys(rest) == expected[stop:]
+    assert rest[-1].following is None
+    assert keys(resumed) == next_epoch
+
+
 def test_other_batch_size_is_said(write_set, backbone, caplog):
     folder = write_set(24)
     stopped = make(folder, backbone, batch_size=3)

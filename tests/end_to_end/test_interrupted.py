@@ -39,6 +39,7 @@ class Sender(Callback):
 DDP = ("-c", "configs/strategy/ddp.yaml", "--trainer.devices=2")
 FSDP2 = ("-c", "configs/strategy/fsdp2.yaml", "--trainer.devices=2")
 GRPO = ("--model.group_size=2", "--data.mode=direct")
+OVERLAP = (*GRPO, "--model.overlap=true")
 
 
 class Runs:
@@ -123,6 +124,8 @@ def check_same(runs: Runs, said: str) -> None:
         pytest.param("cot_sft", (), "SIGHUP", "validation", 2, marks=pytest.mark.slow),
         pytest.param("cot_sft", (), "SIGINT", "validation", 4, marks=pytest.mark.slow),  # between two epochs
         pytest.param("grpo", GRPO, "SIGTERM", "validation", 2, marks=pytest.mark.slow),
+        pytest.param("grpo", OVERLAP, "SIGTERM", "backward", 2, marks=pytest.mark.slow),
+        pytest.param("grpo", OVERLAP, "SIGTERM", "validation", 2, marks=pytest.mark.slow),
     ],
 )
 def test_what_goes_on_is_what_would_have_been(runs, stage, more, name, moment, step):
@@ -145,6 +148,7 @@ def test_what_goes_on_is_what_would_have_been(runs, stage, more, name, moment, s
         pytest.param("cot_sft", DDP, "SIGINT", 1, marks=pytest.mark.slow),  # one only
         pytest.param("cot_sft", FSDP2, "SIGINT", -1, marks=pytest.mark.slow),
         pytest.param("grpo", (*GRPO, *DDP), "SIGINT", 0, marks=pytest.mark.slow),
+        pytest.param("grpo", (*OVERLAP, *DDP), "SIGTERM", 1, marks=pytest.mark.slow),
         pytest.param("grpo", (*GRPO, *FSDP2), "SIGTERM", 1, marks=pytest.mark.slow),
     ],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.end_to_end.test_interrupted import DDP, GRPO, runs
+from tests.end_to_end.test_interrupted import DDP, GRPO, OVERLAP, runs
 
 __all__ = ["runs"]  # a fixture
 
@@ -73,6 +73,18 @@ def test_it_continues_with_the_same_batch(runs, more, rank, after):
     assert curves(own, "run") == curves(own, "whole")
     weights = "export/model.safetensors"
     assert (own.folder / "run" / weights).read_bytes() == (own.folder / "whole" / weights).read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [OVERLAP, (*OVERLAP, *DDP)])
+def test_what_could_not_be_sampled_ahead_is_sampled_when_the_run_goes_on(runs, more):
+    """The third batch is lost beside the second update, which is saved; it is then sampled from newer weights."""
+    own, said = lose(runs, 2, int(DDP[-1] in more), *more)
+    assert "kvg: saved after step 2 in run/interrupted-step2.ckpt" in said
+    own.go_on(said)
+    num = 2 if DDP[-1] in more else 4  # batches of an epoch
+    lags = [0.0 if number % num == 0 or number == 2 else 1.0 for number in range(2 * num)]
+    assert [value for _, value in own.curves("run")["train/policy_lag"]] == lags
 
 
 @pytest.mark.slow
