@@ -33,7 +33,7 @@ def read_picture(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.
 
     The content counts, not the name of the file. EXIF orientation is applied, of an animation comes the first frame,
     CMYK and palettes become RGB. Bytes behind the end of the picture (padding, the trailer of a phone, a film) are
-    passed over.
+    left alone.
 
     Sixteen bits become eight by scale (65,535 is white). Floating-point pixels are taken as 0-1 where none is larger
     than 1, as 0-255 where none is larger than 255, else as 0 to the largest; what is no number is black.

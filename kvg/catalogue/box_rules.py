@@ -26,7 +26,7 @@ RULES: Final = {
     "thin": "the box is too thin",
 }
 UNANSWERED: Final = "unanswered"
-OWN: Final = ("alpha", "given")  # values of ``box_from`` for boxes that do not come from a model
+OWN: Final = ("alpha", "given", "picture")  # values of ``box_from`` for boxes that do not come from a model
 _CODEC: Final = {"class_path": "kvg.text.box_codec.RelativeCodec"}
 _BLANK = re.compile(r"\{(entity|category)\}")
 

@@ -35,7 +35,8 @@ class Entry:
         sha256: checksum of the file, in hexadecimal.
         fingerprint: ``perceptual_hash`` of the picture, forty hexadecimal digits.
         box_px: box of the entity in pixels of the upright picture or of the cut; None if no box is known.
-        box_from: origin of the box: ``alpha``, ``given`` or the name of a model; '' if there is no box.
+        box_from: origin of the box: ``alpha``, ``given``, ``picture`` (a close-up: the whole picture) or the name of a
+            model; '' if there is no box.
         part: part of the published set.
         licence: licence of the picture.
         split: ``seen`` or ``unseen``.

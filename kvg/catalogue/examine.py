@@ -15,6 +15,7 @@ from kvg.catalogue.cutting import covered_share, moved_into, region_around
 from kvg.catalogue.entry import Entry, Rejection, cut_out
 from kvg.catalogue.hashing import perceptual_hash
 from kvg.catalogue.listing import Listing, PictureSource
+from kvg.catalogue.project import ScanSettings
 from kvg.errors import DataError
 from kvg.pictures import read_picture
 from kvg.records import excerpt, is_utf8
@@ -39,22 +40,22 @@ class Examined:
     fitting: tuple[int, ...] | None = None
 
 
-def examine(name: str, source: PictureSource, listing: Listing, min_side: int, max_pixels: int) -> Examined:
+def examine(name: str, source: PictureSource, listing: Listing, settings: ScanSettings) -> Examined:
     """Opens one listed picture and checks it.
 
     Args:
         name: name of the source.
         source: source that lists the picture.
         listing: listing of the picture.
-        min_side: pictures with a shorter side are rejected.
-        max_pixels: larger pictures are rejected.
+        settings: sizes of the pictures that are used, and sources of close-ups.
     """
+    min_side = settings.min_side
     fitting: tuple[int, ...] | None = None
     try:
         for field in ("ref", "entity", "category"):
             _check_text(name, field, getattr(listing, field))
         data = source.read(listing.ref)
-        image = read_picture(data, listing.ref, max_pixels)
+        image = read_picture(data, listing.ref, settings.max_pixels)
 
         def convert(raw: object, form: BoxForm) -> Box:
             return listing.rules.upright(raw, data, whole.size, listing.ref, form)
@@ -66,7 +67,7 @@ def examine(name: str, source: PictureSource, listing: Listing, min_side: int, m
         image, given, region = _cut(listing, image, given, convert)
         if min(image.size) < min_side:
             raise DataError(name, "size", f"is {image.width}x{image.height}, under {min_side} a side (min_side)")
-        box = given or alpha_box(image)
+        box, box_from = _box(image, given, name in settings.close_ups)
     except DataError as error:
         ref = listing.ref if isinstance(listing.ref, str) and listing.ref else excerpt(listing.ref)
         return Examined(Rejection(name, ref, error.field, error.remedy), fitting)
@@ -81,7 +82,7 @@ def examine(name: str, source: PictureSource, listing: Listing, min_side: int, m
         sha256=hashlib.sha256(data).hexdigest(),
         fingerprint=f"{perceptual_hash(image):040x}",
         box_px=box,
-        box_from="given" if given else "alpha" if box else "",
+        box_from=box_from,
         part=listing.part,
         licence=listing.licence,
         cut_px=region,
@@ -114,6 +115,16 @@ def alpha_box(image: Image.Image) -> Box | None:
         raise DataError("picture", "alpha", "is empty, so there is no entity on it; remove the picture")
     x1, y1, x2, y2 = bounds
     return float(x1), float(y1), float(x2), float(y2)
+
+
+def _box(image: Image.Image, given: Box | None, close_up: bool) -> tuple[Box | None, str]:
+    """Returns the box of the entity and its origin; see ``kvg.catalogue.entry.Entry``."""
+    if given is not None:
+        return given, "given"
+    around = alpha_box(image)
+    if around is not None:
+        return around, "alpha"
+    return ((0.0, 0.0, float(image.width), float(image.height)), "picture") if close_up else (None, "")
 
 
 _Converter = Callable[[object, BoxForm], Box]
@@ -155,7 +166,7 @@ def _whole_pixels(box: Box, image: Image.Image) -> Box:
 
 def _check_text(where: str, field: str, value: object) -> None:
     if not isinstance(value, str) or not value:
-        raise DataError(where, field, "is missing in the list; fill it in, or name its column")
+        raise DataError(where, field, f"the {field} is missing in the list; fill it in, or name its column")
     if field != "ref" and not is_utf8(value):
         raise DataError(where, field, f"{excerpt(value)} is no valid text; rename it")
     if field != "ref":

@@ -22,15 +22,18 @@ SOURCE_METHODS = ("listings", "read")  # methods of a ``kvg.catalogue.listing.Pi
 
 @dataclass(frozen=True)
 class ScanSettings:
-    """Sizes of the pictures that are used.
+    """How pictures are opened.
 
     Attributes:
         min_side: minimum side in pixels.
         max_pixels: maximum width times height; decoding larger pictures could fill the memory.
+        close_ups: names of sources whose pictures show the entity and little else: the whole picture is its box, unless
+            a box is listed or the picture has transparent pixels.
     """
 
     min_side: int = 0
     max_pixels: int = MAX_PIXELS
+    close_ups: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         """Checks the settings.
@@ -41,6 +44,8 @@ class ScanSettings:
         for name, least in (("min_side", 0), ("max_pixels", 1)):
             if getattr(self, name) < least:
                 raise ConfigError(f"scan.{name}", f"{getattr(self, name)} must be at least {least}")
+        if isinstance(self.close_ups, str):
+            raise ConfigError("scan.close_ups", f"'{self.close_ups}' should be a list of names of sources")
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ class CatalogueProject:
         sources: ``{class_path, init_args}`` of each source, by name.
         seed: seed of every random choice.
         out: folder of all outputs; by default the path of the file without its suffix.
-        scan: sizes of the pictures that are used.
+        scan: how pictures are opened.
         splits: settings of the splits.
         exclude: pictures that must not be trained on: folders, and parquet files with a column ``image``.
         path: path of the file, for errors; not a setting.
@@ -77,6 +82,9 @@ class CatalogueProject:
             if not name:
                 raise ConfigError("sources", "have an empty name; give the source a name")
             class_setting(setting, f"sources.{name}")
+        for name in self.scan.close_ups:
+            if name not in self.sources:
+                raise ConfigError("scan.close_ups", f"'{name}' is no source; there are {', '.join(self.sources)}")
 
     def build_sources(self) -> dict[str, PictureSource]:
         """Builds the sources, by name.

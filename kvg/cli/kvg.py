@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from kvg.config.overlay_files import check_overlays, shipped_configs, switches
+from kvg.config.overlay_files import check_overlays, shipped_configs, switches, with_test_sets
 from kvg.config.search_path import search_user_folders_last
 from kvg.errors import ConfigError, KVGError
 
@@ -25,6 +25,7 @@ starts with configs/ also names a config shipped with the package. Any setting c
 
   kvg fit -c configs/stage/cot_sft.yaml -c configs/backbone/lab.yaml --data.train runs/data/train
   kvg fit -c configs/experiment/qwen2_vl_7b_cot_sft.yaml --data.train cot-sft.json
+  kvg test -c configs/stage/cot_sft.yaml -c configs/backbone/lab.yaml --data.test runs/data/test
   kvg fit -c configs/stage/cot_sft.yaml --print_config     the merged settings
   kvg fit --help                                           every setting (takes some seconds)
 
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if args[0] not in COMMANDS:
             raise ConfigError(args[0], f"no such command; there are {', '.join(COMMANDS)}")
-        typed, args = args, switches(shipped_configs(args))
+        typed, args = args, with_test_sets(switches(shipped_configs(args)))
         check_overlays(args)
         from kvg.training.lightning_cli import run
 

@@ -31,6 +31,12 @@ def run(args: argparse.Namespace) -> int:
         return 0
     num_entities = len({entry.entity for entry in result.kept})
     _print(f"{len(result.kept)} pictures of {num_entities} entities in {result.out / CATALOGUE}")
+    if result.num_without_box:
+        _print(
+            f"{result.num_without_box} of them have no box, so no composite can use them yet: let a model box them"
+            f" (`kvg-data box {args.project}`), list their boxes (kvg.catalogue.tables), or name sources of close-ups,"
+            " where the whole picture is the box, in `scan: {close_ups: [...]}`"
+        )
     if result.rejected:
         fields = sorted(Counter(rejection.field for rejection in result.rejected).items())
         counted = ", ".join(f"{field} {num}" for field, num in fields)

@@ -83,7 +83,8 @@ class CatalogueTiles:
                 self._categories.setdefault(entry.category, []).append(entry.entity)
             self._entries.setdefault(entry.entity, []).append(entry)
         if not self._entries:
-            raise DataError(str(loaded.out / CATALOGUE), "box_px", f"no picture with a box is for {', '.join(uses)}")
+            remedy = f"no picture with a box is for {', '.join(uses)}; run `kvg-data scan`, which tells what to do"
+            raise DataError(str(loaded.out / CATALOGUE), "box_px", remedy)
         self._traits: dict[str, tuple[str, ...]] = {}
         if facts:
             read = read_facts(facts, self._entries, known)

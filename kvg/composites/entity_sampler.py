@@ -55,7 +55,8 @@ class EntitySampler:
         for name in names if categories is None else [n for n in names if n in categories]:
             entities = self._entities[name]
             if len(entities) < 2:  # there are no distractors
-                error = DataError(f"category {name}", "entities", f"has {len(entities)}, needs at least 2; add some")
+                reason = f"has {len(entities)} with pictures for this set, needs at least 2; add some"
+                error = DataError(f"category {name}", "entities", reason)
                 if categories is not None:
                     raise error
                 log.warning("left out: %s", error)

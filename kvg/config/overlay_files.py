@@ -12,6 +12,8 @@ from kvg.config.search_path import ROOT
 from kvg.errors import ConfigError
 
 SHIPPED = ROOT  # also contains configs/
+TEST_SETS = "configs/data/test_sets.yaml"
+TRAINING_DATA = ("data_modules.CoTSFTDataModule", "data_modules.GRPODataModule")  # which have no test sets
 SETTINGS = (
     "seed_everything",
     "trainer",
@@ -87,15 +89,46 @@ def check_overlays(args: Sequence[str]) -> None:
             before it.
     """
     named = {key for key in ("model", "data") if any(re.match(rf"--{key}(\.class_path)?(=|$)", a) for a in args)}
-    paths = [args[i + 1] for i, arg in enumerate(args[:-1]) if arg in ("-c", "--config")]
-    paths += [arg.partition("=")[2] for arg in args if arg.startswith(("-c=", "--config="))]
-    for path in paths:
+    for path in _configs(args):
         overlay = read_overlay(path)
         for key in ("model", "data"):
             if names_class(overlay, key):
                 named.add(key)
             elif key not in named and _sets_arguments(overlay, key):
                 raise ConfigError(f"{path}: {key}.class_path", "is not set yet; put the stage's config before this one")
+
+
+def with_test_sets(args: Sequence[str]) -> list[str]:
+    """Adds the overlay of test sets to ``test`` and ``predict`` with ``--data.test``, where a stage's data came before.
+
+    Args:
+        args: a command, and configs that exist.
+
+    Raises:
+        ConfigError: see ``read_overlay``.
+    """
+    sets = [at for at, arg in enumerate(args) if re.match(r"--data\.(init_args\.)?test(=|$)", arg)]
+    if args[0] not in ("test", "predict") or not sets or any(re.match(r"--data(\.class_path)?(=|$)", a) for a in args):
+        return list(args)
+    classes = [name for path in _configs(args) if (name := _data_class(read_overlay(path)))]
+    if not classes or classes[-1] not in TRAINING_DATA:
+        return list(args)
+    return [*args[: sets[0]], "-c", str(SHIPPED / TEST_SETS), *args[sets[0] :]]
+
+
+def _configs(args: Sequence[str]) -> list[str]:
+    """Returns the paths of the configs in ``args``, in order."""
+    pairs = zip(args, [*args[1:], ""], strict=True)
+    return [
+        after if arg in ("-c", "--config") else arg.partition("=")[2]
+        for arg, after in pairs
+        if arg.partition("=")[0] in ("-c", "--config") and (after or "=" in arg)
+    ]
+
+
+def _data_class(overlay: Mapping[str, Any]) -> str:
+    data = overlay.get("data")
+    return str((data.get("class_path") if isinstance(data, dict) else data) or overlay.get("data.class_path") or "")
 
 
 def read_overlay(path: str) -> dict[str, Any]:

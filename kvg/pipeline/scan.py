@@ -43,6 +43,11 @@ class ScanResult:
     rejected: Sequence[Rejection]
     notes: Mapping[str, Sequence[str]]
 
+    @property
+    def num_without_box(self) -> int:
+        """Pictures whose box is not known; no composite can use them yet."""
+        return sum(entry.box_px is None for entry in self.kept)
+
 
 def scan(project: Project, workers: int = 1, only_if_changed: bool = False) -> ScanResult | None:
     """Scans the sources of a project and writes ``catalogue.jsonl``, ``rejected.jsonl`` and ``scan.json``.
@@ -104,7 +109,7 @@ class ExaminePictures:
 
     Attributes:
         sources: sources by name.
-        settings: sizes of the pictures that are used.
+        settings: how pictures are opened.
     """
 
     sources: Mapping[str, PictureSource]
@@ -112,8 +117,7 @@ class ExaminePictures:
 
     def __call__(self, unit: Listings) -> list[tuple[dict[str, Any], Sequence[int] | None]]:
         """Returns the record of each picture, and the fitting forms of its box; see ``kvg.catalogue.examine``."""
-        least, most = self.settings.min_side, self.settings.max_pixels
-        examined = (examine(name, self.sources[name], listing, least, most) for name, listing in unit)
+        examined = (examine(name, self.sources[name], listing, self.settings) for name, listing in unit)
         return [(values_of(picture.record), picture.fitting) for picture in examined]
 
 

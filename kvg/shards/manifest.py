@@ -97,7 +97,8 @@ def read_manifest(folder: str | Path) -> Manifest:
     if not folder.is_dir():
         raise DataError(str(folder), "folder", "does not exist; make the shards first, or correct the path")
     if not path.is_file():
-        raise DataError(str(folder), MANIFEST, "is missing: writing was not finished; make the shards again")
+        remedy = "is missing: these are no shards (make them with `kvg-data compose`), or writing was not finished"
+        raise DataError(str(folder), MANIFEST, remedy)
     record = object_of(str(path), "manifest", read_json(path))
     manifest = _manifest(str(path), record)
     if not manifest.num_samples:

@@ -89,7 +89,7 @@ def check_data(datamodule: Any, command: str) -> None:
     loader = {"fit": "train", "validate": "val"}.get(command, command) + "_dataloader"
     if datamodule is not None and not is_overridden(loader, datamodule):
         choice = (
-            "the data of a stage" if command == "fit" else "an EvaluationDataModule (-c configs/data/lab_test.yaml)"
+            "the data of a stage" if command == "fit" else "an EvaluationDataModule (-c configs/data/test_sets.yaml)"
         )
         raise ConfigError("data", f"{type(datamodule).__name__} has no data for kvg {command}; give {choice}")
     # Only this project's data modules are known to work without the Trainer and ``prepare_data``.

@@ -12,6 +12,7 @@ from kvg.catalogue.copies import same_object
 from kvg.catalogue.entry import Entry
 from kvg.catalogue.examine import examine
 from kvg.catalogue.listing import Listing
+from kvg.catalogue.project import ScanSettings
 from kvg.catalogue.sharing import SplitSettings, assign_splits
 
 from .conftest import drawing, encoded
@@ -50,7 +51,9 @@ def jpeg(image, quality=90):
 def shared(pictures, **settings):
     """Shares out pictures that are given as ``(ref, entity, file, box)``."""
     source = Held({ref: data for ref, _, data, _ in pictures})
-    entries = [examine("s", source, Listing(ref, name, "bird", box), 0, 10**8).record for ref, name, _, box in pictures]
+    entries = [
+        examine("s", source, Listing(ref, name, "bird", box), ScanSettings()).record for ref, name, _, box in pictures
+    ]
     assert all(isinstance(entry, Entry) for entry in entries)
     kept, rejected, suspicions = assign_splits(entries, SplitSettings(**{"val": 0.3, "test": 0.3, **settings}), 0, {})
     return {e.ref: e.use for e in kept}, {r.ref: (r.field, r.reason) for r in rejected}, suspicions
@@ -163,7 +166,7 @@ def test_nothing_is_trained_on_that_is_on_a_photograph_with_something_unseen():
     data, far = jpeg(image), (250, 190, 390, 290)
     for seed in range(6):
         entries = [
-            examine("s", Held({"a.jpg": data}), Listing("a.jpg", name, category, box), 0, 10**8).record
+            examine("s", Held({"a.jpg": data}), Listing("a.jpg", name, category, box), ScanSettings()).record
             for name, category, box in (("Wren", "bird", BOX), ("Trout", "fish", far))
         ]
         kept, *_ = assign_splits([entries[0]], SplitSettings(val=0, test=0), seed, {})
@@ -208,7 +211,9 @@ def test_the_threshold_is_a_setting():
 
 
 def test_looks_are_not_kept_in_the_catalogue():
-    entry = examine("s", Held({"a.jpg": jpeg(bird("Wren"))}), Listing("a.jpg", "Wren", "bird", BOX), 0, 10**8).record
+    entry = examine(
+        "s", Held({"a.jpg": jpeg(bird("Wren"))}), Listing("a.jpg", "Wren", "bird", BOX), ScanSettings()
+    ).record
     assert entry.colour_grid
     assert not {"colour_grid", "box_colour_grid", "box_fingerprint", "file_fingerprint"} & {
         name for name, value in json.loads(json.dumps(entry.without_scan_fields().__dict__)).items() if value

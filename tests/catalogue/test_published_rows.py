@@ -10,6 +10,7 @@ from scipy.io import savemat
 
 from kvg.catalogue.examine import examine
 from kvg.catalogue.folders import ImageFolder
+from kvg.catalogue.project import ScanSettings
 from kvg.catalogue.published import (
     CUB200,
     FGVCAircraft,
@@ -34,7 +35,7 @@ def listed(source):
 def refused(source, ref):
     """Field and reason of a listed picture that cannot be used."""
     [listing] = [v for v in source.listings() if v.ref == ref]
-    record = examine("s", source, listing, 0, 10**8).record
+    record = examine("s", source, listing, ScanSettings()).record
     return record.ref, record.field
 
 

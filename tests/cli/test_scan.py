@@ -171,3 +171,29 @@ def test_settings_that_cannot_work_say_what_to_do(tmp_path, capsys, sections, me
     fill(tmp_path / "in", 1)
     assert main(["scan", str(project(tmp_path, tmp_path / "in", **sections))]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_pictures_without_a_box_are_counted_and_close_ups_are_boxed_whole(tmp_path, capsys):
+    good, _ = fill(tmp_path / "in", 16)
+    path = project(tmp_path, tmp_path / "in", compose={"sets": {"train": {"num": 4}}})
+    assert main(["scan", str(path)]) == 0
+    assert (
+        f"16 of them have no box, so no composite can use them yet: let a model box them (`kvg-data box {path}`)"
+        in (capsys.readouterr().out)
+    )
+    assert main(["compose", str(path)]) == 2
+    assert "box_px: no picture with a box is for train; run `kvg-data scan`" in capsys.readouterr().err
+
+    path = project(tmp_path, tmp_path / "in", scan={"close_ups": ["photos"]}, compose={"sets": {"train": {"num": 4}}})
+    assert main(["scan", str(path)]) == 0
+    assert "have no box" not in capsys.readouterr().out
+    entries = list(read_catalogue(tmp_path / "made/catalogue.jsonl"))
+    assert len(entries) == len(good)
+    assert {(entry.box_px, entry.box_from) for entry in entries} == {((0, 0, 96, 64), "picture")}
+    assert main(["compose", str(path)]) == 0
+
+
+def test_close_ups_are_names_of_sources(tmp_path, capsys):
+    fill(tmp_path / "in", 4)
+    assert main(["scan", str(project(tmp_path, tmp_path / "in", scan={"close_ups": ["phone"]}))]) == 2
+    assert "scan.close_ups: 'phone' is no source; there are photos" in capsys.readouterr().err

@@ -77,7 +77,7 @@ def test_nothing_half_done_after_an_error(tmp_path, make_sample):
         raise KeyboardInterrupt
     assert [p.name for p in (tmp_path / "set").iterdir()] == ["shard-000000.tar"]
     assert len(list(read_shard(tmp_path / "set/shard-000000.tar"))) == 2
-    with pytest.raises(DataError, match=r"manifest\.json: is missing: writing was not finished"):
+    with pytest.raises(DataError, match=r"manifest\.json: is missing: these are no shards"):
         load_manifest(tmp_path / "set")
 
 
