@@ -37,6 +37,10 @@ def run(args: argparse.Namespace) -> int:
             f" (`kvg-data box {args.project}`), list their boxes (kvg.catalogue.tables), or name sources of close-ups,"
             " where the whole picture is the box, in `scan: {close_ups: [...]}`"
         )
+    for use, num in sorted(result.never_trained.items()):
+        _print(
+            f"{num} entities of seen categories have pictures for {use} and none for training; {use} asks for them too"
+        )
     if result.rejected:
         fields = sorted(Counter(rejection.field for rejection in result.rejected).items())
         counted = ", ".join(f"{field} {num}" for field, num in fields)

@@ -48,6 +48,13 @@ class ScanResult:
         """Pictures whose box is not known; no composite can use them yet."""
         return sum(entry.box_px is None for entry in self.kept)
 
+    @property
+    def never_trained(self) -> Mapping[str, int]:
+        """Entities of seen categories by ``val`` and ``test`` that have pictures for it, and none for training."""
+        trained = {entry.entity for entry in self.kept if entry.use == "train"}
+        others = {(entry.use, entry.entity) for entry in self.kept if entry.split == "seen"}
+        return Counter(use for use, entity in others if use in ("val", "test") and entity not in trained)
+
 
 def scan(project: Project, workers: int = 1, only_if_changed: bool = False) -> ScanResult | None:
     """Scans the sources of a project and writes ``catalogue.jsonl``, ``rejected.jsonl`` and ``scan.json``.

@@ -197,3 +197,14 @@ def test_close_ups_are_names_of_sources(tmp_path, capsys):
     fill(tmp_path / "in", 4)
     assert main(["scan", str(project(tmp_path, tmp_path / "in", scan={"close_ups": ["phone"]}))]) == 2
     assert "scan.close_ups: 'phone' is no source; there are photos" in capsys.readouterr().err
+
+
+def test_entities_that_are_only_tested_are_counted(tmp_path, capsys):
+    fill(tmp_path / "in", 8)  # one picture of each of eight entities
+    path = project(tmp_path, tmp_path / "in", splits={"val": 0.5, "test": 0.0})
+    assert main(["scan", str(path)]) == 0
+    uses = [entry.use for entry in read_catalogue(tmp_path / "made/catalogue.jsonl")]
+    assert 0 < uses.count("val") < 8
+    assert f"{uses.count('val')} entities of seen categories have pictures for val and none for training" in (
+        capsys.readouterr().out
+    )
