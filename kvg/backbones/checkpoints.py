@@ -123,6 +123,9 @@ def read_config(checkpoint: str) -> Any:
         raise fault(checkpoint, "is a file; give the folder of a model, such as RUN/export")
     elif checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") != 1:
         raise fault(checkpoint, "is no such folder, and no name on the hub; correct the path")
+    elif folder.parent.is_dir():  # a path that is mistyped should not be looked up on the hub
+        remedy = f"is no such folder, and '{folder.parent}' is a folder here, so it is not taken for a name on the hub"
+        raise fault(checkpoint, f"{remedy}; correct the path")
     with reading(checkpoint, f"its {CONFIG} cannot be read"):
         return AutoConfig.from_pretrained(checkpoint, trust_remote_code=False)
 

@@ -1,39 +1,16 @@
-"""The command line ``kvg``: fit, validate, test and predict from overlays of YAML."""
+"""The command line ``kvg``: fit, validate, test and predict from overlays of YAML, and ground."""
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Sequence
 
+from kvg.cli.usage import COMMANDS, USAGE
 from kvg.config.overlay_files import check_overlays, shipped_configs, switches, with_test_sets
 from kvg.config.search_path import search_user_folders_last
 from kvg.errors import ConfigError, KVGError
-
-COMMANDS = {
-    "fit": "train a stage",
-    "validate": "measure a model on the validation set",
-    "test": "write a model's answers to the test sets to predictions.jsonl, and measure them",
-    "predict": "write them, without measuring",
-}
-USAGE = """usage: kvg {fit,validate,test,predict} -c CONFIG [-c CONFIG ...] [--KEY VALUE ...]
-
-%(commands)s
-
-Configs are overlays, merged from left to right: the stage first, then backbone, data and strategy. A path that
-starts with configs/ also names a config shipped with the package. Any setting can be given as --KEY VALUE.
-
-  kvg fit -c configs/stage/cot_sft.yaml -c configs/backbone/lab.yaml --data.train runs/data/train
-  kvg fit -c configs/experiment/qwen2_vl_7b_cot_sft.yaml --data.train cot-sft.json
-  kvg test -c configs/stage/cot_sft.yaml -c configs/backbone/lab.yaml --data.test runs/data/test
-  kvg fit -c configs/stage/cot_sft.yaml --print_config     the merged settings
-  kvg fit --help                                           every setting (takes some seconds)
-
-An interrupted fit (Ctrl-C) saves a checkpoint and prints how to resume; --ckpt_path last resumes from the newest one.
-A folder that holds a run is an error, unless the fit resumes from its checkpoint or --overwrite is given.
-
-Errors in the settings end with exit code 2. All other commands are in kvg-data.
-"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,6 +31,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if args[0] not in COMMANDS:
             raise ConfigError(args[0], f"no such command; there are {', '.join(COMMANDS)}")
+        if args[0] == "ground":
+            from kvg.cli.ground import run as ground
+
+            ground(args[1:])
+            return 0
         typed, args = args, with_test_sets(switches(shipped_configs(args)))
         check_overlays(args)
         from kvg.training.lightning_cli import run
@@ -70,6 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
         print("kvg: interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # the reader of the output has closed it (`| head`)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the final flush would fail
+        return 141
     return 0
 
 

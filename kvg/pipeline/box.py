@@ -23,7 +23,7 @@ from kvg.catalogue.boxing import (
 )
 from kvg.catalogue.entry import CATALOGUE, Entry, read_catalogue
 from kvg.errors import ConfigError
-from kvg.pipeline.grounder import BoxAnswer, Grounder, Pictures
+from kvg.pipeline.box_model import BoxAnswer, BoxModel, Pictures
 from kvg.pipeline.settings.project import Project
 from kvg.report.review_page import ReviewItem, write_pages
 from kvg.work.files import atomic_write, disk_errors
@@ -120,7 +120,7 @@ def _ask(entries: Sequence[Entry], project: Project, settings: BoxSettings, usag
         )
         raise ConfigError("box.client", remedy)
     pictures = Pictures(project.build_sources(), settings, project.scan.max_pixels)
-    first, second = Grounder.of(settings), Grounder.second_of(settings)
+    first, second = BoxModel.of(settings), BoxModel.second_of(settings)
     answers = first.answers(entries, pictures, project.out / FIRST)
     usage.append(first.client.summary())
     good = [entry for entry, answer in zip(entries, answers, strict=True) if not answer.rule]

@@ -1,175 +1,184 @@
-"""A grounding model that locates entities: its requests, its codec, and its answer for each picture."""
+"""Finds an entity on a picture with a model in this process: ``kvg ground``, and ``kvg.Grounder`` in Python."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import chain
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Final
 
+import torch
 from PIL import Image
 
-from kvg.catalogue.box_rules import BoxSettings, named_fault, read_box, sent_size, wording
-from kvg.catalogue.boxing import PICTURE, open_on_white
-from kvg.catalogue.entry import Entry
-from kvg.catalogue.listing import PictureSource
-from kvg.config.settings import instantiate
-from kvg.errors import ConfigError, DataError
-from kvg.inference.request import Client, Request
-from kvg.text.box_codec import BoxCodec
-from kvg.types import Box
-from kvg.work.progress import with_progress
+from kvg.backbones.answers import completions
+from kvg.backbones.backbone import Backbone
+from kvg.backbones.folders import trained_mode
+from kvg.errors import ConfigError
+from kvg.pipeline.grounding import Grounding, encoded_picture
+from kvg.ranges import check_whole
+from kvg.records import excerpt
+from kvg.rl.rollout import rollout
+from kvg.rl.sampling import SamplingSettings
+from kvg.text.answer import read_answer
+from kvg.text.box_codec import BoxCodec, ImageSize
+from kvg.text.names import clean_name
+from kvg.text.prompts import PROMPTS, prompt
+from kvg.text.special_tokens import check_plain
+from kvg.types import Completion
+from kvg.work.cpu import prepare_cpu
 
-T = TypeVar("T")
-QUALITY = 95  # quality of the JPEG that is sent
+AUTO: Final = "auto"
+PLAIN: Final = "direct"  # mode of a model that does not store its own
+MAX_NEW_TOKENS: Final = 512
+_SPECIAL = re.compile(r"<\|[^<>|]*\|>")  # marks of names and boxes, and control tokens
+_HALF_A_CHARACTER: Final = "�"  # what the tokenizer writes where the next token brings the rest
 
 
-@dataclass(frozen=True)
-class BoxAnswer:
-    """The answer of a model about a picture: boxes, or the rule and reason why there are none."""
+class Grounder:
+    """A model that finds entities by name. Answers are greedy, so the same picture and name have the same answer.
 
-    boxes: tuple[Box, ...] = ()
-    rule: str = ""
-    reason: str = ""
-
-
-@dataclass
-class Pictures:
-    """Pictures of a project for requests.
+    Args:
+        checkpoint: a folder (``RUN/export``, LoRA adapters, any supported model), ``lab``, or a hub name. Only a hub
+            name is looked up on the hub.
+        mode: prompt mode; ``auto`` is the mode that the model was trained with, or ``direct`` if that is unknown.
+        max_new_tokens: longest completion.
+        min_pixels: smallest area of a resized picture; None = the checkpoint's.
+        max_pixels: largest area; None = the checkpoint's.
+        device: of torch; None = a GPU if there is one.
 
     Attributes:
-        sources: sources that read the pictures.
-        settings: settings of section ``box``.
-        max_opened: maximum width times height of a picture that is opened.
+        backbone: the model.
+        mode: prompt mode.
+
+    Raises:
+        ConfigError: the model cannot be loaded, or a setting cannot work.
     """
 
-    sources: Mapping[str, PictureSource]
-    settings: BoxSettings
-    max_opened: int
+    def __init__(
+        self,
+        checkpoint: str | Path,
+        mode: str = AUTO,
+        max_new_tokens: int = MAX_NEW_TOKENS,
+        min_pixels: int | None = None,
+        max_pixels: int | None = None,
+        device: str | None = None,
+    ) -> None:
+        check_whole("max_new_tokens", max_new_tokens, 1)
+        self.mode = prompt_mode(str(checkpoint), mode)
+        self.sampling = SamplingSettings(max_new_tokens, temperature=0.0)
+        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if chosen.type == "cpu":
+            prepare_cpu()
+        backbone = Backbone(str(checkpoint), min_pixels=min_pixels, max_pixels=max_pixels)
+        self.backbone = backbone.requires_grad_(False).eval().to(chosen)
 
-
-@dataclass(frozen=True)
-class Grounder:
-    """A model with its box codec and its question."""
-
-    client: Client
-    codec: BoxCodec
-    text: str
-    num_answers: int
-
-    @classmethod
-    def of(cls, settings: BoxSettings) -> Grounder:
-        """Builds the first model of the settings.
-
-        Raises:
-            ConfigError: a class does not exist, or a setting does not fit it.
-        """
-        client, codec = _build(settings.client, settings.codec, "client", "codec")
-        return cls(client, codec, settings.question, settings.samples)
-
-    @classmethod
-    def second_of(cls, settings: BoxSettings) -> Grounder | None:
-        """Builds the second model of the settings; returns None if there is none.
-
-        Raises:
-            ConfigError: a class does not exist, or a setting does not fit it.
-        """
-        if settings.second is None:
-            return None
-        client, codec = _build(settings.second, settings.second_codec or settings.codec, "second", "second_codec")
-        return cls(client, codec, settings.second_question or settings.question, 1)
-
-    def answers(self, entries: Sequence[Entry], pictures: Pictures, work: Path) -> list[BoxAnswer]:
-        """Returns one answer for each picture, in order.
+    def ground(
+        self,
+        picture: str | Path | bytes | Image.Image,
+        entity: str,
+        on_text: Callable[[str], None] | None = None,
+    ) -> Grounding:
+        """Finds an entity on a picture.
 
         Args:
-            entries: the pictures.
-            pictures: how they are read and sent.
-            work: folder for the raw answers.
+            picture: a path, the bytes of a file, or a PIL image. It is turned upright by its EXIF orientation.
+            entity: a name, such as "Clumber Spaniel".
+            on_text: is called with the text as it is written, without special tokens.
 
         Raises:
-            DataError: the model no longer answers.
+            ConfigError: the name is empty.
+            DataError: the picture cannot be used, or the name holds a control token.
+            TrainingError: the model's logits are not finite.
         """
-        settings = pictures.settings
-        requests = BoxRequests(entries, pictures, self.text, self.num_answers)
-        limits = settings.max_pixels, settings.size_multiple
-        sizes = {key_of(e): sent_size(e.width, e.height, *limits) for e in entries}
-
-        def validate(request: Request, answer: str) -> Box:
-            return read_box(answer, sizes[request.key], self.codec, settings)
-
-        answers: dict[str, BoxAnswer] = {}
-        for outcome in _with_bar(self.client.ask(requests, validate, work, settings.max_attempts), len(entries)):
-            fault = ("", "") if outcome.complete else named_fault(outcome.faults)
-            answers[outcome.request.key] = BoxAnswer(outcome.values, *fault)
-        for key, reason in requests.unreadable.items():
-            answers[key] = BoxAnswer((), PICTURE, reason)
-        return [answers[key_of(entry)] for entry in entries]
+        name = checked_entity(entity)
+        origin, data = encoded_picture(picture)
+        processor = self.backbone.processor
+        text = prompt(name, self.mode, processor.prompt_format)
+        example = processor.encode_question(origin, data, text)
+        batch = processor.collate([example], [], pad_left=True).to(self.backbone.device)
+        stream = None if on_text is None else _TextStream(self.backbone, on_text)
+        out = rollout(self.backbone, batch, self.sampling, watch=stream)
+        completion = completions(self.backbone, out, self.sampling.max_new_tokens)[0]
+        size = processor.image_size(*processor.decode(data, origin).size)
+        return read_grounding(completion, self.backbone.codec, size, name, origin, data)
 
 
-@dataclass
-class BoxRequests:
-    """Requests about pictures. Each iteration makes them anew, so that few are in memory.
+def read_grounding(
+    completion: Completion, codec: BoxCodec, size: ImageSize, entity: str, image: str, picture: bytes
+) -> Grounding:
+    """Reads a completion.
 
-    Attributes:
-        entries: the pictures.
-        pictures: how they are read and sent.
-        text: text of the question, with placeholders.
-        num_answers: number of answers for each picture.
-        unreadable: reasons why pictures cannot be read, by key; filled during iteration.
+    Args:
+        completion: of the model.
+        codec: the model's box convention.
+        size: both sizes of the picture.
+        entity: name of the entity.
+        image: name of the picture.
+        picture: the file's bytes.
     """
-
-    entries: Sequence[Entry]
-    pictures: Pictures
-    text: str
-    num_answers: int
-    unreadable: dict[str, str] = field(default_factory=dict)
-
-    def __iter__(self) -> Iterator[Request]:
-        """Yields requests in the order of the pictures, without those that cannot be read."""
-        for entry in self.entries:
-            try:
-                image = open_on_white(self.pictures.sources, entry, self.pictures.max_opened)
-            except DataError as error:
-                self.unreadable[key_of(entry)] = str(error)
-                continue
-            text, data = _sendable(wording(self.text, entry)), encoded(image, self.pictures.settings)
-            yield Request(key_of(entry), text, data, self.num_answers)
+    answer = read_answer(completion, codec, size)
+    return Grounding(
+        entity=entity,
+        image=image,
+        width=size.width,
+        height=size.height,
+        text=completion.text,
+        rationale=answer.rationale,
+        box_px=answer.box_px,
+        finish_reason=completion.finish_reason,
+        num_tokens=completion.num_tokens,
+        picture=picture,
+    )
 
 
-def encoded(image: Image.Image, settings: BoxSettings) -> bytes:
-    """Encodes a picture as JPEG in a size that the model does not change."""
-    size = sent_size(*image.size, settings.max_pixels, settings.size_multiple)
-    resized = image.resize((size.resized_width, size.resized_height), Image.Resampling.BICUBIC, reducing_gap=3.0)
-    file = io.BytesIO()
-    resized.save(file, "JPEG", quality=QUALITY)
-    return file.getvalue()
+def prompt_mode(checkpoint: str, mode: str) -> str:
+    """The prompt mode to use, see ``Grounder``.
+
+    Raises:
+        ConfigError: there is no such mode, or the checkpoint's ``kvg.json`` is damaged.
+    """
+    if mode == AUTO:
+        return trained_mode(checkpoint) or PLAIN
+    if mode not in PROMPTS:
+        raise ConfigError("mode", f"'{mode}' is not one of {', '.join((AUTO, *PROMPTS))}")
+    return mode
 
 
-def key_of(entry: Entry) -> str:
-    """Returns the key of a picture. The checksum distinguishes "a/b" of source "c" from "b" of source "c/a"."""
-    return _sendable(f"{entry.source}/{entry.ref} {entry.sha256[:12]}")
+def checked_entity(entity: str) -> str:
+    """A name with single spaces.
+
+    Raises:
+        ConfigError: it is empty.
+        DataError: it holds a control token or a tag.
+    """
+    name = clean_name(entity)
+    if not name:
+        raise ConfigError("entity", 'is empty; give a name, such as "Clumber Spaniel"')
+    check_plain(name, excerpt(name), "entity")
+    return name
 
 
-def _sendable(text: str) -> str:
-    """Escapes bytes that are not valid UTF-8, which file names may contain."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+def plain_text(text: str) -> str:
+    """A completion as people read it, without special tokens.
+
+    >>> plain_text("<think>1 <|box_start|>(5,10),(45,35)<|box_end|> grey")
+    '<think>1 (5,10),(45,35) grey'
+    """
+    return _SPECIAL.sub("", text)
 
 
-def _with_bar(outcomes: Iterator[T], total: int) -> Iterator[T]:
-    """Adds a progress bar from the first outcome on. Before that, a model in this process shows its own bar."""
-    for first in outcomes:
-        yield from with_progress(chain([first], outcomes), "boxes", total)
+class _TextStream:
+    """Turns the tokens of one completion to text, as they come."""
 
+    def __init__(self, backbone: Backbone, on_text: Callable[[str], None]) -> None:
+        self.backbone, self.on_text = backbone, on_text
+        self.tokens: list[int] = []
+        self.length = 0  # characters that were passed on
 
-def _build(client: Any, codec: Any, name: str, codec_name: str) -> tuple[Client, BoxCodec]:
-    """Builds codec and client. The codec comes first: an error in it should not cost the loading of a model."""
-    built_codec = instantiate(codec, f"box.{codec_name}")
-    if not isinstance(built_codec, BoxCodec):
-        raise ConfigError(f"box.{codec_name}", "is not a box codec; use one of kvg.text.box_codec")
-    built = instantiate(client, f"box.{name}")
-    if not callable(getattr(built, "ask", None)):
-        raise ConfigError(f"box.{name}", "is not a client; use kvg.inference.server.Server, for example")
-    return built, built_codec
+    def __call__(self, row: int, tokens: Sequence[int]) -> None:
+        """Passes on the text that these tokens complete."""
+        self.tokens += [token for token in tokens if token not in self.backbone.end_token_ids]
+        text = plain_text(self.backbone.processor.tokenizer.decode(self.tokens))
+        if len(text) > self.length and not text.endswith(_HALF_A_CHARACTER):
+            self.on_text(text[self.length :])
+            self.length = len(text)

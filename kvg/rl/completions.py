@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -13,6 +13,7 @@ from kvg.batches import Batch
 from kvg.errors import TrainingError
 
 Decoding: TypeAlias = Literal["speculative", "one_token", "fixed_shape"]
+Watch = Callable[[int, Sequence[int]], None]  # row, and the tokens that it has just gained
 
 
 @dataclass(frozen=True)
@@ -113,14 +114,15 @@ class Completions:
         limit: tokens of a completion at most.
         policy: the model.
         device: of the logits.
+        watch: is called with each token.
 
     Attributes:
         length: ``[N]``.
         ended: ``[N]`` bool, by an end token, or because the logits of some row are not finite.
     """
 
-    def __init__(self, num: int, limit: int, policy: Policy, device: torch.device) -> None:
-        self.policy, self.limit = policy, limit
+    def __init__(self, num: int, limit: int, policy: Policy, device: torch.device, watch: Watch | None = None) -> None:
+        self.policy, self.limit, self.watch = policy, limit, watch
         self.tokens = torch.full((num, limit), policy.pad_token_id, device=device)
         self.logprobs = torch.zeros(num, limit, device=device)
         self.length = torch.zeros(num, dtype=torch.long, device=device)
@@ -139,6 +141,9 @@ class Completions:
         self.length[rows] += 1
         self.unsound[rows] |= ~torch.isfinite(scores)
         self.ended[rows] |= torch.isin(sampled, self.ends)
+        if self.watch is not None:
+            for row, token in zip(rows.tolist(), sampled.tolist(), strict=True):
+                self.watch(row, [token])
 
     def add_to_all(self, place: Tensor, sampled: Tensor, scores: Tensor) -> Tensor:
         """Adds a token to each row that goes on, without a word from the host.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from kvg.batches import Batch
-from kvg.rl.completions import Completions, Policy, Rollouts
+from kvg.rl.completions import Completions, Policy, Rollouts, Watch
 from kvg.rl.drafter import NGramDrafter
 from kvg.rl.fixed_shape import sample_fixed
 from kvg.rl.sampling import SamplingSettings, sample_tokens
@@ -20,6 +20,7 @@ def rollout(
     group_size: int = 1,
     generator: torch.Generator | None = None,
     drafter: NGramDrafter | None = None,
+    watch: Watch | None = None,
 ) -> Rollouts:
     """Samples ``group_size`` completions of each prompt.
 
@@ -35,6 +36,8 @@ def rollout(
         group_size: G.
         generator: source of randomness; needed unless greedy.
         drafter: of speculation; None for one that knows this batch alone.
+        watch: is called with the tokens that a row gains, as they come, or all at the end where
+            ``decoding`` is ``fixed_shape``.
 
     Raises:
         TrainingError: logits are NaN or infinite, in one of the processes where they share a sharded model.
@@ -48,11 +51,15 @@ def rollout(
         shape = (len(logits), settings.max_new_tokens)
         uniforms = torch.rand(shape, generator=generator, device=where, dtype=torch.float64).to(logits.device)
     if policy.decoding == "fixed_shape":
-        return sample_fixed(policy, logits, state, settings, uniforms)
+        out = sample_fixed(policy, logits, state, settings, uniforms)
+        if watch is not None:
+            for row, mask in enumerate(out.completion_mask):
+                watch(row, out.tokens[row][mask].tolist())
+        return out
     drafter = NGramDrafter() if drafter is None else drafter
     if policy.decoding == "speculative" and drafter.max_draft and policy.takes_drafts(state):
-        return speculate(policy, logits, state, settings, uniforms, drafter)
-    made = Completions(len(logits), settings.max_new_tokens, policy, logits.device)
+        return speculate(policy, logits, state, settings, uniforms, drafter, watch)
+    made = Completions(len(logits), settings.max_new_tokens, policy, logits.device, watch)
     rows = torch.arange(len(logits), device=logits.device)  # which row of the result each row of the state writes to
     for step in range(settings.max_new_tokens):
         sampled, scores = sample_tokens(logits, settings, None if uniforms is None else uniforms[rows, step])

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kvg.rl.completions import Policy, Rollouts, SpeculationCounts, not_finite
+from kvg.rl.completions import Policy, Rollouts, SpeculationCounts, Watch, not_finite
 from kvg.rl.drafter import NGramDrafter
 from kvg.rl.sampling import SamplingSettings, sample_tokens
 
@@ -30,10 +30,13 @@ class Drafted:
         limit: tokens of a completion at most.
         ends: end tokens.
         drafter: proposes tokens and counts them.
+        watch: is called with the tokens that a row gains.
     """
 
-    def __init__(self, num: int, limit: int, ends: Sequence[int], drafter: NGramDrafter) -> None:
-        self.limit, self.ends, self.drafter = limit, frozenset(ends), drafter
+    def __init__(
+        self, num: int, limit: int, ends: Sequence[int], drafter: NGramDrafter, watch: Watch | None = None
+    ) -> None:
+        self.limit, self.ends, self.drafter, self.watch = limit, frozenset(ends), drafter, watch
         self.tokens: list[list[int]] = [[] for _ in range(num)]
         self.logprobs: list[list[float]] = [[] for _ in range(num)]
         self.ended, self.unsound = [False] * num, [False] * num
@@ -78,6 +81,8 @@ class Drafted:
                 self.ended[row] = sampled[start + num - 1] in self.ends
                 self.unsound[row] = not all(map(math.isfinite, logprobs[start : start + num]))
                 self.drafter.observe(self.tokens[row], num)
+                if self.watch is not None:
+                    self.watch(row, self.tokens[row][-num:])
                 self.counts.passes += 1
                 self.counts.drafted += len(draft)
                 self.counts.accepted += num - 1
@@ -121,6 +126,7 @@ def speculate(
     settings: SamplingSettings,
     uniforms: Tensor | None,
     drafter: NGramDrafter,
+    watch: Watch | None = None,
 ) -> Rollouts:
     """Samples completions with drafts.
 
@@ -131,12 +137,13 @@ def speculate(
         settings: how tokens are sampled.
         uniforms: ``[N, max_new_tokens]``, see ``kvg.rl.sampling.sample_tokens``; None where greedy.
         drafter: proposes tokens.
+        watch: see ``kvg.rl.rollout.rollout``.
 
     Raises:
         TrainingError: logits are NaN or infinite, in one of the processes where they share a sharded model.
     """
     device, num = logits.device, len(logits)
-    made = Drafted(num, settings.max_new_tokens, policy.end_token_ids, drafter)
+    made = Drafted(num, settings.max_new_tokens, policy.end_token_ids, drafter, watch)
     widths = [1] * num
     while True:
         chosen = None if uniforms is None else uniforms[_places(made, widths, device)]

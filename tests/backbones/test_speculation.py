@@ -126,3 +126,16 @@ def test_random_numbers_belong_to_rows_and_places(backbone, prompts):
     rows = (~torch.isin(free.tokens, torch.tensor(backbone.end_token_ids))).all(1)
     assert 0 < rows.sum() < len(rows)
     assert torch.equal(ended.tokens[rows], free.tokens[rows])
+
+
+@pytest.mark.parametrize("drafter", [PLAIN, NGramDrafter()], ids=["plain", "drafted"])
+def test_a_watcher_gets_the_tokens_of_each_row(family, prompts, drafter):
+    backbone, rows = family("tiny").eval(), {}
+    settings = SamplingSettings(max_new_tokens=12, temperature=0.7)
+    generator = torch.Generator().manual_seed(0)
+
+    def watch(row, tokens):
+        rows.setdefault(row, []).extend(tokens)
+
+    out = rollout(backbone, prompts(backbone), settings, 2, generator, drafter, watch)
+    assert [rows[row] for row in sorted(rows)] == texts(out)
