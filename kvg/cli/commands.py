@@ -8,7 +8,7 @@ COMMANDS = {
     "rationalize": "write a rationale for every sample of a set of shards",
     "cards": "write the lab's cards as text, for replay in stage 1",
     "exam": "measure the skills of the lab's model separately: seeing, boxing, picking, recalling",
-    "convert": "write shards, ShareGPT JSON, GRPO or KVG-Bench parquet from any of them, or from lists (RefCOCO, FOCI)",
+    "convert": "write shards, published files, COCO, YOLO, Label Studio, FiftyOne or JSON lines from any of them",
     "filter": "sample several answers with a stage-1 model; keep samples that it sometimes answers correctly",
     "shard": "mix the samples of one or several sets into the final training set, in shards of equal size",
     "shortcuts": "show the distribution of a set, and the shortcuts that predict the target without its looks",

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from kvg.errors import KVGError
 
-from . import catalogues, formats, models
+from . import catalogues, exchange, formats, models
 from .cases import content, write
 from .damage import damaged_bytes, damaged_values
 
-CASES = {**formats.CASES, **catalogues.CASES, **models.CASES}
+CASES = {**formats.CASES, **exchange.CASES, **catalogues.CASES, **models.CASES}
 
 NUM = 400  # damaged sets a reader
 
