@@ -8,7 +8,7 @@ import subprocess
 from functools import lru_cache
 from pathlib import Path
 
-import kvg
+from kvg.config.search_path import ROOT
 
 _TIMEOUT_S = 20.0  # so that git on a slow disk cannot block a run
 
@@ -21,7 +21,7 @@ def revision() -> str:
         The commit in hexadecimal, with ``-dirty`` if the package has been changed since. Without a checkout of its own
         or without git, the package's version.
     """
-    return revision_of(Path(kvg.__file__).resolve().parent) or _version()
+    return revision_of(ROOT / "kvg") or _version()
 
 
 def revision_of(package: Path) -> str:
