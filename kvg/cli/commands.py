@@ -20,6 +20,7 @@ COMMANDS = {
     "sweep": "train and evaluate the variants of an experiment with several seeds; a table of significant differences",
     "score": "score a file of answers without a model, with the strict parser or a published evaluation's parser",
     "compare": "compare runs on the same cases: accuracies with intervals, and significance tests of differences",
+    "completion": "print the completion of kvg and kvg-data for a shell",
     "report": "write one page about one or several runs: figures, differences, failure signatures, filterable cases",
 }
 
@@ -43,5 +44,6 @@ EXAMPLES = {
     "sweep": "kvg-data sweep configs/sweeps/reward_gate.yaml --jobs 2",
     "score": "kvg-data score answers.jsonl --parser published-v2 --out scored.jsonl",
     "compare": "kvg-data compare runs/base sft=runs/sft/seed0,runs/sft/seed1,runs/sft/seed2 --out runs/comparison",
+    "completion": "kvg-data completion bash",
     "report": "kvg-data report --runs base=runs/base mine=runs/mine --set runs/data/test --out runs/report",
 }

@@ -11,7 +11,7 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from kvg.cli.commands import COMMANDS, EXAMPLES
 from kvg.config.overlay_files import shipped
@@ -30,15 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = [shipped(arg) for arg in (sys.argv[1:] if argv is None else argv)]
     search_user_folders_last(args)
-    parser = argparse.ArgumentParser(prog="kvg-data", description="Everything that does not train.")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     named = args[0] if args else ""
-    for name, text in COMMANDS.items():
-        sub = commands.add_parser(
-            name, help=text, description=text[0].upper() + text[1:] + ".", epilog=f"example: {EXAMPLES[name]}"
-        )
-        if name == named:
-            importlib.import_module(f"kvg.cli.{name}").add_arguments(sub)
+    parser = parser_of([named])
     try:
         options = parser.parse_args(args)
         return int(importlib.import_module(f"kvg.cli.{named}").run(options) or 0)
@@ -55,6 +48,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of the output has closed it (`| head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the final flush would fail
         return 141
+
+
+def parser_of(named: Collection[str]) -> argparse.ArgumentParser:
+    """The parser of all commands.
+
+    Args:
+        named: commands that are imported for their options.
+    """
+    parser = argparse.ArgumentParser(prog="kvg-data", description="Everything that does not train.")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, text in COMMANDS.items():
+        sub = commands.add_parser(
+            name, help=text, description=text[0].upper() + text[1:] + ".", epilog=f"example: {EXAMPLES[name]}"
+        )
+        if name in named:
+            importlib.import_module(f"kvg.cli.{name}").add_arguments(sub)
+    return parser
 
 
 if __name__ == "__main__":
