@@ -5,15 +5,16 @@ from __future__ import annotations
 import ast
 import json
 import re
-import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from transformers import AutoProcessor
 
 import kvg
-from kvg.backbones.builtin import lab_folder
+from kvg.backbones.backbone import Backbone
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "how-to"
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -32,8 +33,7 @@ def run_blocks(name):
 @pytest.fixture
 def folder(tmp_path, monkeypatch, scenes):
     """A working folder with a picture, an export and two runs."""
-    shutil.copytree(lab_folder(), tmp_path / "runs" / "demo" / "grpo" / "export")
-    (tmp_path / "runs" / "demo" / "grpo" / "export" / "kvg.json").write_text('{"mode": "think"}\n')
+    Backbone("lab").export(tmp_path / "runs" / "demo" / "grpo" / "export", "think")
     (tmp_path / "dog.jpg").write_bytes(scenes(1)[0].image)
     for run, answers in (("base", ["(600,600),(900,900)"] * 4), ("mine", ["(100,100),(400,400)"] * 3 + ["no"])):
         (tmp_path / "runs" / run).mkdir()
@@ -75,3 +75,28 @@ def test_the_document_on_python_runs(folder, capsys):
 def test_every_public_name_is_in_the_document():
     text = (DOCS / "use_from_python.md").read_text("utf-8")
     assert [name for name in kvg.__all__ if name not in text] == ["Grounding", "Prediction", "Sample"]  # results
+
+
+def test_the_document_on_transformers_runs_and_agrees(folder):
+    names = run_blocks("use_with_transformers.md")
+    ours = kvg.Grounder("runs/demo/grpo/export").ground("dog.jpg", "Clumber Spaniel")
+    assert names["completion"].removesuffix("<|im_end|>") == ours.text
+    assert names["box_px"] == pytest.approx(ours.box_px)
+    assert names["about"] == {
+        "mode": "think",
+        "prompt": "Find and give the bounding box of <|object_ref_start|>{name}<|object_ref_end|>  Output the thinking "
+        "process in <think> </think> and final answer (bounding box) in <answer> </answer> tags.",
+        "box": {
+            "codec": "relative",
+            "unit": "relative_1000",
+            "example": "<|box_start|>(250,250),(750,750)<|box_end|>",
+        },
+        "min_pixels": 784,
+        "max_pixels": 19600,
+    }
+
+
+@pytest.mark.skipif(find_spec("torchvision") is not None, reason="is about environments without torchvision")
+def test_without_torchvision_the_processor_of_transformers_fails_as_the_document_says(folder):
+    with pytest.raises(ImportError, match="Qwen2VLVideoProcessor"):
+        AutoProcessor.from_pretrained("runs/demo/grpo/export")

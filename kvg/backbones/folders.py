@@ -14,9 +14,12 @@ from kvg.backbones import picture_settings
 from kvg.backbones.checkpoint_files import fault, read_object
 from kvg.backbones.processor import ChatProcessor
 from kvg.records import excerpt
-from kvg.text.prompts import PROMPTS
+from kvg.text.box_codec import ImageSize
+from kvg.text.prompts import PROMPTS, prompt
 
 ABOUT: Final = "kvg.json"  # what no other file of a folder holds
+NAME: Final = "{name}"  # stands for the entity's name in the prompt of that file
+PLAIN: Final = "direct"  # prompt mode of a model that was trained for none
 
 
 def full_state(model: nn.Module, sharded: bool) -> dict[str, Tensor]:
@@ -49,7 +52,7 @@ def is_export(checkpoint: str) -> bool:
 def write_folder(
     folder: Path, model: Any, state: Mapping[str, Tensor], processor: ChatProcessor, mode: str | None = None
 ) -> None:
-    """Writes weights (safetensors), settings, tokenizer, picture settings, and the prompt mode.
+    """Writes weights (safetensors), settings, tokenizer, picture settings, and how the model is asked (``kvg.json``).
 
     Args:
         folder: made where it is missing.
@@ -63,7 +66,23 @@ def write_folder(
     model.save_pretrained(folder, state_dict={name: value for name, value in state.items() if name not in tied})
     processor.tokenizer.save_pretrained(folder)
     (folder / picture_settings.FILE).write_text(json.dumps(processor.pictures.file_content(), indent=1) + "\n")
-    (folder / ABOUT).write_text(json.dumps({"mode": mode}) + "\n")
+    (folder / ABOUT).write_text(json.dumps(_about(processor, mode), indent=1) + "\n")
+
+
+def _about(processor: ChatProcessor, mode: str | None) -> dict[str, Any]:
+    """What other programs need to ask the model as it was trained; KVG itself reads ``mode`` alone."""
+    codec, size = processor.codec, ImageSize(1000, 1000, 1000, 1000)
+    return {
+        "mode": mode,
+        "prompt": prompt(NAME, mode or PLAIN, processor.prompt_format),
+        "box": {
+            "codec": codec.name,
+            "unit": "relative_1000" if codec.name == "relative" else "pixels of the resized picture",
+            "example": codec.encode((250.0, 250.0, 750.0, 750.0), size),
+        },
+        "min_pixels": processor.min_pixels,
+        "max_pixels": processor.max_pixels,
+    }
 
 
 def end_tokens(stored: int | list[int] | None, turn_end: int) -> tuple[int, ...]:

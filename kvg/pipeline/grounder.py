@@ -12,7 +12,7 @@ from PIL import Image
 
 from kvg.backbones.answers import completions
 from kvg.backbones.backbone import Backbone
-from kvg.backbones.folders import trained_mode
+from kvg.backbones.folders import PLAIN, trained_mode
 from kvg.errors import ConfigError
 from kvg.pipeline.grounding import Grounding, encoded_picture
 from kvg.ranges import check_whole
@@ -28,7 +28,6 @@ from kvg.types import Completion
 from kvg.work.cpu import prepare_cpu
 
 AUTO: Final = "auto"
-PLAIN: Final = "direct"  # mode of a model that does not store its own
 MAX_NEW_TOKENS: Final = 512
 _SPECIAL = re.compile(r"<\|[^<>|]*\|>")  # marks of names and boxes, and control tokens
 _HALF_A_CHARACTER: Final = "�"  # what the tokenizer writes where the next token brings the rest

@@ -12,6 +12,7 @@ from transformers import AutoImageProcessor
 
 from kvg.backbones.backbone import Backbone
 from kvg.backbones.families.qwen2_5_vl import Qwen25VL
+from kvg.backbones.find_family import family_of_type
 from kvg.backbones.folders import trained_mode
 from kvg.backbones.lora import LoRASettings
 from kvg.errors import ConfigError
@@ -297,3 +298,19 @@ def test_an_export_tells_how_to_ask(tmp_path):
     assert Backbone(str(tmp_path)).trained_mode == "think"
     backbone.export(tmp_path)
     assert Backbone(str(tmp_path)).trained_mode is None
+
+
+def test_an_export_of_an_earlier_version_loads(tmp_path):
+    Backbone("tiny").export(tmp_path, "direct")
+    (tmp_path / "kvg.json").write_text('{"mode": "think"}\n')
+    assert Backbone(str(tmp_path)).trained_mode == "think"
+
+
+def test_an_export_names_the_boxes_of_its_family(tmp_path):
+    Backbone("tiny", family_of_type("qwen2_5_vl"), max_pixels=28 * 28 * 50).export(tmp_path)
+    about = json.loads((tmp_path / "kvg.json").read_text())
+    assert about["box"]["unit"] == "pixels of the resized picture"
+    assert about["box"]["example"] == '{"bbox_2d": [250, 250, 750, 750]}'
+    assert about["max_pixels"] == 39200
+    assert about["mode"] is None
+    assert about["prompt"].startswith("Find and give the bounding box of")
