@@ -14,20 +14,25 @@ from torch import Tensor
 from kvg.ranges import check_number, check_whole
 
 DEFAULT_KEYS = {  # name on the bar: log key
-    "loss": "train/loss",
     "reward": "train/reward/total",
-    "iou": "train/reward/iou",
-    "kl": "train/kl",
-    "length": "train/completion_length",
-    "val acc": "val/iou_acc",
-    "tokens/s": "train/tokens_per_s",
+    "IoU reward": "train/reward/iou",
+    "answers without a box": "train/unparsed",
+    "tokens per answer": "train/completion_length",
+    "KL": "train/kl",
+    "loss": "train/loss",
+    "gradient norm": "train/grad_norm",
+    "validation accuracy": "val/iou_acc",
+    "tokens per second": "train/tokens_per_s",
 }
+SHARES = ("train/unparsed", "train/truncated", "train/equal_groups", "val/iou_acc")  # shown in percent
 
 
 class StageProgress(RichProgressBar):
-    """Shows loss, reward and its IoU part, KL, completion length, validation accuracy and tokens per second.
+    """Shows step, remaining time, reward, answers without a box, loss, gradient norm and validation accuracy in words.
 
-    If the output is a file, as under SLURM, it prints a line every ``line_every_s`` instead of the bar.
+    If the output is a file, as under SLURM, it prints a line every ``line_every_s`` instead of the bar::
+
+        step 16 of 48, 10 min 11 s left: reward 1.73, IoU reward 0.732, answers without a box 3%, ...
 
     Args:
         keys: log key by the name on the bar; keys that this stage does not log are omitted. None = ``DEFAULT_KEYS``.
@@ -52,9 +57,12 @@ class StageProgress(RichProgressBar):
         return super().is_enabled and not self._plain
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
-        """The logged values of ``keys``, with three significant digits, by name on the bar."""
+        """The logged values of ``keys``, with three significant digits or in percent, by name on the bar."""
         logged = {**trainer.callback_metrics, **trainer.progress_bar_metrics}
-        return {name: _short(logged[key]) for name, key in self.keys.items() if key in logged}
+        values = {name: _short(logged[key], key) for name, key in self.keys.items() if key in logged}
+        if self._plain or not trainer.training or trainer.global_step == self._first_step:
+            return values
+        return {"time left": duration(self._left(trainer, self._total(trainer, pl_module))), **values}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Starts the clock."""
@@ -67,8 +75,7 @@ class StageProgress(RichProgressBar):
     ) -> None:
         """Refreshes the bar, or prints a line when one is due."""
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        # A stage may take several optimizer steps per batch; the Trainer counts one.
-        total = int(getattr(pl_module, "total_steps", lambda: trainer.estimated_stepping_batches)())
+        total = self._total(trainer, pl_module)
         due = monotonic() - self._last_line >= self.line_every_s or trainer.global_step >= total
         if self._plain and due and trainer.is_global_zero:
             self._last_line = monotonic()
@@ -78,8 +85,10 @@ class StageProgress(RichProgressBar):
         """Refreshes the bar, or prints the validation's results."""
         super().on_validation_end(trainer, pl_module)
         if self._plain and trainer.is_global_zero and not trainer.sanity_checking:
-            values = {k: v for k, v in trainer.callback_metrics.items() if k.startswith("val/iou_acc")}
-            print("validation  " + "  ".join(f"{k[4:]} {_short(v)}" for k, v in values.items()), flush=True)
+            values = {k: _short(v, k) for k, v in trainer.callback_metrics.items() if k.startswith("val/iou_acc")}
+            groups = [f"{k.removeprefix('val/iou_acc/')} {v}" for k, v in values.items() if k != "val/iou_acc"]
+            more = f" ({', '.join(groups)})" if groups else ""
+            print(f"validation: accuracy {values.get('val/iou_acc', 'unknown')}{more}", flush=True)
 
     def on_test_batch_end(
         self,
@@ -116,27 +125,45 @@ class StageProgress(RichProgressBar):
         elif now - self._last_line >= self.line_every_s:
             self._last_line = now
             left = (total - index - 1) * (now - self._since) / index
-            print(f"batch {index + 1}/{total:.0f}  {_clock_time(left)} left", flush=True)
+            print(f"batch {index + 1} of {total:.0f}, {duration(left)} left", flush=True)
 
     def line(self, trainer: L.Trainer, pl_module: L.LightningModule, total: int) -> str:
-        """One line with the step, the logged values and the remaining time."""
+        """One line with the step, the remaining time and the logged values."""
         step = trainer.global_step
-        seconds = monotonic() - self._since
-        left = (total - step) * seconds / max(1, step - self._first_step)
-        values = "  ".join(f"{k} {v}" for k, v in self.get_metrics(trainer, pl_module).items())
-        return f"step {step}/{total}  {values}  {_clock_time(left)} left"
+        is_done = step >= total
+        time = (
+            f"done in {duration(monotonic() - self._since)}"
+            if is_done
+            else f"{duration(self._left(trainer, total))} left"
+        )
+        values = ", ".join(f"{name} {value}" for name, value in self.get_metrics(trainer, pl_module).items())
+        return f"step {step} of {total}, {time}: {values}"
+
+    def _left(self, trainer: L.Trainer, total: int) -> float:
+        """Remaining seconds of the run, including its validations."""
+        step = trainer.global_step
+        return (total - step) * (monotonic() - self._since) / max(1, step - self._first_step)
+
+    @staticmethod
+    def _total(trainer: L.Trainer, pl_module: L.LightningModule) -> int:
+        # A stage may take several optimizer steps per batch; the Trainer counts one.
+        return int(getattr(pl_module, "total_steps", lambda: trainer.estimated_stepping_batches)())
 
 
-def _short(value: Any) -> str:
+def _short(value: Any, key: str) -> str:
     number = float(value.detach()) if isinstance(value, Tensor) else float(value)
+    if key.startswith(SHARES):
+        return f"{number:.0%}"
     return f"{number:.0f}" if abs(number) >= 1000 else f"{number:.3g}"
 
 
-def _clock_time(seconds: float) -> str:
-    """Hours, minutes and seconds.
+def duration(seconds: float) -> str:
+    """A time in the two largest units that are not zero.
 
-    >>> _clock_time(3723.4)
-    '1:02:03'
+    >>> duration(3723.4), duration(611), duration(59.6), duration(7200)
+    ('1 h 2 min', '10 min 11 s', '59 s', '2 h')
     """
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+    hours, rest = divmod(int(seconds), 3600)
+    minutes, left = divmod(rest, 60)
+    units = ((hours, "h"), (minutes, "min"), (0 if hours else left, "s"))
+    return " ".join(f"{value} {unit}" for value, unit in units if value) or "0 s"

@@ -161,10 +161,10 @@ def _answer(case: Prediction, look: RunStyle) -> AnswerView:
         reasoning="none" if judged is None else {True: "right", False: "wrong", None: "unclear"}[judged.verdict],
         outcome=_outcome(case),
         long=len(case.answer) > _SHORT,
-        description=_marked(case.description),
+        description=marked(case.description),
         options=[(name, n == case.right) for n, name in enumerate(options)],
-        rationale=_marked(rationale or ""),
-        text=_marked(text.strip()),
+        rationale=marked(rationale or ""),
+        text=marked(text.strip()),
         recalled=recalled,
         words=words,
     )
@@ -182,8 +182,8 @@ def _outcome(case: Prediction) -> str:
     return f"boxed {case.objects[taken].entity}"
 
 
-def _marked(text: str) -> Markup:
-    """The escaped text, with boxes as code and the names of the four parts emphasized."""
+def marked(text: str) -> Markup:
+    """The escaped text, at most 3000 characters, with boxes as code and the names of the four parts emphasized."""
     text = text if len(text) <= _LONGEST else text[:_LONGEST] + " …"
     escaped = _SPECIAL.sub(r"<code>\1</code>", str(escape(text)))
     return Markup(_PART.sub(r"<em>\1:</em>", escaped))

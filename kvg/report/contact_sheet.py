@@ -159,14 +159,17 @@ def _box(number: int, sample: Sample) -> BoxView:
 
 
 def _rationale(sample: Sample, boxes: Sequence[BoxView]) -> list[tuple[Markup, BoxView | None]]:
-    """Parts of the rationale, each with the box of the placeholder that follows it."""
+    """Parts of the rationale, each with the box of the placeholder that follows it, whose number is not repeated."""
     if not sample.rationale:
         return []
     parts: list[tuple[Markup, BoxView | None]] = []
     start = 0
     for match in PLACEHOLDER.finditer(sample.rationale):
         if int(match[1]) < len(boxes):
-            parts.append((_marked(sample.rationale[start : match.start()]), boxes[int(match[1])]))
+            box = boxes[int(match[1])]
+            text = sample.rationale[start : match.start()]
+            # Rationales count the objects, "Look: 1 <box:0>", and the chip shows the same number.
+            parts.append((_marked(re.sub(rf"(?<!\w){box.number}\s*$", "", text)), box))
             start = match.end()
     return [*parts, (_marked(sample.rationale[start:]), None)]
 

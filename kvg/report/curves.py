@@ -1,8 +1,11 @@
-"""Reads learning curves from the TensorBoard files of runs."""
+"""Reads learning curves from the TensorBoard and CSV files of runs."""
 
 from __future__ import annotations
 
+import csv
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from kvg.errors import DataError
 
@@ -10,7 +13,7 @@ Curve = list[tuple[int, float]]  # (step, value), by step
 
 
 def read_curves(run: str | Path) -> dict[str, Curve]:
-    """All scalars of a run, from all event files below its folder; for equal steps the newest file wins.
+    """All scalars of a run, from all log files below its folder; for equal steps the newest file wins.
 
     Args:
         run: the run's ``default_root_dir``.
@@ -19,20 +22,45 @@ def read_curves(run: str | Path) -> dict[str, Curve]:
         Curves by tag.
 
     Raises:
-        DataError: there is no event file.
+        DataError: there is no log file, or a CSV file is damaged.
     """
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
-
-    files = sorted(Path(run).rglob("events.out.tfevents.*"), key=lambda path: (path.stat().st_mtime, str(path)))
+    files = log_files(run)
     if not files:
-        raise DataError(str(run), "events.out.tfevents", "no such file below this folder; correct the path")
+        remedy = "no such file below this folder, and no metrics.csv; correct the path"
+        raise DataError(str(run), "events.out.tfevents", remedy)
     merged: dict[str, dict[int, float]] = {}
     for path in files:
-        events = EventAccumulator(str(path), size_guidance={"scalars": 0})  # 0 = all of them
-        events.Reload()
-        for tag in events.Tags()["scalars"]:
-            merged.setdefault(tag, {}).update((event.step, event.value) for event in events.Scalars(tag))
+        for tag, step, value in _csv_scalars(path) if path.suffix == ".csv" else _event_scalars(path):
+            merged.setdefault(tag, {})[step] = value
     return {tag: sorted(points.items()) for tag, points in merged.items()}
+
+
+def log_files(run: str | Path) -> list[Path]:
+    """The log files below a folder, oldest first."""
+    files = [path for name in ("events.out.tfevents.*", "metrics.csv") for path in Path(run).rglob(name)]
+    return sorted(files, key=lambda path: (path.stat().st_mtime, str(path)))
+
+
+def _event_scalars(path: Path) -> Iterator[tuple[str, int, float]]:
+    # Takes long to import, and a report may have no curves.
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
+
+    events: Any = EventAccumulator(str(path), size_guidance={"scalars": 0})  # 0 = all of them
+    events.Reload()
+    for tag in events.Tags()["scalars"]:
+        for event in events.Scalars(tag):
+            yield tag, event.step, event.value
+
+
+def _csv_scalars(path: Path) -> Iterator[tuple[str, int, float]]:
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            for row in csv.DictReader(stream):
+                for tag, value in row.items():
+                    if tag != "step" and value:
+                        yield tag, int(row["step"]), float(value)
+    except (KeyError, ValueError, TypeError, csv.Error) as error:
+        raise DataError(str(path), "step", f"is not a log of numbers by step ({error}); remove the file") from error
 
 
 def smooth(curve: Curve, share: float = 0.1) -> Curve:

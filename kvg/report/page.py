@@ -44,7 +44,7 @@ def page(contents: Contents) -> str:
         "report.jinja",
         contents.title,
         ("style.css", "report.css"),
-        "report.js",
+        ("report.js", "rollouts.js"),
         contents=contents,
         cards=gallery(contents.gallery, contents.looks),
         html_table=html_table,

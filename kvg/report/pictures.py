@@ -50,13 +50,30 @@ class PagePicture:
 
 
 @dataclass(frozen=True)
+class PictureRequest:
+    """A picture to look for.
+
+    Attributes:
+        id: name of the request.
+        key: of the sample.
+        set: name of its set; '' for any.
+        image: checksum of the picture; '' for any.
+    """
+
+    id: str
+    key: str
+    set: str = ""
+    image: str = ""
+
+
+@dataclass(frozen=True)
 class FoundPictures:
     """The pictures that were found.
 
     Attributes:
-        by_case: pictures by ``Prediction.id``.
-        num_missing: number of cases whose key is in no set.
-        num_other: number of cases whose key is in a set with a different picture.
+        by_case: pictures by ``id`` of the request.
+        num_missing: number of requests whose key is in no set.
+        num_other: number of requests whose key is in a set with a different picture.
     """
 
     by_case: Mapping[str, PagePicture]
@@ -65,22 +82,26 @@ class FoundPictures:
 
 
 def read_pictures(
-    sets: Sequence[tuple[str, str]], cases: Sequence[Prediction], reading: Reading | None = None
+    sets: Sequence[tuple[str, str]],
+    requests: Sequence[PictureRequest | Prediction],
+    reading: Reading | None = None,
+    required: bool = True,
 ) -> FoundPictures:
-    """Finds the pictures of cases by key; pictures whose checksum differs from the case's are skipped.
+    """Finds pictures by key; those whose checksum differs from the request's are skipped.
 
     Args:
-        sets: name and path of each; a set without a name may hold the cases of any set.
-        cases: to show; cases on corrupted pictures are skipped.
+        sets: name and path of each; a set without a name may hold the pictures of any set.
+        requests: pictures to look for; cases on corrupted pictures are skipped.
         reading: declared format of the sets' boxes.
+        required: whether it is an error if no set holds any of them.
 
     Raises:
-        DataError: a set cannot be opened, or no set holds a picture of these cases.
+        DataError: a set cannot be opened, or no set holds any of them.
     """
-    wanted: dict[str, list[Prediction]] = {}
-    for case in cases:
-        if not case.artifact:
-            wanted.setdefault(case.key, []).append(case)
+    wanted: dict[str, list[PictureRequest | Prediction]] = {}
+    for request in requests:
+        if not (isinstance(request, Prediction) and request.artifact):
+            wanted.setdefault(request.key, []).append(request)
     matches: dict[str, PagePicture] = {}
     made: dict[str, PagePicture] = {}
     others: set[str] = set()
@@ -89,20 +110,20 @@ def read_pictures(
         parts, tally = open_store(path, reading=reading).parts(), Tally(log_problems=False)
         samples = (sample for part in parts for _, sample in part.read(tally))
         for sample in with_progress(samples, f"pictures of {path}", sum(part.num_samples for part in parts)):
-            for case in wanted.get(sample.key, ()):
-                if name and case.set != name:
+            for request in wanted.get(sample.key, ()):
+                if name and request.set != name:
                     continue
                 mark = hashlib.sha256(sample.image).hexdigest()[:16]
-                if case.image and case.image != mark:
-                    others.add(case.id)
+                if request.image and request.image != mark:
+                    others.add(request.id)
                     continue
                 if mark not in made:
                     made[mark] = picture_of(sample, mark)
-                matches[case.id] = made[mark]
+                matches[request.id] = made[mark]
         problems += tally.problems
-    wanted_ids = {case.id for some in wanted.values() for case in some}
+    wanted_ids = {request.id for some in wanted.values() for request in some}
     others -= matches.keys()
-    if wanted_ids and not matches:
+    if wanted_ids and not matches and required:
         reason = "same keys, but other pictures" if others else "none of the keys occurs"
         reason += f"; some samples cannot be read: {problems[0]}" if problems else ""
         remedy = f"these sets are not the sets of the runs ({reason}); give the sets that were used for inference"

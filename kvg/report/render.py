@@ -31,7 +31,13 @@ def render(template: str, **content: Any) -> Markup:
 
 
 def render_page(
-    template: str, title: str, styles: Sequence[str], script: str = "", style: str = "", head: str = "", **content: Any
+    template: str,
+    title: str,
+    styles: Sequence[str],
+    scripts: Sequence[str] = (),
+    style: str = "",
+    head: str = "",
+    **content: Any,
 ) -> str:
     """Renders a self-contained page.
 
@@ -42,15 +48,15 @@ def render_page(
         template: extends ``skeleton.jinja``.
         title: of the page.
         styles: file names of style sheets in ``kvg/report``.
-        script: file name of its script; '' for none.
+        scripts: file names of its scripts, which become one.
         style: further rules.
         head: name of a further ``meta`` element's content, see ``skeleton.jinja``.
         content: variables of the template.
     """
-    code = asset(script) if script else Markup("")
+    code = Markup("").join(asset(script) for script in scripts)
     checksum = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode("ascii")
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-    policy += f"; script-src 'sha256-{checksum}'" if script else ""
+    policy += f"; script-src 'sha256-{checksum}'" if scripts else ""
     rules = Markup("").join([*(asset(name) for name in styles), Markup(style)])
     page = render(template, title=title, policy=Markup(policy), style=rules, script=code, head=head, **content)
     return f"{page}\n"

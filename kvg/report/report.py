@@ -20,6 +20,7 @@ from kvg.report.pair_section import findings_of, pair_section
 from kvg.report.pairs import Pair, PairResult, compare_pairs
 from kvg.report.pictures import read_pictures
 from kvg.report.results import ReportContext, RunResults, drawn_curves, entities_without_level, results_of
+from kvg.report.rollout_section import RolloutView, rollout_section
 from kvg.report.run_section import runs_section
 from kvg.report.sections import (
     Section,
@@ -48,6 +49,7 @@ class Report:
         sections: figures.
         signatures: failure signatures.
         gallery: cases.
+        rollouts: of trainings.
         facts: settings and versions, by name.
     """
 
@@ -61,6 +63,7 @@ class Report:
     sections: Sequence[Section]
     signatures: Sequence[Section]
     gallery: Gallery
+    rollouts: RolloutView
     facts: Mapping[str, str]
 
     def html(self) -> str:
@@ -85,6 +88,7 @@ class Report:
             "pairs": list(self.pairs),
             "notes": list(self.notes),
             "curves": {run: _finite(drawn_curves(own)) for run, own in self.context.curves.items()},
+            "rollouts": {run: own["figures"] for run, own in self.rollouts.runs.items()},
             "settings": dict(settings),
             "versions": dict(versions),
         }
@@ -104,6 +108,7 @@ def make_report(
     seed: int,
     title: str = "",
     pairs_given: bool = False,
+    rollouts: RolloutView | None = None,
 ) -> Report:
     """Computes the figures and makes the sections.
 
@@ -116,13 +121,15 @@ def make_report(
         seed: of all intervals and permutations.
         title: headline; made from the names of the runs if empty.
         pairs_given: see ``compare_pairs``.
+        rollouts: of trainings; None for none.
 
     Raises:
         DataError: two compared runs have different ground truth for a case, or share no case.
     """
+    rollouts = rollouts or RolloutView()
     look = looks([*runs, *context.curves])
-    results = results_of(runs, context, seed)
-    compared, notes = compare_pairs(runs, pairs, seed, pairs_given)
+    results = results_of(runs, context, seed) if runs else {}
+    compared, notes = compare_pairs(runs, pairs, seed, pairs_given) if runs else ([], [])
     own = {name: look[name] for name in runs}
     sections = (
         accuracy_section(results, own),
@@ -130,13 +137,14 @@ def make_report(
         choice_section(results, own),
         artifact_section(results, own),
         curve_section(context.curves, look),
-        runs_section(results, own),
+        rollout_section(rollouts, look),
+        runs_section(results, own, bool(context.curves)) if runs else None,
     )
     signs = {run: own["signatures"] for run, own in results.items() if own["signatures"]}
     return Report(
-        title=title or _title(own),
+        title=title or (_title(own) if own else f"Training of {', '.join(one.title for one in look.values())}"),
         lead=_lead(runs, context),
-        looks=own,
+        looks=own or look,
         results=results,
         pairs=compared,
         notes=notes,
@@ -144,6 +152,7 @@ def make_report(
         sections=[section for section in sections if section],
         signatures=signature_sections(signs, look),
         gallery=gallery,
+        rollouts=rollouts,
         facts=facts,
     )
 

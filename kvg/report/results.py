@@ -63,12 +63,14 @@ class ReportContext:
         exposure: exposure of entities in training; None if no training set is given.
         curves: of trainings, by the name of a run.
         records: predictions.json of the runs that have one.
+        trainings: folders of the trainings, by the name of a run.
     """
 
     levels: Levels = field(default_factory=dict)
     exposure: Exposure | None = None
     curves: Mapping[str, Curves] = field(default_factory=dict)
     records: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    trainings: Mapping[str, str] = field(default_factory=dict)
 
 
 def results_of(runs: Mapping[str, Sequence[Prediction]], context: ReportContext, seed: int) -> dict[str, RunResults]:

@@ -94,7 +94,7 @@ def _page(number: int, part: Sequence[ReviewItem], marks: Sequence[str], views: 
         "review.jinja",
         "Boxes, the most doubtful first" + (f": page {number + 1} of {len(marks)}" if len(marks) > 1 else ""),
         ("review.css",),
-        "review.js",
+        ("review.js",),
         head=made_of,
         before=f"review{marks[number - 1]}.html" if number else "",
         after=f"review{marks[number + 1]}.html" if number + 1 < len(marks) else "",

@@ -17,8 +17,14 @@ _SHOWN_ELSEWHERE: Final = ("bad", "num_bad", "num_cases")
 _LONGEST: Final = 90  # characters of a setting that are shown
 
 
-def runs_section(runs: Runs, looks: Looks) -> Section:
-    """Prompt modes, parsers, counts, skipped questions and settings of the runs."""
+def runs_section(runs: Runs, looks: Looks, has_curves: bool = True) -> Section:
+    """Prompt modes, parsers, counts, skipped questions and settings of the runs.
+
+    Args:
+        runs: results by run.
+        looks: styles of the runs.
+        has_curves: whether there are learning curves; otherwise the note says how to add them.
+    """
 
     def overall(results: RunResults, value: Callable[[Figure], Estimate | None]) -> Estimate | None:
         return next((value(figure) for figure in results["figures"] if figure["by"] == "all"), None)
@@ -66,6 +72,8 @@ def runs_section(runs: Runs, looks: Looks) -> Section:
         "Unparsed: the parser finds no box or option in the answer, which counts as wrong. Truncated: the answer "
         "reached the length limit. Skipped: the question is unusable and is in no figure."
     )
+    if not has_curves:
+        note += " There are no learning curves: name the folders of the trainings with --curves NAME=DIR."
     return Section("Runs", note, tables, anchor="runs")
 
 

@@ -51,6 +51,7 @@ class Section:
         tables: below the note.
         verdicts: as text, one per run.
         charts: HTML above the tables, for the page only.
+        below: HTML below the tables, for the page only.
         anchor: for the page's table of contents.
     """
 
@@ -60,6 +61,7 @@ class Section:
     verdicts: Sequence[Verdict] = ()
     charts: Markup = _NO_CHARTS
     anchor: str = ""
+    below: Markup = _NO_CHARTS
 
 
 def run_cells(looks: Looks) -> list[Cell]:

@@ -41,38 +41,33 @@ def verdict_of(run: RunStyle, text: str) -> Verdict:
 
 
 def _reasoning(by_run: ByRun, looks: Looks) -> Section | None:
-    rows: list[Row] = []
+    counts: list[Row] = []
+    shares: list[Row] = []
     verdicts = []
     for run, signs in by_run.items():
         for table in signs["reasoning"]:
             if table["group"] == "all":
                 verdicts.append(verdict_of(looks[run], f"{table['verdict']} (judged by the {table['by']})"))
-            rows.append(
-                [
-                    run_cell(looks[run]),
-                    table["by"],
-                    table["group"],
-                    *(str(table[name]) for name in ("right_right", "right_wrong", "wrong_right", "wrong_wrong")),
-                    str(table["untold"]),
-                    share(table["box_if_right"]),
-                    share(table["box_if_wrong"]),
-                    change(table["gain"]),
-                    share(table["lucky"]),
-                    share(table["left"]),
-                ]
-            )
-    if not rows:
+            start: list[Cell | str] = [run_cell(looks[run]), table["by"], table["group"]]
+            numbers = (table["right_right"], table["right_wrong"], table["wrong_right"], table["wrong_wrong"])
+            counts.append([*start, *map(str, numbers), str(table["untold"])])
+            accuracies = (share(table["box_if_right"]), share(table["box_if_wrong"]), change(table["gain"]))
+            shares.append([*start, *accuracies, share(table["lucky"]), share(table["left"])])
+    if not counts:
         return None
-    heads = [
-        "", "judged by", "cases", "reasoning ✓ box ✓", "reasoning ✓ box ✗", "reasoning ✗ box ✓", "reasoning ✗ box ✗",
-        "not judged", "box accuracy, reasoning ✓", "box accuracy, reasoning ✗", "gain in points",
-        "box ✓ with reasoning ✗", "answer differs from conclusion",
-    ]  # fmt: skip
+    start_heads = ["", "judged by", "cases"]
+    count_heads = ["reasoning ✓ box ✓", "reasoning ✓ box ✗", "reasoning ✗ box ✓", "reasoning ✗ box ✗", "not judged"]
+    share_heads = ["box accuracy, reasoning ✓", "box accuracy, reasoning ✗", "gain in points"]
+    share_heads += ["box ✓ with reasoning ✗", "answer differs from conclusion"]
+    tables = [  # two tables, because one is wider than the page
+        FigureTable([*start_heads, *count_heads], counts, title="Numbers of answers", texts=3),
+        FigureTable([*start_heads, *share_heads], shares, title="Shares in percent, with 95% intervals", texts=3),
+    ]
     note = (
         "Correctness of box and reasoning. If entities have cards, reasoning is correct if all traits were recalled; "
-        "otherwise if the concluded box is the target. Shares in percent with 95% intervals."
+        "otherwise if the concluded box is the target."
     )
-    return Section("Reasoning and box", note, [FigureTable(heads, rows, texts=3)], verdicts, anchor="reasoning")
+    return Section("Reasoning and box", note, tables, verdicts, anchor="reasoning")
 
 
 def _length(by_run: ByRun, looks: Looks) -> Section | None:
@@ -86,13 +81,14 @@ def _length(by_run: ByRun, looks: Looks) -> Section | None:
             if not sign["verdict"].startswith("no sign"):
                 verdicts.append(verdict_of(looks[run], sign["verdict"]))
         lengths = signs["lengths"]
-        verdicts.append(verdict_of(looks[run], lengths["verdict"]))
-        if lengths["n"]:
-            cells = [number(one, 0) for one in (lengths["right"], lengths["wrong"], lengths["difference"])]
-            rows.append([run_cell(looks[run]), *cells, share(lengths["cut_off"])])
+        for name, verdict in (("truncated", lengths["verdict"]), ("without a box", lengths["unparsed_verdict"])):
+            text = verdict if verdict.startswith("sign") else f"{verdict} (answers {name})"
+            verdicts.append(verdict_of(looks[run], text))
+        cells = [number(one, 0) for one in (lengths["right"], lengths["wrong"], lengths["difference"])]
+        rows.append([run_cell(looks[run]), *cells, share(lengths["cut_off"]), share(lengths["unparsed"])])
     tables = []
     if rows:
-        heads = ["", "correct answers", "wrong answers", "correct minus wrong", "truncated %"]
+        heads = ["", "correct answers", "wrong answers", "correct minus wrong", "truncated %", "without a box %"]
         tables.append(FigureTable(heads, rows, title="Answer length in tokens"))
     if curves:
         heads = ["", "over training", "points", "first", "last"]
@@ -100,7 +96,7 @@ def _length(by_run: ByRun, looks: Looks) -> Section | None:
     if not tables:
         return None
     note = "A policy that is rewarded for boxes only can stop reasoning, lose diversity, or stop answering."
-    return Section("Length and diversity", note, tables, verdicts, anchor="length")
+    return Section("Unparsed answers, length and diversity", note, tables, verdicts, anchor="length")
 
 
 def _knowledge(by_run: ByRun, looks: Looks) -> Section | None:

@@ -16,7 +16,7 @@ REQUEUED: Final = "requeue-step*.ckpt"  # saved before the job was requeued
 INTERRUPTED: Final = "interrupted-step*.ckpt"  # saved on a signal
 _SAVED: Final = (REQUEUED, INTERRUPTED, "hpc_ckpt_*.ckpt", "checkpoints/*.ckpt", "*/version_*/checkpoints/*.ckpt")
 _LAST: Final = (REQUEUED, INTERRUPTED, "checkpoints/last.ckpt", "*/version_*/checkpoints/last.ckpt")
-_EVENTS: Final = "*/version_*/events.out.tfevents.*"
+_CURVES: Final = ("*/version_*/events.out.tfevents.*", "*/version_*/metrics.csv")
 _NO_STEP: Final = 200  # maximum size in bytes of an event file without events
 ROLLOUTS: Final = "rollouts"  # see kvg.formats.rollout_files
 _OWN: Final = (
@@ -114,7 +114,8 @@ def _earlier_run(folder: Path) -> str:
     saved = next((path for pattern in _SAVED for path in sorted(folder.glob(pattern))), None)
     if saved is not None:
         return f"an unfinished run ({saved.relative_to(folder)})"
-    logs = next((path for path in sorted(folder.glob(_EVENTS)) if path.stat().st_size > _NO_STEP), None)
+    curves = (path for pattern in _CURVES for path in sorted(folder.glob(pattern)))
+    logs = next((path for path in curves if path.stat().st_size > _NO_STEP), None)
     return f"the curves of an earlier run ({logs.parent.relative_to(folder)})" if logs else ""
 
 

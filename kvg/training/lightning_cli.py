@@ -26,6 +26,7 @@ from kvg.runs.checkpoint_record import Saved, check_fit
 from kvg.runs.folder import check_run_folder, clear_run
 from kvg.runs.interruption import Interruption, handlers_kept
 from kvg.runs.lost_engine import LostEngine
+from kvg.training.loggers import check_loggers, with_places
 from kvg.training.preflight import (
     NeedsWeights,
     NoWeights,
@@ -102,11 +103,12 @@ class KVGCLI(LightningCLI):
         """Does nothing: Lightning would read settings from the checkpoint, but all settings are in the config."""
 
     def before_instantiate_classes(self) -> None:
-        """Checks precision and plugins, and sets the number of threads if there is no GPU."""
+        """Checks precision, plugins and loggers, and sets the number of threads if there is no GPU."""
         command = self.config.get("subcommand")
         trainer = (self.config[command] if command else self.config).trainer
         check_precision(trainer.precision, training=command in (None, "fit"))
         check_plugins(trainer.plugins)
+        check_loggers(trainer)
         if not torch.cuda.is_available() and prepare_cpu():
             rank_zero_info("No GPU: one thread per process, which is fastest for tiny models; OMP_NUM_THREADS sets it.")
 
@@ -136,6 +138,8 @@ class KVGCLI(LightningCLI):
     ) -> Namespace:
         """Instantiates the settings of these keys."""
         chosen = Namespace({key: self._settings()[key] for key in keys})  # type: ignore[no-untyped-call]
+        if "trainer" in keys:
+            chosen["trainer"] = with_places(chosen["trainer"])
         if self.subcommand:
             command = self.subcommand
             chosen = Namespace({"subcommand": command, command: chosen})  # type: ignore[no-untyped-call]

@@ -190,3 +190,22 @@ def test_report_and_compare_tell_one_p_value_of_a_pair(finished, capsys):
     assert "p = 0.012: significant" in printed
     for name in ("results.md", "index.html"):
         assert "p = 0.012" in (finished / "out" / name).read_text()
+
+
+def test_the_training_of_an_export_is_found(finished, capsys):
+    """``predictions.json`` names the export that answered; its folder holds the logs."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    (finished / "cot/export").mkdir(parents=True)
+    with SummaryWriter(finished / "cot/lightning_logs/version_0") as writer:
+        writer.add_scalar("train/loss", 1.0, 0)
+    record = {"checkpoint": str(finished / "cot/export")}
+    (finished / "cot_sft/predictions.json").write_text(json.dumps(record))
+    assert call(finished, stages=("cot_sft",)) == 0
+    assert read(finished)["curves"] == {"cot_sft": {"train/loss": [[0, 1.0]]}}
+    (finished / "cot_sft/predictions.json").write_text(json.dumps({"checkpoint": "elsewhere/export"}))
+    assert call(finished, stages=("cot_sft",)) == 0
+    assert read(finished)["curves"] == {}
+    assert "name the folders of the trainings with --curves" in (finished / "out/index.html").read_text()
+    assert main(["report", "--out", str(finished / "out")]) == 2
+    assert "--runs: is missing; name a run, or trainings by --curves" in capsys.readouterr().err

@@ -40,7 +40,7 @@ def overlays() -> Iterator[list[str]]:
             yield [f"{folder}/{name}", "data/kvg_bench"]
         elif name.startswith("demo_"):
             yield [f"stage/{name.removeprefix('demo_')}", "backbone/lab", f"{folder}/{name}"]
-        elif folder in ("backbone", "strategy", "slurm") or "class_path" in data:
+        elif folder in ("backbone", "strategy", "slurm", "logger") or "class_path" in data:
             yield ["stage/cot_sft", f"{folder}/{name}"]
         else:
             stage = "grpo" if "grpo" in name or folder in ("loss", "engine") else "cot_sft"

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from kvg.cli.kvg_data import main
+from kvg.cli import kvg, kvg_data
 
+PROGRAMS = {"kvg": kvg.main, "kvg-data": kvg_data.main}
 ROOT = Path(__file__).parents[2]
 _BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
@@ -30,8 +31,7 @@ def run_block(capsys):
         else:
             for line in text.replace("\\\n", " ").splitlines():
                 program, *args = shlex.split(line, comments=True)
-                assert program == "kvg-data", line
-                assert main(args) == 0, (line, capsys.readouterr().err)
+                assert PROGRAMS[program](args) == 0, (line, capsys.readouterr().err)
         return capsys.readouterr().out
 
     return run

@@ -23,6 +23,19 @@ def test_curves_of_real_event_files(tmp_path):
         read_curves(tmp_path / "nowhere")
 
 
+def test_curves_of_csv_files(tmp_path):
+    """As Lightning's CSVLogger writes them: a column a tag, empty where it was not logged."""
+    for version, text in (("version_0", "epoch,step,train/loss,val/iou_acc\n0,0,2.5,\n0,1,2.0,\n0,1,,0.25\n"),):
+        (tmp_path / version).mkdir()
+        (tmp_path / version / "metrics.csv").write_text(text)
+    curves = read_curves(tmp_path)
+    assert curves["train/loss"] == [(0, 2.5), (1, 2.0)]
+    assert curves["val/iou_acc"] == [(1, 0.25)]
+    (tmp_path / "version_0/metrics.csv").write_text("epoch,train/loss\n0,2.5\n")
+    with pytest.raises(DataError, match=r"metrics.csv: step: is not a log of numbers by step"):
+        read_curves(tmp_path)
+
+
 def test_a_running_mean_keeps_what_is_constant():
     assert smooth([(i, 2.0) for i in range(100)]) == [(i, 2.0) for i in range(100)]
     assert smooth([(0, 1.0)]) == [(0, 1.0)]

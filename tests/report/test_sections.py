@@ -163,8 +163,9 @@ def test_signatures_say_what_was_found(make_case):
     assert row[1:7] == ["boxes", "all", "30", "0", "20", "0"]
     gap = list(map(text, sections["Known and unknown entities"].tables[0].rows[0]))
     assert gap[1:6] == ["all", "80", "100.0", "0.0", "+100.0"]
-    lengths = list(map(text, sections["Length and diversity"].tables[0].rows[0]))
+    lengths = list(map(text, sections["Unparsed answers, length and diversity"].tables[0].rows[0]))
     assert lengths[1:4] == ["40", "9", "31"]
+    assert lengths[5] == "0.0"
     confusions = sections["Confusions"]
     assert list(confusions.tables[-1].rows[1]) == ["Merlin", "Hobby", "30", "80", "37.5"]
     assert "Position" in sections

@@ -22,6 +22,7 @@ SPREAD, UNPARSED = "train/reward_std_in_group", "train/unparsed"
 STEPS: Final = 20  # window of the first and the last mean; half of a shorter curve
 MIN_LENGTH_SHARE, MIN_ENTROPY, MIN_REWARD_STD, MAX_UNPARSED = 0.5, 0.002, 0.01, 0.5
 TOLERATED_CUT: Final = 0.05  # a share of truncated answers is a sign if its whole interval lies above
+TOLERATED_UNPARSED: Final = 0.05  # the same for answers without a box
 
 
 class CurveSign(TypedDict):
@@ -38,7 +39,7 @@ class CurveSign(TypedDict):
 
 
 class Lengths(TypedDict):
-    """Lengths of correct and of wrong answers in tokens, and the share of truncated answers."""
+    """Lengths of correct and of wrong answers in tokens, and the shares of truncated and of unparsed answers."""
 
     n: int  # answers whose length is known
     right: Estimate | None
@@ -46,6 +47,8 @@ class Lengths(TypedDict):
     difference: Estimate | None  # right minus wrong
     cut_off: Estimate | None  # of the answers with a finish reason
     verdict: str
+    unparsed: Estimate | None  # of all answers
+    unparsed_verdict: str
 
 
 def curve_signs(curves: Mapping[str, Curve], seed: int) -> list[CurveSign]:
@@ -68,7 +71,7 @@ def curve_signs(curves: Mapping[str, Curve], seed: int) -> list[CurveSign]:
 
 
 def lengths(cases: Sequence[Prediction], seed: int) -> Lengths:
-    """Lengths of correct and wrong answers, and the share of truncated answers.
+    """Lengths of correct and wrong answers, and the shares of truncated answers and of those without a box.
 
     Args:
         cases: of one run, on clean pictures.
@@ -81,6 +84,7 @@ def lengths(cases: Sequence[Prediction], seed: int) -> Lengths:
     )
     ended = [case for case in cases if case.finish_reason]
     cut_off = mean_if_any(ended, lambda case: case.finish_reason == "length", seed)
+    unparsed = mean_if_any(cases, lambda case: case.box is None, seed)
     return Lengths(
         n=len(counted),
         right=right,
@@ -88,6 +92,8 @@ def lengths(cases: Sequence[Prediction], seed: int) -> Lengths:
         difference=difference(right, wrong) if right and wrong else None,
         cut_off=cut_off,
         verdict=_cut_verdict(cut_off),
+        unparsed=unparsed,
+        unparsed_verdict=_unparsed_verdict(unparsed),
     )
 
 
@@ -113,4 +119,14 @@ def _cut_verdict(cut_off: Estimate | None) -> str:
         return "not measurable: no line has a finish_reason"
     if cut_off["low"] > TOLERATED_CUT:
         return f"sign: {in_words(cut_off)} of the answers are truncated; allow more tokens"
+    return "no sign"
+
+
+def _unparsed_verdict(unparsed: Estimate | None) -> str:
+    if unparsed is None:
+        return "not measurable: there are no answers"
+    if unparsed["low"] > TOLERATED_UNPARSED:
+        return (
+            f"sign: {in_words(unparsed)} of the answers hold no box, and count as wrong; check prompt mode and parser"
+        )
     return "no sign"

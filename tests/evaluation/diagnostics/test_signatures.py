@@ -180,8 +180,32 @@ def test_all_signatures_go_into_json_and_say_their_verdicts(thinks, make_line):
     assert json.loads(json.dumps(found)) == found
     said = verdicts(found)
     assert list(said) == [
-        "reasoning by boxes", "train/entropy", "length of answers", "known and unknown", "position", "confusion"
+        "reasoning by boxes", "train/entropy", "length of answers", "answers without a box", "known and unknown",
+        "position", "confusion",
     ]  # fmt: skip
     assert all(verdict.startswith(("no sign", "sign: ", "not measurable: ")) for verdict in said.values())
     assert found["confusion"]["n"] == found["position"]["n"] == 40  # without the disturbed picture
     json.dumps(signatures([], 0))
+
+
+@pytest.mark.parametrize(("num_right", "measurable"), [(0, False), (9, False), (10, True)])
+def test_a_model_that_is_nearly_always_wrong_has_no_verdict_without_a_sign(make_line, num_right, measurable):
+    """Of 200 answers: from ten right ones on, 5%, patterns in them can show."""
+    lines = [
+        make_line(f"k{i}", i < num_right, knowledge="known" if i % 2 else "unknown", split="seen") for i in range(200)
+    ]
+    found = verdicts(signatures([Prediction.from_line(line, "test") for line in lines], 0))
+    expected = "no sign" if measurable else f"not measurable: only {num_right} of 200 answers are right"
+    assert found["known and unknown"].startswith(expected)
+    assert found["answers without a box"] == "no sign"
+
+
+def test_answers_without_a_box_are_a_sign(make_line):
+    def found(num):
+        lines = [make_line(f"k{i}", answer="none" if i < num else A) for i in range(200)]
+        return verdicts(signatures([Prediction.from_line(line, "test") for line in lines], 0))
+
+    assert found(0)["answers without a box"] == "no sign"
+    assert found(12)["answers without a box"] == "no sign"  # 6%, the interval begins below 5%
+    assert found(170)["answers without a box"].startswith("sign: 85.0% (80.0 to 90.0) of the answers hold no box")
+    assert found(190)["confusion"] == "not measurable: only 10 of 200 answers have a box"
