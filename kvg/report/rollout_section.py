@@ -108,8 +108,8 @@ def rollout_section(view: RolloutView, looks: Looks) -> Section | None:
         "box, whatever the reward makes of it. Spread: mean standard deviation of rewards within a group; at 0 nothing "
         "is learnt. Distinct: distinct texts. Verdicts compare the first with the last third of the steps."
     )
-    drawn = Markup(f"<div class=curves>{Markup('').join(charts)}</div>")
-    return Section("Rollouts", note, tables, verdicts, drawn, "rollouts", below=_browser(view, looks))
+    chart = Markup(f"<div class=curves>{Markup('').join(charts)}</div>")
+    return Section("Rollouts", note, tables, verdicts, chart, "rollouts", below=_browser(view, looks))
 
 
 def _table(steps: Sequence[StepFigures], title: str) -> FigureTable:

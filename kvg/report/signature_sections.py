@@ -88,8 +88,8 @@ def _length(by_run: ByRun, looks: Looks) -> Section | None:
         rows.append([run_cell(looks[run]), *cells, share(lengths["cut_off"]), share(lengths["unparsed"])])
     tables = []
     if rows:
-        heads = ["", "correct answers", "wrong answers", "correct minus wrong", "truncated %", "without a box %"]
-        tables.append(FigureTable(heads, rows, title="Answer length in tokens"))
+        heads = ["", "correct answers", "wrong answers", "correct minus wrong", "truncated %", "unparsed %"]
+        tables.append(FigureTable(heads, rows, title="Length in tokens, truncated and unparsed answers"))
     if curves:
         heads = ["", "over training", "points", "first", "last"]
         tables.append(FigureTable(heads, curves, title="First and last values of training", texts=2))
