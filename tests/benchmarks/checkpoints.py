@@ -1,14 +1,18 @@
-"""Random Qwen2-VL checkpoints and scenes on which our trainer and its peer do the same work."""
+"""Random Qwen2-VL checkpoints and pictures on which our trainer and its peer do the same work."""
 
 from __future__ import annotations
 
 import argparse
 import io
 import random
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from PIL import Image, ImageDraw
 
+from kvg.composites.compositor import Compositor
+from kvg.lab.world import LabSource, lab_canvas
 from kvg.types import Sample, SceneObject
 
 SIZES = {  # text: width, layers, heads, key-value heads, mlp; vision: width, layers, heads
@@ -52,6 +56,44 @@ def build(
     processor = ChatProcessor(lab_tokenizer(), Qwen2VL(), PictureSettings(max_pixels=12_845_056))
     write_folder(folder, model, model.state_dict(), processor)
     return folder
+
+
+def random_twin(checkpoint: Path, folder: Path) -> Path:
+    """Writes a checkpoint like another one, with random weights of the same shapes.
+
+    Args:
+        checkpoint: a Qwen2-VL folder.
+        folder: made where it is missing.
+    """
+    from transformers import AutoConfig
+
+    from kvg.backbones.builtin import build_model
+    from kvg.backbones.families.qwen2_vl import Qwen2VL
+
+    config = AutoConfig.from_pretrained(checkpoint)
+    build_model(Qwen2VL.hf_class, config, "float32").save_pretrained(folder)
+    shutil.copytree(checkpoint, folder, ignore=shutil.ignore_patterns("*.safetensors*"), dirs_exist_ok=True)
+    return folder
+
+
+def lab_samples(num: int, side: int) -> list[Sample]:
+    """Questions about composites of the lab, each enlarged from 140 px to a square of this side in pixels.
+
+    The questions and what the pictures show are the same at every size.
+    """
+    compositor = Compositor(
+        LabSource(), replace(lab_canvas(0, {2: 1.0, 3: 1.0, 4: 1.0}, neighbour_prob=0.8), split="seen")
+    )
+    return [_resized(compositor.sample(index), side) for index in range(num)]
+
+
+def _resized(sample: Sample, side: int) -> Sample:
+    file, scale = io.BytesIO(), side / sample.width
+    Image.open(io.BytesIO(sample.image)).resize((side, side), Image.Resampling.BICUBIC).save(file, "PNG")
+    objects = tuple(
+        replace(item, box_px=tuple(round(corner * scale) for corner in item.box_px)) for item in sample.objects
+    )
+    return replace(sample, image=file.getvalue(), width=side, height=side, objects=objects)
 
 
 def scene(seed: int, side: int) -> Sample:

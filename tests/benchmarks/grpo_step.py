@@ -5,8 +5,9 @@
 On a GPU: ``--device cuda --precision bf16-mixed``, on a checkpoint made by
 ``checkpoints.py --size 2b --vocabulary 151936``.
 
-The work is fixed so that a peer can be given the same: no token ends a completion, and a reward of their letters keeps
-advantages apart, since random weights answer no box.
+The work is fixed so that a peer can be given the same: prompts come in one order, no token ends a completion, and a
+reward of their letters keeps advantages apart, since random weights answer no box. With ``--free`` completions end as
+they do in training; their lengths are then a matter of chance, and the seconds of a token are what compares.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import tempfile
 import zlib
 from functools import partial
 from pathlib import Path
+from statistics import mean, median
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -32,6 +34,8 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--group", type=int, default=8, help="completions a prompt (default 8)")
     parser.add_argument("--prompts", type=int, default=1, help="prompts a step (default 1)")
     parser.add_argument("--completion", type=int, default=64, help="tokens a completion, exactly (default 64)")
+    parser.add_argument("--free", action="store_true", help="end tokens end completions; --completion is the longest")
+    parser.add_argument("--temperature", type=float, default=1.0, help="of the completions (default 1)")
     parser.add_argument("--beta", type=float, default=0.0, help="weight of the KL (default 0)")
     parser.add_argument("--image-size", type=int, default=448, help="side of the pictures in pixels (default 448)")
     parser.add_argument("--threads", type=int, default=2)
@@ -39,6 +43,27 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--warmup", type=int, default=2, help="steps before them (default 2)")
     parser.add_argument("--json", type=Path, help="write the result there, too")
     return parser
+
+
+def with_lengths(found: dict[str, Any], lengths: list[list[int]], warmup: int) -> dict[str, Any]:
+    """Adds how many tokens were sampled, and the seconds of one of them.
+
+    Args:
+        found: of ``PhaseClock.report``.
+        lengths: of the completions, for each step.
+        warmup: steps that do not count.
+    """
+    tokens = [sum(step) for step in lengths]
+    if len(tokens) != len(found["steps_s"]):
+        raise RuntimeError(f"{len(tokens)} batches of completions in {len(found['steps_s'])} steps")
+    seconds = [step / num for step, num in zip(found["steps_s"], tokens, strict=True)][warmup:]
+    rows = [length for step in lengths[warmup:] for length in step]
+    return {**found, "token_s": median(seconds), "mean_length": mean(rows), "lengths": lengths}
+
+
+def checksum(tokens: list[int]) -> int:
+    """A number that tells prompts apart."""
+    return zlib.crc32(repr(tokens).encode())
 
 
 def tell(found: dict[str, Any], path: Path | None) -> None:
@@ -56,10 +81,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from phases import PhaseClock
 
     torch.set_num_threads(args.threads)
-    from checkpoints import scene
+    from checkpoints import lab_samples
 
     from data_modules import GRPODataModule
     from kvg.backbones.backbone import Backbone
+    from kvg.inference.rollout_engine import BuiltInEngine
     from kvg.losses.family import DAPOLoss
     from kvg.modules import grpo
     from kvg.rewards.base import Reward
@@ -76,6 +102,17 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         def __call__(self, answers: Any, samples: Any) -> torch.Tensor:
             return torch.tensor([zlib.crc32(answer.completion.text.encode()) % 1000 / 1000 for answer in answers])
 
+    class Engine(BuiltInEngine):
+        """Keeps lengths, and what speculation did."""
+
+        def learn(self, out: Any) -> None:
+            lengths.append(out.completion_mask.sum(1).tolist())
+            counts.append(out.counts)
+            super().learn(out)
+
+    lengths: list[list[int]] = []
+    counts: list[Any] = []
+    prompts: list[int] = []
     gpu = args.device == "cuda"
     clock = PhaseClock(torch.cuda.synchronize) if gpu else PhaseClock()
     kernels: list[str] = []
@@ -84,15 +121,19 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     backbone = Backbone(
         str(args.checkpoint), dtype=args.dtype, freeze_vision=args.freeze_vision, freeze_projector=args.freeze_vision,
         max_pixels=12_845_056, share_prefix=not args.plain,
+        decoding="one_token" if args.no_speculation else "speculative",
     )  # fmt: skip
-    backbone.end_token_ids = (-1,)
+    if not args.free:
+        backbone.end_token_ids = (-1,)
     module = grpo.GRPOModule(
         backbone,
         WeightedReward({"iou": IoUReward(), "letters": Letters()}),
         DAPOLoss(beta=args.beta),
         partial(torch.optim.AdamW, lr=1e-6, fused=True),
         group_size=args.group,
+        temperature=args.temperature,
         max_new_tokens=args.completion,
+        engine=Engine(),
         export=False,
     )
 
@@ -107,15 +148,17 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             clock.wrap(module.trainer.optimizers[0], "step", "optimizer")
             clock.restart()
 
-        def on_train_batch_end(self, *_: Any) -> None:
+        def on_train_batch_end(self, _: Any, __: Any, ___: Any, batch: Any, *____: Any) -> None:
             clock.step()
+            prompts.append(checksum(batch.input_ids[0][batch.attention_mask[0].bool()].tolist()))
 
     total = args.warmup + args.steps
+    samples = lab_samples(total * args.prompts, args.image_size)
     with tempfile.TemporaryDirectory() as folder:
-        with ShardWriter(Path(folder) / "set", 100) as writer:
-            for number in range(max(8, total * args.prompts)):
-                writer.write(scene(number, args.image_size))
-        data = GRPODataModule(str(Path(folder) / "set"), batch_size=args.prompts)
+        with ShardWriter(Path(folder) / "set", len(samples)) as writer:
+            for sample in samples:
+                writer.write(sample)
+        data = GRPODataModule(str(Path(folder) / "set"), batch_size=args.prompts, shuffle_buffer=0)
         data.connect(backbone)
         trainer = L.Trainer(
             accelerator=args.device, devices=1, precision=args.precision, max_steps=total, logger=False,
@@ -124,10 +167,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         )  # fmt: skip
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
         trainer.fit(module, data)
-    sample = scene(0, args.image_size)
-    prompt = len(backbone.processor.encode(sample, mode="think", target=None).input_ids)
-    found = {**clock.report(args.warmup), "before_mib": before, "prompt_tokens": prompt, "kernels": kernels}
-    found["tokens_per_s"] = args.prompts * args.group * args.completion / found["step_s"]
+    num_prompt = len(backbone.processor.encode(samples[0], mode="think", target=None).input_ids)
+    found = with_lengths(clock.report(args.warmup), lengths, args.warmup)
+    found |= {"before_mib": before, "prompt_tokens": num_prompt, "prompts": prompts, "kernels": kernels}
+    found["tokens_per_pass"] = mean(1.0 if step is None else step.tokens_per_pass for step in counts[args.warmup :])
     if gpu:
         found |= {"gpu": torch.cuda.get_device_name(), "peak_gpu_mib": torch.cuda.max_memory_allocated() // 2**20}
     return {**found, "versions": {"torch": torch.__version__, "lightning": L.__version__}}
@@ -138,6 +181,7 @@ def main() -> int:
     parser = arguments()
     parser.description = __doc__.splitlines()[0]
     parser.add_argument("--plain", action="store_true", help="repeat each prompt for its completions")
+    parser.add_argument("--no-speculation", action="store_true", help="sample one token a pass")
     parser.add_argument("--freeze-vision", action="store_true", help="leave tower and projector as they are")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the weights")

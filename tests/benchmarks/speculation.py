@@ -1,6 +1,10 @@
-"""Sampling with and without speculation, in turns, with a trained checkpoint; and whether the tokens are the same.
+"""Sampling with and without speculation, in turns; and whether the tokens are the same.
 
 python tests/benchmarks/speculation.py runs/demo/cot_sft/export runs/demo/data/filtered --prompts 8 --group 8
+python tests/benchmarks/speculation.py lab-random runs/demo/data/filtered --prompts 1 --group 8
+
+Random weights (``lab-random``) repeat nothing, so the second command shows what drafting costs where it saves nothing.
+CPU seconds are printed, too: with one thread they do not depend on what else the machine does.
 """
 
 from __future__ import annotations
@@ -47,21 +51,24 @@ def main() -> int:
     backbone, drafter = Backbone(args.checkpoint).eval(), NGramDrafter()
     settings = SamplingSettings(args.max_new_tokens, args.temperature)
     samples = (sample for part in ShardFolder(args.shards).parts() for _, sample in part.read())
-    ratios, num_rows, num_differ = [], 0, 0
+    ratios, cpu_ratios, num_rows, num_differ = [], [], 0, 0
     for number in range(args.batches):
         batch_samples = list(islice(samples, args.prompts))
         if not batch_samples:
             break
         examples = [backbone.processor.encode(sample, mode="think", target=None) for sample in batch_samples]
         batch = backbone.with_visual_tokens(backbone.processor.collate(examples, batch_samples, pad_left=True))
-        outs, seconds = [], []
+        outs, seconds, cpu = [], [], []
         for one in (NGramDrafter(max_draft=0), drafter):
-            generator, start = torch.Generator().manual_seed(number), time.perf_counter()
+            generator = torch.Generator().manual_seed(number)
+            start, cpu_start = time.perf_counter(), time.process_time()
             outs.append(rollout(backbone, batch, settings, args.group, generator, one))
             seconds.append(time.perf_counter() - start)
+            cpu.append(time.process_time() - cpu_start)
         plain, drafted = map(texts, outs)
         drafter.learn(drafted)
         ratios.append(seconds[0] / seconds[1])
+        cpu_ratios.append(cpu[0] / cpu[1])
         num_rows += len(plain)
         num_differ += sum(one != other for one, other in zip(plain, drafted, strict=True))
         counts = outs[1].counts
@@ -73,6 +80,7 @@ def main() -> int:
         )
     print(f"completions that differ: {num_differ} of {num_rows}")
     print(f"how many times as fast, without the first batch: {spread(ratios[1:] or ratios)}")
+    print(f"in CPU time: {spread(cpu_ratios[1:] or cpu_ratios)}")
     return 0
 
 

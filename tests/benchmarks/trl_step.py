@@ -4,7 +4,8 @@ Needs TRL (``pip install .[peer]``).
 
     python tests/benchmarks/trl_step.py --checkpoint FOLDER --trl FOLDER_OF_ANOTHER_RELEASE
 
-Another release than the installed one: ``pip install --no-deps --target FOLDER trl==1.13.0``.
+Another release than the installed one: ``pip install --no-deps --target FOLDER trl==1.13.0``. Freed memory is kept, as
+ours is (``kvg.work.cpu``).
 """
 
 from __future__ import annotations
@@ -41,19 +42,20 @@ def processor_of(folder: Path) -> Any:
             ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    pictures = Qwen2VLImageProcessorPil.from_pretrained(folder)
+    every_size = {"shortest_edge": 56 * 56, "longest_edge": 12_845_056}  # pictures are not resized
+    pictures = Qwen2VLImageProcessorPil.from_pretrained(folder, size=every_size)
     return ImageTextProcessor(image_processor=pictures, tokenizer=tokenizer, chat_template=Qwen2VL.chat_template)
 
 
 def dataset_of(num: int, side: int) -> Any:
     """The same scenes and questions as rows of TRL."""
-    from checkpoints import scene
+    from checkpoints import lab_samples
     from datasets import Dataset, Features, Image, List, Value
     from PIL import Image as PILImage
 
     from kvg.text.prompts import prompt
 
-    samples = [scene(number, side) for number in range(num)]
+    samples = lab_samples(num, side)
     rows = {
         "prompt": [[{"role": "user", "content": prompt(s.entity, "think")}] for s in samples],
         "image": [PILImage.open(io.BytesIO(s.image)) for s in samples],
@@ -76,11 +78,17 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(args.threads)
     import transformers
     import trl
+    from grpo_step import checksum, with_lengths
     from phases import PhaseClock
     from transformers import TrainerCallback
 
+    from kvg.work.cpu import keep_freed_memory
+
+    keep_freed_memory()
     transformers.logging.set_verbosity_error()
     clock = PhaseClock()
+    lengths: list[list[int]] = []
+    prompts: list[int] = []
 
     class Steps(TrainerCallback):
         def on_train_begin(self, *_: Any, **__: Any) -> None:
@@ -98,12 +106,13 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             num_generations=args.group,
             max_completion_length=args.completion,
             generation_kwargs={
-                "min_new_tokens": args.completion,
+                "min_new_tokens": 0 if args.free else args.completion,
                 "suppress_tokens": [processor.image_token_id],  # its forward pass fails on one
             },
             beta=args.beta,
             learning_rate=1e-6,
-            temperature=1.0,
+            temperature=args.temperature,
+            shuffle_dataset=False,
             max_steps=total,
             gradient_checkpointing=False,  # its default; off is faster here
             bf16=False,
@@ -117,7 +126,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             model=str(args.checkpoint),
             reward_funcs=[letters],
             args=config,
-            train_dataset=dataset_of(max(8, total * args.prompts), args.image_size),
+            train_dataset=dataset_of(total * args.prompts, args.image_size),
             processing_class=processor,
             callbacks=[Steps()],
         )
@@ -125,19 +134,26 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         def scoring() -> str:
             return "forward" if torch.is_grad_enabled() else "reference"
 
+        generate = trainer._generate_single_turn
+
+        def generate_and_note(prompt_ids: Any, *more: Any, **options: Any) -> Any:
+            out = generate(prompt_ids, *more, **options)
+            prompts.append(checksum(list(prompt_ids[0])))
+            lengths.append([len(completion) for completion in out[0]])
+            return out
+
+        trainer._generate_single_turn = generate_and_note
         clock.wrap(trainer, "_generate_single_turn", "sample")
         clock.wrap(trainer, "_calculate_rewards", "reward")
         clock.wrap(trainer, "_get_per_token_logps_and_entropies", scoring)
         clock.wrap(trainer.accelerator, "backward", "backward")
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
         trainer.train()
-    lengths = {
-        entry["completions/mean_length"] for entry in trainer.state.log_history if "completions/mean_length" in entry
-    }
-    if lengths - {float(args.completion)}:
-        raise RuntimeError(f"completions of {lengths} tokens, {args.completion} were asked for")
+    if not args.free and {length for step in lengths for length in step} != {args.completion}:
+        raise RuntimeError(f"completions of {lengths} tokens instead of {args.completion}")
+    found = with_lengths(clock.report(args.warmup), lengths, args.warmup)
     versions = {"trl": trl.__version__, "transformers": transformers.__version__, "torch": torch.__version__}
-    return {**clock.report(args.warmup), "before_mib": before, "versions": versions}
+    return {**found, "prompts": prompts, "before_mib": before, "versions": versions}
 
 
 def main() -> int:
