@@ -20,9 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=_PARSERS[0],
         help="strict (default): the answer block alone; published-v2, published-v3: as DeepPerception's and KARL's do",
     )
-    parser.add_argument(
-        "--out", required=True, metavar="OUT.jsonl", help="the same lines with box, pattern, iou, correct and parser"
-    )
+    text = "the same lines with box, pattern, iou, correct and parser (default: no file, only the figures)"
+    parser.add_argument("--out", metavar="OUT.jsonl", help=text)
     parser.add_argument(
         "--box-unit",
         choices=_UNITS,
@@ -32,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Writes the scored lines, and prints the figures.
+    """Prints the figures, and writes the scored lines where ``--out`` is given.
 
     Raises:
         ConfigError: input and output are the same file.
@@ -44,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     from kvg.pipeline.score import score_file, tables_of
     from kvg.report.tables import terminal_table
 
-    path, out = Path(args.file), Path(args.out)
+    path, out = Path(args.file), Path(args.out) if args.out else None
     path = path / PREDICTIONS if path.is_dir() else path
     cases, patterns, num_absolute = score_file(path, out, args.parser, args.box_unit)
     if num_absolute and args.parser != _PARSERS[0]:
@@ -56,5 +55,6 @@ def run(args: argparse.Namespace) -> int:
     if patterns:
         hits = ", ".join(f"{pattern or 'none'}: {num}" for pattern, num in sorted(patterns.items()))
         console.print(f"answers by matched pattern: {hits}", highlight=False)
-    print(out)
+    if out:
+        print(out)
     return 0

@@ -12,6 +12,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import nn
@@ -28,7 +29,7 @@ from kvg.inference.rollout_engine import RolloutEngine
 from kvg.metrics.iou_accuracy import GroupedIoUAccuracy
 from kvg.modules.gradients import check_limit
 from kvg.modules.precision import check_precision, warn_of_lost_steps, with_float32_numbers
-from kvg.modules.run_summary import RunHistory
+from kvg.modules.run_summary import RunHistory, next_steps
 from kvg.modules.validation import GROUPS, Validation
 from kvg.ranges import check_number, check_whole
 from kvg.rl.sampling import SamplingSettings
@@ -238,5 +239,6 @@ class StageModule(L.LightningModule):
                 self.backbone.export(new, self.mode)
         for line in self._lines:
             rank_zero_info(line)
-        if self.export:
-            rank_zero_info("The trained model is in %s.", folder)
+        curves = any(isinstance(logger, TensorBoardLogger) for logger in self.trainer.loggers)
+        for line in next_steps(folder if self.export else None, self.trainer.default_root_dir if curves else None):
+            rank_zero_info(line)

@@ -1,9 +1,11 @@
-"""The summary of a run: means over its first and its last batches."""
+"""The summary of a run: means over its first and its last batches, and what comes next."""
 
 from __future__ import annotations
 
+import shlex
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -91,3 +93,22 @@ def reward_lines(
         f"Mean reward in the first -> last {edge} batches: {rewards}.",
         f"Shares in the first -> last {edge} batches: {shares}.",
     )
+
+
+def next_steps(export: Path | None, logs: str | None) -> Sequence[str]:
+    r"""The last lines of a run: where the model is, and what can be done with it.
+
+    Args:
+        export: folder of the model; None if there is none.
+        logs: folder of the run, if it has curves; None if not.
+
+    >>> print(*next_steps(Path("runs/cot_sft/export"), "runs/cot_sft"), sep="\n")
+    The trained model is in runs/cot_sft/export.
+    Try it:  kvg ground PICTURE NAME --checkpoint runs/cot_sft/export
+    Curves:  tensorboard --logdir runs/cot_sft
+    """
+    lines = []
+    if export is not None:
+        place = shlex.quote(str(export))
+        lines += [f"The trained model is in {export}.", f"Try it:  kvg ground PICTURE NAME --checkpoint {place}"]
+    return [*lines, f"Curves:  tensorboard --logdir {shlex.quote(str(logs))}"] if logs else lines

@@ -17,7 +17,7 @@ from kvg.box_forms import BoxUnit
 from kvg.errors import ConfigError, DataError
 from kvg.evaluation.figures.accuracy import Figure, artifact_curves, choice_table, figures
 from kvg.evaluation.records.fields import name_field, on_grid
-from kvg.evaluation.records.prediction import Prediction, read_lines
+from kvg.evaluation.records.prediction import Prediction, num_lines, read_lines
 from kvg.evaluation.records.scoring import score
 from kvg.report.tables import Cell, FigureTable, Row, percent, share
 from kvg.work.files import disk_errors
@@ -27,13 +27,13 @@ _GROUPS = {"split": "by split", "set": "by set", "category": "by category"}
 
 
 def score_file(
-    path: Path, out: Path, parser: str, unit: BoxUnit | None = None
+    path: Path, out: Path | None, parser: str, unit: BoxUnit | None = None
 ) -> tuple[list[Prediction], Counter[int], int]:
     """Scores every line of a file, and writes the lines with their scores, all or none.
 
     Args:
         path: path of the lines.
-        out: file to write.
+        out: file to write; None to write none.
         parser: a key of ``PARSERS``.
         unit: unit of the true boxes; they are written on the 0-1000 grid.
 
@@ -45,40 +45,51 @@ def score_file(
         ConfigError: both paths are the same file.
         DataError: a line is wrong, a question occurs twice, or the disk cannot be written.
     """
+    if out is None:
+        return _scored(path, None, parser, unit)
     partial = out.with_name(f"{out.name}.partial")
     if path.resolve() in (out.resolve(), partial.resolve()) or (out.exists() and path.exists() and out.samefile(path)):
         raise ConfigError("--out", f"'{out}' is also the input file; name another one")
     if out.is_dir():
         raise ConfigError("--out", f"'{out}' is a folder; name a file")
-    cases: list[Prediction] = []
-    patterns: Counter[int] = Counter()
-    lines: dict[str, int] = {}
-    num_absolute = 0
     with disk_errors(out.parent):
         out.parent.mkdir(parents=True, exist_ok=True)
         try:
             with partial.open("w", encoding="utf-8") as stream:
-                for number, line in with_progress(read_lines(path), "scoring answers", None):
-                    where = f"{path} line {number}"
-                    record = on_grid(line, unit, where)
-                    result = score(record, where, parser)
-                    verdict: dict[str, Any] = {"correct": result.correct, "parser": parser}
-                    if "options" in record:
-                        verdict["chosen"] = result.chosen
-                    else:
-                        box = None if result.box is None else list(result.box)
-                        verdict |= {"box": box, "pattern": result.pattern, "iou": result.iou}
-                        patterns[result.pattern] += 1
-                        num_absolute += record.get("codec") == "absolute"
-                    judged = {**record, **verdict}
-                    cases.append(Prediction.from_score(judged, result, where, number))
-                    _check_name(cases[-1], name_field(judged, where)[1], where, number, lines)
-                    _write(judged, stream)
+                result = _scored(path, stream, parser, unit)
                 stream.flush()
                 os.fsync(stream.fileno())
             os.replace(partial, out)
         finally:
             partial.unlink(missing_ok=True)
+    return result
+
+
+def _scored(
+    path: Path, stream: TextIO | None, parser: str, unit: BoxUnit | None
+) -> tuple[list[Prediction], Counter[int], int]:
+    """Scores the lines of a file, and writes each to ``stream``; see ``score_file``."""
+    cases: list[Prediction] = []
+    patterns: Counter[int] = Counter()
+    lines: dict[str, int] = {}
+    num_absolute = 0
+    for number, line in with_progress(read_lines(path), "scoring answers", num_lines(path)):
+        where = f"{path} line {number}"
+        record = on_grid(line, unit, where)
+        result = score(record, where, parser)
+        verdict: dict[str, Any] = {"correct": result.correct, "parser": parser}
+        if "options" in record:
+            verdict["chosen"] = result.chosen
+        else:
+            box = None if result.box is None else list(result.box)
+            verdict |= {"box": box, "pattern": result.pattern, "iou": result.iou}
+            patterns[result.pattern] += 1
+            num_absolute += record.get("codec") == "absolute"
+        judged = {**record, **verdict}
+        cases.append(Prediction.from_score(judged, result, where, number))
+        _check_name(cases[-1], name_field(judged, where)[1], where, number, lines)
+        if stream is not None:
+            _write(judged, stream)
     return cases, patterns, num_absolute
 
 

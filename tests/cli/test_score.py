@@ -222,3 +222,12 @@ def test_a_stop_leaves_no_file(tmp_path):
         _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (130, "kvg-data: interrupted\n")
     assert list(tmp_path.iterdir()) == [pipe]
+
+
+def test_without_out_the_figures_are_printed_and_no_file_is_written(write, capsys):
+    path = write(line(RIGHT), line(WRONG), "", line("no"))
+    assert main(["score", str(path)]) == 0
+    printed = capsys.readouterr().out
+    assert "answers by matched pattern: none: 1, 1: 2" in printed
+    assert "3/3" in printed  # of the progress bar
+    assert list(path.parent.iterdir()) == [path]

@@ -113,8 +113,8 @@ def test_stage_2_without_a_reward_says_so_at_its_start_and_end(fit, tiny, adamw,
     for cause in ("started from tiny", "100% of the answers hold no box", "are truncated at 6 tokens", "mode 'think'"):
         assert cause in nothing
     lines = lines_of(caplog)
-    assert re.match(r"Stage 2: 2 steps, \d+ tokens sampled, 100% of all groups had equal rewards\.", lines[-4])
-    assert lines[-1] == f"The trained model is in {tmp_path / 'export'}."
+    assert re.match(r"Stage 2: 2 steps, \d+ tokens sampled, 100% of all groups had equal rewards\.", lines[-5])
+    assert lines[-2] == f"The trained model is in {tmp_path / 'export'}."
 
 
 def test_stage_2_that_learns_from_an_export_warns_of_nothing(fit, tiny, adamw, two, tmp_path, caplog, recwarn):
@@ -124,7 +124,7 @@ def test_stage_2_that_learns_from_an_export_warns_of_nothing(fit, tiny, adamw, t
         module = stage_2(backbone, adamw, SPACES)
         fit(module, GRPODataModule(two, mode="think", batch_size=2), 4)
     assert not [w for w in recwarn if "stage 1" in str(w.message) or "nothing was learnt" in str(w.message)]
-    assert re.search(r"batches: total 0\.\d\d -> 0\.\d\d, spaces 0\.\d\d -> 0\.\d\d\.", lines_of(caplog)[-3])
+    assert re.search(r"batches: total 0\.\d\d -> 0\.\d\d, spaces 0\.\d\d -> 0\.\d\d\.", lines_of(caplog)[-4])
 
 
 def test_stage_1_says_what_was_learnt(fit, tiny, adamw, two, tmp_path, caplog):
@@ -135,5 +135,6 @@ def test_stage_1_says_what_was_learnt(fit, tiny, adamw, two, tmp_path, caplog):
     num_tokens = sum(log["train/labelled_tokens"])
     lines = lines_of(caplog)
     loss = f"loss {first:.2f} -> {last:.2f} in the first -> last 2 batches"
-    assert lines[-2] == f"Stage 1: 4 steps, {num_tokens:,.0f} labelled tokens, {loss}."
-    assert lines[-1] == f"The trained model is in {tmp_path / 'export'}."
+    assert lines[-3] == f"Stage 1: 4 steps, {num_tokens:,.0f} labelled tokens, {loss}."
+    assert lines[-2] == f"The trained model is in {tmp_path / 'export'}."
+    assert lines[-1] == f"Try it:  kvg ground PICTURE NAME --checkpoint {tmp_path / 'export'}"

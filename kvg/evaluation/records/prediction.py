@@ -248,6 +248,15 @@ def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise DataError(str(path), "lines", "the file has no lines; run `kvg predict` first")
 
 
+def num_lines(path: Path) -> int | None:
+    """Number of lines that are not blank, for a progress bar; None if the file cannot be read."""
+    try:
+        with path.open("rb") as stream:
+            return sum(1 for line in stream if line.strip())
+    except OSError:
+        return None  # ``read_lines`` says why
+
+
 def check_utf8(record: Mapping[str, Any], where: str) -> None:
     """Checks that all texts of a line can be encoded as UTF-8: JSON can hold half a surrogate pair, UTF-8 cannot.
 
