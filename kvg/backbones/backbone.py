@@ -14,7 +14,7 @@ from typing import Any, get_args
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from kvg.backbones.adapter_files import adapter_base
 from kvg.backbones.adapters import with_adapter
@@ -34,7 +34,7 @@ from kvg.backbones.lora import LoRASettings, lora_disabled, merged_state
 from kvg.backbones.picture_settings import with_budget
 from kvg.backbones.processor import ChatProcessor
 from kvg.backbones.scoring import completion_states, labelled_states
-from kvg.backbones.sharding import any_rank, shard
+from kvg.backbones.sharding import Gather, Shardable, Shards
 from kvg.backbones.shared_prefix import install
 from kvg.backbones.soundness import check_weights
 from kvg.batches import Batch, Pictures, VisualTokens
@@ -44,7 +44,7 @@ from kvg.rl.completions import Decoding
 from kvg.rl.logprobs import token_logprobs
 
 
-class Backbone(nn.Module):
+class Backbone(Shardable):
     """A vision-language model with its processor and its box convention.
 
     Args:
@@ -110,7 +110,7 @@ class Backbone(nn.Module):
         turn_end = self.processor.ids(self.family.turn_end)[0]
         self.end_token_ids = end_tokens(self.model.generation_config.eos_token_id, turn_end)
         self.pad_token_id = self.processor.pad_token_id
-        self.sharded, self.decoding = False, decoding
+        self.decoding = decoding
         self.feature_cache = FeatureCache(feature_cache_mb * 2**20) if feature_cache_mb else None
         self.shares_prefix = share_prefix and attn == "sdpa"
         self.family.prepare(self.model)
@@ -141,7 +141,7 @@ class Backbone(nn.Module):
     @property
     def language(self) -> LanguageModel:
         """The part that reads text and visual tokens."""
-        return LanguageModel(self.family, self.model, self.shares_prefix, self.sharded)
+        return LanguageModel(self.family, self.model, self.shares_prefix, self.in_step)
 
     @property
     def hidden_size(self) -> int:
@@ -260,12 +260,8 @@ class Backbone(nn.Module):
         return decode(self.language, tokens, state)
 
     def takes_drafts(self, state: GroupState | RepeatedState) -> bool:
-        """See ``kvg.rl.completions.Policy.takes_drafts``: a plain cache has one length for all rows.
-
-        Sharded models take none: with passes of different sizes in each process, the collective calls of FSDP2's
-        backward pass did not match (a test of two processes hung).
-        """
-        return isinstance(state, GroupState) and not self.sharded
+        """See ``kvg.rl.completions.Policy.takes_drafts``: a plain cache has one length for all rows."""
+        return isinstance(state, GroupState)
 
     def verify(self, tokens: Tensor, widths: Sequence[int], state: GroupState) -> Tensor:
         """See ``kvg.rl.completions.Policy.verify``."""
@@ -279,10 +275,6 @@ class Backbone(nn.Module):
         """See ``kvg.rl.completions.Policy.select``."""
         state.select(rows)
 
-    def any_rank_active(self, active: bool) -> bool:
-        """See ``kvg.rl.completions.Policy.any_rank_active``: processes that share a sharded model step together."""
-        return any_rank(active, self.device) if self.sharded else active
-
     @property
     def keeps_base(self) -> bool:
         """Whether training leaves the model as it was below its adapters, so that ``base_weights`` gives it back."""
@@ -293,10 +285,10 @@ class Backbone(nn.Module):
         return lora_disabled(self.model)
 
     # -- sharding and export ---------------------------------------------------------------------------------------
-    def shard(self, mesh: Any) -> None:
-        """See ``kvg.backbones.sharding.shard``."""
-        shard(self, self.family.fsdp_units(self.model), mesh)
-        self.sharded = True
+    def shard(self, mesh: Any, gather: Gather = "layer") -> None:
+        """See ``kvg.backbones.sharding.Shards``; what lies below adapters is its ``base``."""
+        base = [p for p in self.model.parameters() if self.lora is not None and not p.requires_grad]
+        self.shards = Shards(self, self.family.fsdp_units(self.model), mesh, gather, base)
 
     def export(self, folder: str | Path, mode: str | None = None) -> None:
         """Writes a Hugging Face folder (safetensors, tokenizer, picture settings) with adapters merged.

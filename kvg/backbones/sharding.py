@@ -1,32 +1,143 @@
-"""A backbone in shards: FSDP2, gathered at the entry points that run the model."""
+"""A backbone in shards (FSDP2): gathered unit by unit where it learns, and once for each batch where it samples."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Final
+import logging
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Final, Literal
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
-# Entry points that run the model.
-RUN_METHODS: Final = ("prefill", "decode", "completion_logprobs", "label_loss", "with_visual_tokens")
+log = logging.getLogger(__name__)
+Gather = Literal["auto", "once", "layer"]
+# Entry points that run the model. A pass through one that is missing here would end with another unit than the root;
+# the backward pass that follows prefetches the unit of the last pass, so processes with different ones would hang.
+RUN_METHODS: Final = ("prefill", "decode", "verify", "completion_logprobs", "label_loss", "with_visual_tokens")
+SHARE: Final = 0.7  # of the memory; keys, values and activations need the rest
 
 
-def shard(backbone: nn.Module, units: Sequence[nn.Module], mesh: Any) -> None:
-    """FSDP2: each unit is sharded for itself, the rest is the root, gathered at each entry point.
+class Shards:
+    """A backbone that FSDP2 shards: each unit for itself, the rest as the root, gathered at each entry point.
 
     Args:
-        backbone: the root.
+        root: the backbone.
         units: see ``kvg.backbones.family.Family.fsdp_units``.
-        mesh: of devices.
+        mesh: of devices, with one dimension.
+        gather: for sampling: ``once`` for each batch, ``layer`` by layer for each token; ``auto`` is ``once`` where
+            ``fits`` says so of the process with the least memory.
+        base: parameters that never change; with ``once`` each process keeps them whole for the run.
+
+    Attributes:
+        once: whether sampling gathers all weights once for each batch.
+        whole: whether they are gathered now, so that each process runs the model as often as it likes.
     """
-    for unit in units:
-        fully_shard(unit, mesh=mesh)
-    fully_shard(backbone, mesh=mesh)
-    for name in RUN_METHODS:
-        register_fsdp_forward_method(backbone, name)
+
+    def __init__(
+        self, root: nn.Module, units: Sequence[nn.Module], mesh: Any, gather: Gather, base: Iterable[nn.Parameter] = ()
+    ) -> None:
+        self.once = _all_fit(root, mesh) if gather == "auto" else gather == "once"
+        self.whole = False
+        kept = set(base) if self.once else set()
+        self._units = [fully_shard(unit, mesh=mesh, ignored_params=kept) for unit in units]
+        self._root = fully_shard(root, mesh=mesh, ignored_params=kept)
+        for name in RUN_METHODS:
+            register_fsdp_forward_method(root, name)
+
+    @contextmanager
+    def gathered(self) -> Iterator[None]:
+        """A batch of sampling: with ``once`` the weights are whole in this block, and none is gathered within it.
+
+        All processes have to enter it; each may leave it when it likes. FSDP2 remembers the passes of this block for
+        the next backward pass, whose prefetching they would mislead, so they are forgotten here.
+        """
+        if self.once:
+            for module in (self._root, *self._units):
+                module.unshard()
+            self._root.set_reshard_after_forward(False)
+            self.whole = True
+        try:
+            yield
+        finally:
+            if self.once:
+                self.whole = False
+                for unit in self._units:
+                    unit.set_reshard_after_forward(True, recurse=False)
+                for module in (self._root, *self._units):
+                    module.reshard()
+            # Older versions of torch lack it; there, the last pass that is remembered is the root's in each process.
+            getattr(self._root, "reset_iter_state", lambda: None)()
+
+
+class Shardable(nn.Module):
+    """A model whose weights processes may share.
+
+    Attributes:
+        shards: how they share them; None where each process has its own.
+    """
+
+    shards: Shards | None = None
+
+    @property
+    def sharded(self) -> bool:
+        """Whether processes share the weights."""
+        return self.shards is not None
+
+    @property
+    def in_step(self) -> bool:
+        """Whether processes have to run the model equally often, because each pass gathers weights from all."""
+        return self.shards is not None and not self.shards.whole
+
+    def gathered(self) -> AbstractContextManager[None]:
+        """See ``kvg.rl.completions.Policy.gathered``."""
+        return nullcontext() if self.shards is None else self.shards.gathered()
+
+    def any_rank_active(self, active: bool) -> bool:
+        """See ``kvg.rl.completions.Policy.any_rank_active``."""
+        return any_rank(active, next(self.parameters()).device) if self.in_step else active
+
+
+def gather_of(strategy: Any) -> Gather:
+    """The setting of a Trainer's strategy; ``auto`` of one that has none."""
+    gather: Gather = getattr(strategy, "gather", "auto")
+    return gather
+
+
+def fits(size: float, num_processes: int, memory: float) -> bool:
+    """Whether a process has room for all weights while it samples.
+
+    It then holds them, and its shares of four more of their size: of the weights themselves, those of a reference, and
+    two moments of AdamW. The sum may take ``SHARE`` of the memory. It depends on the machine and the model alone, so
+    that a run that is resumed samples as before.
+
+    Args:
+        size: of all weights, in bytes.
+        num_processes: that share them.
+        memory: of the device, in bytes.
+
+    >>> fits(16.6e9, 8, 80e9), fits(33.2e9, 8, 80e9), fits(33.2e9, 2, 80e9)  # 7B in bfloat16 and float32, 80 GB a GPU
+    (True, True, False)
+    """
+    return size * (1 + 4 / num_processes) <= SHARE * memory
+
+
+def _all_fit(root: nn.Module, mesh: Any) -> bool:
+    """The same answer in all processes."""
+    size, num = sum(p.numel() * p.element_size() for p in root.parameters()), mesh.size()
+    if mesh.device_type == "cuda":
+        memory = torch.cuda.mem_get_info()[1]
+    else:  # shared by the processes; and a token pass copies the weights there (kvg.backbones.token_pass)
+        memory, size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // num, 2 * size
+    least = torch.tensor(float(memory), dtype=torch.float64, device=mesh.device_type)
+    dist.all_reduce(least, dist.ReduceOp.MIN, group=mesh.get_group())
+    once = fits(size, num, float(least))
+    way = "gathers all weights once a batch" if once else "gathers each layer for each token"
+    log.info("sampling %s: %.1f GB of weights, %.1f GB of memory a process", way, size / 1e9, float(least) / 1e9)
+    return once
 
 
 def any_rank(flag: bool, device: torch.device) -> bool:

@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from kvg.backbones.backbone import Backbone
 from kvg.backbones.family import Family
 from kvg.backbones.find_family import find_family
+from kvg.backbones.sharding import gather_of
 from kvg.config.search_path import import_class
 from kvg.config.settings import instantiate
 from kvg.errors import ConfigError
@@ -44,7 +45,7 @@ class LocalModule(L.LightningModule):
         """Shards the backbone where the strategy brings a device mesh (FSDP2); runs again for each job."""
         mesh = self.device_mesh
         if mesh is not None and not self.backbone.sharded:
-            self.backbone.shard(mesh["data_parallel"])
+            self.backbone.shard(mesh["data_parallel"], gather_of(self.trainer.strategy))
 
     def predict_dataloader(self) -> Iterable[Any]:
         """This process's share of the batches of ``job``."""

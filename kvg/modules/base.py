@@ -19,6 +19,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from kvg.backbones.backbone import Backbone
+from kvg.backbones.sharding import gather_of
 from kvg.backbones.soundness import check_weights
 from kvg.batches import Batch
 from kvg.errors import ConfigError, TrainingError
@@ -131,7 +132,7 @@ class StageModule(L.LightningModule):
         """Shards the backbone if the strategy has a device mesh (FSDP2); is called again on resume."""
         mesh = self.device_mesh
         if mesh is not None and not self.backbone.sharded:
-            self.backbone.shard(mesh["data_parallel"])
+            self.backbone.shard(mesh["data_parallel"], gather_of(self.trainer.strategy))
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """The optimizer over the trainable parameters, and the schedule by step."""

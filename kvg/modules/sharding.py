@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from lightning.pytorch.strategies import ModelParallelStrategy
+
+from kvg.backbones.sharding import Gather
+from kvg.ranges import check_choice
 
 
 class FSDP2Strategy(ModelParallelStrategy):
@@ -14,10 +19,16 @@ class FSDP2Strategy(ModelParallelStrategy):
     Args:
         save_distributed_checkpoint: save a folder to which every process writes its shard; otherwise one file that the
             first process gathers.
+        gather: how weights are gathered for sampling, see ``kvg.backbones.sharding.Shards``.
+
+    Raises:
+        ConfigError: there is no such way to gather.
     """
 
-    def __init__(self, save_distributed_checkpoint: bool = True) -> None:
+    def __init__(self, save_distributed_checkpoint: bool = True, gather: Gather = "auto") -> None:
+        check_choice("trainer.strategy.gather", gather, get_args(Gather))
         super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=save_distributed_checkpoint)
+        self.gather = gather
 
     def setup_environment(self) -> None:
         """Sets the data-parallel size to the number of processes."""

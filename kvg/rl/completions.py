@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -102,8 +103,11 @@ class Policy(Protocol):
     def select(self, state: Any, rows: Tensor) -> None:
         """Keeps only these rows of the state, in this order."""
 
+    def gathered(self) -> AbstractContextManager[None]:
+        """Surrounds the passes of a batch; sharded models may gather their weights for it."""
+
     def any_rank_active(self, active: bool) -> bool:
-        """Whether any process still samples: sharded models must step together."""
+        """Whether it holds in any process with which this one has to step: those that gather weights for each pass."""
 
 
 class Completions:

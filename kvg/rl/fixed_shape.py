@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kvg.rl.completions import Completions, Policy, Rollouts
+from kvg.rl.completions import Completions, Policy
 from kvg.rl.sampling import SamplingSettings, sample_tokens
 
 LOOK = 16  # tokens from one look of the host to the next
@@ -50,12 +50,8 @@ class FixedStep:
 
 def sample_fixed(
     policy: Policy, logits: Tensor, state: Any, settings: SamplingSettings, uniforms: Tensor | None
-) -> Rollouts:
-    """Samples completions; see ``FixedStep``. On a CUDA device the step is recorded and replayed.
-
-    Raises:
-        TrainingError: logits are NaN or infinite, in one of the processes where they share a sharded model.
-    """
+) -> Completions:
+    """Samples completions; see ``FixedStep``. On a CUDA device the step is recorded and replayed."""
     step = FixedStep(policy, logits, state, settings, uniforms)
     go_on: Callable[[], None] = step
     for number in range(settings.max_new_tokens):
@@ -64,7 +60,7 @@ def sample_fixed(
         if number == WARM_UP and logits.device.type == "cuda":
             go_on = _recorded(step)
         go_on()
-    return step.made.rollouts()
+    return step.made
 
 
 def _recorded(step: FixedStep) -> Callable[[], None]:

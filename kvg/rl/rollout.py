@@ -9,7 +9,7 @@ from kvg.rl.completions import Completions, Policy, Rollouts, Watch
 from kvg.rl.drafter import NGramDrafter
 from kvg.rl.fixed_shape import sample_fixed
 from kvg.rl.sampling import SamplingSettings, sample_tokens
-from kvg.rl.speculation import speculate
+from kvg.rl.speculation import Drafted, speculate
 
 
 @torch.no_grad()
@@ -42,21 +42,34 @@ def rollout(
     Raises:
         TrainingError: logits are NaN or infinite, in one of the processes where they share a sharded model.
     """
-    logits, state = policy.prefill(
-        batch, group_size, settings.max_new_tokens if policy.decoding == "fixed_shape" else None
-    )
+    drafter = NGramDrafter() if drafter is None else drafter
+    with policy.gathered():
+        made = _completions(policy, batch, settings, group_size, generator, drafter, watch)
+    out = made.rollouts()
+    if watch is not None and policy.decoding == "fixed_shape":
+        for row, mask in enumerate(out.completion_mask):
+            watch(row, out.tokens[row][mask].tolist())
+    return out
+
+
+def _completions(
+    policy: Policy,
+    batch: Batch,
+    settings: SamplingSettings,
+    group_size: int,
+    generator: torch.Generator | None,
+    drafter: NGramDrafter,
+    watch: Watch | None,
+) -> Completions | Drafted:
+    fixed = policy.decoding == "fixed_shape"
+    logits, state = policy.prefill(batch, group_size, settings.max_new_tokens if fixed else None)
     uniforms = None
     if settings.temperature:
         where = generator.device if generator else None
         shape = (len(logits), settings.max_new_tokens)
         uniforms = torch.rand(shape, generator=generator, device=where, dtype=torch.float64).to(logits.device)
-    if policy.decoding == "fixed_shape":
-        out = sample_fixed(policy, logits, state, settings, uniforms)
-        if watch is not None:
-            for row, mask in enumerate(out.completion_mask):
-                watch(row, out.tokens[row][mask].tolist())
-        return out
-    drafter = NGramDrafter() if drafter is None else drafter
+    if fixed:
+        return sample_fixed(policy, logits, state, settings, uniforms)
     if policy.decoding == "speculative" and drafter.max_draft and policy.takes_drafts(state):
         return speculate(policy, logits, state, settings, uniforms, drafter, watch)
     made = Completions(len(logits), settings.max_new_tokens, policy, logits.device, watch)
@@ -73,4 +86,4 @@ def rollout(
             policy.select(state, kept)
             rows, sampled = rows[kept], sampled[kept]
         logits = policy.decode(sampled, state)
-    return made.rollouts()
+    return made

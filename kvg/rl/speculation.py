@@ -28,15 +28,23 @@ class Drafted:
     Args:
         num: N.
         limit: tokens of a completion at most.
-        ends: end tokens.
+        policy: the model.
+        device: of the logits.
         drafter: proposes tokens and counts them.
         watch: is called with the tokens that a row gains.
     """
 
     def __init__(
-        self, num: int, limit: int, ends: Sequence[int], drafter: NGramDrafter, watch: Watch | None = None
+        self,
+        num: int,
+        limit: int,
+        policy: Policy,
+        device: torch.device,
+        drafter: NGramDrafter,
+        watch: Watch | None = None,
     ) -> None:
-        self.limit, self.ends, self.drafter, self.watch = limit, frozenset(ends), drafter, watch
+        self.limit, self.policy, self.device, self.drafter, self.watch = limit, policy, device, drafter, watch
+        self.ends = frozenset(policy.end_token_ids)
         self.tokens: list[list[int]] = [[] for _ in range(num)]
         self.logprobs: list[list[float]] = [[] for _ in range(num)]
         self.ended, self.unsound = [False] * num, [False] * num
@@ -101,12 +109,13 @@ class Drafted:
         """Keeps these rows of the state."""
         self.rows = [self.rows[number] for number in numbers]
 
-    def rollouts(self, policy: Policy, device: torch.device) -> Rollouts:
+    def rollouts(self) -> Rollouts:
         """The result.
 
         Raises:
             TrainingError: logits are NaN or infinite, in one of the processes where they share a sharded model.
         """
+        policy, device = self.policy, self.device
         length = torch.tensor(list(map(len, self.tokens)), device=device)
         unsound = torch.tensor(self.unsound, device=device)
         if policy.any_rank_active(any(self.unsound)):
@@ -127,7 +136,7 @@ def speculate(
     uniforms: Tensor | None,
     drafter: NGramDrafter,
     watch: Watch | None = None,
-) -> Rollouts:
+) -> Drafted:
     """Samples completions with drafts.
 
     Args:
@@ -138,12 +147,9 @@ def speculate(
         uniforms: ``[N, max_new_tokens]``, see ``kvg.rl.sampling.sample_tokens``; None where greedy.
         drafter: proposes tokens.
         watch: see ``kvg.rl.rollout.rollout``.
-
-    Raises:
-        TrainingError: logits are NaN or infinite, in one of the processes where they share a sharded model.
     """
     device, num = logits.device, len(logits)
-    made = Drafted(num, settings.max_new_tokens, policy.end_token_ids, drafter, watch)
+    made = Drafted(num, settings.max_new_tokens, policy, device, drafter, watch)
     widths = [1] * num
     while True:
         chosen = None if uniforms is None else uniforms[_places(made, widths, device)]
@@ -151,7 +157,7 @@ def speculate(
         gained = made.take(sampled.tolist(), logprobs.tolist(), widths)
         active = [made.active(row) and not any(made.unsound) for row in made.rows]
         if not policy.any_rank_active(any(active)):
-            return made.rollouts(policy, device)
+            return made
         if any(made.drafts):
             policy.accept(torch.tensor(gained, device=device), state)
         if any(active) and sum(active) <= 2 * len(active) // 3:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from functools import partial
 
@@ -218,6 +219,9 @@ class Fading:
         if self.calls == 3:
             logits[1, 1] = self.value
         return logits
+
+    def gathered(self):
+        return contextlib.nullcontext()
 
     def takes_drafts(self, state):
         return True
