@@ -8,7 +8,10 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.callbacks.progress.rich_progress import CustomTimeColumn
+from lightning.pytorch.trainer.states import TrainerFn
 from rich.console import Console
+from rich.progress import ProgressColumn
 from torch import Tensor
 
 from kvg.ranges import check_number, check_whole
@@ -16,7 +19,7 @@ from kvg.ranges import check_number, check_whole
 DEFAULT_KEYS = {  # name on the bar: log key
     "reward": "train/reward/total",
     "IoU reward": "train/reward/iou",
-    "answers without a box": "train/unparsed",
+    "no box": "train/unparsed",
     "tokens per answer": "train/completion_length",
     "KL": "train/kl",
     "loss": "train/loss",
@@ -32,7 +35,7 @@ class StageProgress(RichProgressBar):
 
     If the output is a file, as under SLURM, it prints a line every ``line_every_s`` instead of the bar::
 
-        step 16 of 48, 10 min 11 s left: reward 1.73, IoU reward 0.732, answers without a box 3%, ...
+        step 16 of 48, 10 min 11 s left: reward 1.73, IoU reward 0.732, no box 3%, tokens per answer 178, ...
 
     Args:
         keys: log key by the name on the bar; keys that this stage does not log are omitted. None = ``DEFAULT_KEYS``.
@@ -55,6 +58,12 @@ class StageProgress(RichProgressBar):
     def is_enabled(self) -> bool:
         """Whether the bar is drawn."""
         return super().is_enabled and not self._plain
+
+    def configure_columns(self, trainer: L.Trainer) -> list[ProgressColumn]:
+        """Without the time of the epoch while training, because ``get_metrics`` has that of the run."""
+        columns: list[ProgressColumn] = super().configure_columns(trainer)
+        fitting = trainer.state.fn == TrainerFn.FITTING
+        return [column for column in columns if not (fitting and isinstance(column, CustomTimeColumn))]
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
         """The logged values of ``keys``, with three significant digits or in percent, by name on the bar."""
