@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
@@ -31,13 +32,26 @@ def export_adapter(backbone: Backbone, folder: Path) -> None:
         ValueError: other weights than the adapters are trained.
         TrainingError: weights are not finite.
     """
-    settings = backbone.lora
-    if settings is None or not backbone.keeps_base:
+    if not backbone.keeps_base:
         raise ValueError("only adapters on a model that is frozen otherwise can be exported alone")
     check_weights(backbone, "export of the adapters", f"nothing was written to {folder}")
-    state = _adapter_state(backbone)
+    state = adapter_state(backbone)
     if dist.is_available() and dist.is_initialized() and dist.get_rank() != 0:
         return
+    write_adapter(backbone, state, folder)
+
+
+def write_adapter(backbone: Backbone, state: Mapping[str, Tensor], folder: Path) -> None:
+    """Writes ``adapter_config.json`` and ``adapter_model.safetensors``.
+
+    Args:
+        backbone: with adapters.
+        state: see ``adapter_state``.
+        folder: created if missing.
+    """
+    settings = backbone.lora
+    if settings is None:
+        raise ValueError("a model without adapters has none to write")
     folder.mkdir(parents=True, exist_ok=True)
     config = LoraConfig(
         r=settings.r,
@@ -49,11 +63,11 @@ def export_adapter(backbone: Backbone, folder: Path) -> None:
         inference_mode=True,
     )
     config.save_pretrained(str(folder))
-    save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+    save_file(dict(state), folder / WEIGHTS, metadata={"format": "pt"})
 
 
-def _adapter_state(backbone: Backbone) -> dict[str, Tensor]:
-    """Weights of the adapters under PEFT's names, on the CPU."""
+def adapter_state(backbone: Backbone) -> dict[str, Tensor]:
+    """Weights of the adapters under PEFT's names, on the CPU; all processes must call it if the model is sharded."""
     if backbone.sharded:
         options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
         state = cast(dict[str, Tensor], get_model_state_dict(backbone.model, options=options))

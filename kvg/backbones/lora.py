@@ -121,3 +121,12 @@ def merged_state(state: Mapping[str, Tensor], settings: LoRASettings | None) -> 
             value = (value.float() + settings.alpha / settings.r * up @ down).to(value.dtype)
         merged[name.replace(".base_layer", "")] = value
     return merged
+
+
+def base_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights without the adapters, under the names that the model has without them.
+
+    >>> base_state({"q.base_layer.weight": Tensor(), "q.lora_A.default.weight": Tensor()})
+    {'q.weight': tensor([])}
+    """
+    return {name.replace(".base_layer", ""): value for name, value in state.items() if "lora_" not in name}

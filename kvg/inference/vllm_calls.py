@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from http.client import HTTPException
 from typing import Any
 from urllib.error import HTTPError
@@ -14,23 +13,9 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 from kvg.errors import EngineError
 from kvg.inference.http_call import quoted
+from kvg.inference.vllm_completions import PromptCompletions, SampledCompletion
 
 _PAUSE = 0.5  # seconds between two looks at a server that is starting
-
-
-@dataclass(frozen=True)
-class SampledCompletion:
-    """One completion as vLLM sampled it.
-
-    Attributes:
-        tokens: ids, the end token included.
-        logprobs: of the tokens, in nats.
-        truncated: whether it was stopped by its length.
-    """
-
-    tokens: tuple[int, ...]
-    logprobs: tuple[float, ...]
-    truncated: bool
 
 
 class VLLMCalls:
@@ -119,41 +104,26 @@ _REMEDIES = {
 }
 
 
-def read_completions(
-    answer: Mapping[str, Any], prompt: Sequence[int], never: Sequence[int], url: str
-) -> list[SampledCompletion]:
-    """The completions in an answer, which is checked.
+def read_completions(answer: Mapping[str, Any], url: str) -> PromptCompletions:
+    """The completions in an answer of ``/v1/chat/completions``.
 
     Args:
-        answer: of ``/v1/chat/completions``.
-        prompt: ids that the server must have read, with a placeholder for each visual token.
-        never: ids that it must not have sampled.
+        answer: of the server.
         url: of the server, for errors.
 
     Raises:
-        EngineError: the prompt or the completions are not what was asked for.
+        EngineError: it holds no token ids or log-probabilities.
     """
     try:
-        read = answer["prompt_token_ids"]
-        completions = [
+        completions = tuple(
             SampledCompletion(
                 tuple(int(token) for token in choice["token_ids"]),
                 tuple(float(entry["logprob"]) for entry in choice["logprobs"]["content"]),
                 choice["finish_reason"] == "length",
             )
             for choice in answer["choices"]
-        ]
+        )
+        return PromptCompletions(tuple(answer["prompt_token_ids"]), completions)
     except (KeyError, TypeError, ValueError) as error:
         remedy = f"an answer without token ids and log-probabilities ({error!r}); use vLLM 0.11 or later"
         raise EngineError(url, remedy) from error
-    if list(read) != list(prompt):
-        place = next((n for n, pair in enumerate(zip(read, prompt, strict=False)) if pair[0] != pair[1]), "the end")
-        sizes = f"{len(read)} tokens for {len(prompt)}, which differ at {place}"
-        remedy = "serve an export of this backbone, with --chat-template-content-format openai"
-        raise EngineError(url, f"the server reads another prompt ({sizes}): chat template or picture budget; {remedy}")
-    for one in completions:
-        if len(one.tokens) != len(one.logprobs) or not one.tokens:
-            raise EngineError(url, f"{len(one.tokens)} tokens with {len(one.logprobs)} log-probabilities; update vLLM")
-        if forbidden := set(one.tokens) & set(never):
-            raise EngineError(url, f"placeholders of pictures were sampled in spite of logit_bias: {forbidden}")
-    return completions

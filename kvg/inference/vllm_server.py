@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from PIL import Image
 
@@ -18,21 +17,17 @@ from kvg.backbones.backbone import Backbone
 from kvg.backbones.processor import ChatProcessor
 from kvg.batches import Batch
 from kvg.errors import ConfigError
-from kvg.inference.rollout_engine import RolloutEngine
-from kvg.inference.vllm_calls import SampledCompletion, VLLMCalls, read_completions
-from kvg.pictures import read_rgb
+from kvg.inference.vllm_calls import VLLMCalls, read_completions
+from kvg.inference.vllm_completions import ADAPTER, PromptCompletions, VLLMRollouts, sent_pictures, unexpanded
 from kvg.ranges import check_number, check_whole
-from kvg.rl.completions import Rollouts
-from kvg.rl.sampling import SamplingSettings
 
-ADAPTER = "kvg-step"  # start of the names of adapters on the server
 # Prompts and pictures of the former weights. vLLM's workers drop those of pictures by themselves, and its scheduler
 # does not know of that: without these calls the next known picture ends the server.
 CACHES = ("/reset_encoder_cache", "/reset_mm_cache", "/reset_prefix_cache")
 _MARKER = "\u2042"  # stands for the user's turn in a rendered conversation
 
 
-class VLLMServer(RolloutEngine):
+class VLLMServer(VLLMRollouts):
     """Samples on a vLLM server that serves an export of the stage-1 model; see docs/how-to/choose_an_engine.md.
 
     Prompts go as text with one placeholder for each picture, pictures as PNG files of the size that the backbone sees.
@@ -55,6 +50,10 @@ class VLLMServer(RolloutEngine):
         ConfigError: a setting cannot work.
     """
 
+    remedy = (
+        "chat template or picture budget; serve an export of this backbone, with --chat-template-content-format openai"
+    )
+
     def __init__(
         self, url: str, model: str, folder: str, concurrency: int = 64, timeout: float = 600.0, wait: float = 600.0
     ) -> None:
@@ -72,9 +71,9 @@ class VLLMServer(RolloutEngine):
         self._weights: Path | None = None
 
     @property
-    def external(self) -> bool:
-        """Always: vLLM has kernels of its own."""
-        return True
+    def where(self) -> str:
+        """Its address."""
+        return self.calls.url
 
     # -- weights ---------------------------------------------------------------------------------------------------
     def sync(self, backbone: Backbone, step: int) -> None:
@@ -109,52 +108,20 @@ class VLLMServer(RolloutEngine):
                 self.calls.post("/v1/unload_lora_adapter", {"lora_name": name})
 
     # -- sampling --------------------------------------------------------------------------------------------------
-    def sample(
+    def complete(
         self,
-        backbone: Backbone,
+        processor: ChatProcessor,
         batch: Batch,
-        settings: SamplingSettings,
-        group_size: int,
-        generator: torch.Generator,
-    ) -> Rollouts:
-        """See ``RolloutEngine.sample``; each prompt has a seed of its own, drawn from the generator."""
-        never = placeholder_ids(backbone)
-        seeds = torch.randint(2**31, (len(batch),), generator=generator, device=generator.device).tolist()
-        common = {**_sampling(settings, group_size, never, backbone.end_token_ids), "model": self._served or self.model}
-        prompts = [ids[keep.bool()].tolist() for ids, keep in zip(batch.input_ids, batch.attention_mask, strict=True)]
+        prompts: Sequence[Sequence[int]],
+        parameters: Sequence[dict[str, Any]],
+    ) -> list[PromptCompletions]:
+        """See ``VLLMRollouts.complete``."""
+        common = {"logprobs": True, "top_logprobs": 0, "return_token_ids": True, "model": self._served or self.model}
         bodies = [
-            {**common, "seed": seed, "messages": messages(backbone.processor, batch, row, prompts[row])}
-            for row, seed in enumerate(seeds)
+            {**own, **common, "messages": messages(processor, batch, row, prompts[row])}
+            for row, own in enumerate(parameters)
         ]
-        completions: list[SampledCompletion] = []
-        for prompt, answer in zip(prompts, self.calls.complete(bodies), strict=True):
-            completions += read_completions(answer, prompt, never, self.calls.url)
-        return as_rollouts(completions, backbone.pad_token_id, backbone.device)
-
-
-def placeholder_ids(backbone: Backbone) -> tuple[int, ...]:
-    """Ids that stand for visual tokens, which no completion may hold: the server would look for their picture."""
-    video = getattr(backbone.model.config, "video_token_id", None)
-    return tuple(dict.fromkeys([backbone.processor.image_token_id, *([] if video is None else [int(video)])]))
-
-
-def _sampling(settings: SamplingSettings, group_size: int, never: Sequence[int], ends: Sequence[int]) -> dict[str, Any]:
-    return {
-        "n": group_size,
-        "temperature": settings.temperature,
-        "top_p": settings.top_p,
-        "top_k": settings.top_k,
-        "max_tokens": settings.max_new_tokens,
-        # vLLM would take these from the checkpoint's generation_config.json, which has 1.05 for Qwen2-VL.
-        "repetition_penalty": 1.0,
-        "min_p": 0.0,
-        "logit_bias": {str(token): -100 for token in never},
-        "stop_token_ids": list(ends),
-        "logprobs": True,
-        "top_logprobs": 0,
-        "return_token_ids": True,
-        "skip_special_tokens": False,
-    }
+        return [read_completions(answer, self.calls.url) for answer in self.calls.complete(bodies)]
 
 
 def messages(processor: ChatProcessor, batch: Batch, row: int, prompt: Sequence[int]) -> list[dict[str, Any]]:
@@ -166,44 +133,18 @@ def messages(processor: ChatProcessor, batch: Batch, row: int, prompt: Sequence[
         row: of the prompt.
         prompt: its ids, without padding.
     """
-    pictures = batch.pictures
-    sources = [] if pictures is None else [pictures.sources[number] for number in pictures.of_prompts([row])]
-    image = processor.image_token_id
-    collapsed = [token for n, token in enumerate(prompt) if not (n and token == image and prompt[n - 1] == image)]
-    text = processor.tokenizer.decode(collapsed, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-    head, tail = processor.chat(_MARKER, num_images=len(sources)).split(_MARKER)
+    images = sent_pictures(processor, batch, row)
+    ids = unexpanded(prompt, processor.image_token_id)
+    text = processor.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    head, tail = processor.chat(_MARKER, num_images=len(images)).split(_MARKER)
     if not (text.startswith(head) and text.endswith(tail)):
         raise ValueError(f"a prompt of several turns cannot be sent: '{text}'")
-    parts: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": png_url(processor, x)}} for x in sources]
+    parts: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": _png_url(image)}} for image in images]
     return [{"role": "user", "content": [*parts, {"type": "text", "text": text[len(head) : len(text) - len(tail)]}]}]
 
 
-def png_url(processor: ChatProcessor, source: bytes) -> str:
-    """A picture as a PNG in a data URL, resized as the backbone resizes it, so that the server leaves it as it is."""
-    image = read_rgb(source, "a picture of the batch")
-    size = processor.image_size(*image.size)
-    if image.size != (size.resized_width, size.resized_height):
-        image = image.resize((size.resized_width, size.resized_height), Image.Resampling.BICUBIC)
+def _png_url(image: Image.Image) -> str:
+    """A picture as a PNG in a data URL."""
     file = io.BytesIO()
     image.save(file, "PNG", compress_level=1)
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
-
-
-def as_rollouts(completions: Sequence[SampledCompletion], pad: int, device: torch.device | str) -> Rollouts:
-    """Completions of a batch, the rows of a group side by side, padded to the longest.
-
-    >>> two = [SampledCompletion((5, 6), (-0.5, -1.0), False), SampledCompletion((7,), (-2.0,), True)]
-    >>> out = as_rollouts(two, 0, "cpu")
-    >>> out.tokens.tolist(), out.completion_mask.tolist(), out.truncated.tolist()
-    ([[5, 6], [7, 0]], [[True, True], [True, False]], [False, True])
-    """
-    longest = max(len(one.tokens) for one in completions)
-    tokens = [[*one.tokens, *[pad] * (longest - len(one.tokens))] for one in completions]
-    logprobs = [[*one.logprobs, *[0.0] * (longest - len(one.tokens))] for one in completions]
-    lengths = torch.tensor([len(one.tokens) for one in completions], device=device)
-    return Rollouts(
-        torch.tensor(tokens, device=device),
-        torch.arange(longest, device=device)[None] < lengths[:, None],
-        torch.tensor(logprobs, device=device),
-        torch.tensor([one.truncated for one in completions], device=device),
-    )

@@ -15,7 +15,7 @@ from kvg.workflow.sweep_config import load_experiment
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 CPU_CANNOT = {"strategy/fsdp1": "requires a GPU accelerator"}  # files that no CPU can run: what the Trainer says
-NEEDS_SERVER = ("engine/vllm_server",)  # see tests/inference/test_vllm_server.py
+NEEDS_VLLM = ("engine/vllm_server", "engine/vllm")  # see tests/inference/test_vllm_server.py, test_vllm_in_process.py
 STAGES = ("cot_sft", "direct_sft", "grpo")
 PUBLISHED = {"sharegpt": ("cot_sft", "direct_sft"), "grpo_parquet": ("grpo",)}  # sets made for some stages alone
 
@@ -112,7 +112,7 @@ def trainings() -> list[Run]:
             overlays = (stage, next(backbone), data, strategy, loss)
             runs.append(Run("fit", tuple(name for name in overlays if name)))
         if stage == "stage/grpo":  # an engine does not care what it stands beside
-            runs += [Run("fit", (*runs[-1].overlays, one)) for one in names("engine") if one not in NEEDS_SERVER]
+            runs += [Run("fit", (*runs[-1].overlays, one)) for one in names("engine") if one not in NEEDS_VLLM]
     return runs
 
 

@@ -206,7 +206,7 @@ def test_every_file_is_tried():
     tried |= {name for run in matrix.experiments() for name in run.overlays} | set(matrix.names("sweeps"))
     tried |= set(matrix.names("logger"))  # see tests/end_to_end/test_loggers.py
     tried |= set(matrix.names("client"))  # see tests/end_to_end/test_served.py
-    tried |= set(matrix.NEEDS_SERVER) & set(matrix.names("engine"))
+    tried |= set(matrix.NEEDS_VLLM) & set(matrix.names("engine"))
     assert tried | set(CPU_CANNOT) == matrix.for_kvg()
 
 

@@ -10,7 +10,8 @@ import torch
 from kvg.backbones.backbone import Backbone
 from kvg.backbones.lora import LoRASettings
 from kvg.errors import ConfigError, EngineError
-from kvg.inference.vllm_server import VLLMServer, placeholder_ids
+from kvg.inference.vllm_completions import placeholder_ids
+from kvg.inference.vllm_server import VLLMServer
 from kvg.rl.rollout import rollout
 from kvg.rl.sampling import SamplingSettings
 from tests.inference.fake_vllm import BACKBONE, FakeVLLM
