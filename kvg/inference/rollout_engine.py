@@ -31,6 +31,11 @@ class RolloutEngine(ABC):
         Then ``GRPOModule`` scores the completions once more, logs the gap, and corrects it (``kvg.rl.mismatch``).
         """
 
+    @property
+    def beside_update(self) -> bool:
+        """Whether it can sample in a thread while the policy is updated (``model.overlap``)."""
+        return True
+
     @abstractmethod
     def sync(self, backbone: Backbone, step: int) -> None:
         """Takes over the weights; called by all processes before they sample from weights that have changed.

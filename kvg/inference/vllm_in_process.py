@@ -82,6 +82,11 @@ class VLLMEngine(VLLMRollouts):
         """Its name."""
         return "vLLM in this process"
 
+    @property
+    def beside_update(self) -> bool:
+        """Never: vLLM and the trainer share the device's memory, and the state of this process."""
+        return False
+
     # -- weights ---------------------------------------------------------------------------------------------------
     def sync(self, backbone: Backbone, step: int) -> None:
         """See ``RolloutEngine.sync``; each process brings them to its own engine."""

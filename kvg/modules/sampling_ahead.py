@@ -61,8 +61,11 @@ class BatchSampler(Callback):
         """Checks that the engine can sample beside an update.
 
         Raises:
-            ConfigError: the model is sharded, and the engine samples from it.
+            ConfigError: the model is sharded, and the engine samples from it; or the engine never can.
         """
+        if self.overlap and not self.engine.beside_update:
+            remedy = f"true does not work with {type(self.engine).__name__}, which shares this process with the update"
+            raise ConfigError("model.overlap", f"{remedy}; set it to false, or use a server")
         sharded = isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy)
         if self.overlap and sharded and not self.engine.external:
             remedy = "true cannot sample from a sharded model, whose processes step together, while it is updated"

