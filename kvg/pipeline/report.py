@@ -27,7 +27,7 @@ from kvg.report.results import ReportContext, read_record, with_knowledge
 from kvg.report.rollout_section import RolloutView, RunRollouts, choose_rollouts
 from kvg.report.sections import BY_CATEGORY
 from kvg.report.tables import terminal_table
-from kvg.runs.folder import EXPORT
+from kvg.runs.folder import EXPORT, LOGS
 from kvg.work.files import atomic_write, disk_errors
 from kvg.work.progress import with_progress
 
@@ -196,12 +196,14 @@ def _context(
 
 
 def _trainings(records: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """The folders of trainings whose exports were evaluated, by run, where they have logs."""
+    """The folders of trainings whose exports or checkpoints were evaluated, by run, where they have logs."""
     folders = {}
     for name, record in records.items():
-        checkpoint = Path(str(record.get("checkpoint") or ""))
-        if checkpoint.name == EXPORT and log_files(checkpoint.parent):
-            folders[name] = str(checkpoint.parent)
+        checkpoint, saved = (Path(str(record.get(key) or "")) for key in ("checkpoint", "ckpt_path"))
+        places = [place for place in saved.parents if (place / LOGS).is_dir()]
+        places += [checkpoint.parent] if checkpoint.name == EXPORT and not saved.name else []
+        if places and log_files(places[0]):
+            folders[name] = str(places[0])
     return folders
 
 

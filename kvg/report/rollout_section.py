@@ -10,7 +10,7 @@ from typing import Final, TypedDict
 
 from markupsafe import Markup
 
-from kvg.evaluation.diagnostics.rollouts import RolloutFigures, StepFigures, iou_of
+from kvg.evaluation.diagnostics.rollouts import RolloutFigures, StepFigures, overlaps
 from kvg.formats.rollout_files import RolloutRecord
 from kvg.report.case_card import Rect, marked
 from kvg.report.charts import ChartLine, line_chart
@@ -221,7 +221,7 @@ def _card(
     repeats: bool,
     several: bool,
 ) -> RolloutCard:
-    overlap = iou_of(record)
+    (overlap,) = overlaps([record])
     outcome = "none" if record.box is None else "right" if overlap >= 0.5 else "wrong"
     boxes = [Rect.of(record.target, "halo", ""), Rect.of(record.target, "truth", f"truth: {record.entity}")]
     if record.box is not None:

@@ -18,9 +18,10 @@ _SAVED: Final = (REQUEUED, INTERRUPTED, "hpc_ckpt_*.ckpt", "checkpoints/*.ckpt",
 _LAST: Final = (REQUEUED, INTERRUPTED, "checkpoints/last.ckpt", "*/version_*/checkpoints/last.ckpt")
 _CURVES: Final = ("*/version_*/events.out.tfevents.*", "*/version_*/metrics.csv")
 _NO_STEP: Final = 200  # maximum size in bytes of an event file without events
+LOGS: Final = "lightning_logs"  # Lightning's name
 ROLLOUTS: Final = "rollouts"  # see kvg.formats.rollout_files
 _OWN: Final = (
-    *(EXPORT, f"{EXPORT}.partial", "failed", ROLLOUTS, "lightning_logs", "checkpoints"),
+    *(EXPORT, f"{EXPORT}.partial", "failed", ROLLOUTS, LOGS, "checkpoints"),
     *("*.ckpt", "*.ckpt.partial"),
 )
 

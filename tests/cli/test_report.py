@@ -203,6 +203,10 @@ def test_the_training_of_an_export_is_found(finished, capsys):
     (finished / "cot_sft/predictions.json").write_text(json.dumps(record))
     assert call(finished, stages=("cot_sft",)) == 0
     assert read(finished)["curves"] == {"cot_sft": {"train/loss": [[0, 1.0]]}}
+    saved = {"checkpoint": "lab", "ckpt_path": str(finished / "cot/lightning_logs/version_0/checkpoints/last.ckpt")}
+    (finished / "cot_sft/predictions.json").write_text(json.dumps(saved))
+    assert call(finished, stages=("cot_sft",)) == 0
+    assert list(read(finished)["curves"]) == ["cot_sft"]
     (finished / "cot_sft/predictions.json").write_text(json.dumps({"checkpoint": "elsewhere/export"}))
     assert call(finished, stages=("cot_sft",)) == 0
     assert read(finished)["curves"] == {}

@@ -9,7 +9,7 @@ from typing import Final, TypedDict
 
 import torch
 
-from kvg.boxes import iou
+from kvg.boxes import box_rows, iou
 from kvg.evaluation.figures.estimate import FEWEST, Estimate, difference
 from kvg.formats.rollout_files import RolloutRecord
 from kvg.stats.bootstrap import bootstrap_interval
@@ -18,6 +18,7 @@ EQUAL: Final = 0.95  # share of rollouts with the same value above which a compo
 SAME_BOX: Final = 0.5  # share of one box, where true boxes differ, that is a sign
 MAX_UNPARSED: Final = 0.5  # share of rollouts without a box that is a sign, as in callbacks.CollapseGuard
 _THRESHOLD: Final = 0.5  # IoU of a correct box
+Value = Callable[[RolloutRecord], float]
 
 
 class StepFigures(TypedDict):
@@ -44,11 +45,11 @@ class RolloutFigures(TypedDict):
     verdicts: dict[str, str]
 
 
-def iou_of(record: RolloutRecord) -> float:
-    """IoU of the predicted box with the true one; 0 without a box."""
-    if record.box is None:
-        return 0.0
-    return float(iou(torch.tensor([record.box]), torch.tensor([record.target]))[0])
+def overlaps(records: Sequence[RolloutRecord]) -> list[float]:
+    """IoU of each predicted box with the true one; 0 without a box."""
+    boxes, targets = [record.box for record in records], [record.target for record in records]
+    values: list[float] = iou(box_rows(boxes), box_rows(targets)).tolist()
+    return values
 
 
 def rollout_figures(records: Sequence[RolloutRecord], seed: int) -> RolloutFigures:
@@ -58,6 +59,7 @@ def rollout_figures(records: Sequence[RolloutRecord], seed: int) -> RolloutFigur
         records: of one run, by step.
         seed: of the intervals.
     """
+    by_record = dict(zip(map(id, records), overlaps(records), strict=True))
     by_step: dict[int, list[RolloutRecord]] = {}
     for record in records:
         by_step.setdefault(record.step, []).append(record)
@@ -66,13 +68,18 @@ def rollout_figures(records: Sequence[RolloutRecord], seed: int) -> RolloutFigur
     first = [record for step in steps[:third] for record in by_step[step]]
     last = [record for step in steps[-third:] for record in by_step[step]]
     verdicts = {f"reward component {name}": _component(name, records, last) for name in records[0].parts}
-    verdicts["reward and IoU"] = _hacked(first, last, seed) if len(steps) > 1 else "not measurable: there is one step"
+
+    def iou_of(record: RolloutRecord) -> float:
+        return by_record[id(record)]
+
+    one_step = "not measurable: there is one step"
+    verdicts["reward and IoU"] = _hacked(first, last, iou_of, seed) if len(steps) > 1 else one_step
     verdicts["answers"] = _answers(last)
-    return RolloutFigures(steps=[_step(by_step[step]) for step in steps], verdicts=verdicts)
+    return RolloutFigures(steps=[_step(by_step[step], iou_of) for step in steps], verdicts=verdicts)
 
 
-def _step(records: Sequence[RolloutRecord]) -> StepFigures:
-    def mean(value: Callable[[RolloutRecord], float]) -> float:
+def _step(records: Sequence[RolloutRecord], iou_of: Value) -> StepFigures:
+    def mean(value: Value) -> float:
         return math.fsum(map(value, records)) / len(records)
 
     groups: dict[tuple[int, int], list[float]] = {}
@@ -108,7 +115,7 @@ def _component(name: str, records: Sequence[RolloutRecord], last: Sequence[Rollo
     return f"sign: it is stuck: {where}; it gives no gradient"
 
 
-def _hacked(first: Sequence[RolloutRecord], last: Sequence[RolloutRecord], seed: int) -> str:
+def _hacked(first: Sequence[RolloutRecord], last: Sequence[RolloutRecord], iou_of: Value, seed: int) -> str:
     if min(len(first), len(last)) < FEWEST:
         return f"not measurable: fewer than {FEWEST} rollouts in the first or the last steps"
     reward = difference(_mean(last, lambda r: r.reward, seed), _mean(first, lambda r: r.reward, seed))
@@ -133,7 +140,7 @@ def _answers(last: Sequence[RolloutRecord]) -> str:
     return "no sign"
 
 
-def _mean(records: Sequence[RolloutRecord], value: Callable[[RolloutRecord], float], seed: int) -> Estimate:
+def _mean(records: Sequence[RolloutRecord], value: Value, seed: int) -> Estimate:
     values = [value(record) for record in records]
     low, high = bootstrap_interval(values, seed, clusters=[record.key for record in records])
     return Estimate(n=len(values), value=math.fsum(values) / len(values), low=low, high=high)
