@@ -97,7 +97,8 @@ def draw(sample: Sample, answer: Box | None) -> np.ndarray[Any, np.dtype[np.uint
     scale = max(1, -(-MIN_SIDE // min(image.size)))
     image = image.resize((image.width * scale, image.height * scale), Image.Resampling.BICUBIC)
     pen = ImageDraw.Draw(image)
-    for box, colour in ((sample.box_px, TRUTH), (_in_pixels(answer, sample), ANSWER)):
+    truth = sample.box_px if sample.has_box else None
+    for box, colour in ((truth, TRUTH), (_in_pixels(answer, sample), ANSWER)):
         if box is not None:
             x1, y1, x2, y2 = (scale * value for value in box)
             corners = (min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2))  # a model may swap corners
@@ -116,7 +117,7 @@ def _verdict(sample: Sample, line: Mapping[str, Any]) -> str:
     if "options" in line:
         chosen = line["options"][line["chosen"]] if line["chosen"] is not None else "nothing"
         return f"{chosen} was chosen of {', '.join(line['options'])}"
-    box, truth = _in_pixels(line["box"], sample), _numbers(sample.box_px)
+    box, truth = _in_pixels(line["box"], sample), _numbers(sample.box_px) if sample.has_box else "not known"
     return f"no box, truth {truth}" if box is None else f"box {_numbers(box)}, truth {truth}, IoU {line['iou']:.2f}"
 
 

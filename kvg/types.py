@@ -40,6 +40,7 @@ class Sample:
     ``rationale`` is a template: ``<box:N>`` stands for the box of object ``N`` (0-based), which the backbone's codec
     writes at collate time, so that shards fit every backbone. ``knowledge`` is ``known``, ``unknown`` or ''. With
     ``options`` (names, the entity among them) the sample is a question of several choices; without, it asks for a box.
+    Without a box (``has_box``) it can be answered, but neither measured nor trained on.
     ``provenance`` is free: nothing is decided by it but whether a composite's seams can be shown (``layout``).
     """
 
@@ -56,6 +57,7 @@ class Sample:
     options: tuple[str, ...] = ()
     licences: tuple[str, ...] = ()  # of the pictures that it was made of, as far as they are known
     question_id: str = ""  # of the published benchmark
+    has_box: bool = True  # False: nobody knows the box; that of the only object is the whole picture
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     @property

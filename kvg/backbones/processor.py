@@ -18,7 +18,7 @@ from kvg.backbones.picture_settings import PictureSettings
 from kvg.batches import Batch, Example, Picture, Pictures
 from kvg.errors import DataError
 from kvg.pictures import read_rgb
-from kvg.shards.schema import check_box
+from kvg.shards.schema import check_box, check_has_box
 from kvg.text.box_codec import ImageSize
 from kvg.text.completion import write_completion
 from kvg.text.prompts import fill_boxes, prompt
@@ -140,6 +140,7 @@ class ChatProcessor:
 
     def encode(self, sample: Sample, *, mode: str, target: str | None) -> Example:
         """See ``kvg.batches.Processor.encode``."""
+        check_has_box(sample)  # of training, validation and rollouts, which reward or measure it
         picture = self.picture(self.open(sample), sample.image)
         completion = None if target is None else self.completion(sample, target)
         turns = [prompt(sample.entity, mode, self.prompt_format)]

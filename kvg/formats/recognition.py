@@ -7,7 +7,8 @@ same form with other sets in PKU-ICST-MIPL/Finedefics_ICLR2025)::
                   "groundtruth": "707-320"}, ...], ...}
 
 and plain lists (JSON, JSON lines, CSV) whose rows have ``image`` (or ``path``), ``label`` (or ``entity``), and
-optionally ``options`` (in CSV separated by ``|``) and ``category``.
+optionally ``options`` (in CSV separated by ``|``) and ``category``. Rows with ``entity`` and no ``options`` ask for a
+box instead, see ``kvg.formats.entity_list``.
 """
 
 from __future__ import annotations

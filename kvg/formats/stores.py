@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from kvg.errors import DataError
+from kvg.formats.entity_list import EntityList, is_entity_list
 from kvg.formats.grpo_parquet import GRPOParquet
 from kvg.formats.kvg_bench import COLUMNS, KVGBench
 from kvg.formats.parquet import columns_of
@@ -71,14 +72,16 @@ def _list_store(
     value = load_list(path)
     if form_of(value):
         return RefCOCO(path, images, category, reading)
+    if is_entity_list(value):
+        return EntityList(path, images, category, reading)
     if is_recognition(value):
         if reading.settings:
             raise DataError(str(path), "box_unit", "is not for labels, which have no boxes; leave it out")
         return Recognition(path, images, category, seed)
     if path.suffix == ".json":
         return None
-    remedy = "is not a list of referring expressions (img_path, expression, bbox, ...) or labels (image, label, ...)"
-    raise DataError(str(path), "form", f"{remedy}; correct its columns")
+    remedy = "is not a list of referring expressions (img_path, expression, bbox, ...), names (image, entity)"
+    raise DataError(str(path), "form", f"{remedy} or labels (image, label, ...); correct its columns")
 
 
 def _head(path: Path) -> bytes:

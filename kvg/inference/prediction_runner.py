@@ -187,6 +187,8 @@ class PredictionRunner(BatchRunner):
                 record = predictions.write(sum(one.num_bad for one in questions.sets), bad)
                 left_out = f", {record['num_bad']} unusable questions skipped" if record["num_bad"] else ""
                 rank_zero_info("%s: %d answers%s", predictions.path, record["num_cases"], left_out)
+                if num := record["num_no_true_box"]:
+                    rank_zero_info("%d of them have no true box, and are in no figure", num)
                 self._say_usage(record["num_unanswered"])
         complete = bool(self.trainer.strategy.broadcast(complete))
         if not complete:

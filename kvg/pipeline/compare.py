@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kvg.errors import ConfigError
 from kvg.evaluation.comparison.runs import Comparison, compare_runs
-from kvg.evaluation.records.prediction import read_predictions
+from kvg.evaluation.records.prediction import read_predictions, with_truth
 from kvg.report.comparison_tables import comparison_markdown, findings
 from kvg.work.files import atomic_write, disk_errors
 
@@ -37,7 +37,7 @@ def compare(
         ConfigError: a setting is outside its range.
         DataError: a run cannot be read, or the runs have different questions.
     """
-    runs = {name: [read_predictions(path) for path in seeds] for name, seeds in paths.items()}
+    runs = {name: [with_truth(read_predictions(path), path) for path in seeds] for name, seeds in paths.items()}
     return compare_runs(runs, list(by), seed, level, common, against)
 
 

@@ -19,6 +19,7 @@ from kvg.formats.kvg_bench import write_kvg_bench
 from kvg.formats.sharegpt import write_sharegpt
 from kvg.pipeline.exchange import CORRECTIONS_FORM, PREDICTIONS_FORM, write_corrections, write_predictions, write_set
 from kvg.pipeline.exchange_sources import Input
+from kvg.shards.schema import check_has_box
 from kvg.shards.writer import ShardWriter
 from kvg.text.prompts import PROMPTS
 from kvg.types import Sample
@@ -130,6 +131,7 @@ def _check_num(num: int, source: Input) -> None:
 def _samples(source: Input, form: str) -> Iterator[Sample]:
     keys: set[str] = set()
     for sample in with_progress(source.samples(), "convert", source.num_expected()):
+        check_has_box(sample)
         if form != "shards" and sample.options:
             raise ConfigError("to", f"{form} cannot contain multiple-choice questions, as these are; use shards")
         if sample.key in keys:  # the picture of the earlier sample would be replaced

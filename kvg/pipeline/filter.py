@@ -27,6 +27,7 @@ from kvg.pipeline.answer_boxes import BoxReader
 from kvg.pipeline.settings.filter import FilterSettings
 from kvg.shards.manifest import MANIFEST
 from kvg.shards.reader import SampleStore, ShardFolder, Tally
+from kvg.shards.schema import check_has_box
 from kvg.shards.writer import ShardWriter, check_set
 from kvg.text.prompts import PUBLISHED, PromptFormat, prompt
 from kvg.types import Box, Sample
@@ -110,6 +111,7 @@ class SampleRequests:
             for _, sample in part.read(tally):
                 if left == 0:
                     return
+                check_has_box(sample)
                 left = None if left is None else left - 1
                 yield sample
 

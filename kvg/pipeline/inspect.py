@@ -142,7 +142,7 @@ def print_samples(samples: Sequence[Sample]) -> None:
         return
     names, rows, console = ("key", "category", "entity", "k", "box asked for"), list[list[str]](), Console()
     for sample in samples:
-        box = ",".join(f"{value:g}" for value in sample.box_px)
+        box = ",".join(f"{value:g}" for value in sample.box_px) if sample.has_box else "not known"
         rows.append([sample.key, sample.category, sample.entity, str(len(sample.objects)), box])
     # The rationale is cut so that each sample fits into one line, if the terminal is wide enough.
     taken = sum(max(len(cell) for cell in column) + 3 for column in zip(names, *rows, strict=True))

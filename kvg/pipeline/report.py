@@ -16,7 +16,7 @@ from kvg.errors import ConfigError
 from kvg.evaluation.diagnostics.rollouts import rollout_figures
 from kvg.evaluation.figures.exposure import exposure_of
 from kvg.evaluation.figures.levels import read_levels
-from kvg.evaluation.records.prediction import Prediction, read_predictions
+from kvg.evaluation.records.prediction import Prediction, read_predictions, with_truth
 from kvg.formats.rollout_files import read_rollouts, rollout_files
 from kvg.formats.written_boxes import Reading
 from kvg.report.curves import log_files, read_curves
@@ -107,7 +107,7 @@ def build_report(settings: ReportSettings) -> Report:
     pairs = pairs_of(list(settings.pairs), list(runs)) if runs else []
     levels = read_levels(settings.knowledge)
     cases = {
-        name: with_knowledge(read_predictions(path), levels)
+        name: with_knowledge(with_truth(read_predictions(path), path), levels)
         for name, path in (with_progress(runs.items(), "runs", len(runs)) if runs else ())
     }
     context = _context(settings, cases, levels)

@@ -117,6 +117,8 @@ def tables_of(cases: Sequence[Prediction], parser: str, seed: int) -> Iterator[F
         seed: seed of the intervals.
     """
     result = figures(cases, seed)
+    if num := sum(not case.has_truth for case in cases):
+        yield FigureTable(["answers without a true box"], [[str(num)]], "These are in no figure")
     heads: list[Cell | str] = ["", "cases", Cell("Acc@0.5", "%"), Cell("mean IoU", "%"), Cell("unparsed", "%")]
     if result:
         title = f"Boxes as {parser} reads them, with 95% bootstrap intervals; an answer without a box is wrong"

@@ -52,6 +52,7 @@ def encode_record(sample: Sample) -> dict[str, bytes]:
         DataError: the sample does not conform to the schema.
     """
     check_sample(sample, "sample")
+    check_has_box(sample)
     record = {
         "schema_version": SCHEMA_VERSION,
         "key": sample.key,
@@ -168,6 +169,16 @@ def _check_texts(sample: Sample, where: str) -> None:
     for field, text in names:
         check_plain(text, where, field)
     check_rationale(sample.rationale, where, "rationale")
+
+
+def check_has_box(sample: Sample) -> None:
+    """Checks that a sample has a true box.
+
+    Raises:
+        DataError: it has none.
+    """
+    remedy = "is missing: `kvg predict` and `kvg ground` answer such a row, all else needs its true box"
+    _require(sample.has_box, f"sample {sample.key}", "bbox", remedy)
 
 
 def check_box(box_px: Box, width: int, height: int, where: str, field: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final, TypedDict
 
 from kvg.evaluation.comparison.runs import Comparison, compare_runs
-from kvg.evaluation.records.prediction import read_predictions
+from kvg.evaluation.records.prediction import read_predictions, with_truth
 from kvg.report.comparison_tables import comparison_markdown, findings
 from kvg.report.curves import Curve, read_curves
 from kvg.report.tables import NONE, Cell, FigureTable, Row, markdown_table
@@ -37,7 +37,11 @@ def compare_sweep(experiment: Experiment, runs: Sequence[Run]) -> Comparison:
         DataError: predictions cannot be read, or belong to different questions.
     """
     answers = {
-        variant.name: [read_predictions(run.predict.out) for run in runs if run.variant == variant.name]
+        variant.name: [
+            with_truth(read_predictions(run.predict.out), run.predict.out)
+            for run in runs
+            if run.variant == variant.name
+        ]
         for variant in experiment.variants
     }
     return compare_runs(answers, by=experiment.by, against=experiment.variants[0].name)

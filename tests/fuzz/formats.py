@@ -246,7 +246,7 @@ CASES: dict[str, Case] = {
     ),
     "labels as lines": Case(
         {
-            "l.jsonl": [{"path": "a.jpg", "entity": name, "category": "bird"} for name in ("Merlin", "Hobby")],
+            "l.jsonl": [{"path": "a.jpg", "label": name, "category": "bird"} for name in ("Merlin", "Hobby")],
             "a.jpg": picture(),
         },
         ("l.jsonl",),

@@ -67,8 +67,8 @@ class ArtifactCurve(TypedDict):
 
 
 def is_plain(case: Prediction) -> bool:
-    """Whether this is a box question on a clean picture; most figures use only these."""
-    return not case.is_choice and not case.artifact
+    """Whether this is a box question on a clean picture, with a true box; most figures use only these."""
+    return not case.is_choice and not case.artifact and case.has_truth
 
 
 def figures(
@@ -126,6 +126,7 @@ def artifact_curves(cases: Sequence[Prediction], seed: int) -> list[ArtifactCurv
         cases: of one run, on clean and on corrupted pictures.
         seed: of the intervals.
     """
+    cases = [case for case in cases if case.has_truth]
     clean = {(case.set, case.key): case for case in cases if not case.artifact}
     rows = []
     for artifact in sorted({case.artifact for case in cases if case.artifact}):

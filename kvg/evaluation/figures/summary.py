@@ -32,7 +32,8 @@ def _figures(cases: Sequence[Prediction]) -> dict[str, float]:
                 groups.setdefault(f"/{value}", []).append(case)
     figures: dict[str, float] = {}
     for group, members in groups.items():
-        for kind, some in (("iou", [c for c in members if not c.is_choice]), ("", [c for c in members if c.is_choice])):
+        boxes = [case for case in members if not case.is_choice and case.has_truth]
+        for kind, some in (("iou", boxes), ("", [case for case in members if case.is_choice])):
             if not some:
                 continue
             name = "iou_acc" if kind else "choice_acc"
@@ -41,6 +42,8 @@ def _figures(cases: Sequence[Prediction]) -> dict[str, float]:
                 figures[f"mean_iou{group}"] = _mean(case.iou for case in some)
         figures[f"unparsed{group}"] = _mean(not case.answered for case in members)
         figures[f"n{group}"] = float(len(members))
+        if num := sum(not case.has_truth for case in members):
+            figures[f"no_true_box{group}"] = float(num)
     return figures
 
 

@@ -146,7 +146,7 @@ def on_grid(record: Mapping[str, Any], unit: BoxUnit | None, where: str) -> dict
         return [min(max(round(v, DIGITS), 0.0), float(GRID)) for v in to_norm((x1, y1, x2, y2), size)]
 
     made = dict(record)
-    if "gt_bbox" in record:
+    if record.get("gt_bbox") is not None:
         raws = _box_list(record["gt_bbox"], where, "gt_bbox")
         made["gt_bbox"] = [converted(raw, f"gt_bbox[{number}]") for number, raw in enumerate(raws)]
     objects = record.get("objects")

@@ -1,8 +1,9 @@
 """One answered question: a line of ``predictions.jsonl``, of this project or another one.
 
 A line is a JSON object. It needs ``answer`` (the model's text) and the ground truth: ``gt_bbox``, a list of boxes on
-the 0-1000 grid of the picture, or ``options`` and ``right`` for a multiple-choice question. All boxes of a line are on
-that grid, whatever the backbone writes; `kvg-data score --box-unit` converts others. Everything else is optional::
+the 0-1000 grid of the picture (null: not known), or ``options`` and ``right`` for a multiple-choice question. All
+boxes of a line are on that grid, whatever the backbone writes; `kvg-data score --box-unit` converts others. Everything
+else is optional::
 
     key, set             name of the question, unique within its set; without one the number of the line
     question_id          of the published benchmark
@@ -20,7 +21,8 @@ that grid, whatever the backbone writes; `kvg-data score --box-unit` converts ot
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -31,6 +33,7 @@ from kvg.evaluation.records.scoring import Score, score
 from kvg.records import excerpt, is_utf8, list_of, parse_json
 from kvg.types import Box
 
+log = logging.getLogger(__name__)
 PREDICTIONS: Final = "predictions.jsonl"
 
 
@@ -66,6 +69,7 @@ class Prediction:
         description: the model's first turn, in mode ``describe``.
         parser: the parser that read the box, as given in the line; '' for the strict one.
         pattern: 1-based number of that parser's pattern; 0 if none matched, None if the line does not give it.
+        has_truth: whether the true box, or the right option, is known; without it nothing can be measured.
         raw: the line as read.
     """
 
@@ -94,6 +98,7 @@ class Prediction:
     description: str = ""
     parser: str = ""
     pattern: int | None = None
+    has_truth: bool = True
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -125,6 +130,7 @@ class Prediction:
             options=tuple(record.get("options", ())),
             chosen=verdict.chosen,
             pattern=whole_number(record, "pattern", where),
+            has_truth="options" in record or record.get("gt_bbox") is not None,
             **words,
         )
 
@@ -145,14 +151,14 @@ class Prediction:
         text_field(record, "codec", where)
         names = ("knowledge", "entity", "mode", "image", "finish_reason", "description")
         words: dict[str, Any] = {name: text_field(record, name, where) for name in names}
-        objects = _objects(record, where)
+        objects, asks_box = _objects(record, where), not prediction.is_choice
         target = whole_number(record, "target", where) or 0
         if objects and target >= len(objects):
             raise DataError(where, "target", f"{target} is not an index into {len(objects)} objects")
         return replace(
             prediction,
             answer=record["answer"],
-            targets=() if prediction.is_choice else tuple(boxes_of(record["gt_bbox"], where, "gt_bbox")),
+            targets=tuple(boxes_of(record["gt_bbox"], where, "gt_bbox")) if asks_box and prediction.has_truth else (),
             objects=objects,
             target=target if objects else 0,
             right=record["right"] if prediction.is_choice else 0,
@@ -213,6 +219,26 @@ def read_predictions(run: str | Path) -> list[Prediction]:
         lines[case.id] = number
         cases.append(case)
     return cases
+
+
+def with_truth(cases: Sequence[Prediction], run: str | Path) -> list[Prediction]:
+    """The cases that can be measured; says how many others there are.
+
+    Args:
+        cases: of the run.
+        run: its path, for messages.
+
+    Raises:
+        DataError: no case can be measured.
+    """
+    known = [case for case in cases if case.has_truth]
+    if not known:
+        raise DataError(str(run), "gt_bbox", "is null in all lines; without a true box nothing can be measured")
+    if len(known) < len(cases):
+        log.warning(
+            "%s: %d of %d answers have no true box; they are left out", run, len(cases) - len(known), len(cases)
+        )
+    return known
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

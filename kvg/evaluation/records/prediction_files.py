@@ -72,6 +72,7 @@ class Predictions:
             DataError: a file cannot be written.
         """
         lines, reasons, seconds, num_unanswered = [], list(problems), 0.0, 0
+        num_no_box = 0
         for record in (record for batch in self.job.results() for record in batch):
             seconds += record["seconds"]
             if "fault" in record:
@@ -79,11 +80,13 @@ class Predictions:
                 reasons.append(record["fault"])
             else:
                 num_unanswered += "fault" in record["line"]
+                num_no_box += "options" not in record["line"] and record["line"].get("gt_bbox") is None
                 lines.append(json.dumps(record["line"], ensure_ascii=False) + "\n")
         content = {
             "num_cases": len(lines),
             "num_bad": num_bad,
             "num_unanswered": num_unanswered,
+            "num_no_true_box": num_no_box,
             "bad": reasons[:_MAX_REASONS],
             "seconds": round(seconds, 1),
             "revision": revision(),

@@ -119,7 +119,7 @@ class Question:
         }
         if self.options:
             record |= {"options": self.options, "right": self.options.index(sample.entity)}
-        else:
+        elif sample.has_box:
             boxes = [list(box) for box in self.boxes(sample.key)]
             record |= {"gt_bbox": [boxes[sample.target]], "target": sample.target}
             record["objects"] = [
@@ -127,4 +127,6 @@ class Question:
                 for o, box in zip(sample.objects, boxes, strict=True)
             ]
         record = {name: value for name, value in record.items() if value is not None}
+        if not sample.has_box:
+            record["gt_bbox"] = None  # says that it is not known, and was not forgotten
         return Prediction.from_line(record, sample.key).to_line()

@@ -82,13 +82,15 @@ def score(record: Mapping[str, Any], where: str, parser: str | None = STRICT) ->
         return _choice(record, answer, where)
     if "gt_bbox" not in record:
         raise DataError(
-            where, "gt_bbox", "is missing; write the true boxes as [[x1, y1, x2, y2], ...] on the 0-1000 grid"
+            where, "gt_bbox", "is missing; write the true boxes as [[x1, y1, x2, y2], ...] on the 0-1000 grid, or null"
         )
-    truth = boxes_of(record["gt_bbox"], where, "gt_bbox")
+    truth = None if record["gt_bbox"] is None else boxes_of(record["gt_bbox"], where, "gt_bbox")
     if parser is None and record.get("parser"):
         box, pattern = _given_box(record, where)
     else:
         box, pattern = PARSERS[parser or STRICT](answer, record, where)
+    if truth is None:
+        return Score(box, pattern, 0.0, correct=False)
     overlap = best_iou(box, truth)
     return Score(box, pattern, overlap, overlap >= IOU_GATE)
 

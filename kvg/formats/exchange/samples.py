@@ -17,7 +17,7 @@ from kvg.errors import DataError
 from kvg.formats.exchange.picture import AnnotatedPicture, LabelledBox
 from kvg.records import excerpt
 from kvg.shards.reader import Tally
-from kvg.shards.schema import check_sample
+from kvg.shards.schema import check_has_box, check_sample
 from kvg.text.names import clean_name
 from kvg.types import Sample, SceneObject
 
@@ -32,6 +32,7 @@ def picture_of(sample: Sample) -> AnnotatedPicture:
     if sample.provenance:
         facts["provenance"] = dict(sample.provenance)
     facts |= {"target": sample.target, "labels": [o.entity for o in sample.objects]}
+    check_has_box(sample)
     boxes = tuple(LabelledBox(o.entity, o.box_px, sample.category, o.traits) for o in sample.objects)
     return AnnotatedPicture(
         sample.key, sample.image, sample.width, sample.height, boxes, target=sample.target, facts=facts
