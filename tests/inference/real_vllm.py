@@ -13,6 +13,7 @@ COMMAND = os.environ.get("KVG_VLLM") or shutil.which("vllm")
 OPTIONS = (
     "--dtype", "float32", "--host", "127.0.0.1", "--served-model-name", "lab", "--max-model-len", "512",
     "--logprobs-mode", "processed_logprobs", "--chat-template-content-format", "openai", "--enforce-eager",
+    "--no-enable-chunked-prefill",
     "--limit-mm-per-prompt", '{"image": 1, "video": 0}', "--enable-lora", "--max-lora-rank", "8",
 )  # fmt: skip
 SETTINGS = {
