@@ -54,6 +54,21 @@ def test_predictions_are_lines_that_can_be_scored(bench, tmp_path):
     assert told["settings"]["mode"] == "direct"
 
 
+def test_pictures_and_names_without_a_true_box_are_answered(tmp_path, scenes):
+    samples = scenes(2)
+    path = tmp_path / "pairs.jsonl"
+    for number, sample in enumerate(samples):
+        (tmp_path / f"{number}.png").write_bytes(sample.image)
+    lines = [{"image": f"{number}.png", "entity": sample.entity} for number, sample in enumerate(samples)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert main(command(path, tmp_path / "run", "--model.max_new_tokens", 4)) == 0
+    cases = read_predictions(tmp_path / "run")
+    assert [(case.entity, case.is_choice, case.has_truth) for case in cases] == [
+        (s.entity, False, False) for s in samples
+    ]
+    assert json.loads((tmp_path / "run/predictions.json").read_text("utf-8"))["num_no_true_box"] == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -7,6 +7,7 @@ import logging
 
 import pytest
 
+from kvg.backbones.backbone import Backbone
 from kvg.cli.kvg_data import main
 from kvg.errors import DataError
 from kvg.evaluation.figures.accuracy import figures
@@ -69,6 +70,8 @@ def test_what_has_no_box_is_never_trained_on_or_written_to_shards(listed, tmp_pa
     (sample,) = listed({"entity": "Merlin"})
     with pytest.raises(DataError, match="bbox: is missing: `kvg predict` and `kvg ground` answer such a row"):
         encode_record(sample)
+    with pytest.raises(DataError, match="bbox: is missing"):
+        Backbone("tiny").processor.encode(sample, mode="direct", target=None)
     for form, name in (("shards", "set"), ("sharegpt", "a.json"), ("coco", "b.json")):
         args = ["convert", "--in", str(tmp_path / "pairs.jsonl"), "--to", form, "--out", str(tmp_path / name)]
         assert main(args) == 2

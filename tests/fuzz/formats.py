@@ -252,6 +252,14 @@ CASES: dict[str, Case] = {
         ("l.jsonl",),
         _convert("l.jsonl"),
     ),
+    "names as lines": Case(
+        {
+            "l.jsonl": [{"image": "a.jpg", "entity": "Merlin", "category": "bird", "bbox": [1, 2, 30.5, 40]}] * 2,
+            "a.jpg": picture(),
+        },
+        ("l.jsonl",),
+        _convert("l.jsonl", "--box-unit", "pixels"),
+    ),
     "pictures": Case(
         {
             "a.jpg": picture(),
