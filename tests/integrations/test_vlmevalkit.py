@@ -15,6 +15,7 @@ UNITS = {"relative": (1000, 1000), "pixels": (WIDTH, HEIGHT), "absolute": (1176,
 @pytest.fixture
 def module(load_file, monkeypatch, tmp_path):
     pytest.importorskip("vlmeval.dataset")
+    (tmp_path / "LMUData").mkdir()  # VLMEvalKit uses the folder only if it exists
     monkeypatch.setenv("LMUData", str(tmp_path / "LMUData"))
     return load_file("vlmevalkit/kvg_bench.py")
 
