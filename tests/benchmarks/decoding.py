@@ -42,16 +42,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--models", nargs="+", choices=("lab", *SIZES), default=["lab", "medium", "small"])
+    parser.add_argument("--prompts", type=int, nargs="+", default=[1, 8, 32])
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     print(f"{args.threads} threads, milliseconds a step, medians; ratios with their range over {args.turns} turns")
     print("| model | rows | layers | written out | ratio |")
     print("|--|--|--|--|--|")
     with tempfile.TemporaryDirectory() as folder:
-        for size in ("lab", *sorted(SIZES)):
+        for size in args.models:
             checkpoint = size if size == "lab" else str(build(Path(folder) / size, size))
             backbone = Backbone(checkpoint, max_pixels=19600).eval()
-            for prompts in (1, 8, 32):
+            for prompts in args.prompts:
                 pairs = [
                     [milliseconds(backbone, prompts, 8, 48, way) for way in (False, True)] for _ in range(args.turns)
                 ]

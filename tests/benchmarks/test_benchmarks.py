@@ -80,7 +80,7 @@ def test_the_table_compares_seconds_of_a_token(benchmark):
 
 SHORT = {
     "composites": "--num 4 --rounds 1",
-    "decoding": "--turns 1",
+    "decoding": "--turns 1 --models lab --prompts 1 --threads 1",
     "knowledge_reward": "--checkpoint {lab} --shards {shards} --prompts 4 --group 2",
     "linear": "--turns 1",
     "memory": "--turns 1 --steps 2 --rows 4 --new-tokens 4",
