@@ -1,9 +1,10 @@
 # make demo: the whole method, end to end.   make test: lint, types, layers, tests.
+# make docs: the documentation as a site.
 # make test-minimum: the tests again, with the lower bound of every requirement.
 PYTHON ?= python3
 WORKERS ?= 2
 
-.PHONY: demo base test test-minimum lint unit format clean
+.PHONY: demo base test test-minimum lint unit docs reference format clean
 
 demo: .venv/.installed
 	.venv/bin/kvg-data demo
@@ -36,6 +37,15 @@ OLDEST_PYTHON = $(if $(filter file,$(origin PYTHON)),$(shell python3.10 -c 'prin
 test-minimum: export OMP_NUM_THREADS = 1
 test-minimum: .venv-minimum/.installed
 	.venv-minimum/bin/pytest -n $(WORKERS)
+
+# The site in build/site. Nothing is fetched from the network while it is built.
+docs: export NO_MKDOCS_2_WARNING = 1
+docs: reference
+	.venv/bin/mkdocs build --strict --quiet
+
+# Pages that are made from the code.
+reference: .venv/.installed
+	.venv/bin/python .ci/reference.py
 
 format: .venv/.installed
 	.venv/bin/ruff check --fix .
