@@ -20,6 +20,8 @@ GRPO = {
 SETTINGS = {"cot_sft": {"model.init_args.max_new_tokens": 6}, "grpo": GRPO}
 DEEP = "model.model.visual.deepstack_merger_list.0.linear_fc1.weight"
 RATE = "model.init_args.optimizer.init_args.lr"
+GATHER = "trainer.strategy.init_args.gather"
+LORA = "model.init_args.backbone.init_args.lora"
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +88,17 @@ def test_fsdp2_says_what_ddp_says(stage, fitted, curves):
         assert ddp["train/kl"][-1] > 1e-5  # it was 0 at the start
 
 
+@pytest.mark.slow
+def test_gathering_layer_by_layer_says_the_same(fitted, curves):
+    """``fsdp2`` gathers once here (``auto``), and takes another number of passes in each process."""
+    once, layer = (curves(fitted("grpo", "fsdp2", **more)) for more in ({}, {GATHER: "layer"}))
+    assert len(once["train/loss"]) == 3
+    for key in ("train/loss", "train/kl", "train/reward/iou", "train/completion_length", "val/iou_acc"):
+        assert layer[key] == pytest.approx(once[key], abs=LOSS_TOLERANCE)
+    assert layer["train/tokens_per_pass"] == once["train/tokens_per_pass"]
+    assert max(once["train/tokens_per_pass"]) > 1
+
+
 @pytest.mark.parametrize("stage", list(SETTINGS))
 def test_exports_hold_the_same_weights(stage, fitted, taught):
     ddp, fsdp2 = (Backbone(str(fitted(stage, s) / "export")).state_dict() for s in ("ddp", "fsdp2"))
@@ -97,7 +110,7 @@ def test_exports_hold_the_same_weights(stage, fitted, taught):
 
 
 def test_adapters_under_fsdp2_are_their_own_reference_and_are_merged(fitted, curves, taught):
-    folder = fitted("grpo", "fsdp2", **{"model.init_args.backbone.init_args.lora": "{r: 2}", RATE: 1e-2})
+    folder = fitted("grpo", "fsdp2", **{LORA: "{r: 2}", RATE: 1e-2})
     logged = curves(folder)
     assert logged["train/kl"][0] == pytest.approx(0.0, abs=1e-6)
     assert logged["train/kl"][-1] > 1e-5
@@ -124,8 +137,8 @@ def test_a_tower_that_learns_through_deep_visual_tokens(stage, fitted, curves, t
     assert stage == "grpo" or not torch.equal(one[DEEP], start[DEEP])
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
-def test_resumed_run_goes_on(strategy, data, two_processes, curves, tmp_path):
+def resumed(stage, strategy, folder, data, two_processes, curves, again=None, **more):
+    """Losses of two steps, and of the second one alone in a run that goes on after the first, with ``again``."""
     settings = {
         "trainer__max_steps": 2,
         "data__init_args__train": data,
@@ -134,9 +147,24 @@ def test_resumed_run_goes_on(strategy, data, two_processes, curves, tmp_path):
         RATE: 1e-3,
         "trainer__callbacks": "[{class_path: lightning.pytorch.callbacks.ModelCheckpoint, init_args: "
         "{every_n_train_steps: 1, save_top_k: -1, filename: '{step}'}}]",
+        **more,
     }
-    two_processes("fit", "cot_sft", strategy, tmp_path / "whole", **settings)
-    saved = tmp_path / "whole/lightning_logs/version_0/checkpoints/step=1.ckpt"
-    two_processes("fit", "cot_sft", strategy, tmp_path / "resumed", ckpt_path=saved, **settings)
-    whole, resumed = (curves(tmp_path / name)["train/loss"] for name in ("whole", "resumed"))
-    assert resumed == pytest.approx(whole[1:], abs=1e-6)
+    two_processes("fit", stage, strategy, folder / "whole", **settings)
+    saved = folder / "whole/lightning_logs/version_0/checkpoints/step=1.ckpt"
+    two_processes("fit", stage, strategy, folder / "resumed", ckpt_path=saved, **settings, **(again or {}))
+    return [curves(folder / name)["train/loss"] for name in ("whole", "resumed")]
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+def test_resumed_run_goes_on(strategy, data, two_processes, curves, tmp_path):
+    whole, later = resumed("cot_sft", strategy, tmp_path, data, two_processes, curves)
+    assert later == pytest.approx(whole[1:], abs=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("again", ["once", "layer"])
+def test_adapters_go_on_with_a_base_that_is_whole_or_sharded(again, data, taught, two_processes, curves, tmp_path):
+    more = {**GRPO, LORA: "{r: 2}", "model.init_args.backbone.init_args.checkpoint": taught, RATE: 1e-2}
+    whole, later = resumed("grpo", "fsdp2", tmp_path, data, two_processes, curves, {GATHER: again}, **more)
+    assert later == pytest.approx(whole[1:], abs=0 if again == "once" else LOSS_TOLERANCE)
+    assert whole[1] != whole[0]
