@@ -1,4 +1,4 @@
-"""Sampling from a model that two processes share (FSDP2, CPU): each way of gathering, in turns, with and without drafts.
+"""Sampling from a model that two processes share (FSDP2, CPU): both ways of gathering, in turns, and with drafts.
 
 python tests/benchmarks/sharded.py runs/demo/cot_sft/export runs/demo/data/filtered --prompts 2 --group 4
 
@@ -60,6 +60,9 @@ def run(rank: int, store: str, args: argparse.Namespace) -> None:
             dist.all_reduce(cost[1])
             figures[way].append(cost)
             tokens.append(out.tokens)
+        if rank == 0:
+            seconds = ", ".join(f"{way} {float(costs[-1][0]):.2f}" for way, costs in figures.items())
+            print(f"batch {number}: {seconds} s", flush=True)
         assert all(one.equal(tokens[0]) for one in tokens), "tokens differ"
     if rank == 0:
         plain = figures["layer"]
