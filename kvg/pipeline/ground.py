@@ -23,6 +23,7 @@ from kvg.pipeline.grounder import AUTO, MAX_NEW_TOKENS, Grounder, checked_entity
 from kvg.pipeline.grounding import MARK, Grounding, check_suffix, encoded_picture
 from kvg.records import json_lines
 from kvg.text.prompts import prompt
+from kvg.work.cpu import prepare_cpu
 from kvg.work.files import atomic_write, disk_errors
 from kvg.work.job import Job
 from kvg.work.progress import with_progress
@@ -32,6 +33,7 @@ LIST: Final = ".jsonl"
 _VERSION: Final = 1  # increased when the same settings give different files
 _OWN_PICTURE = re.compile(r"\d{6}-.*" + re.escape(MARK) + r"\.\w+")
 _MAX_REASONS: Final = 5
+_SMALL: Final = 100_000_000  # weights of a model that one thread runs faster than several
 _JPEG: Final = b"\xff\xd8\xff"
 
 
@@ -107,6 +109,9 @@ def ground_picture(path: Path, entity: str, out: Path | None, settings: GroundSe
     _check_target(path, check_suffix(target))
     _check_picture(settings, path, data)
     grounder = settings.grounder()
+    backbone = grounder.backbone
+    if backbone.device.type == "cpu" and sum(one.numel() for one in backbone.parameters()) < _SMALL:
+        prepare_cpu()
     grounding = grounder.ground(path, entity, None if as_json else _print_text)
     saved = grounding.save(target) if grounding.box_px else None
     if as_json:

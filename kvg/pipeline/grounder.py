@@ -25,7 +25,6 @@ from kvg.text.names import clean_name
 from kvg.text.prompts import PROMPTS, prompt
 from kvg.text.special_tokens import check_plain
 from kvg.types import Completion
-from kvg.work.cpu import prepare_cpu
 
 AUTO: Final = "auto"
 MAX_NEW_TOKENS: Final = 512
@@ -66,8 +65,6 @@ class Grounder:
         self.mode = prompt_mode(str(checkpoint), mode)
         self.sampling = SamplingSettings(max_new_tokens, temperature=0.0)
         chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        if chosen.type == "cpu":
-            prepare_cpu()
         backbone = Backbone(str(checkpoint), min_pixels=min_pixels, max_pixels=max_pixels)
         self.backbone = backbone.requires_grad_(False).eval().to(chosen)
 
