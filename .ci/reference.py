@@ -51,6 +51,7 @@ def main(args: list[str]) -> int:
 def commands() -> str:
     """The page of all commands: the usage of ``kvg``, and every command of ``kvg-data`` with its options."""
     from kvg.cli.commands import COMMANDS, EXAMPLES
+    from kvg.cli.ground import parser as ground_parser
     from kvg.cli.kvg import main as kvg
 
     usage = io.StringIO()
@@ -64,6 +65,8 @@ def commands() -> str:
         "## kvg\n",
         f"```text\n{usage.getvalue().rstrip()}\n```\n",
         "The keys of its configs are those of [configuration](configuration.md).\n",
+        "## kvg ground\n",
+        table(("argument", "default", "meaning"), options(ground_parser())),
         "## kvg-data\n",
         table(("command", "what it does"), ((f"[`{n}`](#kvg-data-{n})", text) for n, text in COMMANDS.items())),
     ]

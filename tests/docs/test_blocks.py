@@ -75,7 +75,7 @@ def test_commands_of_kvg_and_overlays_of_pages_parse(at_root):
             args = [word for word in words[1:] if word != "--print_config"]
             commands.setdefault(tuple(args), name)
         else:
-            importlib.import_module(f"kvg.cli.{words[1]}")
+            importlib.import_module(f"kvg.cli.{words[1]}").parser().parse_args(words[2:])
     for number, block in enumerate(YAML):
         if set(yaml.safe_load(block.text)) <= set(SETTINGS) and "my_package" not in block.text:
             overlay = f"overlay{number}.yaml"

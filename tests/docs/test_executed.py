@@ -47,7 +47,12 @@ def lab_pictures(folder: Path) -> None:
         source.tile(entity, random.Random(entity)).save(target / f"bird-{entity}-0.png")
 
 
-NEEDS = {"rollouts": rollouts, "lab pictures": lab_pictures}
+def configs(folder: Path) -> None:
+    """The checkout's folder of configs."""
+    (folder / "configs").symlink_to(ROOT / "configs")
+
+
+NEEDS = {"configs": configs, "rollouts": rollouts, "lab pictures": lab_pictures}
 
 
 def run(block: Block, folder: Path) -> None:

@@ -23,6 +23,7 @@ def test_the_site_builds_without_warnings_and_is_self_contained(tmp_path):
     pages = list((tmp_path / "site").rglob("*.html"))
     assert len(pages) > 20
     for page in pages:
+        assert "unpkg.com" not in page.read_text("utf-8")  # of the plugin `offline`
         loaded = re.findall(
             r"<(?:script|img|link)[^>]*(?:src|href)=[\"']?(https?://[^\"'\s>]+)", page.read_text("utf-8")
         )
