@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 from tests.docs.pages import DOCS, ROOT, anchors, links, pages
 
@@ -40,6 +41,23 @@ def test_every_page_can_be_reached_from_the_readme_or_the_navigation():
     sections = {"tutorials", "how-to", "integrations", "reference", "explanation"}  # .ci/mkdocs_hooks.py
     lost = {page for page in DOCS.rglob("*.md") if page.parent.name not in sections} - seen
     assert not lost
+
+
+def test_log_keys_of_pages_exist_in_the_code():
+    code = "".join(path.read_text("utf-8") for room in ("kvg", "callbacks") for path in (ROOT / room).rglob("*.py"))
+    texts = {page: page.read_text("utf-8") for page in pages()}
+    keys = {key for text in texts.values() for key in re.findall(r"`((?:train|time|val)/[a-z][\w/]*)`", text)}
+    assert len(keys) > 20
+    assert [key for key in keys if not re.search(rf"\b{key.rpartition('/')[2]}\b", code)] == []
+
+
+def test_files_for_the_host_are_yaml():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
+    project = (ROOT / "pyproject.toml").read_text("utf-8")
+    assert f'version = "{citation["version"]}"' in project
+    for path in (ROOT / ".github/ISSUE_TEMPLATE").iterdir():
+        form = yaml.safe_load(path.read_text("utf-8"))
+        assert {"name", "description", "body"} <= set(form)
 
 
 def test_pictures_are_small():
