@@ -18,8 +18,43 @@ from kvg.ranges import check_whole
 START = -1  # in the place of tokens before a completion
 _MOST = 15.0  # counts of one context; where they are more, all of them are halved, so that later rollouts count more
 _LEAST = 0.4  # a count below this is forgotten
+_DOUBT = 8.0  # accepted tokens by which a batch is taken to be as predictable as its counts say, until it shows
 
-Counts = dict[int, float]
+
+class _Following:
+    """What followed a context. Totals and the likeliest token are kept, since they are asked for at each token.
+
+    Args:
+        counts: by token.
+    """
+
+    __slots__ = ("best", "counts", "total")
+
+    def __init__(self, counts: dict[int, float]) -> None:
+        self.counts = counts
+        self._sum()
+
+    def _sum(self) -> None:
+        self.total = sum(self.counts.values())
+        self.best = min(self.counts, key=self._rank, default=0)
+
+    def _rank(self, token: int) -> tuple[float, int]:
+        return -self.counts[token], token  # the smaller token of two: it must not depend on their order
+
+    def copy(self) -> _Following:
+        return _Following(dict(self.counts))
+
+    def add(self, token: int) -> None:
+        counts = self.counts
+        counts[token] = num = counts.get(token, 0.0) + 1.0
+        self.total += 1.0
+        if self.total > _MOST:
+            self.counts = {other: count / 2 for other, count in counts.items() if count / 2 >= _LEAST}
+            self._sum()
+        elif token != self.best:
+            most = counts.get(self.best, 0.0)
+            if num > most or (num == most and token < self.best):
+                self.best = token
 
 
 class NGramDrafter:
@@ -33,7 +68,8 @@ class NGramDrafter:
         max_draft: tokens of a draft at most.
         pass_cost: what a pass costs beside its tokens, in tokens. A token is drafted while the chance that it is
             accepted, with those before it, is at least R / (R + ``pass_cost``), R the rows of the batch: with few rows
-            a pass is cheap to widen, with many each token costs arithmetic.
+            a pass is cheap to widen, with many each token costs arithmetic. The chances follow what the batch has
+            accepted so far, so that one that cannot be predicted soon gets no drafts.
         max_contexts: contexts that are kept; the oldest tenth is forgotten where they are more.
 
     Raises:
@@ -47,8 +83,9 @@ class NGramDrafter:
         ):  # fmt: skip
             check_whole(f"drafter.{name}", value, low)
         self.order, self.max_draft, self.pass_cost, self.max_contexts = order, max_draft, pass_cost, max_contexts
-        self._learnt: dict[tuple[int, ...], Counts] = {}
-        self._current: dict[tuple[int, ...], Counts] = {}  # contexts of this batch, with what was learnt of them before
+        self._learnt: dict[tuple[int, ...], _Following] = {}
+        self._current: dict[tuple[int, ...], _Following] = {}  # of this batch, with what was learnt before
+        self._expected = self._accepted = 0.0  # drafted tokens of this batch: by their chances, and in fact
 
     def draft(self, completion: Sequence[int], num_rows: int, room: int) -> list[int]:
         """The tokens that are likely to follow.
@@ -59,15 +96,17 @@ class NGramDrafter:
             room: tokens at most.
         """
         least, chance, drafted = num_rows / (num_rows + self.pass_cost), 1.0, list[int]()
+        least *= (self._expected + _DOUBT) / (self._accepted + _DOUBT)
         context = self._context(completion, len(completion))
         while len(drafted) < min(room, self.max_draft):
-            counts = self._current.get(context) or self._learnt.get(context)
-            if not counts:
+            following = self._current.get(context) or self._learnt.get(context)
+            if following is None:
                 break
-            token = max(counts, key=counts.__getitem__)
-            chance *= counts[token] / (sum(counts.values()) + 1)  # a context that was seen once is no certainty
+            token = following.best
+            chance *= following.counts[token] / (following.total + 1)  # a context that was seen once is no certainty
             if chance < least:
                 break
+            self._expected += chance
             drafted.append(token)
             context = (*context[1:], token)
         return drafted
@@ -77,24 +116,34 @@ class NGramDrafter:
 
         Args:
             completion: its tokens so far.
-            num_new: how many of them are new.
+            num_new: how many of them are new; all but the last one were drafted.
         """
+        self._accepted += num_new - 1
         for place in range(len(completion) - num_new, len(completion)):
             context = self._context(completion, place)
-            counts = self._current.get(context)
-            if counts is None:
-                counts = self._current[context] = dict(self._learnt.get(context, ()))
-            _count(counts, completion[place])
+            following = self._current.get(context)
+            if following is None:
+                learnt = self._learnt.get(context)
+                following = self._current[context] = _Following({}) if learnt is None else learnt.copy()
+            following.add(completion[place])
 
     def learn(self, completions: Sequence[Sequence[int]]) -> None:
         """Ends a batch: forgets what was counted of it so far, and counts these completions for later batches."""
-        self._current.clear()
+        self._forget_batch()
         for completion in completions:
             for place, token in enumerate(completion):
-                _count(self._learnt.setdefault(self._context(completion, place), {}), token)
+                context = self._context(completion, place)
+                following = self._learnt.get(context)
+                if following is None:
+                    following = self._learnt[context] = _Following({})
+                following.add(token)
         if len(self._learnt) > self.max_contexts:
             for context in list(self._learnt)[: len(self._learnt) - self.max_contexts * 9 // 10]:
                 del self._learnt[context]
+
+    def _forget_batch(self) -> None:
+        self._current.clear()
+        self._expected = self._accepted = 0.0
 
     def _context(self, completion: Sequence[int], place: int) -> tuple[int, ...]:
         missing = self.order - place
@@ -104,7 +153,7 @@ class NGramDrafter:
 
     def state_dict(self) -> dict[str, Tensor]:
         """What was learnt, for a checkpoint: contexts ``[C, order]``, their counts one behind the other."""
-        entries = list(self._learnt.values())
+        entries = [following.counts for following in self._learnt.values()]
         return {
             "contexts": torch.tensor(list(self._learnt), dtype=torch.int32).view(-1, self.order),
             "sizes": torch.tensor([len(counts) for counts in entries], dtype=torch.int32),
@@ -116,17 +165,8 @@ class NGramDrafter:
         """Takes back what ``state_dict`` gave."""
         pairs = zip(state["tokens"].tolist(), state["counts"].tolist(), strict=True)
         sizes, contexts = state["sizes"].tolist(), state["contexts"].tolist()
-        self._current.clear()
+        self._forget_batch()
         self._learnt = {
-            tuple(context): dict(next(pairs) for _ in range(size))
+            tuple(context): _Following(dict(next(pairs) for _ in range(size)))
             for context, size in zip(contexts, sizes, strict=True)
         }
-
-
-def _count(counts: Counts, token: int) -> None:
-    counts[token] = counts.get(token, 0.0) + 1.0
-    if sum(counts.values()) > _MOST:
-        for other in list(counts):
-            counts[other] /= 2
-            if counts[other] < _LEAST:
-                del counts[other]

@@ -34,11 +34,9 @@ def test_the_most_frequent_token_wins():
 def test_a_draft_ends_where_its_chance_is_less_than_its_arithmetic():
     # [1, 2] was followed by 3 in three of four cases, and one more is counted for what is not known: 3 / 5 = 0.6. Then
     # [2, 3] by 4 in two of three: 0.6 * 2 / 4 = 0.3.
-    drafter = learnt([1, 2, 3, 4], [1, 2, 3, 4], [1, 2, 3, 5], [1, 2, 9], pass_cost=64)
-    assert drafter.draft([1, 2], num_rows=27, room=99) == [3, 4]  # 27 / 91 = 0.297
-    assert drafter.draft([1, 2], num_rows=28, room=99) == [3]  # 28 / 92 = 0.304
-    assert drafter.draft([1, 2], num_rows=96, room=99) == [3]  # 96 / 160 = 0.6
-    assert drafter.draft([1, 2], num_rows=97, room=99) == []
+    for num_rows, drafted in ((27, [3, 4]), (28, [3]), (96, [3]), (97, [])):  # 27 / 91 = 0.297, 96 / 160 = 0.6
+        drafter = learnt([1, 2, 3, 4], [1, 2, 3, 4], [1, 2, 3, 5], [1, 2, 9], pass_cost=64)
+        assert drafter.draft([1, 2], num_rows, room=99) == drafted
     assert learnt([1, 2, 3], pass_cost=0).draft([1, 2], **SURE) == []  # a pass that costs nothing is not worth saving
 
 
@@ -49,6 +47,27 @@ def test_a_batch_counts_while_it_is_sampled_and_only_what_is_learnt_counts_after
     assert drafter.draft([1, 2], **SURE)[0] == 4  # twice, and 3 once
     drafter.learn([])
     assert drafter.draft([1, 2], **SURE) == [3]
+
+
+def test_a_batch_that_cannot_be_predicted_gets_no_more_drafts():
+    # A context that was seen once has a chance of 1 / 2, which 64 rows need: 64 / 128. The first draft is not accepted:
+    # then (0.5 + 8) / 8 times as much is needed.
+    drafter = learnt([1, 2, 3], [4, 5, 6])
+    assert drafter.draft([1, 2], num_rows=64, room=9) == [3]
+    drafter.observe([1, 2, 7], num_new=1)
+    assert drafter.draft([4, 5], num_rows=64, room=9) == []
+    assert drafter.draft([4, 5], num_rows=56, room=9) == [6]  # 56 / 120 * 8.5 / 8 = 0.496
+    drafter.learn([])  # the next batch may be another
+    assert drafter.draft([4, 5], num_rows=64, room=9) == [6]
+    drafter.observe([4, 5, 6, 0], num_new=2)  # accepted: (0.5 + 8) / (1 + 8)
+    assert drafter.draft([1, 2], num_rows=66, room=9) == [3]  # 66 / 130 * 8.5 / 9 = 0.479
+
+
+def test_of_tokens_that_are_equally_frequent_the_smaller_one_is_drafted_also_from_a_checkpoint():
+    for completions in (([1, 2, 8], [1, 2, 7]), ([1, 2, 7], [1, 2, 8]), ([1, 2, 8], [1, 2, 7], [1, 2, 7], [1, 2, 8])):
+        drafter, other = learnt(*completions), NGramDrafter(order=2)
+        other.load_state_dict(drafter.state_dict())
+        assert drafter.draft([1, 2], **SURE) == other.draft([1, 2], **SURE) == [7]
 
 
 def test_old_counts_fade():
