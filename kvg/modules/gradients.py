@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager, nullcontext
 
 import lightning as L
 import torch
-from lightning.pytorch.strategies import FSDPStrategy
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
@@ -115,14 +114,10 @@ def check_limit(trainer: L.Trainer) -> None:
     """Checks the Trainer's gradient clipping before training.
 
     Raises:
-        ConfigError: the limit is negative, or FSDP1 is used with clipping by norm.
+        ConfigError: the limit is negative.
     """
     if (trainer.gradient_clip_val or 0) < 0:
         remedy = f"{trainer.gradient_clip_val} must not be negative; null is no limit"
-        raise ConfigError("trainer.gradient_clip_val", remedy)
-    by_norm = trainer.gradient_clip_val and (trainer.gradient_clip_algorithm or NORM) != VALUE
-    if by_norm and isinstance(trainer.strategy, FSDPStrategy):
-        remedy = "FSDP1 cannot clip by norm; set it to null, or use configs/strategy/fsdp2.yaml"
         raise ConfigError("trainer.gradient_clip_val", remedy)
 
 

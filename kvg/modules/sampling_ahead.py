@@ -15,7 +15,7 @@ import lightning as L
 import torch
 import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
+from lightning.pytorch.strategies import ModelParallelStrategy
 
 from kvg.backbones.backbone import Backbone
 from kvg.batches import Batch
@@ -66,7 +66,7 @@ class BatchSampler(Callback):
         if self.overlap and not self.engine.beside_update:
             remedy = f"true does not work with {type(self.engine).__name__}, which shares this process with the update"
             raise ConfigError("model.overlap", f"{remedy}; set it to false, or use a server")
-        sharded = isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy)
+        sharded = isinstance(trainer.strategy, ModelParallelStrategy)
         if self.overlap and sharded and not self.engine.external:
             remedy = "true cannot sample from a sharded model, whose processes step together, while it is updated"
             choice = "set it to false, choose configs/strategy/ddp.yaml, or an engine outside (configs/engine)"

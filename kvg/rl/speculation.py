@@ -21,6 +21,8 @@ from kvg.rl.completions import Policy, Rollouts, SpeculationCounts, Watch, not_f
 from kvg.rl.drafter import NGramDrafter
 from kvg.rl.sampling import SamplingSettings, sample_tokens
 
+IDLE = 32  # passes in a row without a draft after which the rest of the batch does without
+
 
 class Drafted:
     """The rows of a batch while they are sampled with drafts, on the host.
@@ -51,6 +53,7 @@ class Drafted:
         self.rows = list(range(num))  # of the result, for each row of the state
         self.drafts: list[list[int]] = [[] for _ in range(num)]
         self.counts = SpeculationCounts()
+        self.idle = 0  # passes in a row without a draft
 
     def active(self, row: int) -> bool:
         """Whether a row of the result goes on."""
@@ -61,6 +64,9 @@ class Drafted:
 
         Where nothing is drafted each row gives one, also one that has ended: the pass is then as without speculation.
         """
+        if self.idle >= IDLE:
+            self.drafts = [[] for _ in self.rows]
+            return [1] * len(self.rows)
         num = sum(map(self.active, self.rows))
         self.drafts = [
             self.drafter.draft(self.tokens[row], num, self.limit - len(self.tokens[row]) - 1)
@@ -69,7 +75,9 @@ class Drafted:
             for row in self.rows
         ]
         if not any(self.drafts):
+            self.idle += 1
             return [1] * len(self.rows)
+        self.idle = 0
         return [self.active(row) * (1 + len(draft)) for row, draft in zip(self.rows, self.drafts, strict=True)]
 
     def inputs(self, widths: Sequence[int]) -> list[int]:
@@ -88,7 +96,8 @@ class Drafted:
                 self.logprobs[row] += logprobs[start : start + num]
                 self.ended[row] = sampled[start + num - 1] in self.ends
                 self.unsound[row] = not all(map(math.isfinite, logprobs[start : start + num]))
-                self.drafter.observe(self.tokens[row], num)
+                if self.idle < IDLE:
+                    self.drafter.observe(self.tokens[row], num)
                 if self.watch is not None:
                     self.watch(row, self.tokens[row][-num:])
                 self.counts.passes += 1

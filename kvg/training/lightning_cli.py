@@ -33,6 +33,7 @@ from kvg.training.preflight import (
     check_checkpoint,
     check_data,
     check_steps,
+    check_strategy,
     checkpoint_path,
     first_cause,
     trainer_errors,
@@ -108,6 +109,7 @@ class KVGCLI(LightningCLI):
         trainer = (self.config[command] if command else self.config).trainer
         check_precision(trainer.precision, training=command in (None, "fit"))
         check_plugins(trainer.plugins)
+        check_strategy(trainer.strategy)
         check_loggers(trainer)
         if not torch.cuda.is_available() and prepare_cpu():
             rank_zero_info("No GPU: one thread per process, which is fastest for tiny models; OMP_NUM_THREADS sets it.")

@@ -12,7 +12,7 @@ from typing import Any
 import lightning as L
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
+from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import nn
@@ -97,6 +97,21 @@ def check_data(datamodule: Any, command: str) -> None:
         datamodule.setup(command)
 
 
+def check_strategy(strategy: Any) -> None:
+    """Refuses FSDP1, whose processes would wait for each other where completions differ in length.
+
+    Args:
+        strategy: ``trainer.strategy`` as configured.
+
+    Raises:
+        ConfigError: it is Lightning's ``FSDPStrategy``.
+    """
+    name = strategy if isinstance(strategy, str) else getattr(strategy, "class_path", "")
+    if str(name).startswith("fsdp") or str(name).endswith(".FSDPStrategy"):
+        remedy = f"'{name}' is FSDP1, which cannot sample; use configs/strategy/fsdp2.yaml"
+        raise ConfigError("trainer.strategy", remedy)
+
+
 def check_steps(trainer: L.Trainer, module: L.LightningModule) -> None:
     """Checks the Trainer's gradient clipping and accumulation against the stage.
 
@@ -171,7 +186,7 @@ def check_checkpoint(
             strategy.
     """
     saved = read_saved(path)
-    if saved.sharded and not isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy):
+    if saved.sharded and not isinstance(trainer.strategy, ModelParallelStrategy):
         remedy = f"'{path}' is a sharded checkpoint of FSDP; use that strategy (-c configs/strategy/fsdp2.yaml)"
         raise ConfigError("ckpt_path", f"{remedy}, or start from the run's {EXPORT}")
     family = find_family(backbone.checkpoint, backbone.given_family).model_type

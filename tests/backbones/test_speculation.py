@@ -8,6 +8,7 @@ import torch
 from kvg.rl.drafter import NGramDrafter
 from kvg.rl.rollout import rollout
 from kvg.rl.sampling import SamplingSettings
+from kvg.rl.speculation import IDLE
 
 PLAIN = NGramDrafter(max_draft=0)
 
@@ -139,3 +140,35 @@ def test_a_watcher_gets_the_tokens_of_each_row(family, prompts, drafter):
 
     out = rollout(backbone, prompts(backbone), settings, 2, generator, drafter, watch)
     assert [rows[row] for row in sorted(rows)] == texts(out)
+
+
+def test_a_batch_without_drafts_soon_asks_for_none(backbone, prompts):
+    class Silent(NGramDrafter):
+        asked = observed = 0
+
+        def draft(self, completion, num_rows, room):
+            self.asked += 1
+            return []
+
+        def observe(self, completion, num_new):
+            self.observed += 1
+
+    batch, drafter = prompts(backbone, 1), Silent()
+    backbone.end_token_ids = ()
+    plain = sample(backbone, batch, PLAIN, group=1, max_new_tokens=48)
+    assert_same(sample(backbone, batch, drafter, group=1, max_new_tokens=48), plain)
+    assert (drafter.asked, drafter.observed) == (IDLE, IDLE)
+
+
+def test_rows_that_end_after_the_last_draft_leave(backbone, prompts):
+    class Silent(NGramDrafter):
+        def draft(self, completion, num_rows, room):
+            return []
+
+    batch = prompts(backbone)
+    backbone.end_token_ids = ()
+    free = sample(backbone, batch, PLAIN, max_new_tokens=48)
+    backbone.end_token_ids = tuple({int(row[IDLE + 2 * n]) for n, row in enumerate(free.tokens[:6])})
+    plain = sample(backbone, batch, PLAIN, max_new_tokens=48)
+    assert plain.completion_mask.sum(1).unique().numel() > 2
+    assert_same(sample(backbone, batch, Silent(), max_new_tokens=48), plain)

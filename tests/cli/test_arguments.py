@@ -77,6 +77,11 @@ def faulty(tmp_path: Path) -> Path:
             [*STAGE, *NO_MODEL, "--trainer.plugins+=lightning.pytorch.plugins.HalfPrecision"],
             "HalfPrecision is not supp",
         ),
+        ([*STAGE, "--trainer.strategy=fsdp"], "trainer.strategy: 'fsdp' is FSDP1, .*; use configs/strategy/fsdp2.yaml"),
+        (
+            [*STAGE, "--trainer.strategy=lightning.pytorch.strategies.FSDPStrategy"],
+            "trainer.strategy: '.*FSDPStrategy' is FSDP1",
+        ),
         ([*STAGE, "--trainer.strategy=nowhere"], "trainer: You selected an invalid strategy name: .*nowhere"),
         ([*STAGE, "--data.train=TMP/none"], "none: folder: does not exist"),
         ([*STAGE, "--ckpt_path=TMP/none.ckpt"], "ckpt_path: '.*none.ckpt' does not exist"),

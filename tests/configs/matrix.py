@@ -14,7 +14,6 @@ import yaml
 from kvg.workflow.sweep_config import load_experiment
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-CPU_CANNOT = {"strategy/fsdp1": "requires a GPU accelerator"}  # files that no CPU can run: what the Trainer says
 NEEDS_VLLM = ("engine/vllm_server", "engine/vllm")  # see tests/inference/test_vllm_server.py, test_vllm_in_process.py
 STAGES = ("cot_sft", "direct_sft", "grpo")
 PUBLISHED = {"sharegpt": ("cot_sft", "direct_sft"), "grpo_parquet": ("grpo",)}  # sets made for some stages alone
@@ -38,9 +37,8 @@ def content(name: str) -> dict[str, Any]:
 
 
 def names(folder: str) -> list[str]:
-    """Files of a folder that a CPU can run."""
-    found = sorted(f"{folder}/{file.stem}" for file in (CONFIGS / folder).glob("*.yaml"))
-    return [name for name in found if name not in CPU_CANNOT]
+    """Files of a folder."""
+    return sorted(f"{folder}/{file.stem}" for file in (CONFIGS / folder).glob("*.yaml"))
 
 
 def for_kvg() -> set[str]:

@@ -93,12 +93,6 @@ RECORDED = {
     "cot_sft-lab": ["stage/cot_sft", "backbone/lab", "data/lab"],
     "direct_sft-lab": ["stage/direct_sft", "backbone/lab", "data/lab"],
     "grpo-lab": ["stage/grpo", "backbone/lab", "data/lab"],
-    "cot_sft-qwen2_vl_7b-sharegpt-fsdp1": [
-        "stage/cot_sft",
-        "backbone/qwen2_vl_7b",
-        "data/sharegpt",
-        "strategy/fsdp1",
-    ],
     "grpo-lab-dr_grpo": ["stage/grpo", "backbone/lab", "data/lab", "loss/dr_grpo"],
     "grpo-qwen2_5_vl-parquet-fsdp2": ["stage/grpo", "backbone/qwen2_5_vl", "data/grpo_parquet", "strategy/fsdp2"],
     "cot_sft-tiny-kvg_bench-ddp": ["stage/cot_sft", "backbone/tiny", "data/kvg_bench", "strategy/ddp"],
@@ -170,18 +164,6 @@ def test_builds(names: list[str]) -> None:
 def test_builds_the_strategy(strategy: str, devices: int, kind: str) -> None:
     cli = build(["stage/cot_sft", "backbone/tiny", f"strategy/{strategy}"], f"--trainer.devices={devices}")
     assert type(cli.trainer.strategy).__name__ == kind
-
-
-def test_fsdp1_names_layers_that_the_backbone_has() -> None:
-    from kvg.backbones.backbone import Backbone
-
-    settings = yaml.safe_load((CONFIGS / "strategy/fsdp1.yaml").read_text())["trainer"]["strategy"]["init_args"]
-    kinds = {type(module) for module in Backbone("tiny").modules()}
-    for key in ("auto_wrap_policy", "activation_checkpointing_policy"):
-        assert settings[key]
-        for path in settings[key]:
-            module, _, name = path.rpartition(".")
-            assert getattr(importlib.import_module(module), name) in kinds, f"{key}: {path}"
 
 
 def test_paper_batch_sizes() -> None:
