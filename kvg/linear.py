@@ -1,14 +1,17 @@
-"""Matrix products of float32 on a CPU by oneDNN, in the forward and the backward pass.
+"""Matrix products of float32 on a CPU by the faster of two libraries, in the forward and the backward pass.
 
 ``torch.nn.functional.linear`` calls MKL there. On processors that are not Intel's, MKL leaves AVX-512 unused, and the
-same product takes twice as long as by oneDNN, which torch holds as well (``tests/benchmarks/linear.py``). Results are
-those of MKL up to the order in which products are added.
+same product takes twice as long as by oneDNN, which torch holds as well. On Intel's, MKL is the faster one
+(``tests/benchmarks/linear.py``). Results are the same up to the order in which products are added. The choice follows
+from the processor alone, so that a run that is resumed on the same machine adds in the same order.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +24,21 @@ LEAST = 2**20  # multiplications; below this the call of oneDNN takes longer tha
 
 def _available() -> bool:
     return bool(torch.backends.mkldnn.is_available()) and hasattr(torch.ops.mkldnn, "_linear_pointwise")  # type: ignore[no-untyped-call]
+
+
+@cache
+def is_intel() -> bool:
+    """Whether the processor is Intel's, as far as the system tells."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").partition("\n\n")[0]
+    except OSError:
+        text = os.environ.get("PROCESSOR_IDENTIFIER", "")  # Windows
+    return "GenuineIntel" in text
+
+
+def prefers_onednn() -> bool:
+    """Whether oneDNN multiplies float32 faster here than MKL."""
+    return not is_intel() and _available()
 
 
 def product(left: Tensor, right: Tensor) -> Tensor:
@@ -60,7 +78,7 @@ def linear(states: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
 
 
 def packed(weight: Tensor, bias: Tensor | None, rows: int) -> Callable[[Tensor], Tensor]:
-    """A linear layer with a copy of its weight that lies as oneDNN reads it; without a gradient.
+    """A linear layer with a copy of its weight that lies as the product reads it fastest; without a gradient.
 
     Args:
         weight: ``[N, K]``, on a CPU; float32 or bfloat16.
@@ -70,6 +88,9 @@ def packed(weight: Tensor, bias: Tensor | None, rows: int) -> Callable[[Tensor],
     Returns:
         Maps ``[rows, K]`` of the weight's type to ``[rows, N]``.
     """
+    if weight.dtype == torch.float32 and not prefers_onednn():
+        turned = weight.T.contiguous()
+        return (lambda states: states @ turned) if bias is None else (lambda states: torch.addmm(bias, states, turned))
     if not _available() or weight.dtype not in (torch.float32, torch.bfloat16):
         return partial(F.linear, weight=weight, bias=bias)
     copy = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), rows)
@@ -85,8 +106,11 @@ class Linear(nn.Linear):
 
 
 def use_linear(model: nn.Module) -> None:
-    """Makes a ``Linear`` of each ``torch.nn.Linear`` of a model, in place; weights and their names stay."""
-    if not _available():
+    """Makes a ``Linear`` of each ``torch.nn.Linear`` of a model, in place; weights and their names stay.
+
+    Nothing changes where MKL is faster.
+    """
+    if not prefers_onednn():
         return
     for module in model.modules():
         if type(module) is nn.Linear:
@@ -100,7 +124,7 @@ def _fits(left: Tensor, right: Tensor) -> bool:
         and left.numel() * len(right) >= LEAST
         and type(left) in _PLAIN
         and type(right) in _PLAIN
-        and _available()
+        and prefers_onednn()
     )
 
 
