@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 
 SHELLS = ("bash", "zsh", "tcsh")
 
@@ -38,14 +39,14 @@ def run(args: argparse.Namespace) -> int:
 
 def _parser_of_kvg(of_files: object) -> argparse.ArgumentParser:
     """Commands and configs; the parser of all settings takes seconds to build, too long for each key press."""
-    from kvg.cli.ground import parser as parser_of_ground
-    from kvg.cli.usage import COMMANDS
+    from kvg.cli.usage import COMMANDS, WITHOUT_CONFIG
 
     parser = argparse.ArgumentParser(prog="kvg")
     commands = parser.add_subparsers()
     for name, text in COMMANDS.items():
-        if name == "ground":
-            commands.add_parser(name, help=text, parents=[parser_of_ground()], add_help=False)
+        if name in WITHOUT_CONFIG:
+            own = importlib.import_module(f"kvg.cli.{name}").parser()
+            commands.add_parser(name, help=text, parents=[own], add_help=False)
             continue
         command = commands.add_parser(name, help=text)
         command.add_argument("-c", "--config", action="append").complete = of_files  # type: ignore[attr-defined]

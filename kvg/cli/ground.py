@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from kvg.cli.exports import missing_checkpoint
 from kvg.errors import ConfigError, DataError
 
 _EPILOG = """examples:
@@ -58,11 +59,7 @@ def run(argv: Sequence[str]) -> None:
     if not many and args.entity is None:
         raise ConfigError("NAME", f'is missing: what is to be found? kvg ground {source} "Clumber Spaniel"')
     if not args.checkpoint:
-        places = [path.parent for depth in ("*", "*/*") for path in Path("runs").glob(f"{depth}/export/kvg.json")]
-        exports = sorted(map(str, places))
-        own = f" (here: {', '.join(exports[:4])})" if exports else ""
-        remedy = f"is missing; give RUN/export of a training{own}, or lab, the small base model of this package"
-        raise ConfigError("--checkpoint", remedy)
+        raise missing_checkpoint()
     from kvg.pipeline.ground import GroundSettings, ground_many, ground_picture
 
     limits = args.max_new_tokens, args.min_pixels, args.max_pixels, args.batch_size

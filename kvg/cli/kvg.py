@@ -1,13 +1,14 @@
-"""The command line ``kvg``: fit, validate, test and predict from overlays of YAML, and ground."""
+"""The command line ``kvg``: fit, validate, test and predict from overlays of YAML, ground, and app."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import sys
 from collections.abc import Sequence
 
-from kvg.cli.usage import COMMANDS, USAGE
+from kvg.cli.usage import COMMANDS, USAGE, WITHOUT_CONFIG
 from kvg.config.overlay_files import check_overlays, shipped_configs, switches, with_test_sets
 from kvg.config.search_path import search_user_folders_last
 from kvg.errors import ConfigError, KVGError
@@ -31,10 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if args[0] not in COMMANDS:
             raise ConfigError(args[0], f"no such command; there are {', '.join(COMMANDS)}")
-        if args[0] == "ground":
-            from kvg.cli.ground import run as ground
-
-            ground(args[1:])
+        if args[0] in WITHOUT_CONFIG:
+            importlib.import_module(f"kvg.cli.{args[0]}").run(args[1:])
             return 0
         typed, args = args, with_test_sets(switches(shipped_configs(args)))
         check_overlays(args)

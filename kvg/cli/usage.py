@@ -6,9 +6,12 @@ COMMANDS = {
     "test": "write a model's answers to the test sets to predictions.jsonl, and measure them",
     "predict": "write them, without measuring",
     "ground": "find one entity on a picture, a folder of pictures, or a list; needs no config",
+    "app": "the same in a browser, with the boxes as the text quotes them, and models beside each other",
 }
+WITHOUT_CONFIG = ("ground", "app")  # they have options of their own
 USAGE = """usage: kvg {fit,validate,test,predict} -c CONFIG [-c CONFIG ...] [--KEY VALUE ...]
        kvg ground PICTURE NAME --checkpoint RUN/export
+       kvg app --checkpoint RUN/export
 
 %(commands)s
 

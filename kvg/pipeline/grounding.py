@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from kvg.errors import ConfigError, DataError
 from kvg.pictures import read_rgb
@@ -17,9 +17,11 @@ from kvg.work.files import disk_errors
 
 MARK: Final = ".boxed"  # before the suffix of a picture with a box
 SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp")  # of pictures that are written
-_COLOUR, _EDGE = (255, 40, 40), (255, 255, 255)
+BOX_COLOUR: Final = (255, 40, 40)
+_EDGE: Final = (255, 255, 255)
 _QUALITY: Final = 92
 _WIDTH_SHARE: Final = 160  # the line's width is the shorter side of the picture through this
+_LABEL_LINES: Final = 6  # height of a label in widths of the line
 
 
 @dataclass(frozen=True)
@@ -85,16 +87,8 @@ class Grounding:
     def with_box(self) -> Image.Image:
         """The upright picture with the box; without a box the picture alone."""
         image = read_rgb(self.picture, self.image).copy()
-        if self.box_px is None:
-            return image
-        x1, y1, x2, y2 = self.box_px
-        corners = min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)  # a model may swap corners
-        line = max(2, min(image.size) // _WIDTH_SHARE)
-        pen = ImageDraw.Draw(image)
-        rim = max(1, line // 2)  # a light rim, so that the line stands out on any ground
-        left, top, right, bottom = corners
-        pen.rectangle((left - rim, top - rim, right + rim, bottom + rim), outline=_EDGE, width=line + 2 * rim)
-        pen.rectangle(corners, outline=_COLOUR, width=line)
+        if self.box_px is not None:
+            draw_box(image, self.box_px)
         return image
 
     def save(self, path: str | Path) -> Path:
@@ -118,6 +112,31 @@ class Grounding:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content.getvalue())
         return path
+
+
+def draw_box(image: Image.Image, box_px: Box, colour: tuple[int, int, int] = BOX_COLOUR, label: str = "") -> None:
+    """Draws a box on a picture, with a light rim, so that the line stands out on any ground.
+
+    Args:
+        image: RGB; it is changed.
+        box_px: in its pixels, corners in any order.
+        colour: red, green and blue, 0-255.
+        label: is written into the upper left corner of the box.
+    """
+    x1, y1, x2, y2 = box_px
+    corners = min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)  # a model may swap corners
+    line = max(2, min(image.size) // _WIDTH_SHARE)
+    pen = ImageDraw.Draw(image)
+    rim = max(1, line // 2)
+    left, top, right, bottom = corners
+    pen.rectangle((left - rim, top - rim, right + rim, bottom + rim), outline=_EDGE, width=line + 2 * rim)
+    pen.rectangle(corners, outline=colour, width=line)
+    if label:
+        font = ImageFont.load_default(size=line * _LABEL_LINES)
+        place = left + 2 * line, top + 2 * line
+        x1, y1, x2, y2 = pen.textbbox(place, label, font=font)
+        pen.rectangle((left, top, x2 + 2 * line, y2 + 2 * line), fill=colour)
+        pen.text(place, label, fill=_EDGE, font=font)
 
 
 def check_suffix(path: Path) -> Path:

@@ -37,6 +37,7 @@ def test_commands_and_options_are_offered(complete):
     assert complete("kvg-data", "sca") == ["scan"]
     assert complete("kvg-data", "scan", "--wo") == ["--workers"]
     assert complete("kvg", "ground", "--checkp") == ["--checkpoint"]
+    assert complete("kvg", "app", "--po") == ["--port"]
     assert set(complete("kvg", "")) >= {"fit", "validate", "test", "predict"}
 
 
