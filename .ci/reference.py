@@ -51,8 +51,8 @@ def main(args: list[str]) -> int:
 def commands() -> str:
     """The page of all commands: the usage of ``kvg``, and every command of ``kvg-data`` with its options."""
     from kvg.cli.commands import COMMANDS, EXAMPLES
-    from kvg.cli.ground import parser as ground_parser
     from kvg.cli.kvg import main as kvg
+    from kvg.cli.usage import WITHOUT_CONFIG
 
     usage = io.StringIO()
     with contextlib.redirect_stdout(usage):
@@ -65,8 +65,11 @@ def commands() -> str:
         "## kvg\n",
         f"```text\n{usage.getvalue().rstrip()}\n```\n",
         "The keys of its configs are those of [configuration](configuration.md).\n",
-        "## kvg ground\n",
-        table(("argument", "default", "meaning"), options(ground_parser())),
+    ]
+    for name in WITHOUT_CONFIG:
+        own = importlib.import_module(f"kvg.cli.{name}").parser()
+        parts += [f"## kvg {name}\n", table(("argument", "default", "meaning"), options(own))]
+    parts += [
         "## kvg-data\n",
         table(("command", "what it does"), ((f"[`{n}`](#kvg-data-{n})", text) for n, text in COMMANDS.items())),
     ]
