@@ -69,6 +69,7 @@ def serve(settings: AppSettings) -> None:
         pictures.mkdir()
         answering = Answering(grounders)
         page = build_page(answering, examples, pictures)
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host  # IPv6, as in an address of a browser
         local = settings.host in (LOCAL, "localhost", "::1")
         options: dict[str, Any] = {
             "app_kwargs": {"middleware": [Middleware(Guard, local=local)], "docs_url": None, "redoc_url": None},
@@ -80,13 +81,16 @@ def serve(settings: AppSettings) -> None:
             **dict.fromkeys(("share", "ssr_mode", "pwa", "mcp_server", "enable_monitoring", "run_history"), False),
         }
         ended = threading.Event()
+
+        def end(number: int, _frame: object) -> None:
+            signal.signal(number, signal.SIG_DFL)  # a second one need not wait for a model that computes
+            ended.set()
+
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: ended.set())
+            signal.signal(number, end)
         try:
-            page.launch(
-                server_name=settings.host, server_port=settings.port, prevent_thread_lock=True, quiet=True, **options
-            )
-            print(f"http://{settings.host}:{settings.port}   (Ctrl-C ends it)", flush=True)
+            page.launch(server_name=host, server_port=settings.port, prevent_thread_lock=True, quiet=True, **options)
+            print(f"http://{host}:{settings.port}   (Ctrl-C ends it)", flush=True)
             ended.wait()
         finally:
             answering.end()
@@ -102,7 +106,7 @@ def _prepare_gradio(folder: str) -> None:
         GRADIO_TEMP_DIR=f"{folder}/files",
         GRADIO_EXAMPLES_CACHE=f"{folder}/cache",
     )
-    local = f"{LOCAL},localhost"  # Gradio asks its own server whether it runs, which no proxy may answer
+    local = f"{LOCAL},localhost,::1"  # Gradio asks its own server whether it runs, which no proxy may answer
     for name in ("NO_PROXY", "no_proxy"):
         os.environ[name] = f"{os.environ[name]},{local}" if os.environ.get(name) else local
 

@@ -152,6 +152,16 @@ def test_the_page_names_no_other_server_and_sends_nothing(served):
     assert httpx.get(f"{served.url}/", headers={"host": "evil.example"}).status_code == 403
 
 
+def test_the_queue_is_bounded(served, example):
+    from kvg.app.page import MAX_WAITING  # needs Gradio
+
+    path = httpx.post(f"{served.url}/gradio_api/upload", files={"files": ("a.png", example[0].picture)}).json()[0]
+    data = {"data": [{"path": path, "meta": {"_type": "gradio.FileData"}}, "Merlin"]}
+    codes = [httpx.post(f"{served.url}/gradio_api/call/ground", json=data).status_code for _ in range(3 * MAX_WAITING)]
+    assert codes[:MAX_WAITING] == [200] * MAX_WAITING
+    assert set(codes) == {200, 503}
+
+
 def test_it_ends_while_a_model_writes_and_leaves_no_files(tmp_path, find_port, example, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
     (tmp_path / "tmp").mkdir()
