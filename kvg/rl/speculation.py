@@ -164,7 +164,8 @@ def speculate(
         chosen = None if uniforms is None else uniforms[_places(made, widths, device)]
         sampled, logprobs = sample_tokens(logits, settings, chosen)
         gained = made.take(sampled.tolist(), logprobs.tolist(), widths)
-        active = [made.active(row) and not any(made.unsound) for row in made.rows]
+        unsound = any(made.unsound)
+        active = [made.active(row) and not unsound for row in made.rows]
         if not policy.any_rank_active(any(active)):
             return made
         if any(made.drafts):
@@ -180,10 +181,10 @@ def speculate(
 
 def _places(made: Drafted, widths: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
     """Row of the result and place in its completion of each token that is sampled."""
-    pairs = [
-        (row, min(len(made.tokens[row]) + offset, made.limit - 1))
-        for row, width in zip(made.rows, widths, strict=True)
-        for offset in range(width)
-    ]
-    rows, places = torch.tensor(pairs, device=device).T
-    return rows, places
+    rows, places = list[int](), list[int]()
+    for row, width in zip(made.rows, widths, strict=True):
+        start = len(made.tokens[row])
+        rows += [row] * width
+        places += range(start, start + width)
+    # A row that has ended stays at the last place; its tokens do not count.
+    return torch.tensor(rows, device=device), torch.tensor(places, device=device).clamp_(max=made.limit - 1)

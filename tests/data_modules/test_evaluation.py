@@ -18,7 +18,7 @@ def test_auto_asks_as_the_model_was_trained(write_set, backbone, caplog):
 
 
 def test_settings_that_cannot_work(write_set, tmp_path):
-    with pytest.raises(ConfigError, match=r"data\.mode: 'thinking' is not one of auto, think, direct, cot, json, des"):
+    with pytest.raises(ConfigError, match=r"data\.mode: 'thinking' is not one of auto, think, direct, cot, json, qwen"):
         EvaluationDataModule("set", mode="thinking")
     options = {"options": ("Merlin", "Osprey")}
     data = EvaluationDataModule(write_set(2, **options), mode="describe")

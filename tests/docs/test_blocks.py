@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from kvg.cli.commands import COMMANDS
-from kvg.config.overlay_files import SETTINGS, shipped_configs, switches
+from kvg.config.overlay_files import SETTINGS, shipped_configs, switches, with_test_sets
 from kvg.config.search_path import import_class
 from kvg.training.resolved import merged_settings
 from tests.docs.pages import ROOT, Block, blocks
@@ -84,7 +84,10 @@ def test_commands_of_kvg_and_overlays_of_pages_parse(at_root):
             commands[("fit", *(word for part in parts for word in ("-c", part)))] = block.name
     assert len(commands) >= 15
     merged_settings(
-        {f"{name}: {' '.join(args)}": ["kvg", *switches(shipped_configs(args))] for args, name in commands.items()}
+        {
+            f"{name}: {' '.join(args)}": ["kvg", *with_test_sets(switches(shipped_configs(args)))]
+            for args, name in commands.items()
+        }
     )
 
 

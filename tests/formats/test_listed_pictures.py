@@ -27,13 +27,13 @@ def sharegpt_of(folder, *names):
 
 def test_pictures_in_an_archive(tmp_path, make_sample):
     image = make_sample(0).image
-    packed(tmp_path, {"a.jpg": image, "images/b.jpg": image, "../../c.jpg": image, "d.jpg": b""})
-    path = sharegpt_of(tmp_path, "a.jpg", "images/a.jpg", "images/b.jpg", "../../c.jpg", "d.jpg", "e.jpg")
+    packed(tmp_path, {"a.jpg": image, "images/b.jpg": image, "../../outside.jpg": image, "d.jpg": b""})
+    path = sharegpt_of(tmp_path, "a.jpg", "images/a.jpg", "images/b.jpg", "../../outside.jpg", "d.jpg", "e.jpg")
     samples, tally = read(path)
     assert [s.provenance["image"] for s in samples] == ["a.jpg", "images/a.jpg", "images/b.jpg"]
     messages = ("is no path below", "is no picture", "neither in")
     assert [message in problem for message, problem in zip(messages, tally.problems, strict=True)] == [True] * 3
-    assert not list(tmp_path.parent.rglob("c.jpg"))
+    assert not list(tmp_path.parent.rglob("outside.jpg"))
 
 
 def test_a_damaged_archive_costs_its_pictures_alone(tmp_path, make_sample):
