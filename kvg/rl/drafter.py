@@ -18,7 +18,7 @@ from kvg.ranges import check_whole
 START = -1  # in the place of tokens before a completion
 _MOST = 15.0  # counts of one context; where they are more, all of them are halved, so that later rollouts count more
 _LEAST = 0.4  # a count below this is forgotten
-_DOUBT = 8.0  # accepted tokens by which a batch is taken to be as predictable as its counts say, until it shows
+_DOUBT = 2.0  # accepted tokens by which a batch is taken to be as predictable as its counts say, until it shows
 
 
 class _Following:

@@ -51,16 +51,16 @@ def test_a_batch_counts_while_it_is_sampled_and_only_what_is_learnt_counts_after
 
 def test_a_batch_that_cannot_be_predicted_gets_no_more_drafts():
     # A context that was seen once has a chance of 1 / 2, which 64 rows need: 64 / 128. The first draft is not accepted:
-    # then (0.5 + 8) / 8 times as much is needed.
+    # then (0.5 + 2) / 2 times as much is needed.
     drafter = learnt([1, 2, 3], [4, 5, 6])
     assert drafter.draft([1, 2], num_rows=64, room=9) == [3]
     drafter.observe([1, 2, 7], num_new=1)
     assert drafter.draft([4, 5], num_rows=64, room=9) == []
-    assert drafter.draft([4, 5], num_rows=56, room=9) == [6]  # 56 / 120 * 8.5 / 8 = 0.496
+    assert drafter.draft([4, 5], num_rows=42, room=9) == [6]  # 42 / 106 * 2.5 / 2 = 0.495
     drafter.learn([])  # the next batch may be another
     assert drafter.draft([4, 5], num_rows=64, room=9) == [6]
-    drafter.observe([4, 5, 6, 0], num_new=2)  # accepted: (0.5 + 8) / (1 + 8)
-    assert drafter.draft([1, 2], num_rows=66, room=9) == [3]  # 66 / 130 * 8.5 / 9 = 0.479
+    drafter.observe([4, 5, 6, 0], num_new=2)  # accepted: (0.5 + 2) / (1 + 2)
+    assert drafter.draft([1, 2], num_rows=90, room=9) == [3]  # 90 / 154 * 2.5 / 3 = 0.487
 
 
 def test_of_tokens_that_are_equally_frequent_the_smaller_one_is_drafted_also_from_a_checkpoint():
