@@ -11,6 +11,7 @@ from data_modules.base import BySet, CompositeDataModule, HasProcessor
 from data_modules.loader import StreamLoader
 from kvg.errors import ConfigError
 from kvg.evaluation.records.question_sets import ArtifactSettings, QuestionBatches, check_set, question_batches
+from kvg.ranges import check_choice
 from kvg.text.prompts import DESCRIBE, PROMPTS
 
 AUTO, PLAIN = "auto", "direct"
@@ -55,8 +56,7 @@ class EvaluationDataModule(CompositeDataModule):
         super().__init__(batch_size, num_workers, box_unit=box_unit, boxes_of=boxes_of, sets=self.test)
         if not self.test:
             raise ConfigError("data.test", "names no set; give at least one")
-        if mode not in (AUTO, DESCRIBE, *PROMPTS):
-            raise ConfigError("data.mode", f"'{mode}' is not one of {', '.join((AUTO, *PROMPTS, DESCRIBE))}")
+        check_choice("data.mode", mode, (AUTO, *PROMPTS, DESCRIBE))
         self.requested_mode, self.skip_bad, self.artifacts = mode, skip_bad, artifacts
         self.batches: QuestionBatches | None = None
         self.answer_loader: AnswerLoader | None = None

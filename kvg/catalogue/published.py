@@ -18,7 +18,8 @@ from kvg.catalogue.coco import id_of
 from kvg.catalogue.listing import BoxRules, FileSource, Listed, Listing, Remark, Unusable
 from kvg.catalogue.matlab import read_variables
 from kvg.catalogue.walking import is_hidden
-from kvg.errors import ConfigError, DataError
+from kvg.errors import DataError
+from kvg.ranges import check_choice
 from kvg.records import excerpt, list_of, number_of, object_of, read_json, text_of
 
 XYWH = BoxRules(BoxForm(format="xywh"), several="reject")
@@ -37,8 +38,7 @@ class FGVCAircraft(FileSource):
 
     def __init__(self, root: str | Path, level: str = "variant") -> None:
         super().__init__(root)
-        if level not in ("variant", "family", "manufacturer"):
-            raise ConfigError("level", f"'{level}' is not one of variant, family, manufacturer")
+        check_choice("level", level, ("variant", "family", "manufacturer"))
         self.level = level
 
     def listings(self) -> Iterator[Listed]:

@@ -11,18 +11,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from kvg.benchmark import split_of
 from kvg.box_forms import RIM, BoxForm, pixel_frame
 from kvg.errors import DataError
 from kvg.formats.listed_pictures import find_picture, folder_of
-from kvg.formats.published import good_samples, safe_key
+from kvg.formats.one_object import one_object
+from kvg.formats.published import good_samples
 from kvg.formats.written_boxes import HOW_TO_STATE, Reading
-from kvg.pictures import standard_picture
 from kvg.records import Row, load_list, numbered, object_of, optional_text, text_of
 from kvg.shards.reader import Tally
-from kvg.shards.schema import check_sample
 from kvg.text.names import clean_name
-from kvg.types import Box, Sample, SceneObject
+from kvg.types import Box, Sample
 
 BOX: Final = "bbox"
 _IMAGES: Final = ("image", "path")
@@ -83,23 +81,9 @@ class EntityList:
         field = next((name for name in _IMAGES if name in record), _IMAGES[0])
         entity, name = clean_name(text_of(where, record, "entity")), text_of(where, record, field)
         data = find_picture(where, field, name, self.folder)[1]
-        image, width, height = standard_picture(data, where)
         box = self._box(where, record, data)
         category = self.category or optional_text(where, record, "category") or self.path.stem
-        sample = Sample(
-            key=f"{safe_key(self.path.stem)}-{position:06d}",
-            image=image,
-            width=width,
-            height=height,
-            category=category,
-            split=split_of(category),
-            objects=(SceneObject(entity, box or (0.0, 0.0, float(width), float(height))),),
-            target=0,
-            provenance={"file": self.path.name, "row": position, "image": name},
-            has_box=box is not None,
-        )
-        check_sample(sample, where)
-        return sample
+        return one_object(self.path, position, where, name, data, category, entity, box, has_box=box is not None)
 
     def _box(self, where: str, record: Mapping[str, Any], data: bytes) -> Box | None:
         value, unit = record.get(BOX), self.reading.box_unit

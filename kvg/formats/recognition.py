@@ -19,18 +19,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from kvg.benchmark import split_of
 from kvg.catalogue.questions import sample_options
 from kvg.errors import DataError
 from kvg.formats.listed_pictures import find_picture, folder_of
-from kvg.formats.published import good_samples, safe_key
-from kvg.pictures import standard_picture
+from kvg.formats.one_object import one_object
+from kvg.formats.published import good_samples
 from kvg.records import Row, excerpt, load_list, numbered, object_of, optional_text, text_of
 from kvg.shards.reader import Tally
-from kvg.shards.schema import check_sample
 from kvg.text.names import clean_name
 from kvg.text.prompts import LETTERS
-from kvg.types import Sample, SceneObject
+from kvg.types import Sample
 
 # Names of the sets of FOCI and Finedefics, and the category of their pictures.
 CATEGORIES: Final = {
@@ -138,21 +136,8 @@ class Recognition:
         others = [other for other in names[category] if other != label]
         draw = f"{self.seed}/recognition/{name}/{position}"
         options = _options(where, record.get("options"), label, others, draw)
-        image, width, height = standard_picture(find_picture(where, field, name, self.folder)[1], where)
-        sample = Sample(
-            key=f"{safe_key(self.path.stem)}-{position:06d}",
-            image=image,
-            width=width,
-            height=height,
-            category=category,
-            split=split_of(category),
-            objects=(SceneObject(label, (0.0, 0.0, float(width), float(height))),),
-            target=0,
-            provenance={"file": self.path.name, "row": position, "image": name},
-            options=tuple(options),
-        )
-        check_sample(sample, where)
-        return sample
+        data = find_picture(where, field, name, self.folder)[1]
+        return one_object(self.path, position, where, name, data, category, label, options=tuple(options))
 
 
 def _options(where: str, value: Any, label: str, others: Sequence[str], seed: str) -> list[str]:

@@ -19,6 +19,7 @@ from kvg.formats.kvg_bench import write_kvg_bench
 from kvg.formats.sharegpt import write_sharegpt
 from kvg.pipeline.exchange import CORRECTIONS_FORM, PREDICTIONS_FORM, write_corrections, write_predictions, write_set
 from kvg.pipeline.exchange_sources import Input
+from kvg.ranges import check_choice
 from kvg.shards.schema import check_has_box
 from kvg.shards.writer import ShardWriter
 from kvg.text.prompts import PROMPTS
@@ -82,8 +83,7 @@ def convert(
         ConfigError: the name of the result does not fit its form, or exists already.
         DataError: no sample could be read.
     """
-    if mode not in PROMPTS:
-        raise ConfigError("mode", f"'{mode}' is not one of {', '.join(PROMPTS)}")
+    check_choice("mode", mode, PROMPTS)
     if form in FORMATS:
         num = write_set(source, out, form, target_only=target_only, overwrite=overwrite)
     elif form == CORRECTIONS_FORM:
