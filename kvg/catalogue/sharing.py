@@ -11,6 +11,7 @@ from kvg.catalogue.copies import describe, find_copies, repeated_files
 from kvg.catalogue.entry import Entry, Rejection
 from kvg.catalogue.hashing import matches
 from kvg.errors import ConfigError
+from kvg.ranges import check_whole
 from kvg.text.names import clean_name
 
 
@@ -23,6 +24,8 @@ class SplitSettings:
         held_out: share of the entities of every other category that are not trained on.
         val: share of the pictures of all other entities for validation.
         test: share of the same pictures for the test.
+        min_train: number of pictures (copies count once) that each of these entities keeps for training, if it has as
+            many. With 1, no entity is tested on that was never trained; an entity with one picture is only trained.
         copy_distance: pictures of similar colour are copies if at most this many of the 64 brightness bits of their
             fingerprints differ.
         copy_change: such pictures with different names show different objects if the colour of one of 12 x 12 cells
@@ -35,6 +38,7 @@ class SplitSettings:
     held_out: float = 0.0
     val: float = 0.1
     test: float = 0.1
+    min_train: int = 0
     copy_distance: int = 3
     copy_change: float = 20.0
     two_names: Literal["drop", "keep"] = "drop"
@@ -50,6 +54,7 @@ class SplitSettings:
                 raise ConfigError(f"splits.{name}", f"{getattr(self, name)} is not a share; give 0 to 1")
         if self.val + self.test > 1:
             raise ConfigError("splits.val, test", f"{self.val} and {self.test} are more than the whole")
+        check_whole("splits.min_train", self.min_train, 0)
         if not 0 <= self.copy_distance <= 15:
             raise ConfigError("splits.copy_distance", f"{self.copy_distance} is not within 0-15 bits")
         if not 0 <= self.copy_change <= 255:
@@ -64,9 +69,10 @@ def assign_splits(
     """Assigns ``split`` and ``use`` to each entry.
 
     Copies, copies of copies, and all cuts of one file form a group. All pictures of a group get the same use. It comes
-    from a hash that does not depend on other groups. These pictures are rejected: pictures that look like a forbidden
-    picture; all but the first of byte-identical files; identical files under two names; and, unless ``two_names`` keeps
-    them, pictures that seem to show one object under two names.
+    from a hash that does not depend on other groups, unless ``min_train`` moves the group to the training part. These
+    pictures are rejected: pictures that look like a forbidden picture; all but the first of byte-identical files;
+    identical files under two names; and, unless ``two_names`` keeps them, pictures that seem to show one object under
+    two names.
 
     Args:
         entries: pictures in a fixed order.
@@ -117,6 +123,7 @@ class _Sides:
             self._draws[group] = min(self._draws.get(group, entry.sha256), entry.sha256)
             if self.is_unseen(entry):
                 self._unseen_groups.add(group)
+        self._trained = self._least_trained(entries, groups)
 
     def is_unseen(self, entry: Entry) -> bool:
         """Returns whether the entity of an entry is not trained on."""
@@ -130,7 +137,21 @@ class _Sides:
         val, test, draw = self.settings.val, self.settings.test, _share(self.seed, self._draws[group])
         if group in self._unseen_groups:  # val and test share the whole group, since none of it is trained on
             return "val" if draw * (val + test) < val else "test"
+        if group in self._trained:
+            return "train"
         return "val" if draw < val else "test" if draw < val + test else "train"
+
+    def _least_trained(self, entries: Sequence[Entry], groups: Sequence[int]) -> set[int]:
+        """Returns the groups that ``min_train`` keeps for training: of each entity those with the largest hashes."""
+        by_entity: dict[tuple[str, str], set[int]] = {}
+        for entry, group in zip(entries, groups, strict=True):
+            if group not in self._unseen_groups:
+                by_entity.setdefault((entry.category, entry.entity), set()).add(group)
+        trained = set[int]()
+        for own in by_entity.values():
+            ordered = sorted(own, key=lambda group: _share(self.seed, self._draws[group]), reverse=True)
+            trained.update(ordered[: self.settings.min_train])
+        return trained
 
 
 def _copies_of_forbidden(entries: Sequence[Entry], forbidden: Mapping[str, str], max_distance: int) -> list[str]:

@@ -39,7 +39,8 @@ def run(args: argparse.Namespace) -> int:
         )
     for use, num in sorted(result.never_trained.items()):
         _print(
-            f"{num} entities of seen categories have pictures for {use} and none for training; {use} asks for them too"
+            f"{num} entities of seen categories have pictures for {use} and none for training; {use} asks for them too,"
+            " unless `splits: {min_train: 1}`"
         )
     if result.rejected:
         fields = sorted(Counter(rejection.field for rejection in result.rejected).items())

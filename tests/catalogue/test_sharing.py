@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections import Counter
 
 import pytest
 
@@ -49,6 +50,29 @@ def test_a_draw_does_not_depend_on_what_else_there_is():
     assert few != uses(assign_splits(entries[:50], settings, 6, {})[0])
 
 
+def test_each_entity_keeps_its_least_number_of_training_pictures():
+    entries = [entry(n, entity=f"E{n // 3}") for n in range(300)]  # three pictures of each of 100 entities
+    entries += [
+        entry(900, entity="Single"),
+        entry(901, "Twice"),
+        entry(902, "Twice", fingerprint=int(entry(901).fingerprint, 16)),
+    ]
+    free = uses(assign_splits(entries, SplitSettings(val=0.5, test=0.5), 0, {})[0])
+    assert "train" not in {use for _, use in free.values()}
+    kept = assign_splits(entries, SplitSettings(val=0.5, test=0.5, min_train=1), 0, {})[0]
+    trained = Counter(e.entity for e in kept if e.use == "train")
+    # Two copies are one picture: both are trained on.
+    assert trained == {**{f"E{n}": 1 for n in range(100)}, "Single": 1, "Twice": 2}
+    assert all(use == free[ref] for ref, use in uses(kept).items() if use[1] != "train")  # nothing else moved
+    all_of_them = assign_splits(entries, SplitSettings(val=0.5, test=0.5, min_train=9), 0, {})[0]
+    assert {e.use for e in all_of_them} == {"train"}
+
+
+def test_no_unseen_entity_keeps_a_training_picture():
+    kept = assign_splits([entry(n, f"E{n}") for n in range(20)], SplitSettings(unseen=["bird"], min_train=1), 0, {})[0]
+    assert "train" not in {e.use for e in kept}
+
+
 def test_nothing_unseen_is_trained_on():
     entries = [entry(n, f"{category}{n % 20}", category) for n in range(400) for category in ("bird", "fish")]
     entries = [entry(k, e.entity, e.category) for k, e in enumerate(entries)]
@@ -81,7 +105,9 @@ def test_what_is_left_out_and_why():
     ]
 
 
-@pytest.mark.parametrize("bad", [{"val": 0.7, "test": 0.7}, {"held_out": 2.0}, {"copy_distance": 16}])
+@pytest.mark.parametrize(
+    "bad", [{"val": 0.7, "test": 0.7}, {"held_out": 2.0}, {"copy_distance": 16}, {"min_train": -1}]
+)
 def test_settings_that_cannot_work(bad):
     with pytest.raises(ConfigError, match="splits"):
         SplitSettings(**bad)
