@@ -19,7 +19,7 @@ from torch import Tensor
 from kvg.backbones.adapter_files import adapter_base
 from kvg.backbones.adapters import with_adapter
 from kvg.backbones.buffers import float32_buffers
-from kvg.backbones.builtin import RANDOM, build_builtin, checkpoint_folder, lab_tokenizer
+from kvg.backbones.builtin import RANDOM, build_builtin, checkpoint_folder, random_tokenizer
 from kvg.backbones.checkpoints import Description, describe_checkpoint, load_model
 from kvg.backbones.decoding import RepeatedState, decode, prefill, verify
 from kvg.backbones.family import Family
@@ -125,7 +125,7 @@ class Backbone(Shardable):
     def describe(self, checkpoint: str, adapter: str | None) -> Description:
         """All but the weights, read before anything large is; see ``kvg.backbones.checkpoints.describe_checkpoint``."""
         if checkpoint in RANDOM:
-            return Description(lab_tokenizer(), self.family.tiny_pictures())
+            return Description(random_tokenizer(checkpoint, self.family), self.family.tiny_pictures())
         return describe_checkpoint(self.family, checkpoint_folder(checkpoint), adapter)
 
     def load(self, checkpoint: str, description: Description, dtype: str, attn: str) -> Any:

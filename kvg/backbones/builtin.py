@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
@@ -49,6 +50,20 @@ def lab_tokenizer() -> PreTrainedTokenizerBase:
     if (lab_folder() / "tokenizer.json").is_file():
         return AutoTokenizer.from_pretrained(lab_folder())
     return train_tokenizer(corpus(0))
+
+
+def random_tokenizer(checkpoint: str, family: Family) -> PreTrainedTokenizerBase:
+    """The tokenizer of a random model: the lab's, or for ``tiny`` that of its family.
+
+    Args:
+        checkpoint: one of ``RANDOM``.
+        family: of the model.
+    """
+    if checkpoint != "tiny":
+        return lab_tokenizer()
+    tokenizer = family.tiny_tokenizer(copy.deepcopy(lab_tokenizer()))
+    tokenizer.chat_template = family.chat_template
+    return tokenizer
 
 
 @dataclass(frozen=True)
@@ -152,6 +167,6 @@ def build_builtin(checkpoint: str, family: Family, dtype: str, attn: str) -> Any
         dtype: see ``build_model``.
         attn: see ``build_model``.
     """
-    tokenizer = lab_tokenizer()
+    tokenizer = random_tokenizer(checkpoint, family)
     config = family.tiny_config(tokenizer) if checkpoint == "tiny" else qwen2_vl_config(tokenizer, TinySize())
     return build_model(family.hf_class, config, dtype, attn)

@@ -63,7 +63,7 @@ def describe_checkpoint(family: Family, checkpoint: str, adapter: str | None = N
     own = place is not None and (place / TOKENIZER[1]).is_file()
     tokenizer = _tokenizer(adapter if adapter and own else checkpoint, config, family)
     own = place is not None and (place / picture_settings.FILE).is_file()
-    picture = _picture_settings(adapter if adapter and own else checkpoint, family)
+    picture = _picture_settings(adapter if adapter and own else checkpoint, family, config)
     if misfit := family.check_pictures(picture, config):
         remedy = f"does not fit its model: {misfit}; correct one of them"
         raise fault(checkpoint, f"its {picture_settings.FILE} {remedy}")
@@ -169,7 +169,7 @@ def _tokenizer(checkpoint: str, config: Any, family: Family) -> PreTrainedTokeni
     return tokenizer
 
 
-def _picture_settings(checkpoint: str, family: Family) -> PictureSettings:
+def _picture_settings(checkpoint: str, family: Family, config: Any) -> PictureSettings:
     name = picture_settings.FILE
     if (Path(checkpoint) / name).is_file():
         content = read_object(checkpoint, name)
@@ -177,6 +177,6 @@ def _picture_settings(checkpoint: str, family: Family) -> PictureSettings:
         with reading(checkpoint, f"its {name} cannot be read"):
             content = ImageProcessingMixin.get_image_processor_dict(checkpoint)[0]
     try:
-        return family.picture_settings(content)
+        return family.picture_settings(content, config)
     except ConfigError as error:
         raise fault(checkpoint, f"its {name}: {error.field}: {error.remedy}; correct the file") from error

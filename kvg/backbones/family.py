@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from kvg.backbones.inputs import LanguageInputs
 from kvg.backbones.picture_processor import PictureProcessor
 from kvg.backbones.picture_settings import PictureSettings
-from kvg.batches import Pictures, VisualTokens
+from kvg.batches import Picture, Pictures, VisualTokens
 from kvg.text.box_codec import BoxCodec
 from kvg.text.prompts import PUBLISHED, PromptFormat
 
@@ -73,8 +73,12 @@ class Family(ABC):
 
     # -- pictures --------------------------------------------------------------------------------------------------
     @abstractmethod
-    def picture_settings(self, content: Mapping[str, Any]) -> PictureSettings:
-        """The settings in a checkpoint's ``preprocessor_config.json``.
+    def picture_settings(self, content: Mapping[str, Any], config: Any) -> PictureSettings:
+        """The picture settings of a checkpoint.
+
+        Args:
+            content: of its ``preprocessor_config.json``.
+            config: of its model.
 
         Raises:
             ConfigError: a value cannot work; its field is the name in the file.
@@ -87,6 +91,14 @@ class Family(ABC):
     @abstractmethod
     def check_pictures(self, settings: PictureSettings, config: Any) -> str | None:
         """What is wrong where a checkpoint's picture settings do not fit its model; None where they do."""
+
+    def placeholders(self, picture: Picture) -> Sequence[tuple[str, int]]:
+        """What stands for a picture in a prompt: texts, and how often each is repeated.
+
+        It takes the place of the one ``image_token`` that the chat template writes, and holds that token once for each
+        visual token. Each text is tokenised for itself, so it begins and ends with special tokens.
+        """
+        return [(self.image_token, picture.num_tokens)]
 
     @abstractmethod
     def see(self, model: Any, pictures: Pictures, processor: PictureProcessor) -> VisualTokens:
@@ -109,6 +121,14 @@ class Family(ABC):
         return {}
 
     # -- random models ---------------------------------------------------------------------------------------------
+    def tiny_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+        """A tokenizer for the toy model: the lab's, with what else the family's own has.
+
+        Args:
+            tokenizer: a copy of the lab's, with Qwen's special tokens; it may be changed.
+        """
+        return tokenizer
+
     @abstractmethod
     def tiny_config(self, tokenizer: PreTrainedTokenizerBase) -> Any:
         """Settings of a toy model of the true architecture that fits a tokenizer; for tests (``checkpoint: tiny``)."""

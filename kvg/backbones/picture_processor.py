@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
-from kvg.backbones.picture_settings import PictureSettings, check_areas
+from kvg.backbones.picture_settings import PatchSettings, PictureSettings, check_areas
 from kvg.batches import Picture
 from kvg.pictures import as_rgb
 from kvg.text.box_codec import ImageSize
@@ -23,7 +23,9 @@ from kvg.text.box_codec import ImageSize
 class PictureProcessor(Protocol):
     """How a family cuts pictures. Picklable."""
 
-    settings: PictureSettings
+    @property
+    def settings(self) -> PictureSettings:
+        """How large pictures may be, and how they are cut."""
 
     def image_size(self, width: int, height: int) -> ImageSize:
         """Both sizes of a picture: as stored, and as the model gets it.
@@ -57,7 +59,7 @@ class PatchProcessor:
         ConfigError: no picture can be resized into these areas.
     """
 
-    def __init__(self, settings: PictureSettings) -> None:
+    def __init__(self, settings: PatchSettings) -> None:
         check_areas(settings)
         self.settings = settings
         mean, std = (torch.tensor(x, dtype=torch.float64) for x in (settings.image_mean, settings.image_std))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -27,35 +28,53 @@ _FIXED: Final = {
 
 
 @dataclass(frozen=True)
-class PictureSettings:
-    """How a picture becomes patches.
+class PictureSettings(ABC):
+    """How a picture is resized; each kind of picture processor has its own settings.
 
     Attributes:
         min_pixels: smallest area of a resized picture.
         max_pixels: largest area.
-        patch_size: side of one patch in pixels.
-        merge_size: patches per side of one visual token.
-        temporal_patch_size: frames per patch; a still image is repeated.
         image_mean: per channel, of values in 0-1.
         image_std: per channel.
     """
 
+    min_pixels: int
+    max_pixels: int
+    image_mean: tuple[float, ...]
+    image_std: tuple[float, ...]
+
+    @property
+    @abstractmethod
+    def cell(self) -> int:
+        """A resized picture has sides of multiples of this, in pixels."""
+
+
+@dataclass(frozen=True)
+class PatchSettings(PictureSettings):
+    """How a picture becomes patches.
+
+    Attributes:
+        patch_size: side of one patch in pixels.
+        merge_size: patches per side of one visual token.
+        temporal_patch_size: frames per patch; a still image is repeated.
+    """
+
     min_pixels: int = 56 * 56
     max_pixels: int = 28 * 28 * 1280
+    image_mean: tuple[float, ...] = (0.48145466, 0.4578275, 0.40821073)
+    image_std: tuple[float, ...] = (0.26862954, 0.26130258, 0.27577711)
     patch_size: int = 14
     merge_size: int = 2
     temporal_patch_size: int = 2
-    image_mean: tuple[float, ...] = (0.48145466, 0.4578275, 0.40821073)
-    image_std: tuple[float, ...] = (0.26862954, 0.26130258, 0.27577711)
 
     @property
     def cell(self) -> int:
-        """Side of one visual token in pixels; a resized picture has sides of multiples of it."""
+        """See ``PictureSettings.cell``; one visual token covers so much."""
         return self.patch_size * self.merge_size
 
 
-def parse_picture_settings(content: Mapping[str, Any]) -> PictureSettings:
-    """The settings in a checkpoint's ``preprocessor_config.json``. What is left out is as in transformers.
+def parse_patch_settings(content: Mapping[str, Any]) -> PatchSettings:
+    """The settings of patches in a checkpoint's ``preprocessor_config.json``. What is left out is as in transformers.
 
     Args:
         content: of that file. Areas are ``min_pixels`` and ``max_pixels``, or ``size`` with ``shortest_edge`` and
@@ -80,15 +99,25 @@ def parse_picture_settings(content: Mapping[str, Any]) -> PictureSettings:
         if content.get(name) is not None:
             check_whole(name, content[name], 1, 1024)
             values[name] = content[name]
-    for name in ("image_mean", "image_std"):
-        if content.get(name) is not None:
-            values[name] = _channels(name, content[name])
+    settings = PatchSettings(**values | parse_colours(content))
+    check_areas(settings, dict(_SIZES))
+    return settings
+
+
+def parse_colours(content: Mapping[str, Any]) -> dict[str, tuple[float, ...]]:
+    """What a ``preprocessor_config.json`` says of ``image_mean`` and ``image_std``; nothing where it does not.
+
+    Args:
+        content: of that file.
+
+    Raises:
+        ConfigError: a value cannot work, or pictures would be treated in a way that no processor here has.
+    """
     for name, fixed in _FIXED.items():
         if name in content and content[name] is not None and not _equal(content[name], fixed):
             raise ConfigError(name, f"{excerpt(content[name])} is not {fixed}, which is what this project does")
-    settings = PictureSettings(**values)
-    check_areas(settings, dict(_SIZES))
-    return settings
+    names = ("image_mean", "image_std")
+    return {name: _channels(name, content[name]) for name in names if content.get(name) is not None}
 
 
 def check_areas(settings: PictureSettings, names: Mapping[str, str] | None = None) -> None:

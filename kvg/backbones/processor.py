@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from kvg.backbones.chat_template import render_chat
 from kvg.backbones.family import Family
-from kvg.backbones.picture_settings import PictureSettings
+from kvg.backbones.picture_settings import PatchSettings, PictureSettings
 from kvg.batches import Batch, Example, Picture, Pictures
 from kvg.errors import DataError
 from kvg.pictures import read_rgb
@@ -45,10 +45,10 @@ class ChatProcessor:
             tokenizer.chat_template = family.chat_template
         self.tokenizer, self.family, self.codec = tokenizer, family, family.codec
         self.prompt_format = family.prompt_format
-        self.pictures = family.picture_processor(settings or PictureSettings(max_pixels=401_408))
+        self.pictures = family.picture_processor(settings or PatchSettings(max_pixels=401_408))
         self.image_token_id = int(tokenizer.convert_tokens_to_ids(family.image_token))
         self.pad_token_id = int(tokenizer.pad_token_id or 0)
-        self.control_tokens = ControlTokens.of_tokenizer(tokenizer, family.prompt_format.marks)
+        self.control_tokens = ControlTokens.of_tokenizer(tokenizer, (*family.prompt_format.marks, *self.codec.marks))
 
     # -- pictures --------------------------------------------------------------------------------------------------
     @property
@@ -117,9 +117,13 @@ class ChatProcessor:
         return list(self.tokenizer.encode(text, add_special_tokens=False))
 
     def expand(self, text: str, picture: Picture) -> str:
-        """Repeats the first placeholder once for each visual token of a picture."""
-        token = self.family.image_token
-        return text.replace(token, token * picture.num_tokens, 1)
+        """Puts all that stands for a picture in the place of the first placeholder."""
+        spans = self.family.placeholders(picture)
+        return text.replace(self.family.image_token, "".join(span * num for span, num in spans), 1)
+
+    def _picture_ids(self, picture: Picture) -> list[int]:
+        """The same as token ids, without hundreds of equal tokens to find in a text."""
+        return [token for span, num in self.family.placeholders(picture) for token in self.ids(span) * num]
 
     def box_texts(self, sample: Sample) -> list[str]:
         """The boxes of all objects as this backbone writes them."""
@@ -195,11 +199,11 @@ class ChatProcessor:
         for text in (*turns, completion or ""):
             self.control_tokens.check(text, key, field)
         head, at = self.ids(self.chat(*turns, num_images=len(pictures))), 0
-        for picture in pictures:  # the same as tokenising ``expand``, without hundreds of equal tokens to find
+        for picture in pictures:
             if self.image_token_id in head[at:]:
-                at = head.index(self.image_token_id, at)
-                head[at : at + 1] = [self.image_token_id] * picture.num_tokens
-                at += picture.num_tokens
+                own, at = self._picture_ids(picture), head.index(self.image_token_id, at)
+                head[at : at + 1] = own
+                at += len(own)
         answer = [] if completion is None else self.ids(completion + self.family.turn_end)
         if (head + answer).count(self.image_token_id) != sum(picture.num_tokens for picture in pictures):
             raise DataError(key, field, f"may not hold {self.family.image_token}; remove it")

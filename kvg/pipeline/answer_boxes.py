@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kvg.backbones.picture_processor import PatchProcessor
-from kvg.backbones.picture_settings import PictureSettings
+from kvg.backbones.picture_settings import PatchSettings
 from kvg.errors import ConfigError
 from kvg.inference.local import LocalClient
 from kvg.inference.request import Client
@@ -49,5 +49,5 @@ class BoxReader:
         if self.codec != "absolute":
             return ImageSize(width, height, width, height)
         # Qwen2.5-VL writes absolute boxes, and its patch sizes are the defaults.
-        settings = PictureSettings(self.min_pixels, self.max_pixels or PictureSettings.max_pixels)
+        settings = PatchSettings(self.min_pixels, self.max_pixels or PatchSettings.max_pixels)
         return PatchProcessor(settings).image_size(width, height)

@@ -97,9 +97,11 @@ class BoxCodec(ABC):
 
     Attributes:
         name: its name in ``predictions.jsonl``: ``relative`` or ``absolute``.
+        marks: special tokens that it writes.
     """
 
     name: ClassVar[str]
+    marks: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def encode(self, box_px: Box, size: ImageSize) -> str:
@@ -152,6 +154,7 @@ class RelativeCodec(BoxCodec):
     """
 
     name = "relative"
+    marks = (BOX_START, BOX_END)
 
     def __init__(self, as_json: bool = False, published_unit_boxes: bool = False) -> None:
         self.as_json, self.published_unit_boxes = as_json, published_unit_boxes

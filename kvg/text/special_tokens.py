@@ -30,7 +30,7 @@ class ControlTokens:
 
     Args:
         tokens: special tokens of a tokenizer; ``REFERENCE_TOKENS`` among them are allowed.
-        marks: marks of names in the questions of a family; these are also allowed.
+        marks: marks of names and boxes of a family; these are also allowed.
     """
 
     def __init__(self, tokens: Iterable[str], marks: Iterable[str] = ()) -> None:

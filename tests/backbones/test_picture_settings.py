@@ -14,7 +14,7 @@ from transformers import Qwen2VLImageProcessorPil
 from kvg.backbones.backbone import Backbone
 from kvg.backbones.builtin import lab_folder, lab_tokenizer
 from kvg.backbones.families.qwen2_vl import Qwen2VL
-from kvg.backbones.picture_settings import PictureSettings, parse_picture_settings
+from kvg.backbones.picture_settings import PatchSettings, parse_patch_settings
 from kvg.backbones.processor import ChatProcessor
 from kvg.cli.kvg_data import main as kvg_data
 from kvg.errors import ConfigError
@@ -178,7 +178,7 @@ def test_a_checkpoint_that_says_such_things_is_named_with_its_file(copy, setting
     ],
 )
 def test_areas_are_read_as_transformers_reads_them(content):
-    ours, theirs = parse_picture_settings(content), Qwen2VLImageProcessorPil(**content)
+    ours, theirs = parse_patch_settings(content), Qwen2VLImageProcessorPil(**content)
     assert (ours.min_pixels, ours.max_pixels) == (theirs.size["shortest_edge"], theirs.size["longest_edge"])
     assert (ours.patch_size, ours.merge_size) == (theirs.patch_size, theirs.merge_size)
     assert list(ours.image_mean) == pytest.approx(list(theirs.image_mean))
@@ -202,9 +202,9 @@ def test_picture_settings_of_the_newer_file_are_read(copy, tmp_path):
 
 def test_the_lab_says_of_itself_what_its_random_models_are_given():
     settings = json.loads((lab_folder() / "preprocessor_config.json").read_text())
-    assert parse_picture_settings(settings) == Qwen2VL().tiny_pictures() == PictureSettings(784, 19_600)
+    assert parse_patch_settings(settings) == Qwen2VL().tiny_pictures() == PatchSettings(784, 19_600)
 
 
 def test_a_processor_of_its_own_checks_its_areas():
     with pytest.raises(ConfigError, match="min_pixels: 3136 is above max_pixels, which is 784"):
-        ChatProcessor(lab_tokenizer(), Qwen2VL(), PictureSettings(max_pixels=784))
+        ChatProcessor(lab_tokenizer(), Qwen2VL(), PatchSettings(max_pixels=784))

@@ -17,7 +17,7 @@ from kvg.backbones.backbone import Backbone
 from kvg.backbones.builtin import lab_tokenizer
 from kvg.backbones.families.qwen2_5_vl import Qwen25VL
 from kvg.backbones.families.qwen2_vl import Qwen2VL
-from kvg.backbones.picture_settings import PictureSettings
+from kvg.backbones.picture_settings import PatchSettings
 from kvg.backbones.processor import ChatProcessor
 from kvg.errors import ConfigError, DataError
 from kvg.types import SceneObject
@@ -40,7 +40,7 @@ def picture(width: int, height: int, mode: str = "RGB") -> Image.Image:
     ],
 )
 def test_patches_are_those_of_transformers(size, max_pixels, resized):
-    ours = ChatProcessor(lab_tokenizer(), Qwen2VL(), PictureSettings(56 * 56, max_pixels))
+    ours = ChatProcessor(lab_tokenizer(), Qwen2VL(), PatchSettings(56 * 56, max_pixels))
     theirs = Qwen2VLImageProcessorPil(size={"shortest_edge": 56 * 56, "longest_edge": max_pixels})
     image = picture(*size)
     tensors = ours.picture(image).tensors
@@ -64,8 +64,8 @@ def test_boxes_are_written_for_the_picture_that_the_model_sees(scenes):
     sample = scenes(1, [(140, 140)])[0]
     boxes = (SceneObject("A", (0.0, 0.0, 70.0, 140.0)), SceneObject("B", (70.0, 35.0, 140.0, 105.0)))
     sample = replace(sample, objects=boxes, target=1)
-    relative = ChatProcessor(lab_tokenizer(), Qwen2VL(), PictureSettings(max_pixels=70 * 70))
-    absolute = ChatProcessor(lab_tokenizer(), Qwen25VL(), PictureSettings(max_pixels=70 * 70))
+    relative = ChatProcessor(lab_tokenizer(), Qwen2VL(), PatchSettings(max_pixels=70 * 70))
+    absolute = ChatProcessor(lab_tokenizer(), Qwen25VL(), PatchSettings(max_pixels=70 * 70))
     assert relative.box_texts(sample)[1] == "<|box_start|>(500,250),(1000,750)<|box_end|>"
     # 140 px shrink to 56: two fifths.
     assert absolute.box_texts(sample)[1] == '{"bbox_2d": [28, 14, 56, 42]}'

@@ -40,7 +40,7 @@ def build(
     from kvg.backbones.builtin import TinySize, build_model, lab_tokenizer, qwen2_vl_config
     from kvg.backbones.families.qwen2_vl import Qwen2VL
     from kvg.backbones.folders import write_folder
-    from kvg.backbones.picture_settings import PictureSettings
+    from kvg.backbones.picture_settings import PatchSettings
     from kvg.backbones.processor import ChatProcessor
 
     (hidden, layers, heads, kv_heads, mlp), (width, depth, vision_heads) = SIZES[size]
@@ -53,7 +53,7 @@ def build(
     finally:
         torch.set_default_dtype(before)
     model.resize_token_embeddings(vocabulary, mean_resizing=False)
-    processor = ChatProcessor(lab_tokenizer(), Qwen2VL(), PictureSettings(max_pixels=12_845_056))
+    processor = ChatProcessor(lab_tokenizer(), Qwen2VL(), PatchSettings(max_pixels=12_845_056))
     write_folder(folder, model, model.state_dict(), processor)
     return folder
 

@@ -58,10 +58,10 @@ def our_processor() -> Any:
     """The processor of Qwen2-VL with the paper's budget."""
     from kvg.backbones.builtin import lab_tokenizer
     from kvg.backbones.families.qwen2_vl import Qwen2VL
-    from kvg.backbones.picture_settings import PictureSettings
+    from kvg.backbones.picture_settings import PatchSettings
     from kvg.backbones.processor import ChatProcessor
 
-    return ChatProcessor(lab_tokenizer(), Qwen2VL(), PictureSettings(MIN_PIXELS, MAX_PIXELS))
+    return ChatProcessor(lab_tokenizer(), Qwen2VL(), PatchSettings(MIN_PIXELS, MAX_PIXELS))
 
 
 def ours(folder: Path, batch_size: int, workers: int, floats: bool) -> Iterator[Mapping[str, Any]]:

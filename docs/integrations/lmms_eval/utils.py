@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from kvg.backbones.picture_processor import PatchProcessor
-from kvg.backbones.picture_settings import PictureSettings
+from kvg.backbones.picture_settings import PatchSettings
 from kvg.benchmark import split_of
 from kvg.evaluation.records.scoring import score
 from kvg.formats.written_boxes import written_boxes
@@ -52,7 +52,7 @@ def score_pixels(doc: Doc, results: Sequence[str]) -> dict[str, Verdict]:
 
 def score_absolute(doc: Doc, results: Sequence[str]) -> dict[str, Verdict]:
     """Scores boxes in pixels of the picture as Qwen2.5-VL resizes it."""
-    size = PatchProcessor(PictureSettings(MIN_PIXELS, MAX_PIXELS)).image_size(*_size(doc))
+    size = PatchProcessor(PatchSettings(MIN_PIXELS, MAX_PIXELS)).image_size(*_size(doc))
     sides = [size.width, size.height, size.resized_width, size.resized_height]
     return _scored(doc, results[0], {"codec": "absolute", "size": sides})
 

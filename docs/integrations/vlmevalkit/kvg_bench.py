@@ -23,7 +23,7 @@ from vlmeval.smp import LMUDataRoot, dump, load
 from vlmeval.smp.file import get_intermediate_file_path
 
 from kvg.backbones.picture_processor import PatchProcessor
-from kvg.backbones.picture_settings import PictureSettings
+from kvg.backbones.picture_settings import PatchSettings
 from kvg.benchmark import split_of
 from kvg.evaluation.records.scoring import Score, score
 from kvg.formats.kvg_bench import key_of
@@ -84,7 +84,7 @@ class KVGBench(ImageBaseDataset):
             width, height = int(row["width"]), int(row["height"])
             sides = [width, height, width, height]
             if self.unit == "absolute":
-                size = PatchProcessor(PictureSettings(MIN_PIXELS, MAX_PIXELS)).image_size(width, height)
+                size = PatchProcessor(PatchSettings(MIN_PIXELS, MAX_PIXELS)).image_size(width, height)
                 sides[2:] = size.resized_width, size.resized_height
             record |= {"codec": "absolute", "size": sides}
         return score(record, str(row["index"]))

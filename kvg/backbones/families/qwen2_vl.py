@@ -13,7 +13,7 @@ from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VLDecoderLayer
 from kvg.backbones.builtin import TinySize, qwen2_vl_config
 from kvg.backbones.family import Family
 from kvg.backbones.picture_processor import PatchProcessor, PictureProcessor
-from kvg.backbones.picture_settings import PictureSettings, parse_picture_settings
+from kvg.backbones.picture_settings import PatchSettings, PictureSettings, parse_patch_settings
 from kvg.batches import Pictures, VisualTokens
 from kvg.linear import linear
 from kvg.text.box_codec import BoxCodec, RelativeCodec
@@ -70,12 +70,13 @@ class Qwen2VL(Family):
         """
         model.model.visual.patch_embed.forward = MethodType(_embed_patches, model.model.visual.patch_embed)
 
-    def picture_settings(self, content: Mapping[str, Any]) -> PictureSettings:
+    def picture_settings(self, content: Mapping[str, Any], config: Any) -> PictureSettings:
         """See ``Family.picture_settings``."""
-        return parse_picture_settings(content)
+        return parse_patch_settings(content)
 
     def picture_processor(self, settings: PictureSettings) -> PictureProcessor:
         """See ``Family.picture_processor``."""
+        assert isinstance(settings, PatchSettings)
         return PatchProcessor(settings)
 
     def check_pictures(self, settings: PictureSettings, config: Any) -> str | None:
@@ -121,7 +122,7 @@ class Qwen2VL(Family):
 
     def tiny_pictures(self) -> PictureSettings:
         """See ``Family.tiny_pictures``; also those of the lab's base."""
-        return PictureSettings(min_pixels=28 * 28, max_pixels=140 * 140)
+        return PatchSettings(min_pixels=28 * 28, max_pixels=140 * 140)
 
 
 def _embed_patches(module: Any, patches: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextDecoderLay
 from kvg.backbones.families.qwen2_vl import TINY, Qwen2VL
 from kvg.backbones.inputs import LanguageInputs
 from kvg.backbones.picture_processor import PictureProcessor
-from kvg.backbones.picture_settings import PictureSettings
+from kvg.backbones.picture_settings import PatchSettings, PictureSettings
 from kvg.batches import Pictures, VisualTokens
 
 _OTHERS = ("model_type", "layer_types")  # of the text model of Qwen2-VL
@@ -78,4 +78,4 @@ class Qwen3VL(Qwen2VL):
     def tiny_pictures(self) -> PictureSettings:
         """See ``Family.tiny_pictures``."""
         half = (0.5, 0.5, 0.5)
-        return PictureSettings(32 * 32, 160 * 160, patch_size=16, image_mean=half, image_std=half)
+        return PatchSettings(32 * 32, 160 * 160, patch_size=16, image_mean=half, image_std=half)
