@@ -26,12 +26,14 @@ class Convention:
         shown: the picture that the model sees ``[H, W]``, in 0-1, from what transformers makes of a picture.
         absolute: whether boxes are in pixels of that picture, and not on a grid of 0-1000.
         smallest: side of the smallest square that is not enlarged.
+        config: of its model, as far as it says how pictures are cut.
     """
 
     settings: dict[str, Any]
     shown: Callable[[Any, dict[str, Any]], np.ndarray]
     absolute: bool = False
     smallest: int = 56
+    config: Any = None
 
 
 def patches(out: Any, settings: dict[str, Any]) -> np.ndarray:
@@ -79,7 +81,7 @@ def theirs(convention, tmp_path):
 @pytest.fixture
 def ours(convention):
     family, published = convention
-    return family.picture_processor(family.picture_settings(published.settings))
+    return family.picture_processor(family.picture_settings(published.settings, published.config))
 
 
 def numbers(text: str) -> tuple[int, ...]:
