@@ -18,11 +18,10 @@ from peft.utils.other import get_pattern_key
 from safetensors.torch import load_file
 from torch import nn
 
-from kvg.backbones.adapter_files import SETTINGS, WEIGHTS
+from kvg.backbones.adapter_files import PREFIX, SETTINGS, WEIGHTS
 from kvg.backbones.checkpoint_files import fault, reading
 from kvg.backbones.weight_files import current_name, former_name, tensor_shapes
 
-_PREFIX: Final = "base_model.model."
 _DOWN: Final = re.compile(r"(.+)\.lora_(?:A\.weight|embedding_A)")
 
 
@@ -47,7 +46,7 @@ def with_adapter(model: Any, checkpoint: str) -> Any:
             _target_stored_layers(checkpoint, config, model, ranks)
         with reading(checkpoint, "cannot be put on its model"):
             saved = load_file(Path(checkpoint) / WEIGHTS)
-            weights = {_PREFIX + _current(name): value for name, value in saved.items()}
+            weights = {PREFIX + _current(name): value for name, value in saved.items()}
             adapted = PeftModel(model, config)
             report = set_peft_model_state_dict(adapted, weights)
             missing, unexpected = _missing(adapted, report.missing_keys), list(report.unexpected_keys)
@@ -72,7 +71,7 @@ def _missing(adapted: nn.Module, names: Sequence[str]) -> list[str]:
 
 def _ranks(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
     """Ranks of the adapters by the layers that they belong to, as these are called in the file."""
-    matches = ((_DOWN.fullmatch(name.removeprefix(_PREFIX)), shape) for name, shape in shapes.items())
+    matches = ((_DOWN.fullmatch(name.removeprefix(PREFIX)), shape) for name, shape in shapes.items())
     return {match[1]: shape[0] for match, shape in matches if match and shape}
 
 
@@ -121,7 +120,7 @@ def _target_stored_layers(checkpoint: str, config: Any, model: nn.Module, ranks:
 
 
 def _current(name: str) -> str:
-    return current_name(name.removeprefix(_PREFIX))
+    return current_name(name.removeprefix(PREFIX))
 
 
 def _embeddings_and_head(model: Any) -> list[Any]:

@@ -17,11 +17,12 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.image_processing_base import ImageProcessingMixin
 
 from kvg.backbones import picture_settings
+from kvg.backbones.adapter_files import check_base
 from kvg.backbones.chat_template import check_chat_template
 from kvg.backbones.checkpoint_files import fault, read_object, reading
 from kvg.backbones.family import Family
 from kvg.backbones.picture_settings import PictureSettings
-from kvg.backbones.weight_files import check_layers, check_shapes, weight_files
+from kvg.backbones.weight_files import check_layers, check_names, check_shapes, weight_files
 from kvg.errors import ConfigError
 from kvg.ranges import check_whole
 from kvg.records import excerpt
@@ -29,6 +30,7 @@ from kvg.records import excerpt
 CONFIG: Final = "config.json"
 MAX_LAYERS: Final = 1000  # the deepest published model has a fifth of it
 TOKENIZER: Final = ("tokenizer.json", "tokenizer_config.json")
+SETTINGS: Final = (CONFIG, TOKENIZER[1], picture_settings.FILE, "processor_config.json")  # that may name code
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,10 @@ def describe_checkpoint(family: Family, checkpoint: str, adapter: str | None = N
         ConfigError: it is not there, not whole, or its files do not belong together.
     """
     config = read_config(checkpoint)
+    if adapter:
+        _check_own_code(adapter)
+        if Path(checkpoint).is_dir():
+            check_base(adapter, weight_files(checkpoint), checkpoint)
     place = Path(adapter) if adapter else None
     own = place is not None and (place / TOKENIZER[1]).is_file()
     tokenizer = _tokenizer(adapter if adapter and own else checkpoint, config, family)
@@ -80,8 +86,10 @@ def load_model(hf_class: type[Any], checkpoint: str, config: Any, dtype: str, at
         files = weight_files(checkpoint)
         check_layers(checkpoint, files, config)
         with reading(checkpoint, f"its {CONFIG} describes no model that can be built"), torch.device("meta"):
-            expected = hf_class(copy.deepcopy(config)).state_dict()
-        check_shapes(checkpoint, files, {name: tuple(value.shape) for name, value in expected.items()})
+            skeleton = hf_class(copy.deepcopy(config))
+        shapes = {name: tuple(value.shape) for name, value in skeleton.state_dict().items()}
+        check_shapes(checkpoint, files, shapes)
+        check_names(checkpoint, files, shapes, skeleton.all_tied_weights_keys)
     with reading(checkpoint, "its weights cannot be loaded"):
         model, report = hf_class.from_pretrained(
             checkpoint,
@@ -115,6 +123,7 @@ def read_config(checkpoint: str) -> Any:
         raise fault(checkpoint, f"has no {CONFIG}; give a Hugging Face folder")
     if folder.is_dir():
         content = read_object(checkpoint, CONFIG)
+        _check_own_code(checkpoint)
         _check_depth(checkpoint, content)
         kind = content.get("model_type")
         if not isinstance(kind, str):
@@ -127,7 +136,23 @@ def read_config(checkpoint: str) -> Any:
         remedy = f"is no such folder, and '{folder.parent}' is a folder here, so it is not taken for a name on the hub"
         raise fault(checkpoint, f"{remedy}; correct the path")
     with reading(checkpoint, f"its {CONFIG} cannot be read"):
-        return AutoConfig.from_pretrained(checkpoint, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(checkpoint, trust_remote_code=False)
+    _refuse_code(checkpoint, CONFIG, getattr(config, "auto_map", None))
+    return config
+
+
+def _check_own_code(folder: str) -> None:
+    """Refuses a folder that wants code of its own to be run, even where transformers could do without."""
+    for name in SETTINGS:
+        if (Path(folder) / name).is_file():
+            _refuse_code(folder, name, read_object(folder, name).get("auto_map"))
+
+
+def _refuse_code(checkpoint: str, name: str, auto_map: Any) -> None:
+    if auto_map:
+        remedy = f"its {name} wants code of its own to be run (auto_map: {excerpt(auto_map)}), which is not done here"
+        form = "give the checkpoint in the form of transformers itself (often named -hf)"
+        raise fault(checkpoint, f"{remedy}; {form}, or remove auto_map where it has that form")
 
 
 def _check_depth(checkpoint: str, content: Mapping[str, Any]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -62,12 +62,13 @@ def weight_files(checkpoint: str) -> dict[str, tuple[int, ...]]:
     elif (folder / INDEX).is_file():
         names = _indexed(checkpoint)
     else:
-        pickled = next((file.name for file in sorted(folder.glob("*.bin"))), None)
-        remedy = f"; {pickled} could run code as it is read: save it as safetensors" if pickled else ""
-        raise fault(checkpoint, f"has no {WEIGHTS}{remedy or '; give a folder with its weights'}")
+        raise fault(checkpoint, f"has no {WEIGHTS}; {_remedy(folder)}")
     shapes: dict[str, tuple[int, ...]] = {}
     for name in names:
         shapes.update(tensor_shapes(checkpoint, name))
+    if len(names) > 1 and (lost := sorted(read_object(checkpoint, INDEX)["weight_map"].keys() - shapes.keys())):
+        remedy = f"its {INDEX} names {len(lost)} weights that are in none of its files ({lost[0]}, ...)"
+        raise fault(checkpoint, f"{remedy}; copy index and files from the same place")
     return {current_name(name): shape for name, shape in shapes.items()}
 
 
@@ -81,6 +82,9 @@ def tensor_shapes(checkpoint: str, name: str) -> dict[str, tuple[int, ...]]:
         with safe_open(Path(checkpoint) / name, framework="pt") as tensors:
             return {key: tuple(tensors.get_slice(key).get_shape()) for key in tensors.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, RuntimeError, MemoryError) as error:
+        if _is_pickle(Path(checkpoint) / name):
+            remedy = f"its {name} is a pickle whatever its name says, which could run code as it is read"
+            raise fault(checkpoint, f"{remedy}; save the weights as safetensors") from error
         reason = " ".join(str(error).split())[:200]
         raise fault(checkpoint, f"its {name} is damaged or cut off ({reason}); copy it anew") from error
 
@@ -100,8 +104,29 @@ def check_layers(checkpoint: str, stored: Shapes, config: Any) -> None:
         raise fault(checkpoint, f"{remedy}; give a folder whose files belong together")
 
 
+def check_names(checkpoint: str, stored: Shapes, expected: Iterable[str], tied: Mapping[str, str]) -> None:
+    """Refuses a folder that lacks weights of the model that its settings describe.
+
+    Args:
+        checkpoint: its folder.
+        stored: of its files.
+        expected: names of the model's weights.
+        tied: pairs of names that stand for one tensor, of which one is stored.
+
+    Raises:
+        ConfigError: see above.
+    """
+    shared = {a for pair in tied.items() if set(pair) & stored.keys() for a in pair}
+    missing = sorted(set(expected) - stored.keys() - shared)
+    if missing:
+        others = sorted(stored.keys() - set(expected))
+        instead = f", and there is {others[0]} instead" if others else ""
+        remedy = f"lacks {len(missing)} weights of the model in its config.json ({missing[0]}, ...{instead})"
+        raise fault(checkpoint, f"{remedy}; give a folder whose files belong together")
+
+
 def check_shapes(checkpoint: str, stored: Shapes, expected: Shapes) -> None:
-    """Refuses weights of other shapes than the settings ask for. What is missing is seen as the model is loaded.
+    """Refuses weights of other shapes than the settings ask for.
 
     Args:
         checkpoint: its folder.
@@ -117,6 +142,27 @@ def check_shapes(checkpoint: str, stored: Shapes, expected: Shapes) -> None:
         shapes = f"{name} is {list(stored[name])} and should be {list(expected[name])}"
         remedy = f"{len(misfits)} weights do not fit its config.json ({shapes})"
         raise fault(checkpoint, f"{remedy}; give a folder whose files belong together")
+
+
+def _remedy(folder: Path) -> str:
+    """What to do about a folder in which there are no weights by the usual names."""
+    pickled = next((file.name for file in sorted(folder.glob("*.bin"))), None)
+    if pickled:
+        return f"{pickled} could run code as it is read: save it as safetensors"
+    part = next((file.name for file in sorted(folder.glob("*.safetensors"))), None)
+    if part:
+        return f"{part} is a part of the weights, and their {INDEX} is missing: copy it, too"
+    return "give a folder with its weights"
+
+
+def _is_pickle(path: Path) -> bool:
+    """Whether a file begins as pickles of PyTorch do: an archive (since 1.6), or the pickle itself."""
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(4)
+    except OSError:
+        return False
+    return head == b"PK\x03\x04" or (head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"))
 
 
 def _indexed(checkpoint: str) -> list[str]:
