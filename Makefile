@@ -4,10 +4,14 @@
 PYTHON ?= python3
 WORKERS ?= 2
 
-.PHONY: demo base test test-minimum lint unit docs reference format clean
+.PHONY: demo base experiments test test-minimum lint unit docs reference format clean
 
 demo: .venv/.installed
 	.venv/bin/kvg-data demo
+
+# The questions of configs/sweeps, in pieces; finished ones are in docs/experiments and are not run again.
+experiments: .venv/.installed
+	.venv/bin/kvg-data experiments
 
 # The lab's base model from nothing, on two cores (configs/lab/scenes.yaml, configs/lab/pretrain.yaml).
 base: export OMP_NUM_THREADS = 1

@@ -114,7 +114,7 @@ class CompositeDataModule(L.LightningDataModule):
             DataError: the set cannot be used, or the target is ``rationale`` and it has none.
         """
         store = self.store(path, "train")
-        if recipe.target == "rationale" and isinstance(store, ShardFolder):
+        if recipe.target in ("rationale", "answer_first") and isinstance(store, ShardFolder):
             counts = store.manifest.counts.get("rationale", {})
             if counts and not counts.get("yes"):
                 raise DataError(path, "rationale", "is missing; run `kvg-data rationalize`, or set target: answer")

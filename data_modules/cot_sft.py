@@ -18,7 +18,8 @@ class CoTSFTDataModule(CompositeDataModule):
     Args:
         train: folder of shards, or a ShareGPT JSON.
         val: folder of shards or a published file; None for no validation.
-        target: ``rationale`` (rationale and answer) or ``answer`` (direct SFT; use ``mode: direct``).
+        target: ``rationale`` (rationale and answer), ``answer_first`` (the answer before its rationale), or ``answer``
+            (direct SFT; use ``mode: direct``).
         mode: prompt mode.
         batch_size: examples per batch and process, including replayed text.
         num_workers: number of processes that make batches.

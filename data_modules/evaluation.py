@@ -10,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from data_modules.base import BySet, CompositeDataModule, HasProcessor
 from data_modules.loader import StreamLoader
 from kvg.errors import ConfigError
+from kvg.evaluation.diagnostics.intervention import KINDS, forced_starts
 from kvg.evaluation.records.question_sets import ArtifactSettings, QuestionBatches, check_set, question_batches
 from kvg.ranges import check_choice
 from kvg.text.prompts import DESCRIBE, PROMPTS
@@ -37,8 +38,13 @@ class EvaluationDataModule(CompositeDataModule):
         box_unit: see ``CompositeDataModule``; by the names of ``test``.
         boxes_of: see ``CompositeDataModule``; by the names of ``test``.
 
+        intervene: change of the rationales of ``thoughts``, whose start the model then continues: a key of
+            ``kvg.evaluation.diagnostics.intervention.KINDS``; None for free answers. ``kvg predict --intervene``.
+        thoughts: run whose rationales are changed, see ``intervene``; it has answered the same sets.
+        card: whether the traits of the entity stand before the question, as one who looks it up knows them.
+
     Raises:
-        ConfigError: ``test`` is empty, or ``mode`` is unknown.
+        ConfigError: ``test`` is empty, ``mode`` is unknown, or only one of ``intervene`` and ``thoughts`` is set.
     """
 
     def __init__(
@@ -51,6 +57,9 @@ class EvaluationDataModule(CompositeDataModule):
         artifacts: ArtifactSettings | None = None,
         box_unit: BySet = None,
         boxes_of: BySet = "upright",
+        intervene: str | None = None,
+        thoughts: str | None = None,
+        card: bool = False,
     ) -> None:
         self.test = {"test": test} if isinstance(test, str) else dict(test)
         super().__init__(batch_size, num_workers, box_unit=box_unit, boxes_of=boxes_of, sets=self.test)
@@ -58,6 +67,11 @@ class EvaluationDataModule(CompositeDataModule):
             raise ConfigError("data.test", "names no set; give at least one")
         check_choice("data.mode", mode, (AUTO, *PROMPTS, DESCRIBE))
         self.requested_mode, self.skip_bad, self.artifacts = mode, skip_bad, artifacts
+        if (intervene is None) != (thoughts is None):
+            raise ConfigError("data.intervene", "set both intervene (what is changed) and thoughts (whose), or neither")
+        if intervene is not None:
+            check_choice("data.intervene", intervene, KINDS)
+        self.intervene, self.thoughts, self.card = intervene, thoughts, card
         self.batches: QuestionBatches | None = None
         self.answer_loader: AnswerLoader | None = None
         self._backbone: HasProcessor | None = None
@@ -98,7 +112,8 @@ class EvaluationDataModule(CompositeDataModule):
             if choices and self.requested_mode == DESCRIBE:
                 remedy = f"describe is for boxes, but {choices[0]} has multiple-choice questions; use another mode"
                 raise ConfigError("data.mode", remedy)
-            self.batches = question_batches(sets, self.batch_size, self.artifacts)
+            forced = forced_starts(self.intervene, self.thoughts) if self.intervene and self.thoughts else None
+            self.batches = question_batches(sets, self.batch_size, self.artifacts, forced, self.card)
 
     def test_dataloader(self) -> Iterable[Any]:
         """Makes the loader of this process's share of the questions without answers, of all sets."""

@@ -30,7 +30,7 @@ class Recipe:
     Attributes:
         batch_size: examples in a batch, including replayed text.
         mode: prompt mode.
-        target: ``rationale``, ``answer``, or None for prompts only.
+        target: ``rationale``, ``answer_first``, ``answer``, or None for prompts only.
         pad_left: whether to pad on the left, for generation.
         max_tokens: longer samples are skipped. They are never truncated, since that could cut off image tokens. Longer
             replayed texts raise an error at the start. None for no limit.
@@ -55,8 +55,8 @@ class Recipe:
             check_whole("data.max_tokens", self.max_tokens, 1)
         if self.mode not in PROMPTS:
             raise ConfigError("data.mode", f"'{self.mode}' is not one of {', '.join(PROMPTS)}")
-        if self.target not in ("rationale", "answer", None):
-            raise ConfigError("data.target", f"'{self.target}' is neither rationale nor answer")
+        if self.target not in ("rationale", "answer_first", "answer", None):
+            raise ConfigError("data.target", f"'{self.target}' is none of rationale, answer_first, answer")
         check_number("data.replay_ratio", self.replay_ratio, 0, 1, below=True)
         if self.replay_ratio and self.batch_size < 2:
             raise ConfigError("data.batch_size", "must be at least 2 if text is replayed")

@@ -20,7 +20,7 @@ from kvg.errors import DataError
 from kvg.pictures import read_rgb
 from kvg.shards.schema import check_box, check_has_box
 from kvg.text.box_codec import ImageSize
-from kvg.text.completion import write_completion
+from kvg.text.completion import answer_first, write_completion
 from kvg.text.prompts import fill_boxes, prompt
 from kvg.text.special_tokens import ControlTokens
 from kvg.types import Records, Sample
@@ -131,14 +131,20 @@ class ChatProcessor:
         return [self.codec.encode(o.box_px, size) for o in sample.objects]
 
     def completion(self, sample: Sample, target: str) -> str:
-        """What the model should say: ``rationale`` = think and answer, ``answer`` = the box alone."""
+        """What the model should say.
+
+        Args:
+            sample: a sample.
+            target: ``rationale`` (think and answer), ``answer_first`` (answer and think), or ``answer`` (the box).
+        """
         boxes = self.box_texts(sample)
         if target == "answer":
             return boxes[sample.target]
         if not sample.rationale:
             raise DataError(sample.key, "rationale", "it is empty; run `kvg-data rationalize` on these shards first")
         try:
-            return write_completion(fill_boxes(sample.rationale, boxes), boxes[sample.target])
+            write = answer_first if target == "answer_first" else write_completion
+            return write(fill_boxes(sample.rationale, boxes), boxes[sample.target])
         except DataError as error:
             raise DataError(sample.key, "rationale", f"{error.field}: {error.remedy}") from error
 
@@ -208,6 +214,22 @@ class ChatProcessor:
         if (head + answer).count(self.image_token_id) != sum(picture.num_tokens for picture in pictures):
             raise DataError(key, field, f"may not hold {self.family.image_token}; remove it")
         return _example(head, answer, pictures)
+
+    def begun(self, example: Example, start: str, key: str) -> Example:
+        """A prompt whose answer has begun with a given text; the model continues it.
+
+        Args:
+            example: a prompt alone.
+            start: start of the answer.
+            key: what errors call it.
+
+        Raises:
+            DataError: the text holds a control token.
+        """
+        self.control_tokens.check(start, key, "start")
+        ids = torch.tensor(self.ids(start))
+        labels = torch.full_like(ids, -100)
+        return Example(torch.cat([example.input_ids, ids]), torch.cat([example.labels, labels]), example.pictures)
 
     def encode_text(self, question: str | None, completion: str) -> Example:
         """A text-only example: a question with its answer, or running text that is learnt from its start.

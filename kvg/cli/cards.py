@@ -12,6 +12,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--knowledge", choices=("known", "unknown", "all"), default="known", help="whose cards (default known)"
     )
+    unknown = "texts of each card that the base model has not read, beside the others (default 0)"
+    parser.add_argument("--unknown-repeats", type=int, default=0, help=unknown)
     parser.add_argument("--seed", type=int, default=0, help="decides the phrasings (default 0)")
     parser.add_argument("--repeats", type=int, default=8, help="texts of each card (default 8)")
 
@@ -24,6 +26,6 @@ def run(args: argparse.Namespace) -> int:
     """
     from kvg.pipeline.cards import write_cards
 
-    num_texts, num_cards = write_cards(Path(args.out), args.knowledge, args.seed, args.repeats)
+    num_texts, num_cards = write_cards(Path(args.out), args.knowledge, args.seed, args.repeats, args.unknown_repeats)
     print(f"{num_texts} texts of {num_cards} cards in {args.out}")
     return 0

@@ -12,6 +12,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("project", nargs="?", help="project file: its `compose` section says which sets are made")
     parser.add_argument("--set", dest="names", action="append", help="only this set of the project; may be repeated")
     parser.add_argument("--config", help="instead: YAML with `source: {class_path, init_args}` and `compositor`")
+    setting = "with --config: override of one setting, such as compositor.neighbour_prob=0; may be repeated"
+    parser.add_argument("--setting", action="append", default=[], metavar="NAME=VALUE", help=setting)
     parser.add_argument("--out", help="with --config: folder for the shards")
     parser.add_argument("--num", type=int, help="with --config: number of composites")
     parser.add_argument("--seed", type=int, default=0, help="with --config: decides all of them (default 0)")
@@ -42,6 +44,6 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if not args.out or args.num is None:
         raise ConfigError("--out, --num", "are needed with --config")
-    config, size = load_config(args.config), args.samples_per_shard
+    config, size = load_config(args.config, args.setting), args.samples_per_shard
     print(compose(config, args.out, args.num, args.seed, size, args.workers, args.overwrite).summary())
     return 0

@@ -27,8 +27,9 @@ def run(args: argparse.Namespace) -> int:
     """
     from rich.console import Console
 
-    from kvg.workflow.dag import StepRunner, carry_out, clock
+    from kvg.workflow.dag import StepRunner, carry_out
     from kvg.workflow.demo import demo_steps
+    from kvg.workflow.step_logs import clock
 
     out, console, start = Path(args.out), Console(), time.monotonic()
     plan = demo_steps(args.fast, out, args.seed, args.base)

@@ -19,6 +19,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--writer", choices=("cards", "teacher"), help="with --in: who writes (default: as --teacher)")
     parser.add_argument("--min-facts", type=int, help="with --in: set samples aside with an object of fewer facts")
+    changed = "with --in: change the rationales on purpose: other_entity, no_traits, filler, dropped, none, shuffled"
+    parser.add_argument("--variant", help=changed)
+    parser.add_argument("--seed", type=int, help="with --variant: decides its choices (default 0)")
+    parser.add_argument("--answers", help="with --in: predictions of a model; keep the rationales of its right answers")
     parser.add_argument("--workers", type=int, default=1, help="processes of the card writer (default 1)")
     parser.add_argument("--overwrite", action="store_true", help="replace a set that is already there")
 
@@ -42,8 +46,8 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("--out", "is needed with --in")
     values = read_yaml(args.teacher) if args.teacher else {}
     values["writer"] = args.writer or ("teacher" if args.teacher else "cards")
-    if args.min_facts is not None:
-        values["min_facts"] = args.min_facts
+    own = {name: getattr(args, name) for name in ("min_facts", "variant", "seed", "answers")}
+    values |= {name: value for name, value in own.items() if value is not None}
     with in_file(args.teacher or ""):
         settings = settings_of(RationaleSettings, values, "rationalize")
         settings.check_classes()

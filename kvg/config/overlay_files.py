@@ -47,13 +47,16 @@ def shipped_configs(args: Sequence[str]) -> list[str]:
 
 
 def switches(args: Sequence[str]) -> list[str]:
-    """Adds the value ``true`` to ``--overwrite`` without a value.
+    """Adds the value ``true`` to ``--overwrite`` without a value; writes short options in full.
 
     >>> switches(["fit", "--overwrite", "-c", "a.yaml"])
     ['fit', '--overwrite=true', '-c', 'a.yaml']
     >>> switches(["fit", "--overwrite", "false"])
     ['fit', '--overwrite', 'false']
+    >>> switches(["predict", "--intervene=none", "--thoughts", "runs/a"])
+    ['predict', '--data.intervene=none', '--data.thoughts', 'runs/a']
     """
+    args = [re.sub(r"^--(intervene|thoughts)(?==|$)", r"--data.\1", arg) for arg in args]
     following = [*args[1:], "-"]
     return [
         "--overwrite=true" if arg == "--overwrite" and after.startswith("-") else arg

@@ -35,6 +35,8 @@ class ClientEngine:
         ConfigError: boxes are in pixels and ``sent_size`` is missing.
     """
 
+    takes_starts = False  # a server begins its own answers
+
     def __init__(
         self, client: Client, codec: BoxCodec, prompt_format: PromptFormat, sent_size: SentSize | None = None
     ) -> None:

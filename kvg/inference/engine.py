@@ -36,6 +36,11 @@ class BackboneEngine:
         self.backbone, self.sampling = backbone, sampling
 
     @property
+    def takes_starts(self) -> bool:
+        """True: the prompt of a backbone can end with the start of its answer."""
+        return True
+
+    @property
     def codec(self) -> BoxCodec:
         """The box convention of the answers."""
         return self.backbone.codec

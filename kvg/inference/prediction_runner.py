@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from kvg.errors import ConfigError
+from kvg.evaluation.diagnostics.intervention import in_one_line, moves
 from kvg.evaluation.figures.summary import summary
 from kvg.evaluation.records.prediction import read_predictions
 from kvg.evaluation.records.prediction_files import Predictions
@@ -33,6 +34,10 @@ class PredictionEngine(Engine, Protocol):
     @property
     def codec(self) -> BoxCodec:
         """The box convention of the answers."""
+
+    @property
+    def takes_starts(self) -> bool:
+        """Whether it continues given starts of answers."""
 
     @property
     def prompt_format(self) -> PromptFormat:
@@ -76,6 +81,8 @@ class PredictionRunner(BatchRunner):
             num_workers: processes that prepare batches.
             skip_bad: skip and count unusable questions; otherwise they are an error.
         """
+        if questions.forced and not self.engine.takes_starts:
+            raise ConfigError("data.intervene", "needs a model in this process; a server begins its own answers")
         settings = {
             **questions.settings(),
             **self.engine.settings(self.trainer),
@@ -143,7 +150,7 @@ class PredictionRunner(BatchRunner):
         sample = request.question.sample
         size = self.engine.image_size(sample.width, sample.height)
         line = request.question.line(
-            completion.text,
+            request.start + completion.text,
             self._mode,
             self.engine.codec,
             size,
@@ -151,6 +158,8 @@ class PredictionRunner(BatchRunner):
             completion.finish_reason or None,
             answers.first_turn,
         )
+        if request.forced and self._questions and self._questions.forced:
+            line["intervention"] = request.forced.record(self._questions.forced.kind)
         return {"line": {**line, **({"fault": answers.fault} if answers.fault else {})}}
 
     def _say_what_is_left(
@@ -190,6 +199,8 @@ class PredictionRunner(BatchRunner):
                 if num := record["num_no_true_box"]:
                     rank_zero_info("%d of them have no true box, and are in no figure", num)
                 self._say_usage(record["num_unanswered"])
+            if questions.forced and (moved := moves(read_predictions(predictions.path))):
+                rank_zero_info("%s", in_one_line(moved))
         complete = bool(self.trainer.strategy.broadcast(complete))
         if not complete:
             rank_zero_warn("some questions have no answer yet (limit_test_batches?); the same command resumes")

@@ -27,6 +27,9 @@ class AskingProcessor(Processor, Protocol):
     def encode_question(self, key: str, image: bytes, text: str, completion: str | None = None) -> Example:
         """A prompt of any text about an encoded picture."""
 
+    def begun(self, example: Example, start: str, key: str) -> Example:
+        """A prompt whose answer has begun."""
+
 
 class PreparedBatches(IterableDataset[PreparedBatch]):
     """The batches of one process, ready for a backbone.
@@ -108,8 +111,10 @@ class PreparedBatches(IterableDataset[PreparedBatch]):
 
     def _encoded(self, request: Request) -> Example:
         if request.sample is None:
-            return self.processor.encode_question(request.key, request.image, request.text)
-        return self.processor.encode_turns(request.sample, [request.text])
+            example = self.processor.encode_question(request.key, request.image, request.text)
+        else:
+            example = self.processor.encode_turns(request.sample, [request.text])
+        return self.processor.begun(example, request.start, request.key) if request.start else example
 
 
 def _blank() -> bytes:

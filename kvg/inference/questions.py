@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from kvg.errors import DataError
+from kvg.evaluation.records.forced_starts import ForcedStart
 from kvg.evaluation.records.question import Question
 from kvg.evaluation.records.question_sets import Pass, QuestionBatches
 from kvg.inference.request import Request
@@ -20,10 +21,12 @@ class QuestionRequest(Request):
     Attributes:
         question: the question.
         where: file and row, for messages.
+        forced: given start of the answer with what it was made of; None where the answer is free.
     """
 
     question: Question
     where: str
+    forced: ForcedStart | None = None
 
     def fault(self, error: DataError) -> DataError:
         """The error with file and row."""
@@ -58,9 +61,10 @@ class QuestionRequests:
         where = f"{one_pass.set.path} row {row} ({sample.key})"
         try:
             question = one_pass.question(sample)
+            forced = self.questions.start_of(question)
+            first, *rest = question.turns(self.mode, self.form, self.questions.card)
         except DataError as error:
             return DataError(where, error.field, error.remedy)
-        first, *rest = question.turns(self.mode, self.form)
         sample = question.sample
         return QuestionRequest(
             sample.key,
@@ -69,6 +73,8 @@ class QuestionRequests:
             second_turn="".join(rest),
             keep_truncated=True,
             sample=sample,
+            start=forced.text if forced else "",
             question=question,
+            forced=forced,
             where=where,
         )

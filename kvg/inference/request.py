@@ -30,6 +30,8 @@ class Request:
         keep_truncated: whether truncated answers are valid, as in an evaluation. A backbone in this process always
             keeps them.
         sample: the record of the picture, for a consistency check; None for none.
+        start: given start of the answer, which the model continues; the completions do not repeat it. Only a backbone
+            in this process takes one.
     """
 
     key: str
@@ -39,6 +41,7 @@ class Request:
     second_turn: str = ""
     keep_truncated: bool = False
     sample: Sample | None = None
+    start: str = ""
 
     def fault(self, error: DataError) -> DataError:
         """The error to report for an unusable picture or text."""

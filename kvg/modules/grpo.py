@@ -30,8 +30,9 @@ from kvg.modules.guard import check_step
 from kvg.modules.precision import with_float32_numbers
 from kvg.modules.reference import reference_logprobs
 from kvg.modules.rollout_figures import ScoredRollouts
-from kvg.modules.run_summary import reward_lines
+from kvg.modules.run_summary import reward_lines, start_of
 from kvg.modules.sampling_ahead import BatchSampler
+from kvg.modules.text_replay import TextReplay
 from kvg.ranges import check_number, check_whole
 from kvg.rewards.combine import WeightedReward
 from kvg.rewards.diagnosis import Start, nothing_learnt
@@ -80,6 +81,7 @@ class GRPOModule(StageModule):
         engine: samples the rollouts; None for ``BuiltInEngine``, the policy itself.
         mismatch: correction of the gap between an external engine and the policy; None for that of
             ``MismatchCorrection``. The built-in engine has no gap.
+        replay: texts whose loss is added to each update; None for none.
         export: see ``StageModule``.
     """
 
@@ -107,6 +109,7 @@ class GRPOModule(StageModule):
         overlap: bool = False,
         engine: RolloutEngine | None = None,
         mismatch: MismatchCorrection | None = None,
+        replay: TextReplay | None = None,
         export: bool = True,
     ) -> None:
         super().__init__(backbone, optimizer, warmup, schedule, max_new_tokens, export)
@@ -130,7 +133,7 @@ class GRPOModule(StageModule):
         self.rollout_sampling = SamplingSettings(max_new_tokens, temperature, top_p, top_k)
         self.engine: RolloutEngine = engine or BuiltInEngine()
         self._sampler = BatchSampler(self.engine, self.rollout_sampling, group_size, seed, overlap)
-        self.mismatch = mismatch or MismatchCorrection()
+        self.mismatch, self.replay = mismatch or MismatchCorrection(), replay
         self._reference: list[Backbone] = []  # in a list, so that it is not part of the module's state
         self._resampling = Resampling(max_resample_batches, group_size)
         self.scored: ScoredRollouts | None = None  # the newest batch of rollouts, for callbacks
@@ -168,11 +171,7 @@ class GRPOModule(StageModule):
     # -- what was learnt -------------------------------------------------------------------------------------------
     def start(self) -> Start:
         """Initial checkpoint and sampling settings, for warnings about rewards."""
-        backbone, sampling = self.backbone, self.rollout_sampling
-        pixels = (backbone.processor.min_pixels, backbone.processor.max_pixels)
-        settings = (sampling.max_new_tokens, self.group_size, sampling.temperature)
-        origin = (backbone.checkpoint, backbone.trained_mode, self.mode)
-        return Start(*origin, pixels, backbone.stored_pixels, *settings)
+        return start_of(self.backbone, self.mode, self.rollout_sampling, self.group_size)
 
     def summary(self, means: Mapping[str, Mapping[str, float]]) -> Sequence[str]:
         """See ``StageModule.summary``; warns if nearly all groups had equal rewards."""
@@ -297,6 +296,8 @@ class GRPOModule(StageModule):
         rows, tokens = (sum(n) for n in zip(*((len(p.mask), float(p.mask.sum())) for p in parts), strict=True))
         mean = self.trainer.strategy.reduce(torch.tensor(tokens, device=self.device), reduce_op="mean")
         counts, total = Counts(rows, tokens, float(mean)), torch.zeros((), device=self.device)
+        if self.replay is not None:
+            self.log("train/replay_loss", self.replay.backward(self), batch_size=rows)
         for number, part in enumerate(parts):
             with without_sync(self.trainer.model, number + 1 < len(parts)):
                 logprobs, entropies = self.backbone.completion_logprobs(

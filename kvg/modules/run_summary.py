@@ -10,6 +10,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from kvg.backbones.backbone import Backbone
+from kvg.rewards.diagnosis import Start
+from kvg.rl.sampling import SamplingSettings
+
 EDGE = 10  # number of batches in the first and the last means
 ORDER = ("total", "iou", "format")  # of the reward components; others follow
 
@@ -60,6 +64,20 @@ class RunHistory:
     def edge(self) -> int:
         """Number of batches in the first and the last means; half of a short run."""
         return min(self._edge, max(1, self.num_batches // 2))
+
+
+def start_of(backbone: Backbone, mode: str | None, sampling: SamplingSettings, group_size: int) -> Start:
+    """Returns initial checkpoint and sampling settings of a run of stage 2, for warnings about rewards.
+
+    Args:
+        backbone: the policy.
+        mode: prompt mode of the data; None if it has none.
+        sampling: of the rollouts.
+        group_size: completions per prompt.
+    """
+    pixels = (backbone.processor.min_pixels, backbone.processor.max_pixels)
+    settings = (sampling.max_new_tokens, group_size, sampling.temperature)
+    return Start(backbone.checkpoint, backbone.trained_mode, mode, pixels, backbone.stored_pixels, *settings)
 
 
 def change(means: Mapping[str, Mapping[str, float]], name: str, form: str = ".2f") -> str:

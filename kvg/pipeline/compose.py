@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from kvg.composites.compositor import Compositor
 from kvg.composites.settings import CompositorConfig
 from kvg.config.settings import in_file, instantiate, named_class, read_yaml, settings_of
@@ -136,13 +138,19 @@ class WriteComposites:
             return shard_result(shard, lost=lost)
 
 
-def load_config(path: str | Path) -> dict[str, Any]:
+def load_config(path: str | Path, settings: Sequence[str] = ()) -> dict[str, Any]:
     """Reads a YAML with ``source`` and ``compositor``.
+
+    Args:
+        path: path of the file.
+        settings: overrides ``NAME=VALUE``, with a dotted name and a value in YAML.
 
     Raises:
         ConfigError: the file cannot be read, has other keys than these two, or a setting is wrong.
     """
     config = read_yaml(path)
+    for setting in settings:
+        override(config, setting)
     if "source" not in config:
         raise ConfigError("source", f"is missing in {path}; add `source: {{class_path: ..., init_args: ...}}`")
     for key in config:
@@ -152,6 +160,37 @@ def load_config(path: str | Path) -> dict[str, Any]:
         named_class(config["source"], "source", TILE_METHODS)
         compositor_settings(config)
     return config
+
+
+def override(config: dict[str, Any], setting: str) -> None:
+    """Sets one value of a config.
+
+    Args:
+        config: is changed.
+        setting: ``NAME=VALUE``, with a dotted name and a value in YAML.
+
+    Raises:
+        ConfigError: there is no ``=``, the value is not YAML, or the name leads through a value that is no section.
+
+    >>> config = {"compositor": {"gap": 3}}
+    >>> override(config, "compositor.k_weights={1: 1.0}")
+    >>> config
+    {'compositor': {'gap': 3, 'k_weights': {1: 1.0}}}
+    """
+    name, equals, text = setting.partition("=")
+    *sections, key = name.split(".")
+    if not equals or not key:
+        raise ConfigError(f"--setting {setting}", "must be NAME=VALUE, such as compositor.neighbour_prob=0")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--setting {name}", f"'{text}' is not YAML; correct it") from error
+    place: Any = config
+    for section in sections:
+        place = place.setdefault(section, {}) if isinstance(place, dict) else None
+    if not isinstance(place, dict):
+        raise ConfigError(f"--setting {name}", "leads through a value that has no settings; correct the name")
+    place[key] = value
 
 
 def build_compositor(config: Mapping[str, Any]) -> Compositor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,11 @@ from kvg.formats.stores import checksums_of, open_store
 from kvg.inference.request import Client
 from kvg.pipeline.rationale_shards import Teacher, WriteFromCards
 from kvg.pipeline.settings.rationalize import RationaleSettings
+from kvg.pipeline.variant_shards import WriteOwnAnswers, WriteVariant
 from kvg.rationales.facts import named
+from kvg.rationales.variants import RIGHT
 from kvg.shards.job import ShardJob
-from kvg.shards.reader import ShardFolder
+from kvg.shards.reader import SamplePart, ShardFolder
 from kvg.work.files import atomic_write, disk_errors
 
 log = logging.getLogger(__name__)
@@ -81,8 +83,7 @@ def rationalize(
     store = open_store(source)
     parts = store.parts()
     if teacher is None:
-        write = WriteFromCards(out, settings.min_facts)
-        job.run(write, list(enumerate(parts)), workers, f"writing {out}")
+        job.run(_writer(out, settings), list(enumerate(parts)), workers, f"writing {out}")
     else:
         teacher.write(parts, job, out / ANSWERS)
     results = list(job.results(len(parts)))
@@ -102,6 +103,15 @@ def rationalize(
         _warn_of_names_alone(out, num_samples, results)
     usage = "" if teacher is None else teacher.client.summary()
     return RationaleResult(out, num_samples, lost, sum(result["num_bad"] for result in results), usage)
+
+
+def _writer(out: Path, settings: RationaleSettings) -> Callable[[tuple[int, SamplePart]], dict[str, Any]]:
+    """Returns the writer of a unit without a teacher."""
+    if settings.answers is not None:
+        return WriteOwnAnswers(out, Path(settings.answers))
+    if settings.variant != RIGHT:
+        return WriteVariant(out, settings.variant, settings.seed)
+    return WriteFromCards(out, settings.min_facts)
 
 
 def rationalize_job(source: Path, out: Path, settings: RationaleSettings) -> ShardJob:

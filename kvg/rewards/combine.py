@@ -21,6 +21,7 @@ class WeightedReward:
         parts: rewards by the name that they are logged under.
         weights: weights by the same names; the default is 1.
         penalties: further parts. An overlay can add them without repeating ``parts``.
+        constraints: rewards in 0-1 that the sum is multiplied by, so that nothing is paid where one of them is 0.
 
     Raises:
         ConfigError: there are no parts, a name occurs twice, or a weight has no part or is not finite.
@@ -31,12 +32,16 @@ class WeightedReward:
         parts: dict[str, Reward],
         weights: dict[str, float] | None = None,
         penalties: dict[str, Reward] | None = None,
+        constraints: dict[str, Reward] | None = None,
     ) -> None:
         if not parts:
             raise ConfigError("reward.parts", "is empty; name at least one reward")
         twice = sorted(set(parts) & set(penalties or {}))
         if twice:
             raise ConfigError("reward.penalties", f"{', '.join(twice)}: is already a part; rename it")
+        self.constraints: Mapping[str, Reward] = constraints or {}
+        if both := sorted({*parts, *(penalties or {})} & set(self.constraints)):
+            raise ConfigError("reward.constraints", f"{', '.join(both)}: is already a part; rename it")
         parts = {**parts, **(penalties or {})}
         unknown = sorted(set(weights or {}) - set(parts))
         if unknown:
@@ -49,7 +54,7 @@ class WeightedReward:
 
     def check_limit(self, max_new_tokens: int) -> None:
         """See ``Reward.check_limit``, for each part."""
-        for part in self.parts.values():
+        for part in (*self.parts.values(), *self.constraints.values()):
             part.check_limit(max_new_tokens)
 
     def __call__(self, answers: Sequence[Answer], samples: Sequence[Sample]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -67,12 +72,16 @@ class WeightedReward:
             TrainingError: a component is NaN or infinite.
         """
         check_lengths(answers, samples)
-        breakdown = {name: part(answers, samples) for name, part in self.parts.items()}
+        every = {**self.parts, **self.constraints}
+        breakdown = {name: part(answers, samples) for name, part in every.items()}
         total = torch.zeros(len(answers))
         for name, scores in breakdown.items():
             if not bool(torch.isfinite(scores).all()):
                 row = int((~torch.isfinite(scores)).nonzero()[0])
                 remedy = f"is {float(scores[row])} for sample {samples[row].key}; correct this reward"
                 raise TrainingError(f"reward {name}", remedy)
-            total = total + self.weights[name] * scores
+            if name in self.parts:
+                total = total + self.weights[name] * scores
+        for name in self.constraints:
+            total = total * breakdown[name]
         return total, breakdown

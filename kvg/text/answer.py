@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from kvg.text.box_codec import BoxCodec, ImageSize
+from kvg.text.box_codec import BoxCodec, ImageSize, box_spans
 from kvg.text.completion import Parsed, parse_completion
 from kvg.types import Box, Completion
 
@@ -18,12 +18,23 @@ class Answer(Parsed):
         box_px: the last box of the answer block in pixels of the stored image; None if there is none.
         box_form: form of the box: 1 = two corners, 2 = a list of four numbers, 0 = no box.
         canonical: whether the answer block is exactly one box in the form that the model's codec writes.
+        codec: box codec of the model that wrote it.
+        size: sizes of its image.
     """
 
     completion: Completion = field(repr=False)
     box_px: Box | None
     box_form: int
     canonical: bool
+    codec: BoxCodec | None = field(default=None, repr=False, compare=False)
+    size: ImageSize | None = field(default=None, repr=False, compare=False)
+
+    def quoted(self) -> list[tuple[int, int, Box | None]]:
+        """Returns start and end in the rationale, and the box in pixels of the stored image, of each quoted box."""
+        if self.codec is None or self.size is None:
+            return []
+        spans = box_spans(self.rationale)
+        return [(start, end, self.codec.decode(self.rationale[start:end], self.size)) for start, end in spans]
 
 
 def read_answer(completion: Completion, codec: BoxCodec, size: ImageSize) -> Answer:
@@ -48,4 +59,6 @@ def read_answer(completion: Completion, codec: BoxCodec, size: ImageSize) -> Ans
         box_px=box,
         box_form=form,
         canonical=parsed.tagged and codec.is_canonical(parsed.answer),
+        codec=codec,
+        size=size,
     )

@@ -38,6 +38,15 @@ def write_completion(rationale: str, answer: str) -> str:
     return f"<think>{rationale}</think><answer>{answer}</answer>"
 
 
+def answer_first(rationale: str, answer: str) -> str:
+    """Returns a completion whose answer cannot follow from its rationale, which comes after it.
+
+    >>> answer_first("Plan: look.", "(1,2),(3,4)")
+    '<answer>(1,2),(3,4)</answer><think>Plan: look.</think>'
+    """
+    return f"<answer>{answer}</answer><think>{rationale}</think>"
+
+
 def parse_completion(text: str) -> Parsed:
     """Parses a completion; never raises an error.
 

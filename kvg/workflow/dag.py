@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import re
 import shlex
 import shutil
 import signal
@@ -27,12 +26,12 @@ from kvg.errors import KVGError
 from kvg.work.job import Job
 from kvg.work.pool import follow_parent
 from kvg.workflow.signals import ends_interrupt, signal_group, signals_wait
+from kvg.workflow.step_logs import clock, last_lines
 
 MODULES = {"kvg": "kvg", "kvg-data": "kvg.cli.kvg_data"}
 _GRACE_S = 8.0  # seconds for a child to end after SIGTERM
 _SAVING_S = 600.0  # seconds for a child that saves a checkpoint
 _TAIL = 20  # lines of a failed step's log in its error
-_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 class StepError(KVGError):
@@ -96,10 +95,24 @@ class StepRunner:
         folder: for ``logs`` and ``stamps``.
         cores: number of single-core steps that may run at once.
         console: where progress is printed.
+        keep_going: whether a failed step only stops those that need it; ``failures`` then has its error.
+        finished: is called with each step that has been completed.
+
+    Attributes:
+        failures: errors of failed steps, with ``keep_going``.
     """
 
-    def __init__(self, folder: Path, cores: int, console: Console) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        cores: int,
+        console: Console,
+        keep_going: bool = False,
+        finished: Callable[[Step], None] | None = None,
+    ) -> None:
         self.folder, self.cores, self.console = folder, max(1, cores), console
+        self._keep_going, self._finished = keep_going, finished
+        self.failures: list[StepError] = []
         self._running: list[Running] = []
 
     def run(self, steps: Sequence[Step]) -> None:
@@ -108,7 +121,7 @@ class StepRunner:
         Raises:
             StepError: a step failed; the others have been stopped.
         """
-        identities = self._identities(steps)
+        identities = self.identities_of(steps)
         kept = self.complete(steps)
         done, waiting = {s.name for s in kept}, [s for s in steps if s not in kept]
         if kept:
@@ -118,15 +131,21 @@ class StepRunner:
                 while waiting or self._running:
                     self._start_ready(waiting, done, identities)
                     for ended in [r for r in self._running if r.process.poll() is not None]:
-                        self._finish(ended, identities[ended.step.name])
+                        try:
+                            self._finish(ended, identities[ended.step.name])
+                        except StepError as error:
+                            self._fail(error, ended.step, waiting)
+                            continue
                         done.add(ended.step.name)
+                        if self._finished is not None:
+                            self._finished(ended.step)
                     time.sleep(0.05)
         finally:
             self._stop_all()
 
     def complete(self, steps: Sequence[Step]) -> list[Step]:
         """Returns the steps that are complete."""
-        identities = self._identities(steps)
+        identities = self.identities_of(steps)
         return [step for step in steps if self.is_complete(step, identities[step.name])]
 
     def is_complete(self, step: Step, identity: str) -> bool:
@@ -142,7 +161,8 @@ class StepRunner:
         return Job(self.folder / "stamps", f"{step.name}.json", identity)
 
     @staticmethod
-    def _identities(steps: Iterable[Step]) -> Mapping[str, str]:
+    def identities_of(steps: Iterable[Step]) -> Mapping[str, str]:
+        """Returns the identity of each step by name; those that a step needs come before it."""
         identities: dict[str, str] = {}
         for step in steps:
             digest = hashlib.sha256("\0".join(step.command).encode())
@@ -224,6 +244,22 @@ class StepRunner:
         job.complete({"command": shlex.join(step.command), "seconds": round(seconds, 1)})
         self.console.print(f"[green]✓[/green] {step.name}  {clock(seconds)}")
 
+    def _fail(self, error: StepError, step: Step, waiting: list[Step]) -> None:
+        """Leaves out the steps that need a failed one, or stops all.
+
+        Raises:
+            StepError: all are stopped.
+        """
+        if not self._keep_going:
+            raise error
+        self.failures.append(error)
+        self.console.print(f"[red]✗[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
+        lost = {step.name}
+        for following in list(waiting):  # in an order in which they can run
+            if lost.intersection(following.needs):
+                lost.add(following.name)
+                waiting.remove(following)
+
     def _view(self) -> Group:
         lines = []
         for running in self._running:
@@ -272,28 +308,3 @@ def carry_out(runner: StepRunner, steps: Sequence[Step]) -> bool:
             runner.console.print("Complete steps are kept; run the same command again to resume.")
             return False
     return True
-
-
-def last_lines(log: Path, num: int) -> list[str]:
-    """Returns the last lines of a log that are not blank, as they would appear on a terminal.
-
-    Colours are removed. Of a line that was overwritten, such as a progress bar, only the last state is kept.
-    """
-    try:
-        with log.open("rb") as stream:
-            stream.seek(max(0, log.stat().st_size - 20_000))
-            text = stream.read().decode("utf-8", "replace")
-    except OSError:
-        return []
-    lines = (line.rstrip("\r").rpartition("\r")[2].rstrip() for line in _ESCAPES.sub("", text).split("\n"))
-    return [line for line in lines if line.strip()][-num:]
-
-
-def clock(seconds: float) -> str:
-    """Formats seconds as minutes and seconds.
-
-    >>> clock(75.2)
-    '1:15'
-    """
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02}"

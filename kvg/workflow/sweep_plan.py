@@ -167,7 +167,7 @@ def _run(
         _configs(fit_words),
         num_processes(fit_settings),
         _files(_named_in(fit_settings), made),
-        partial(_last_checkpoint, folder),
+        partial(last_checkpoint, folder),
     )
     predict = Step(
         f"predict_{name}",
@@ -229,7 +229,7 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(inner)
 
 
-def _last_checkpoint(folder: Path) -> tuple[str, ...] | None:
+def last_checkpoint(folder: Path) -> tuple[str, ...] | None:
     """Returns the arguments that resume an interrupted training; None if it has no checkpoint."""
     newest = newest_checkpoint(folder)
     return None if newest is None else ("--ckpt_path", str(newest))

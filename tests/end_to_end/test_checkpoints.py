@@ -290,7 +290,7 @@ def test_a_dry_run_may_be_anywhere_and_leaves_nothing(here):
         ("cot_sft", ("--data.val=nowhere",), "nowhere: folder: does not exist"),
         ("cot_sft", ("--data.replay=nowhere.jsonl", "--data.replay_ratio=0.5"), "nowhere.jsonl: "),
         ("cot_sft", ("--data.mode=loud",), "data.mode: 'loud' is not one of"),
-        ("cot_sft", ("--data.target=poem",), "data.target: 'poem' is neither rationale nor answer"),
+        ("cot_sft", ("--data.target=poem",), "data.target: 'poem' is none of rationale, answer_first, answer"),
         ("cot_sft", ("--model.optimizer.lr=-1",), "model.optimizer: Invalid learning rate"),
         ("cot_sft", ("--model.warmup=1.5",), "model.warmup: 1.5 must be a number of at least 0 and below 1"),
         ("cot_sft", ("--trainer.precision=16-mixed",), "trainer.precision: '16-mixed' is not supported in training"),

@@ -11,7 +11,8 @@ import time
 import pytest
 from rich.console import Console
 
-from kvg.workflow.dag import Step, StepError, StepRunner, clock, last_lines
+from kvg.workflow.dag import Step, StepError, StepRunner
+from kvg.workflow.step_logs import clock, last_lines
 from tests.work.killing import lives
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from kvg.evaluation.records.prediction import Prediction
 from kvg.evaluation.records.scoring import IOU_GATE, best_iou
 from kvg.text.completion import parse_completion
-
-_PLAN = re.compile(r"Plan: the .+? is ([^.]+)\.")
+from kvg.text.thoughts import PLAN
 
 
 @dataclass(frozen=True)
@@ -36,10 +34,10 @@ class Recall:
 def recall(case: Prediction) -> Recall | None:
     """Compares the plan of an answer with the card; None if there is no plan or no card."""
     true = case.objects[case.target].note if case.objects else ""
-    match = _PLAN.search(parse_completion(case.answer).rationale or case.answer) if true else None
+    match = PLAN.search(parse_completion(case.answer).rationale or case.answer) if true else None
     if not match:
         return None
-    return Recall(match[1], true, _follows(case, match[1]))
+    return Recall(match["traits"], true, _follows(case, match["traits"]))
 
 
 def _follows(case: Prediction, answered: str) -> bool | None:

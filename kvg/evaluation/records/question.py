@@ -63,13 +63,23 @@ class Question:
             boxes.append(box)
         return boxes
 
-    def turns(self, mode: str, form: PromptFormat = PUBLISHED) -> tuple[str, ...]:
+    def turns(self, mode: str, form: PromptFormat = PUBLISHED, card: bool = False) -> tuple[str, ...]:
         """The user's turns: one, or two in mode ``describe``, with the model's description between them.
 
         Args:
             mode: prompt mode.
             form: marks around names.
+            card: whether the traits of the entity stand before the question.
+
+        Raises:
+            DataError: its traits are not known.
         """
+        if card:
+            traits = self.sample.objects[self.sample.target].description
+            if not traits:
+                raise DataError(self.sample.key, "traits", "are not known of its entity; leave data.card false")
+            first, *rest = self.turns(mode, form)
+            return (f"The {self.sample.entity} is {traits}. {first}", *rest)
         if self.options:
             return (choice_prompt(self.sample.category, self.options, mode),)
         if mode == DESCRIBE:

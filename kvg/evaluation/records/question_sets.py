@@ -8,6 +8,7 @@ from itertools import groupby
 from typing import Any
 
 from kvg.errors import ConfigError, DataError
+from kvg.evaluation.records.forced_starts import ForcedStart, ForcedStarts
 from kvg.evaluation.records.question import Question
 from kvg.formats.stores import checksums_of, open_store
 from kvg.formats.written_boxes import Reading
@@ -187,10 +188,14 @@ class QuestionBatches:
     Attributes:
         passes: in order.
         size: questions per batch; the last batch of a pass may be shorter.
+        forced: given starts of the answers; None for none.
+        card: whether the traits of the entity stand before the question.
     """
 
     passes: tuple[Pass, ...]
     size: int
+    forced: ForcedStarts | None = None
+    card: bool = False
 
     @property
     def sizes(self) -> list[int]:
@@ -221,7 +226,22 @@ class QuestionBatches:
             "sets": {one.name: _identity(one) for one in self.sets},
             "artifacts": [[one.kind, one.strength, one.seed] for one in self.passes if one.kind],
             "batch_size": self.size,
+            **({"card": True} if self.card else {}),
+            **({"forced": [self.forced.kind, self.forced.identity]} if self.forced else {}),
         }
+
+    def start_of(self, question: Question) -> ForcedStart | None:
+        """The given start of an answer; None where answers are free.
+
+        Raises:
+            DataError: the run whose rationales are changed has not answered this question.
+        """
+        if self.forced is None:
+            return None
+        case = question.sample.key, question.artifact, question.strength
+        if case not in self.forced.by_case:
+            raise DataError(question.sample.key, "thoughts", "has no answer to this question; name a run on this set")
+        return self.forced.by_case[case]
 
     def _batches(self) -> list[tuple[int, Sequence[Place]]]:
         """Pass and places of each batch."""
@@ -238,7 +258,11 @@ def _identity(one: CheckedSet) -> list[Any]:
 
 
 def question_batches(
-    sets: Sequence[CheckedSet], size: int, artifacts: ArtifactSettings | None = None
+    sets: Sequence[CheckedSet],
+    size: int,
+    artifacts: ArtifactSettings | None = None,
+    forced: ForcedStarts | None = None,
+    card: bool = False,
 ) -> QuestionBatches:
     """The batches of all sets clean, and then of all sets with each kind and strength of corruption.
 
@@ -255,4 +279,4 @@ def question_batches(
                 one.question(next(one.set.read(one.set.places[:1]))[1])
             except DataError as error:
                 raise ConfigError("data.artifacts.kinds", f"{one.kind}: {error}") from error
-    return QuestionBatches(tuple(passes), size)
+    return QuestionBatches(tuple(passes), size, forced, card)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
+from kvg.backbones.fingerprint import sampled
 from kvg.config.settings import named_class
 from kvg.errors import ConfigError
+from kvg.evaluation.records.prediction import PREDICTIONS
 from kvg.inference.request import Client
 from kvg.pipeline.settings.classes import check_codec
 from kvg.rationales.rules import RationaleRules
+from kvg.rationales.variants import RIGHT, check_variant
 
 WRITERS = ("cards", "teacher")
 _CODEC = {"class_path": "kvg.text.box_codec.RelativeCodec"}
@@ -29,6 +33,10 @@ class RationaleSettings:
         max_attempts: maximum number of attempts for a usable answer.
         min_facts: minimum number of traits of every object; other samples are set aside. With 0 the card writer only
             names the objects if one of them has no traits. Only for the card writer.
+        variant: change of the card writer's rationales, for experiments, see ``kvg.rationales.variants``; ``right``
+            for none.
+        seed: decides the choices of a variant.
+        answers: predictions of a model on the same samples; the rationales are then those of its right answers.
     """
 
     sets: Sequence[str] | None = None
@@ -38,6 +46,9 @@ class RationaleSettings:
     rules: RationaleRules = field(default_factory=RationaleRules)
     max_attempts: int = 3
     min_facts: int = 0
+    variant: str = RIGHT
+    seed: int = 0
+    answers: str | None = None
 
     def __post_init__(self) -> None:
         """Checks the settings.
@@ -55,6 +66,11 @@ class RationaleSettings:
             raise ConfigError("rationalize.teacher", remedy)
         if not isinstance(self.max_attempts, int) or self.max_attempts < 1:
             raise ConfigError("rationalize.max_attempts", f"{self.max_attempts!r} must be at least 1")
+        check_variant(self.variant)
+        changed = (self.variant != RIGHT) + (self.answers is not None) + (self.writer != "cards")
+        if changed > 1 or (changed and self.min_facts):
+            remedy = "a teacher, a variant, answers and min_facts exclude each other; give one"
+            raise ConfigError("rationalize.variant", remedy)
         if self.min_facts < 0:
             raise ConfigError("rationalize.min_facts", f"{self.min_facts} must be at least 0")
         if self.min_facts and self.writer != "cards":
@@ -84,4 +100,9 @@ class RationaleSettings:
             }
         if self.min_facts:
             record["min_facts"] = self.min_facts
+        if self.variant != RIGHT:
+            record |= {"variant": self.variant, "seed": self.seed}
+        if self.answers is not None:
+            path = Path(self.answers)
+            record["answers"] = sampled(path / PREDICTIONS if path.is_dir() else path)
         return record
