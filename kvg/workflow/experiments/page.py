@@ -183,9 +183,10 @@ def _table(one: _Known, value: str, experiments: Experiments) -> Iterator[str]:
         yield "| arm | seeds | " + " | ".join(one.question.values) + " |"
         yield "|--|--:|" + "--:|" * len(one.question.values)
         for label, rows in _labelled(one):
-            cells = [_cell(_mean(rows, experiments, "all", name)) for name in one.question.values]
-            yield f"| {label} | {len(rows) or _NOT_RUN} | " + " | ".join(cells) + " |"
-        yield ""
+            if rows:
+                cells = [_cell(_mean(rows, experiments, "all", name)) for name in one.question.values]
+                yield f"| {label} | {len(rows)} | " + " | ".join(cells) + " |"
+        yield from _missing(one)
 
 
 def _columns(one: _Known, value: str, groups: Sequence[str], experiments: Experiments) -> Iterator[str]:
@@ -194,9 +195,15 @@ def _columns(one: _Known, value: str, groups: Sequence[str], experiments: Experi
     yield "| arm | seeds | " + " | ".join(groups) + " |"
     yield "|--|--:|" + "--:|" * len(groups)
     for label, rows in _labelled(one):
-        cells = [_cell(_mean(rows, experiments, group, value)) for group in groups]
-        yield f"| {label} | {len(rows) or _NOT_RUN} | " + " | ".join(cells) + " |"
-    yield ""
+        if rows:
+            cells = [_cell(_mean(rows, experiments, group, value)) for group in groups]
+            yield f"| {label} | {len(rows)} | " + " | ".join(cells) + " |"
+    yield from _missing(one)
+
+
+def _missing(one: _Known) -> Iterator[str]:
+    names = [label for label, rows in _labelled(one) if not rows]
+    yield from ("", f"{_NOT_RUN.capitalize()}: {', '.join(names)}." if names else "", "")
 
 
 def _cell(made: Contrast | None) -> str:
