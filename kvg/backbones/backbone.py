@@ -13,30 +13,30 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from kvg.backbones.adapter_files import adapter_base
 from kvg.backbones.adapters import with_adapter
 from kvg.backbones.buffers import float32_buffers
 from kvg.backbones.builtin import RANDOM, build_builtin, checkpoint_folder, random_tokenizer
-from kvg.backbones.checkpoints import Description, describe_checkpoint, load_model
+from kvg.backbones.checkpoints import Description, describe_checkpoint, load_deferred, load_model
 from kvg.backbones.decoding import RepeatedState, decode, prefill, verify
 from kvg.backbones.family import Family
 from kvg.backbones.feature_cache import FeatureCache
 from kvg.backbones.find_family import find_family
-from kvg.backbones.folders import end_tokens, full_state, is_export, trained_mode, write_folder
+from kvg.backbones.folders import end_tokens, is_export, trained_mode, write_folder
 from kvg.backbones.freezing import check_parts, recompute_activations, set_trained_parts
 from kvg.backbones.group_state import GroupState
 from kvg.backbones.inputs import LanguageInputs
 from kvg.backbones.language import LanguageModel
-from kvg.backbones.lora import LoRASettings, lora_disabled, merged_state
+from kvg.backbones.lora import LoRASettings, lora_disabled
 from kvg.backbones.picture_settings import with_budget
 from kvg.backbones.processor import ChatProcessor
 from kvg.backbones.scoring import completion_states, labelled_states
 from kvg.backbones.sharding import Gather, Shardable, Shards
 from kvg.backbones.shared_prefix import install
 from kvg.backbones.soundness import check_weights
+from kvg.backbones.stored_weights import weights_deferred
 from kvg.batches import Batch, Pictures, VisualTokens
 from kvg.linear import use_linear
 from kvg.ranges import check_choice
@@ -105,7 +105,7 @@ class Backbone(Shardable):
         settings = with_budget(description.picture, min_pixels, max_pixels, checkpoint, exported)
         self.processor = ChatProcessor(description.tokenizer, self.family, settings)
         self.codec = self.processor.codec
-        model = self.load(base or checkpoint, description, dtype, attn)
+        model = self.load(base or checkpoint, description, dtype, attn, whole=bool(base))
         self.model = with_adapter(model, checkpoint) if base else model
         turn_end = self.processor.ids(self.family.turn_end)[0]
         self.end_token_ids = end_tokens(self.model.generation_config.eos_token_id, turn_end)
@@ -128,11 +128,15 @@ class Backbone(Shardable):
             return Description(random_tokenizer(checkpoint, self.family), self.family.tiny_pictures())
         return describe_checkpoint(self.family, checkpoint_folder(checkpoint), adapter)
 
-    def load(self, checkpoint: str, description: Description, dtype: str, attn: str) -> Any:
-        """The Hugging Face model; see ``kvg.backbones.checkpoints.load_model``."""
+    def load(self, checkpoint: str, description: Description, dtype: str, attn: str, whole: bool = True) -> Any:
+        """The Hugging Face model; see ``kvg.backbones.checkpoints.load_model`` and ``deferred_weights``."""
         if checkpoint in RANDOM:
             return build_builtin(checkpoint, self.family, dtype, attn)
-        return load_model(self.family.hf_class, checkpoint_folder(checkpoint), description.config, dtype, attn)
+        settings = (self.family.hf_class, checkpoint_folder(checkpoint), description.config, dtype, attn)
+        if whole or not weights_deferred():
+            return load_model(*settings)
+        model, self.stored = load_deferred(*settings)
+        return model
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         with float32_buffers(self.model):
@@ -289,12 +293,13 @@ class Backbone(Shardable):
         """See ``kvg.backbones.sharding.Shards``; what lies below adapters is its ``base``."""
         base = [p for p in self.model.parameters() if self.lora is not None and not p.requires_grad]
         self.shards = Shards(self, self.family.fsdp_units(self.model), mesh, gather, base)
+        self.read_shares(self.model, mesh)
 
     def export(self, folder: str | Path, mode: str | None = None) -> None:
         """Writes a Hugging Face folder (safetensors, tokenizer, picture settings) with adapters merged.
 
-        Every process has to call it where the model is sharded; the first one writes. What lies there is left as it is
-        where the model is refused.
+        Every process has to call it where the model is sharded; the first one writes, a layer at a time. What lies
+        there is left as it is where the model is refused.
 
         Args:
             folder: made where it is missing.
@@ -304,7 +309,4 @@ class Backbone(Shardable):
             TrainingError: weights are not finite.
         """
         check_weights(self, "export", f"nothing was written to {folder}")
-        state = full_state(self.model, self.sharded)
-        if dist.is_available() and dist.is_initialized() and dist.get_rank() != 0:
-            return
-        write_folder(Path(folder), self.model, merged_state(state, self.lora), self.processor, mode)
+        write_folder(Path(folder), self.model, self.processor, mode, self.lora)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
+from huggingface_hub import snapshot_download
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.image_processing_base import ImageProcessingMixin
 
@@ -22,6 +23,7 @@ from kvg.backbones.chat_template import check_chat_template
 from kvg.backbones.checkpoint_files import fault, read_object, reading
 from kvg.backbones.family import Family
 from kvg.backbones.picture_settings import PictureSettings
+from kvg.backbones.stored_weights import StoredWeights, build_deferred
 from kvg.backbones.weight_files import check_layers, check_names, check_shapes, weight_files
 from kvg.errors import ConfigError
 from kvg.ranges import check_whole
@@ -83,13 +85,7 @@ def load_model(hf_class: type[Any], checkpoint: str, config: Any, dtype: str, at
         ConfigError: its weights are missing, damaged, no safetensors, or do not fit its settings.
     """
     if Path(checkpoint).is_dir():
-        files = weight_files(checkpoint)
-        check_layers(checkpoint, files, config)
-        with reading(checkpoint, f"its {CONFIG} describes no model that can be built"), torch.device("meta"):
-            skeleton = hf_class(copy.deepcopy(config))
-        shapes = {name: tuple(value.shape) for name, value in skeleton.state_dict().items()}
-        check_shapes(checkpoint, files, shapes)
-        check_names(checkpoint, files, shapes, skeleton.all_tied_weights_keys)
+        _check_files(hf_class, checkpoint, config)
     with reading(checkpoint, "its weights cannot be loaded"):
         model, report = hf_class.from_pretrained(
             checkpoint,
@@ -103,13 +99,50 @@ def load_model(hf_class: type[Any], checkpoint: str, config: Any, dtype: str, at
     if misfits:
         remedy = f"{len(misfits)} weights are missing or do not fit its config.json ({misfits[0]}, ...)"
         raise fault(checkpoint, f"{remedy}; give a folder whose files belong together")
+    _check_ends(checkpoint, model)
+    return model
+
+
+def load_deferred(
+    hf_class: type[Any], checkpoint: str, config: Any, dtype: str, attn: str
+) -> tuple[Any, StoredWeights | None]:
+    """The model of a checkpoint without its weights, and where these are.
+
+    Returns:
+        The whole model and None where transformers has to convert its files.
+
+    Raises:
+        ConfigError: see ``load_model``.
+    """
+    folder = checkpoint
+    if not Path(checkpoint).is_dir():
+        with reading(checkpoint, "its files cannot be fetched"):
+            folder = snapshot_download(checkpoint, allow_patterns=["*.safetensors", "*.json"])
+    _check_files(hf_class, folder, config)
+    built = build_deferred(hf_class, folder, config, dtype, attn)
+    if built is None:
+        return load_model(hf_class, checkpoint, config, dtype, attn), None
+    _check_ends(checkpoint, built[0])
+    return built
+
+
+def _check_files(hf_class: type[Any], checkpoint: str, config: Any) -> None:
+    files = weight_files(checkpoint)
+    check_layers(checkpoint, files, config)
+    with reading(checkpoint, f"its {CONFIG} describes no model that can be built"), torch.device("meta"):
+        skeleton = hf_class(copy.deepcopy(config))
+    shapes = {name: tuple(value.shape) for name, value in skeleton.state_dict().items()}
+    check_shapes(checkpoint, files, shapes)
+    check_names(checkpoint, files, shapes, skeleton.all_tied_weights_keys)
+
+
+def _check_ends(checkpoint: str, model: Any) -> None:
     ends = model.generation_config.eos_token_id
     for token in ends if isinstance(ends, list) else [] if ends is None else [ends]:
         if type(token) is not int:
             raise fault(
                 checkpoint, f"its generation_config.json: eos_token_id {excerpt(token)} is no token; correct it"
             )
-    return model
 
 
 def read_config(checkpoint: str) -> Any:

@@ -7,12 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, cast
 
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
 from kvg.backbones import picture_settings
 from kvg.backbones.checkpoint_files import fault, read_object
+from kvg.backbones.lora import LoRASettings
 from kvg.backbones.processor import ChatProcessor
+from kvg.backbones.saved_weights import Weight
+from kvg.backbones.weight_writer import Check, exported_parts, write_weights
 from kvg.records import excerpt
 from kvg.text.box_codec import ImageSize
 from kvg.text.prompts import PROMPTS, prompt
@@ -50,27 +54,46 @@ def is_export(checkpoint: str) -> bool:
 
 
 def write_folder(
-    folder: Path, model: Any, state: Mapping[str, Tensor], processor: ChatProcessor, mode: str | None = None
+    folder: Path,
+    model: Any,
+    processor: ChatProcessor,
+    mode: str | None = None,
+    lora: LoRASettings | None = None,
+    state: Mapping[str, Weight] | None = None,
+    check: Check | None = None,
 ) -> None:
     """Writes weights (safetensors), settings, tokenizer, picture settings, and how the model is asked (``kvg.json``).
 
+    Every process has to call it where the model is sharded; the first one writes.
+
     Args:
         folder: made where it is missing.
-        model: whose class and settings it is.
-        state: its weights.
+        model: whose class, settings and weights it is.
         processor: brings tokenizer and picture settings.
         mode: prompt mode that it was trained with; None where it was trained for none.
+        lora: settings of the model's adapters, which are merged.
+        state: weights in the place of the model's own.
+        check: see ``write_weights``.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    tied = {"lm_head.weight"} if model.config.tie_word_embeddings else set()
-    model.save_pretrained(folder, state_dict={name: value for name, value in state.items() if name not in tied})
+    write_weights(folder, model, exported_parts(model, lora, state), check)
+    if dist.is_available() and dist.is_initialized() and dist.get_rank() != 0:
+        return
+    model.config.dtype = str(model.dtype).removeprefix("torch.")
+    model.config.architectures = [type(model).__name__.removeprefix("FSDP")]
+    model.config.save_pretrained(folder)
+    model.generation_config.save_pretrained(folder)
     processor.tokenizer.save_pretrained(folder)
     (folder / picture_settings.FILE).write_text(json.dumps(processor.pictures.file_content(), indent=1) + "\n")
-    (folder / ABOUT).write_text(json.dumps(_about(processor, mode), indent=1) + "\n")
+    (folder / ABOUT).write_text(json.dumps(describe(processor, mode), indent=1) + "\n")
 
 
-def _about(processor: ChatProcessor, mode: str | None) -> dict[str, Any]:
-    """What other programs need to ask the model as it was trained; KVG itself reads ``mode`` alone."""
+def describe(processor: ChatProcessor, mode: str | None) -> dict[str, Any]:
+    """Content of ``kvg.json``: what other programs need to ask the model as it was trained.
+
+    Args:
+        processor: of the model.
+        mode: prompt mode that it was trained with; None where it was trained for none.
+    """
     codec, size = processor.codec, ImageSize(1000, 1000, 1000, 1000)
     return {
         "mode": mode,

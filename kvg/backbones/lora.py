@@ -11,6 +11,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
+from kvg.backbones.stored_weights import placeholders
 from kvg.errors import ConfigError
 from kvg.ranges import check_number, check_whole
 
@@ -69,7 +70,8 @@ def add_lora(model: nn.Module, language: nn.Module, settings: LoRASettings) -> N
         lora_dropout=settings.dropout,
         target_modules=target_pattern(model, language, settings),
     )
-    inject_adapter_in_model(config, model)
+    with placeholders(model):
+        inject_adapter_in_model(config, model)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_("lora_" in name)
 

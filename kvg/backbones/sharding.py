@@ -13,6 +13,8 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
+from kvg.backbones.stored_weights import StoredWeights
+
 log = logging.getLogger(__name__)
 Gather = Literal["auto", "once", "layer"]
 # Entry points that run the model. A pass through one that is missing here would end with another unit than the root;
@@ -78,9 +80,19 @@ class Shardable(nn.Module):
 
     Attributes:
         shards: how they share them; None where each process has its own.
+        stored: files of a model that has been built without weights; None where it has them.
     """
 
     shards: Shards | None = None
+    stored: StoredWeights | None = None
+
+    def read_shares(self, model: nn.Module, mesh: Any) -> None:
+        """Has this process read its rows of all weights, where the model has been built without."""
+        if self.stored is not None:
+            kind = mesh.device_type
+            device = torch.device(kind, torch.accelerator.current_device_index()) if kind != "cpu" else "cpu"
+            self.stored.fill(self, model, torch.device(device))
+            self.stored = None
 
     @property
     def sharded(self) -> bool:

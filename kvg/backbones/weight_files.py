@@ -56,20 +56,28 @@ def weight_files(checkpoint: str) -> dict[str, tuple[int, ...]]:
     Raises:
         ConfigError: there are none, one is cut off, or the index names files that are not in the folder.
     """
-    folder = Path(checkpoint)
-    if (folder / WEIGHTS).is_file():
-        names: Sequence[str] = [WEIGHTS]
-    elif (folder / INDEX).is_file():
-        names = _indexed(checkpoint)
-    else:
-        raise fault(checkpoint, f"has no {WEIGHTS}; {_remedy(folder)}")
     shapes: dict[str, tuple[int, ...]] = {}
+    names = file_names(checkpoint)
     for name in names:
         shapes.update(tensor_shapes(checkpoint, name))
     if len(names) > 1 and (lost := sorted(read_object(checkpoint, INDEX)["weight_map"].keys() - shapes.keys())):
         remedy = f"its {INDEX} names {len(lost)} weights that are in none of its files ({lost[0]}, ...)"
         raise fault(checkpoint, f"{remedy}; copy index and files from the same place")
     return {current_name(name): shape for name, shape in shapes.items()}
+
+
+def file_names(checkpoint: str) -> Sequence[str]:
+    """Names of the files of weights in a folder.
+
+    Raises:
+        ConfigError: there are none, or the index names files that are not in the folder.
+    """
+    folder = Path(checkpoint)
+    if (folder / WEIGHTS).is_file():
+        return [WEIGHTS]
+    if (folder / INDEX).is_file():
+        return _indexed(checkpoint)
+    raise fault(checkpoint, f"has no {WEIGHTS}; {_remedy(folder)}")
 
 
 def tensor_shapes(checkpoint: str, name: str) -> dict[str, tuple[int, ...]]:

@@ -143,7 +143,7 @@ class VLLMEngine(VLLMRollouts):
         if not several or dist.get_rank() == 0:
             self._folder = tempfile.TemporaryDirectory(prefix="kvg-vllm-")
             paths = [str(Path(self._folder.name, "model"))]
-            write_folder(Path(paths[0]), backbone.model, state, backbone.processor)
+            write_folder(Path(paths[0]), backbone.model, backbone.processor, state=state)
         if several:
             dist.broadcast_object_list(paths)
             seen = [False] * dist.get_world_size()

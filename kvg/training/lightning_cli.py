@@ -6,7 +6,7 @@ import argparse
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,12 @@ import torch
 from jsonargparse import Namespace
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from kvg.backbones.backbone import Backbone
+from kvg.backbones.stored_weights import deferred_weights
 from kvg.config.parser_errors import explain
 from kvg.errors import ConfigError, KVGError
 from kvg.modules.precision import check_plugins, check_precision
@@ -129,7 +131,9 @@ class KVGCLI(LightningCLI):
             self._check_run(overwrite)
             if self.subcommand:
                 check_data(self.datamodule, self.subcommand)
-        self.model = self._get(self._built(["model"]), "model")
+        shared = isinstance(self.trainer.strategy, ModelParallelStrategy)
+        with deferred_weights() if shared else nullcontext():
+            self.model = self._get(self._built(["model"]), "model")
 
     def _settings(self) -> Namespace:
         settings: Namespace = self.config[self.subcommand] if self.subcommand else self.config

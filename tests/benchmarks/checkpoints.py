@@ -54,7 +54,7 @@ def build(
         torch.set_default_dtype(before)
     model.resize_token_embeddings(vocabulary, mean_resizing=False)
     processor = ChatProcessor(lab_tokenizer(), Qwen2VL(), PatchSettings(max_pixels=12_845_056))
-    write_folder(folder, model, model.state_dict(), processor)
+    write_folder(folder, model, processor)
     return folder
 
 
