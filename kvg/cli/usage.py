@@ -7,11 +7,13 @@ COMMANDS = {
     "predict": "write them, without measuring",
     "ground": "find one entity on a picture, a folder of pictures, or a list; needs no config",
     "app": "the same in a browser, with the boxes as the text quotes them, and models beside each other",
+    "export": "write a checkpoint, adapters or a model as a Hugging Face folder with a model card",
 }
-WITHOUT_CONFIG = ("ground", "app")  # they have options of their own
+WITHOUT_CONFIG = ("ground", "app", "export")  # they have options of their own
 USAGE = """usage: kvg {fit,validate,test,predict} -c CONFIG [-c CONFIG ...] [--KEY VALUE ...]
        kvg ground PICTURE NAME --checkpoint RUN/export
        kvg app --checkpoint RUN/export
+       kvg export CHECKPOINT --out FOLDER
 
 %(commands)s
 

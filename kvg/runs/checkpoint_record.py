@@ -126,10 +126,8 @@ def read_saved(path: str | Path) -> Saved:
     if (model / "config.json").is_file():
         remedy = f"'{path}' is a model, not the state of a training; start from it: --model.backbone.checkpoint {model}"
         raise ConfigError("ckpt_path", remedy)
-    file = path / _SHARDED if sharded else path
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
-        return _saved(path, content, sharded)
+        return _saved(path, read_metadata(path), sharded)
     except (
         RuntimeError,
         OSError,
@@ -142,6 +140,17 @@ def read_saved(path: str | Path) -> Saved:
     ) as error:
         remedy = f"'{path}' is damaged or not a checkpoint of this project; choose another"
         raise ConfigError("ckpt_path", remedy) from error
+
+
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """Content of a checkpoint: a file, whose weights are mapped and not read; of a folder, all but weights and moments.
+
+    Raises:
+        RuntimeError, OSError, ValueError, pickle.UnpicklingError, EOFError: it is damaged.
+    """
+    file = Path(path) / _SHARDED if Path(path).is_dir() else Path(path)
+    content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+    return content
 
 
 def _saved(path: Path, content: Mapping[str, Any], sharded: bool) -> Saved:
