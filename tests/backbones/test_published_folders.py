@@ -142,7 +142,7 @@ def karl(folder):
 @pytest.mark.parametrize(("make", "pixels"), [(deepperception, (3136, 12845056)), (karl, (65536, 16777216))])
 def test_published_folders_load_by_their_path(make, pixels, tmp_path, scenes):
     toy, folder = make(tmp_path / "published")
-    loaded = Backbone(str(folder), max_pixels=140 * 140, min_pixels=28 * 28)
+    loaded = Backbone(str(folder), max_pixels=160 * 160, min_pixels=32 * 32)
     assert loaded.stored_pixels == pixels
     assert loaded.trained_mode is None
     assert loaded.family.model_type == toy.family.model_type
