@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from kvg.config.overlay_files import switches
 from kvg.training.resolved import merged_settings
 from kvg.workflow.experiments.plan import measurements
 from kvg.workflow.experiments.question import load_question, question_files
@@ -24,11 +25,12 @@ def planned(name: str, out: Path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", NAMES)
 def test_the_settings_of_all_commands_are_understood(name, tmp_path):
     _, first = planned(name, tmp_path)
     steps = {made.name: made.step.command for one in first for made in one.made.chain()}
-    commands = {step: list(command) for step, command in steps.items() if command[0] == "kvg"}
+    commands = {step: switches(command) for step, command in steps.items() if command[0] == "kvg"}
     assert merged_settings(commands).keys() == commands.keys()
 
 
