@@ -52,7 +52,7 @@ def commands() -> str:
     """The page of all commands: the usage of ``kvg``, and every command of ``kvg-data`` with its options."""
     from kvg.cli.commands import COMMANDS, EXAMPLES
     from kvg.cli.kvg import main as kvg
-    from kvg.cli.usage import WITHOUT_CONFIG
+    from kvg.cli.usage import OWN_OPTIONS
 
     usage = io.StringIO()
     with contextlib.redirect_stdout(usage):
@@ -66,7 +66,7 @@ def commands() -> str:
         f"```text\n{usage.getvalue().rstrip()}\n```\n",
         "The keys of its configs are those of [configuration](configuration.md).\n",
     ]
-    for name in WITHOUT_CONFIG:
+    for name in OWN_OPTIONS:
         own = importlib.import_module(f"kvg.cli.{name}").parser()
         parts += [f"## kvg {name}\n", table(("argument", "default", "meaning"), options(own))]
     parts += [

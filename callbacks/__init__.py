@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from callbacks.box_convention import BoxConvention
 from callbacks.collapse import CollapseGuard
 from callbacks.pictures import BoxPictures
 from callbacks.progress import StageProgress
@@ -9,4 +10,4 @@ from callbacks.requeue import Requeue
 from callbacks.rollout_files import RolloutFiles
 from callbacks.throughput import Throughput
 
-__all__ = ["BoxPictures", "CollapseGuard", "Requeue", "RolloutFiles", "StageProgress", "Throughput"]
+__all__ = ["BoxConvention", "BoxPictures", "CollapseGuard", "Requeue", "RolloutFiles", "StageProgress", "Throughput"]

@@ -39,12 +39,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _parser_of_kvg(of_files: object) -> argparse.ArgumentParser:
     """Commands and configs; the parser of all settings takes seconds to build, too long for each key press."""
-    from kvg.cli.usage import COMMANDS, WITHOUT_CONFIG
+    from kvg.cli.usage import COMMANDS, OWN_OPTIONS
 
     parser = argparse.ArgumentParser(prog="kvg")
     commands = parser.add_subparsers()
     for name, text in COMMANDS.items():
-        if name in WITHOUT_CONFIG:
+        if name in OWN_OPTIONS:
             own = importlib.import_module(f"kvg.cli.{name}").parser()
             commands.add_parser(name, help=text, parents=[own], add_help=False)
             continue

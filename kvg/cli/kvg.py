@@ -1,4 +1,4 @@
-"""The command line ``kvg``: fit, validate, test and predict from overlays of YAML, ground, and app."""
+"""The command line ``kvg``: fit, validate, test, predict and doctor from overlays of YAML, ground, and app."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from kvg.cli.usage import COMMANDS, USAGE, WITHOUT_CONFIG
+from kvg.cli.usage import COMMANDS, OWN_OPTIONS, USAGE
 from kvg.config.overlay_files import check_overlays, shipped_configs, switches, with_test_sets
 from kvg.config.search_path import search_user_folders_last
 from kvg.errors import ConfigError, KVGError
@@ -32,9 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if args[0] not in COMMANDS:
             raise ConfigError(args[0], f"no such command; there are {', '.join(COMMANDS)}")
-        if args[0] in WITHOUT_CONFIG:
-            importlib.import_module(f"kvg.cli.{args[0]}").run(args[1:])
-            return 0
+        if args[0] in OWN_OPTIONS:
+            return int(importlib.import_module(f"kvg.cli.{args[0]}").run(args[1:]) or 0)
         typed, args = args, with_test_sets(switches(shipped_configs(args)))
         check_overlays(args)
         from kvg.training.lightning_cli import run

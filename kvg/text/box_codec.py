@@ -73,8 +73,14 @@ def _clamp(value: float, limit: int) -> float:
     return min(max(value, 0.0), float(limit))
 
 
-def _last_box(text: str) -> tuple[Box, int] | None:
-    """Returns the numbers of the last box in a text, and its form. As published, corners (1) precede lists (2)."""
+def last_numbers(text: str) -> tuple[Box, int] | None:
+    """Returns the four numbers of the last box in a text, in no unit, and its form; None without a box.
+
+    As published, corners (1) precede lists of four numbers (2).
+
+    >>> last_numbers("[5, 6, 7, 8], then (1,2),(3,4)")
+    ((1.0, 2.0, 3.0, 4.0), 1)
+    """
     for form, pattern in enumerate((_CORNERS, _LIST), 1):
         matches = pattern.findall(text)
         if matches:
@@ -168,7 +174,7 @@ class RelativeCodec(BoxCodec):
 
     def find(self, text: str, size: ImageSize) -> tuple[Box, int] | None:
         """See ``BoxCodec.find``; coordinates beyond 0-1000 are clamped."""
-        match = _last_box(text)
+        match = last_numbers(text)
         if match is None:
             return None
         box, form = match
@@ -202,7 +208,7 @@ class AbsoluteCodec(BoxCodec):
 
     def find(self, text: str, size: ImageSize) -> tuple[Box, int] | None:
         """See ``BoxCodec.find``; coordinates beyond the resized image are clamped."""
-        match = _last_box(text)
+        match = last_numbers(text)
         if match is None:
             return None
         box, form = match

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from kvg.cli.commands import COMMANDS
+from kvg.cli.doctor import split
 from kvg.config.overlay_files import SETTINGS, shipped_configs, switches, with_test_sets
 from kvg.config.search_path import import_class
 from kvg.training.resolved import merged_settings
@@ -74,6 +75,8 @@ def test_commands_of_kvg_and_overlays_of_pages_parse(at_root):
         if words[1] in ("fit", "validate", "test", "predict"):
             args = [word for word in words[1:] if word != "--print_config"]
             commands.setdefault(tuple(args), name)
+        elif words[1] == "doctor":
+            commands.setdefault(("fit", *split(words[2:])[1]), name)
         else:
             importlib.import_module(f"kvg.cli.{words[1]}").parser().parse_args(words[2:])
     for number, block in enumerate(YAML):

@@ -1,0 +1,1 @@
+"""``kvg doctor``: checks before a training, with the answers of the base."""
