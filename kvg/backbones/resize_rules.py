@@ -8,15 +8,15 @@ from typing import Final
 
 from kvg.backbones.backbone import Backbone
 from kvg.backbones.picture_processor import PatchProcessor
-from kvg.backbones.picture_settings import PictureSettings
+from kvg.backbones.picture_settings import PatchSettings
 from kvg.text.box_codec import ImageSize
 
 OWN: Final = "as in this run"
-_PUBLISHED: Final[Mapping[str, PictureSettings]] = {
-    "at most 401,408 pixels (the paper)": PictureSettings(max_pixels=401_408),
-    "at most 1,003,520 pixels (transformers)": PictureSettings(),
-    "at most 12,845,056 pixels (Qwen2-VL, Qwen2.5-VL)": PictureSettings(max_pixels=12_845_056),
-    "at most 16,777,216 pixels (Qwen3-VL)": PictureSettings(65_536, 16_777_216, patch_size=16),
+_PUBLISHED: Final[Mapping[str, PatchSettings]] = {
+    "at most 401,408 pixels (the paper)": PatchSettings(max_pixels=401_408),
+    "at most 1,003,520 pixels (transformers)": PatchSettings(),
+    "at most 12,845,056 pixels (Qwen2-VL, Qwen2.5-VL)": PatchSettings(max_pixels=12_845_056),
+    "at most 16,777,216 pixels (Qwen3-VL)": PatchSettings(65_536, 16_777_216, patch_size=16),
 }
 
 

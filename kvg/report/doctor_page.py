@@ -16,7 +16,7 @@ from kvg.types import Box, Sample
 Status = Literal["ok", "note", "unknown", "fault", "skipped"]
 MARKS: Final[Mapping[Status, str]] = {"ok": "✓", "note": "!", "unknown": "?", "fault": "✗", "skipped": "–"}
 _LONGEST: Final = 1500  # characters of an answer that are shown
-_MOST_READINGS: Final = 8  # readings in the table, beside the declared one
+_MOST_READINGS: Final = 5  # readings in the table, beside the declared one
 
 
 @dataclass(frozen=True)

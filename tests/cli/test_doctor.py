@@ -150,7 +150,7 @@ def test_lengths_and_pictures_are_counted(scenes, processor):
     one = lengths[0]
     assert one.prompt + one.completion == len(example.input_ids)
     assert (one.visual, one.reduced) == (25, 0.25)  # 280 x 280 becomes 140 x 140, tokens of 28 x 28
-    check = picture_check(processor, lengths, faults)
+    check = picture_check(lengths, faults)
     assert check.status == "fault"  # one sample of five cannot be used
     assert "4 of 4 are reduced, at most to 25% of their area" in check.text
     longest = max(one.prompt + one.completion for one in lengths)

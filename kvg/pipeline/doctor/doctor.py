@@ -18,7 +18,7 @@ from kvg.evaluation.diagnostics.box_convention import BoxAnswer, ConventionFits,
 from kvg.modules.base import StageModule
 from kvg.modules.grpo import GRPOModule
 from kvg.pipeline.doctor.answers import Questions, answer_check, box_answers, group_check
-from kvg.pipeline.doctor.text_checks import length_check, measure, name_check, picture_check, token_check
+from kvg.pipeline.doctor.text_checks import Lengths, length_check, measure, name_check, picture_check, token_check
 from kvg.report.doctor_page import Check, DoctorCase, DoctorContents, Status, doctor_page
 from kvg.shards.dataset import ShardDataset
 from kvg.shards.reader import SampleStore, Tally
@@ -117,8 +117,14 @@ def examine(args: Sequence[str], settings: DoctorSettings) -> Diagnosis:
     validation = []
     if data.val:
         validation = list(islice(_samples(data.store(data.val, "val"), settings.seed, tally), _CHECKED))
-    checks = _text_checks(module, data, samples, validation, tally)
-    chosen = _distinct(samples, settings.num)
+    lengths, faults = measure(backbone.processor, samples, data.recipe.mode, data.recipe.target)
+    keys = {one.key for one in lengths}
+    usable = [sample for sample in samples if sample.key in keys]
+    if faults and not usable:
+        raise DataError(str(data.train), "samples", f"none can be used; the first: {faults[0]}")
+    chosen = _distinct(usable, settings.num)
+    checks = _text_checks(module, data, usable, validation, lengths)
+    checks.insert(2, picture_check(lengths, [*tally.problems, *faults]))
     identity = json.dumps([_VERSION, _identity(cli, module), asdict(settings), data.train], default=str)
     job = Job(folder, RECORD, identity)
     job.reopen()
@@ -162,18 +168,15 @@ def _distinct(samples: Sequence[Sample], num: int) -> list[Sample]:
 
 
 def _text_checks(
-    module: StageModule, data: Any, samples: Sequence[Sample], validation: Sequence[Sample], tally: Tally
+    module: StageModule, data: Any, samples: Sequence[Sample], validation: Sequence[Sample], lengths: Sequence[Lengths]
 ) -> list[Check]:
     backbone, recipe = module.backbone, data.recipe
-    processor = backbone.processor
-    lengths, faults = measure(processor, samples, recipe.mode, recipe.target)
-    config = backbone.model.config.get_text_config()
-    positions = getattr(config, "max_position_embeddings", None)
+    num_embeddings = len(backbone.model.get_input_embeddings().weight)
+    positions = getattr(backbone.model.config.get_text_config(), "max_position_embeddings", None)
     limit = module.validation.sampling.max_new_tokens
     return [
-        token_check(processor, samples[0], recipe.mode, len(backbone.model.get_input_embeddings().weight)),
-        name_check(processor, samples, validation, recipe.mode),
-        picture_check(processor, lengths, [*tally.problems, *faults]),
+        token_check(backbone.processor, samples[0], recipe.mode, num_embeddings),
+        name_check(backbone.processor, samples, validation, recipe.mode),
         length_check(lengths, recipe.max_tokens, limit, positions),
     ]
 

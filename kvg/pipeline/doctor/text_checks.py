@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from kvg.types import Sample
 
 FEW: Final = 0.01  # share of samples up to which a fault is only noted
 _SPECIAL = re.compile(r"<\|[^<>|\s]{1,64}\|>")
+_IN_PLACEHOLDERS = re.compile(r"<[^<>\s]{1,64}>")
 _MOST: Final = 5  # examples of a fault that are listed
 
 
@@ -29,7 +31,7 @@ class Lengths:
         visual: visual tokens.
         completion: what stage 1 trains on, 0 in stage 2.
         reduced: area of the picture that the model gets, as a share of the stored one; 1 if it is not reduced.
-        side: shorter side of the target's box in the resized picture, in pixels.
+        side: shorter side of the target's box, in sides of a visual token.
     """
 
     key: str
@@ -65,14 +67,16 @@ def measure(
         across, down = size.resized_width / size.width, size.resized_height / size.height
         x1, y1, x2, y2 = sample.box_px
         learnt = int((example.labels >= 0).sum())
+        visual = sum(picture.num_tokens for picture in example.pictures)
+        token_side = math.sqrt(size.resized_width * size.resized_height / max(1, visual))
         lengths.append(
             Lengths(
                 key=sample.key,
                 prompt=len(example.input_ids) - learnt,
-                visual=sum(picture.num_tokens for picture in example.pictures),
+                visual=visual,
                 completion=learnt,
                 reduced=min(1.0, across * down),
-                side=min((x2 - x1) * across, (y2 - y1) * down),
+                side=min((x2 - x1) * across, (y2 - y1) * down) / token_side,
             )
         )
     return lengths, faults
@@ -90,7 +94,9 @@ def token_check(processor: ChatProcessor, sample: Sample, mode: str, num_embeddi
     family = processor.family
     form = processor.prompt_format
     text = processor.chat(prompt(sample.entity, mode, form)) + "".join(processor.box_texts(sample))
-    named = [family.image_token, family.turn_end, family.document_start, *form.marks]
+    spans = family.placeholders(processor.picture(processor.open(sample)))
+    named = [family.image_token, family.turn_end, family.document_start, *form.marks, *processor.codec.marks]
+    named += [name for span, _ in spans for name in _IN_PLACEHOLDERS.findall(span)]
     names = list(dict.fromkeys(name for name in (*named, *_SPECIAL.findall(text)) if name))
     split, without = [], []
     for name in names:
@@ -137,19 +143,16 @@ def name_check(processor: ChatProcessor, samples: Sequence[Sample], validation: 
     return Check("names", "ok", f"the prompts of {len(samples)} samples contain their names; {len(names)} entities")
 
 
-def picture_check(processor: ChatProcessor, lengths: Sequence[Lengths], faults: Sequence[str]) -> Check:
+def picture_check(lengths: Sequence[Lengths], faults: Sequence[str]) -> Check:
     """Whether pictures fit the budget of visual tokens.
 
     Args:
-        processor: of the backbone.
-        lengths: see ``measure``.
+        lengths: see ``measure``; at least one.
         faults: see ``measure``.
     """
-    if not lengths:
-        return Check("pictures", "fault", "no sample can be used", listed(faults))
-    most, cell = max(one.visual for one in lengths), processor.pictures.settings.cell
+    most = max(one.visual for one in lengths)
     reduced = [one for one in lengths if one.reduced < 0.99]
-    tiny = [one for one in lengths if one.side < cell]
+    tiny = [one for one in lengths if one.side < 1]
     least_visual = min(one.visual for one in lengths)
     text = (
         f"{least_visual} to {most} visual tokens a picture"
@@ -160,11 +163,11 @@ def picture_check(processor: ChatProcessor, lengths: Sequence[Lengths], faults: 
         least = min(one.reduced for one in reduced)
         text += f"; {_of(reduced, lengths)} are reduced, at most to {least:.0%} of their area (backbone.max_pixels)"
     if tiny:
-        text += f"; the target of {_of(tiny, lengths)} is narrower than a visual token ({cell} pixels)"
+        text += f"; the target of {_of(tiny, lengths)} is narrower than a visual token"
     if faults:
         text += f"; {len(faults)} samples cannot be used"
     bad = len(faults) > FEW * (len(lengths) + len(faults)) or len(tiny) > 0.5 * len(lengths)
-    details = [*faults, *(f"{one.key}: target of {one.side:.0f} pixels" for one in tiny)]
+    details = [*faults, *(f"{one.key}: target of {one.side:.2f} visual tokens" for one in tiny)]
     return Check("pictures", "fault" if bad else "note" if reduced or tiny or faults else "ok", text, listed(details))
 
 
@@ -174,13 +177,11 @@ def length_check(
     """Whether prompts, and completions of stage 1, are used whole.
 
     Args:
-        lengths: see ``measure``.
+        lengths: see ``measure``; at least one.
         max_tokens: limit of the data module, beyond which samples are left out; None for no limit.
         max_new_tokens: longest completion in rollouts and validation.
         max_positions: positions of the language model; None if it names none.
     """
-    if not lengths:
-        return Check("lengths", "skipped", "no sample can be used")
     longest = max(one.prompt + one.completion for one in lengths)
     left_out = [one for one in lengths if max_tokens is not None and one.prompt + one.completion > max_tokens]
     cut = [one for one in lengths if one.completion > max_new_tokens]
