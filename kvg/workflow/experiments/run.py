@@ -92,16 +92,22 @@ class Experiments:
         durations = self._durations()
         left, total = {one.made.identity for one in self.left()}, 0.0
         counted: set[str] = set()
+        unknown: dict[str, int] = {}  # kinds of steps whose duration nobody has measured
         for one in self.measurements:
             seconds = 0.0
             for made in one.made.chain() if one.made.identity in left else ():
                 if made.name not in counted:
-                    seconds += durations.get(made.name.rpartition("-")[0], 0.0)
+                    kind = made.name.rpartition("-")[0]
+                    seconds += durations.get(kind, 0.0)
+                    if kind not in durations:
+                        unknown[kind] = unknown.get(kind, 0) + 1
                     counted.add(made.name)
             total += seconds
             mark = f"{clock(seconds)}" if one.made.identity in left else "done"
             print(f"{mark:>8}  {one.name}")
-        hours = f"about {total / 3600:.1f} h on one core"
+        hours = f"about {total / 3600:.1f} h of their steps one after another"
+        if unknown:
+            hours += f", without {', '.join(f'{num} {kind}' for kind, num in unknown.items())}, never run so far"
         print(f"{len(self.measurements)} measurements, {len(left)} without a result; {hours}")
 
     def _durations(self) -> dict[str, float]:
