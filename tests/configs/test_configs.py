@@ -30,7 +30,7 @@ def overlays() -> Iterator[list[str]]:
     for file in sorted(CONFIGS.rglob("*.yaml")):
         folder, name = file.parent.name, file.stem
         content = yaml.safe_load(file.read_text())
-        if "source" in content or "sources" in content or folder == "sweeps":
+        if folder == "sweeps" or {"source", "sources", "steps"} & set(content):
             continue  # made for kvg-data
         data = content.get("data", {})
         complete = "class_path" in content.get("model", {}) and "class_path" in data
