@@ -106,10 +106,10 @@ def write_predictions(source: Input, out: Path, overwrite: bool = False) -> int:
     """Writes predicted boxes as lines of ``predictions.jsonl``.
 
     The answer of a question is the box with the highest score that has the entity's label, on the 0-1000 grid. Without
-    such a box the answer is empty, which counts as unparsed.
+    such a box the answer is empty, which counts as unparsed. Pictures whose true box nobody knows keep their question.
 
     Args:
-        source: pictures with true boxes and predictions.
+        source: pictures with predictions, and true boxes as far as they are known.
         out: a ``.jsonl`` file.
         overwrite: whether an existing file is replaced.
 
@@ -122,7 +122,7 @@ def write_predictions(source: Input, out: Path, overwrite: bool = False) -> int:
     """
 
     def write(stream: TextIO) -> int:
-        maker, num, keys = SampleMaker(source.category, source.tally), 0, set[str]()
+        maker, num, keys = SampleMaker(source.category, source.tally, boxless=True), 0, set[str]()
         for picture in with_progress(source.annotated(), "convert", None):
             for sample in maker.samples(picture):
                 if sample.key in keys:

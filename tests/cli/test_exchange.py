@@ -186,3 +186,73 @@ def test_predictions_need_their_set(predictions, tmp_path, capsys):
     path, _ = predictions
     assert convert(path, tmp_path / "x", "coco", "--from", "predictions") == 2
     assert "pictures: is the set that predictions belong to" in capsys.readouterr().err
+
+
+@pytest.fixture
+def boxless(tmp_path):
+    """A list of two pictures whose true boxes nobody knows, and an answer with a box and one without."""
+    from kvg.evaluation.records.question import Question
+    from kvg.formats.stores import open_store
+    from kvg.text.box_codec import ImageSize, RelativeCodec
+
+    rows = []
+    for name in ("a", "b"):
+        Image.effect_noise((140, 100), 60).convert("RGB").save(tmp_path / f"{name}.png")
+        rows.append({"image": f"{name}.png", "entity": f"bird {name}", "category": "bird"})
+    (tmp_path / "pairs.json").write_text(json.dumps(rows))
+    samples = [sample for part in open_store(str(tmp_path / "pairs.json")).parts() for _, sample in part.read()]
+    size = ImageSize(140, 100, 140, 100)
+    answers = zip(samples, ("(100,200),(505,800)", "no"), strict=True)
+    lines = [Question(sample, "test").line(answer, "direct", RelativeCodec(), size) for sample, answer in answers]
+    assert [line["gt_bbox"] for line in lines] == [None, None]
+    (tmp_path / "predictions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    return tmp_path / "predictions.jsonl", tmp_path / "pairs.json", samples
+
+
+@pytest.mark.parametrize("form", ["coco", "yolo", "label-studio", "fiftyone"])
+def test_predictions_without_a_true_box(form, boxless, tmp_path, capsys):
+    """Only the predicted box is written, and the question comes back where the format keeps it."""
+    path, pairs, samples = boxless
+    assert convert(path, tmp_path / form, form, "--from", "predictions", "--pictures", pairs) == 0
+    assert "2 samples in" in capsys.readouterr().out
+    key, box = samples[0].key, (14, 20, 70.7, 80)  # 10%, 20%, 50.5% and 80% of 140x100
+    if form == "coco":
+        (result,) = json.loads((tmp_path / form / "predictions.json").read_text())
+        assert result["bbox"] == pytest.approx([14, 20, 56.7, 60])
+        content = json.loads((tmp_path / form / "annotations.json").read_text())
+        assert (len(content["images"]), content["annotations"]) == (2, [])
+    if form == "yolo":
+        cells = (tmp_path / form / "predictions" / f"{key}.txt").read_text().split()
+        assert list(map(float, cells)) == pytest.approx([0, 42.35 / 140, 0.5, 56.7 / 140, 0.6, 1])
+        assert [file.read_text() for file in (tmp_path / form / "labels").iterdir()] == ["", ""]
+        return
+    start = {"coco": "annotations.json", "label-studio": "tasks.json", "fiftyone": "labels.json"}
+    back = tmp_path / "back.jsonl"
+    assert convert(tmp_path / form / start[form], back, "predictions", "--from", form) == 0
+    cases = {case.key: case for case in read_predictions(back)}
+    # A task of Label Studio with neither annotation nor prediction is one that nobody has annotated yet.
+    assert set(cases) == {key} if form == "label-studio" else {sample.key for sample in samples}
+    case = cases[key]
+    assert (case.entity, case.category, case.has_truth) == ("bird a", "bird", False)
+    pixels = [value * side / 1000 for value, side in zip(case.box, (140, 100) * 2, strict=True)]
+    assert pixels == pytest.approx(box, abs=1e-3)
+    # Without a true box there is nothing to train on.
+    assert convert(tmp_path / form / start[form], tmp_path / "shards", "shards", "--from", form) == 2
+
+
+def test_a_listing_of_pictures_without_a_box(boxless, tmp_path):
+    path, pairs, _ = boxless
+    assert convert(path, tmp_path / "list", "listing", "--from", "predictions", "--pictures", pairs) == 0
+    lines = [json.loads(line) for line in (tmp_path / "list" / "listing.jsonl").read_text().splitlines()]
+    assert [(line["entity"], line["category"], "box" in line) for line in lines] == [
+        ("bird a", "bird", False),
+        ("bird b", "bird", False),
+    ]
+
+
+@pytest.mark.parametrize("model", ["paligemma", "florence2", "qwen2.5-vl", "qwen3-vl"])
+def test_lines_to_train_on_need_a_true_box(model, boxless, tmp_path, caplog):
+    path, pairs, _ = boxless
+    assert convert(path, tmp_path / "x", f"jsonl-{model}", "--from", "predictions", "--pictures", pairs) == 2
+    assert "boxes: has no true box, which this format needs" in caplog.text
+    assert "label-studio" in caplog.text

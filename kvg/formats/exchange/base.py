@@ -227,13 +227,14 @@ class Keys:
 
 
 def check_boxes(picture: AnnotatedPicture) -> None:
-    """Checks that a picture has a box.
+    """Checks that a picture has a true box.
 
     Raises:
         DataError: it has none.
     """
     if not picture.boxes:
-        raise DataError(picture.key, "boxes", "has none, and this format needs one; add it")
+        remedy = "has no true box, which this format needs; add it, or choose coco, yolo, label-studio or fiftyone"
+        raise DataError(picture.key, "boxes", remedy)
 
 
 def traits_in(where: str, record: Mapping[str, Any]) -> tuple[str, ...]:

@@ -14,12 +14,16 @@ from kvg.formats.exchange.picture import AnnotatedPicture
 from kvg.formats.listed_pictures import PictureFolder
 from kvg.records import Row, json_lines, object_of, optional_text, parse_json, text_of
 from kvg.shards.reader import Tally
+from kvg.types import Box
 
 _FILE: Final = "listing.jsonl"
 
 
 class ListingFormat(ExchangeFormat):
-    """A line is one object: ``path``, ``entity``, ``category``, ``box`` (x1, y1, x2, y2 in pixels), and ``licence``."""
+    """A line is one object: ``path``, ``entity``, ``category``, ``box`` (x1, y1, x2, y2 in pixels), and ``licence``.
+
+    An object whose box nobody knows has no ``box``, so that `kvg-data box` can look for it.
+    """
 
     name = "listing"
     entries = (_FILE, "images")
@@ -27,9 +31,10 @@ class ListingFormat(ExchangeFormat):
     left_out = "predictions, targets, traits, rationales, splits and knowledge"
 
     def check(self, picture: AnnotatedPicture) -> None:
-        """See ``ExchangeFormat``; the entity of a picture without boxes is unknown."""
+        """See ``ExchangeFormat``; a picture without boxes needs the entity of its question."""
         super().check(picture)
-        check_boxes(picture)
+        if not picture.facts.get("entity"):
+            check_boxes(picture)
 
     def write(self, pictures: Iterable[AnnotatedPicture], folder: Path) -> int:
         """See ``ExchangeFormat``."""
@@ -38,9 +43,10 @@ class ListingFormat(ExchangeFormat):
             for picture in pictures:
                 path = f"images/{writer.write(picture)}"
                 licences = picture.facts.get("licences") or []
-                for box in picture.boxes:
-                    line: dict[str, Any] = {"path": path, "entity": box.label, "category": box.category}
-                    line |= {"box": list(box.box_px)} | ({"licence": ", ".join(licences)} if licences else {})
+                for entity, category, box_px in _objects(picture):
+                    line: dict[str, Any] = {"path": path, "entity": entity, "category": category}
+                    line |= {} if box_px is None else {"box": list(box_px)}
+                    line |= {"licence": ", ".join(licences)} if licences else {}
                     stream.write(json.dumps(line, ensure_ascii=False) + "\n")
                 num += 1
         return num
@@ -53,6 +59,13 @@ class ListingFormat(ExchangeFormat):
                 yield _picture(source, folder, name, rows, form, tally).annotated(keys.key(name))
             except DataError as error:
                 tally.note(error)
+
+
+def _objects(picture: AnnotatedPicture) -> list[tuple[str, str, Box | None]]:
+    """Returns name, category and box of each object; of a picture without boxes, those of its question."""
+    if not picture.boxes:
+        return [(str(picture.facts["entity"]), str(picture.facts.get("category", "")), None)]
+    return [(box.label, box.category, box.box_px) for box in picture.boxes]
 
 
 def _by_picture(path: Path, tally: Tally) -> dict[str, list[Row]]:

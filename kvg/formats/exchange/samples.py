@@ -3,12 +3,13 @@
 ``facts`` of a picture holds the fields of a sample that other formats do not know: ``category``, ``split``,
 ``knowledge``, ``rationale``, ``licences``, ``question_id``, ``provenance``, ``target``, and ``labels``, the labels of
 all boxes in order. If another tool has changed the labels, the rationale no longer fits its objects and is left out.
+A question whose true box nobody knows has ``entity`` in place of ``target`` and ``labels``, and no boxes.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ from kvg.errors import DataError
 from kvg.formats.exchange.picture import AnnotatedPicture, LabelledBox
 from kvg.records import excerpt
 from kvg.shards.reader import Tally
-from kvg.shards.schema import check_has_box, check_sample
+from kvg.shards.schema import check_sample
 from kvg.text.names import clean_name
 from kvg.types import Sample, SceneObject
 
@@ -25,14 +26,16 @@ _TEXTS: Final = ("category", "split", "knowledge", "rationale", "question_id")
 
 
 def picture_of(sample: Sample) -> AnnotatedPicture:
-    """Returns a sample as a picture; its options, if it has any, are left out."""
+    """Returns a sample as a picture; its options, if it has any, are left out. Without a true box it has no boxes."""
     facts: dict[str, Any] = {name: value for name in _TEXTS if (value := getattr(sample, name))}
     if sample.licences:
         facts["licences"] = list(sample.licences)
     if sample.provenance:
         facts["provenance"] = dict(sample.provenance)
+    if not sample.has_box:
+        facts |= {"entity": sample.entity}
+        return AnnotatedPicture(sample.key, sample.image, sample.width, sample.height, facts=facts)
     facts |= {"target": sample.target, "labels": [o.entity for o in sample.objects]}
-    check_has_box(sample)
     boxes = tuple(LabelledBox(o.entity, o.box_px, sample.category, o.traits) for o in sample.objects)
     return AnnotatedPicture(
         sample.key, sample.image, sample.width, sample.height, boxes, target=sample.target, facts=facts
@@ -74,11 +77,13 @@ class SampleMaker:
     Attributes:
         category: category of boxes that have none.
         tally: counts questions that cannot be asked.
+        boxless: whether a question whose true box nobody knows is a sample, too.
         num_rationales_lost: number of rationales that were left out, since labels had changed.
     """
 
     category: str = ""
     tally: Tally = field(default_factory=Tally)
+    boxless: bool = False
     num_rationales_lost: int = 0
 
     def samples(self, picture: AnnotatedPicture) -> Iterator[Sample]:
@@ -90,6 +95,9 @@ class SampleMaker:
             self.tally.note(error)
             return
         self.num_rationales_lost += "rationale" in picture.facts and "rationale" not in facts
+        if self.boxless and not aimed.boxes and not aimed.unclear and facts.get("entity"):
+            yield from self._boxless(aimed, facts)
+            return
         if not aimed.boxes:
             self.tally.note(DataError(picture.key, "boxes", "has none that can be used; add one"))
             return
@@ -116,7 +124,26 @@ class SampleMaker:
         if counts[labels[target]] > 1:
             remedy = f"{excerpt(labels[target])} stands at {counts[labels[target]]} boxes, so none is the right answer"
             raise DataError(key, "label", f"{remedy}; give each object its own name")
-        category = picture.boxes[target].category or facts.get("category") or self.category
+        objects = [SceneObject(label, box.box_px, box.traits) for label, box in zip(labels, picture.boxes, strict=True)]
+        return self._made(picture, facts, key, objects, target, picture.boxes[target].category)
+
+    def _boxless(self, picture: AnnotatedPicture, facts: Mapping[str, Any]) -> Iterator[Sample]:
+        whole = SceneObject(clean_name(facts["entity"]), (0.0, 0.0, float(picture.width), float(picture.height)))
+        try:
+            yield replace(self._made(picture, facts, picture.key, [whole], 0, ""), has_box=False)
+        except DataError as error:
+            self.tally.note(error)
+
+    def _made(
+        self,
+        picture: AnnotatedPicture,
+        facts: Mapping[str, Any],
+        key: str,
+        objects: Sequence[SceneObject],
+        target: int,
+        category: str,
+    ) -> Sample:
+        category = category or facts.get("category") or self.category
         sample = Sample(
             key=key,
             image=picture.image,
@@ -124,9 +151,7 @@ class SampleMaker:
             height=picture.height,
             category=category,
             split=facts.get("split") or split_of(category),
-            objects=tuple(
-                SceneObject(label, box.box_px, box.traits) for label, box in zip(labels, picture.boxes, strict=True)
-            ),
+            objects=tuple(objects),
             target=target,
             rationale=facts.get("rationale", ""),
             knowledge=facts.get("knowledge", ""),
@@ -141,7 +166,7 @@ class SampleMaker:
 def _checked(picture: AnnotatedPicture) -> dict[str, Any]:
     """Returns the facts with their types checked, since a file may have been edited."""
     facts = dict(picture.facts)
-    for name in _TEXTS:
+    for name in (*_TEXTS, "entity"):
         if not isinstance(facts.get(name, ""), str):
             raise DataError(picture.key, name, f"{excerpt(facts[name])} must be text; correct it")
     licences = facts.get("licences", [])
