@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Any
@@ -58,6 +59,20 @@ class StageProgress(RichProgressBar):
     def is_enabled(self) -> bool:
         """Whether the bar is drawn."""
         return super().is_enabled and not self._plain
+
+    @property
+    def total_train_batches(self) -> int | float:
+        """Number of batches of this epoch; fewer than the data has if ``max_steps`` ends the run within it."""
+        trainer, module = self.trainer, self.trainer.lightning_module
+        if trainer.max_steps <= 0:
+            return trainer.num_training_batches
+        loop = trainer.fit_loop.epoch_loop
+        done = loop.batch_progress.current.completed if loop.restarting else 0  # of an epoch that is resumed
+        done = done if done < trainer.num_training_batches else 0
+        steps = self._total(trainer, module) - trainer.global_step
+        updates = int(getattr(module, "updates_per_batch", lambda: 1)())
+        left = math.ceil(steps * trainer.accumulate_grad_batches / updates)
+        return min(trainer.num_training_batches, done + max(0, left))
 
     def configure_columns(self, trainer: L.Trainer) -> list[ProgressColumn]:
         """Without the time of the epoch while training, because ``get_metrics`` has that of the run."""

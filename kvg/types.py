@@ -1,4 +1,4 @@
-"""The records that flow through every room: scenes, samples and completions."""
+"""The records that flow through every package: scenes, samples and completions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What several rooms need: samples of the lab's world, ports, lines of predictions."""
+"""What several folders need: samples of the lab's world, ports, lines of predictions."""
 
 from __future__ import annotations
 

@@ -19,7 +19,12 @@ for _ in range(20):
     touch()
 print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
-THREADS = "import torch; from kvg.work.cpu import prepare_cpu; print(prepare_cpu(), torch.get_num_threads())"
+THREADS = """
+import sys, torch
+from kvg.work.cpu import prepare_cpu
+torch.set_num_threads(2)
+print(prepare_cpu(int(sys.argv[1])), torch.get_num_threads())
+"""
 
 
 def run(*words, **env):
@@ -42,5 +47,9 @@ def test_freed_memory_is_not_mapped_again():
 
 
 def test_one_thread_unless_the_user_says_otherwise():
-    assert run(THREADS) == ["True", "1"]
-    assert run(THREADS, OMP_NUM_THREADS="2") == ["False", "2"]
+    assert run(THREADS, "0") == run(THREADS, "99999999") == ["True", "1"]
+    assert run(THREADS, "0", OMP_NUM_THREADS="2") == ["False", "2"]
+
+
+def test_a_large_model_keeps_its_threads():
+    assert run(THREADS, "100000000") == ["False", "2"]

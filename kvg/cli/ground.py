@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -68,7 +67,5 @@ def run(argv: Sequence[str]) -> None:
         ground_picture(source, args.entity, args.out, settings, args.json)
         return
     result = ground_many(source, args.entity, args.out, settings, args.json)
-    if args.json:
-        print(*(json.dumps(record, ensure_ascii=False) for record in result.records), sep="\n")
-    else:
+    if not args.json:
         print(result.summary())

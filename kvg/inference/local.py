@@ -8,14 +8,14 @@ from __future__ import annotations
 import json
 import os
 import time
-import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from kvg.backbones.fingerprint import fingerprint
 from kvg.errors import ConfigError, DataError
+from kvg.inference.handover import Handover
 from kvg.inference.local_settings import backbone_setting, trainer_settings
 from kvg.inference.request import Client, Outcome, Request, Validator
 from kvg.inference.request_batches import Again, FixedBatches, in_batches, mark_of
@@ -34,13 +34,6 @@ if TYPE_CHECKING:
     from kvg.text.prompts import PromptFormat
 
 T = TypeVar("T")
-_NOISE = (
-    r".*does not have many workers",  # small pictures are decoded faster than they cross a queue
-    r".*`srun` command is available on your system but is not used",  # one process on a login node is a choice
-    r".*predict returned None",  # answers go to files
-    r".*`IterableDataset` has `__len__` defined",  # and knows its workers
-    r".*LeafSpec.*is deprecated",  # Lightning 2.6 beside newer torch; nothing a user can do
-)
 
 
 class LocalClient(Client):
@@ -126,6 +119,27 @@ class LocalClient(Client):
         for outcome, _ in self._outcomes(requests, validator, rounds, count=True):
             yield outcome
 
+    def ask_in_order(
+        self, requests: Iterable[Request], validator: Validator[T], work: Path, each: Callable[[Outcome[T]], object]
+    ) -> None:
+        """Asks like ``ask`` with one attempt, and hands over outcomes while others are still being answered.
+
+        Args:
+            requests: see ``ask``.
+            validator: see ``ask``.
+            work: see ``ask``.
+            each: called with every outcome, in order, as soon as it and all before it are known.
+
+        Raises:
+            ConfigError: see ``ask``.
+            DataError: see ``ask``.
+        """
+        self._num_answers = self._num_tokens = self._num_cut = 0
+        handover = Handover(lambda units: self._outcomes(requests, validator, [(None, units)], count=True), each)
+        self._answered(requests, work, 0, handover)
+        if not is_first():
+            raise SystemExit(0)
+
     def summary(self) -> str:
         """See ``kvg.inference.request.Client``."""
         cut = f" ({self._num_cut} cut off at {self.max_tokens})" if self._num_cut else ""
@@ -193,12 +207,15 @@ class LocalClient(Client):
         self._num_tokens += sum(record["tokens"])
         self._num_cut += sum(record["cut"])
 
-    def _answered(self, requests: Iterable[Request], work: Path, turn: int) -> Units:
+    def _answered(
+        self, requests: Iterable[Request], work: Path, turn: int, handover: Handover[T] | None = None
+    ) -> Units:
         """Answers the unanswered batches, and returns the units with all answers."""
         follow_launcher()
         settings = f"{self.identity()}/{turn}"
         with progress_bar(hidden=not is_first()) as progress:
-            reading = progress.add_task("reading requests", total=None)
+            num_requests = len(requests) if isinstance(requests, Sized) else None
+            reading = progress.add_task("reading requests", total=num_requests)
             marks, sizes, two_turns = [], [], False
             for batch in in_batches(requests, self.batch_size):
                 marks.append(mark_of(batch, settings))
@@ -207,13 +224,23 @@ class LocalClient(Client):
                 progress.advance(reading, len(batch))
             progress.remove_task(reading)
             units = Units(work / f"{turn}", marks)
+            hand_over = handover.begin(units, sizes, progress) if handover and is_first() else lambda: None
             if left := units.left():
                 batches = FixedBatches(requests, self.batch_size, settings, marks, two_turns)
-                self._predict(batches, units, sizes, turn, sum(sizes[number] for number in left), progress)
+                due = sum(sizes[number] for number in left)
+                self._predict(batches, units, sizes, turn, due, progress, hand_over)
+            hand_over()
         return units
 
     def _predict(
-        self, batches: FixedBatches, units: Units, sizes: Sequence[int], turn: int, due: int, progress: Progress
+        self,
+        batches: FixedBatches,
+        units: Units,
+        sizes: Sequence[int],
+        turn: int,
+        due: int,
+        progress: Progress,
+        hand_over: Callable[[], None],
     ) -> None:
         if self._left_alone and self._trainer().world_size > 1:
             remedy = "are several, but only one process continues after inference; run this step as a separate command"
@@ -226,6 +253,11 @@ class LocalClient(Client):
         title = "answering" if not turn else f"answering again ({turn})"
         task = progress.add_task(title, total=total, completed=total - due, began=total - due)
         start, trainer = time.perf_counter(), self._trainer()
+
+        def advance(num: int) -> None:
+            progress.advance(task, num)
+            hand_over()
+
         module.job = RequestJob(
             batches,
             units,
@@ -233,7 +265,7 @@ class LocalClient(Client):
             text_record,
             f"{self.seed}/{turn}",
             num_workers=self.num_workers,
-            advance=lambda num: progress.advance(task, num),
+            advance=advance,
         )
         if trainer.local_rank == 0:
             lead_others()
@@ -255,8 +287,6 @@ class LocalClient(Client):
         if self._made is None:
             from kvg.inference.local_module import build_trainer  # as below
 
-            for message in _NOISE:
-                warnings.filterwarnings("ignore", message)
             with quiet_lightning():
                 self._made = build_trainer(self.trainer)
         return self._made
@@ -269,11 +299,11 @@ class LocalClient(Client):
             from kvg.rl.sampling import SamplingSettings  # as above
             from kvg.work.cpu import prepare_cpu  # as above
 
-            if not torch.cuda.is_available():
-                prepare_cpu()
-                os.environ.setdefault("OMP_NUM_THREADS", "1")  # or Lightning would set one that changes sums
             self._trainer()  # reports invalid settings before the model is loaded
             backbone = build_backbone(self.setting)
+            num_weights = sum(one.numel() for one in backbone.parameters())
+            if not torch.cuda.is_available() and prepare_cpu(num_weights):
+                os.environ["OMP_NUM_THREADS"] = "1"  # or Lightning would set one that changes sums
             self._module = LocalModule(backbone, SamplingSettings(self.max_tokens, self.temperature, self.top_p))
         return self._module
 

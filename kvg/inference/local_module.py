@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import lightning as L
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -21,6 +22,14 @@ from kvg.inference.engine import BackboneEngine
 from kvg.inference.prepared import PreparedBatch
 from kvg.inference.request import Answers, Request
 from kvg.rl.sampling import SamplingSettings
+
+_NOISE: Final = (
+    r".*does not have many workers",  # small pictures are decoded faster than they cross a queue
+    r".*`srun` command is available on your system but is not used",  # one process on a login node is a choice
+    r".*predict returned None",  # answers go to files
+    r".*`IterableDataset` has `__len__` defined",  # and knows its workers
+    r".*LeafSpec.*is deprecated",  # Lightning 2.6 beside newer torch; nothing a user can do
+)
 
 
 class LocalModule(L.LightningModule):
@@ -121,7 +130,7 @@ def _named_family(init_args: Mapping[str, Any]) -> Family | None:
 
 
 def build_trainer(settings: Mapping[str, Any]) -> L.Trainer:
-    """A Trainer for inference, without logs and checkpoints.
+    """A Trainer for inference, without logs, checkpoints and warnings that do not apply.
 
     Args:
         settings: of the Trainer; a strategy may be ``{class_path, init_args}``.
@@ -129,6 +138,8 @@ def build_trainer(settings: Mapping[str, Any]) -> L.Trainer:
     Raises:
         ConfigError: a setting cannot work here.
     """
+    for message in _NOISE:
+        warnings.filterwarnings("ignore", message)
     given = {"accelerator": "auto", "devices": 1, **settings}
     if isinstance(given.get("strategy"), Mapping):
         given["strategy"] = instantiate(given["strategy"], "trainer.strategy")

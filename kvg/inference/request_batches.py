@@ -78,6 +78,10 @@ class Again:
     requests: Iterable[Request]
     missing: Mapping[int, int]
 
+    def __len__(self) -> int:
+        """Number of selected requests."""
+        return len(self.missing)
+
     def __iter__(self) -> Iterator[Request]:
         """The selected requests in order."""
         for index, request in enumerate(self.requests):

@@ -127,6 +127,10 @@ class BoxRequests:
     num_answers: int
     unreadable: dict[str, str] = field(default_factory=dict)
 
+    def __len__(self) -> int:
+        """Number of pictures, with those that cannot be read."""
+        return len(self.entries)
+
     def __iter__(self) -> Iterator[Request]:
         """Yields requests in the order of the pictures, without those that cannot be read."""
         for entry in self.entries:

@@ -24,7 +24,6 @@ from kvg.shards.schema import check_has_box
 from kvg.shards.writer import ShardWriter
 from kvg.text.prompts import PROMPTS
 from kvg.types import Sample
-from kvg.work.progress import with_progress
 
 # What each form cannot contain. Boxes of the published forms are on the 0-1000 grid.
 LEFT_OUT = {
@@ -130,7 +129,7 @@ def _check_num(num: int, source: Input) -> None:
 
 def _samples(source: Input, form: str) -> Iterator[Sample]:
     keys: set[str] = set()
-    for sample in with_progress(source.samples(), "convert", source.num_expected()):
+    for sample in source.samples():
         check_has_box(sample)
         if form != "shards" and sample.options:
             raise ConfigError("to", f"{form} cannot contain multiple-choice questions, as these are; use shards")

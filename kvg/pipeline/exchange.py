@@ -22,7 +22,6 @@ from kvg.text.box_codec import ImageSize, RelativeCodec, to_norm
 from kvg.text.names import clean_name
 from kvg.types import Box, Sample
 from kvg.work.files import disk_errors
-from kvg.work.progress import with_progress
 
 CORRECTIONS_FORM, PREDICTIONS_FORM = "corrections", "predictions"
 TARGETS: Final = (*FORMATS, CORRECTIONS_FORM, PREDICTIONS_FORM)
@@ -86,7 +85,7 @@ def write_corrections(source: Input, out: Path, overwrite: bool = False) -> int:
 
     def write(stream: TextIO) -> int:
         num_read = num = 0
-        for picture in with_progress(source.annotated(), "convert", None):
+        for picture in source.annotated():
             num_read += 1
             try:
                 correction = _correction(picture)
@@ -123,7 +122,7 @@ def write_predictions(source: Input, out: Path, overwrite: bool = False) -> int:
 
     def write(stream: TextIO) -> int:
         maker, num, keys = SampleMaker(source.category, source.tally, boxless=True), 0, set[str]()
-        for picture in with_progress(source.annotated(), "convert", None):
+        for picture in source.annotated():
             for sample in maker.samples(picture):
                 if sample.key in keys:
                     source.tally.note(DataError(sample.key, "key", "occurs twice; make keys unique"))
@@ -151,7 +150,7 @@ def _check_folder(exchange: ExchangeFormat, out: Path, overwrite: bool) -> None:
 
 def _writable(source: Input, exchange: ExchangeFormat, target_only: bool) -> Iterator[AnnotatedPicture]:
     keys: set[str] = set()
-    for read in with_progress(source.annotated(), "convert", source.num_expected()):
+    for read in source.annotated():
         try:
             picture = only_target(with_target(read) if read.target is None else read) if target_only else read
             exchange.check(picture)

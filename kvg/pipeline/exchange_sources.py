@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +27,7 @@ from kvg.pictures import read_picture, standard_picture
 from kvg.shards.reader import SampleStore, Tally
 from kvg.text.box_codec import from_norm
 from kvg.types import Box, Sample
+from kvg.work.progress import with_progress
 
 CATALOGUE_FORM, PREDICTIONS_FORM = "catalogue", "predictions"
 SOURCE_FORMS: Final = (*FORMATS, CATALOGUE_FORM, PREDICTIONS_FORM)
@@ -62,6 +63,7 @@ class Input:
     tally: Tally = field(default_factory=Tally)
     num_clipped: int = 0
     num_rationales_lost: int = 0
+    _num_listed: int | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         if self.form and self.form not in SOURCE_FORMS:
@@ -76,19 +78,25 @@ class Input:
             raise ConfigError("box_unit", "of a catalogue is known; leave it out")
 
     def annotated(self) -> Iterator[AnnotatedPicture]:
-        """Yields pictures; entries that cannot be used are counted.
+        """Yields pictures with a progress bar; entries that cannot be used are counted.
 
         Raises:
             DataError: nothing can be read.
         """
+        return with_progress(self._pictures(), "convert", self.num_expected)
+
+    def _pictures(self) -> Iterator[AnnotatedPicture]:
         if self.form == CATALOGUE_FORM:
-            yield from _catalogue(read_project(self.path, CatalogueProject), self.tally)
+            project = read_project(self.path, CatalogueProject)
+            entries = list(boxed_entries(project))
+            self._num_listed = len(entries)
+            yield from _catalogue(project, entries, self.tally)
         elif self.form == PREDICTIONS_FORM:
             yield from self._predictions()
         elif self.form:
             source = Source(self.path, Path(self.images) if self.images else None, self.reading)
             for picture in FORMATS[self.form].read(source, self.tally):
-                self.num_clipped = source.num_clipped
+                self.num_clipped, self._num_listed = source.num_clipped, source.num_listed
                 yield picture if not self.category else _with_category(picture, self.category)
         else:
             for sample in _read(self.store, self.tally):
@@ -100,7 +108,7 @@ class Input:
     def samples(self) -> Iterator[Sample]:
         """Yields samples; see ``annotated``."""
         if not self.form:
-            for sample in _read(self.store, self.tally):
+            for sample in with_progress(_read(self.store, self.tally), "convert", self.num_expected):
                 self.num_clipped += "clipped" in sample.provenance
                 yield sample
             return
@@ -119,8 +127,8 @@ class Input:
         return open_store(self.path, self.images, self.category, self.seed, self.reading)
 
     def num_expected(self) -> int | None:
-        """Returns the number of samples, for a progress bar; None if it is not known before they are read."""
-        return None if self.form else sum(part.num_samples for part in self.store.parts())
+        """Returns the number of samples or pictures, for a progress bar; None if they have not been counted yet."""
+        return self._num_listed if self.form else sum(part.num_samples for part in self.store.parts())
 
     def _predictions(self) -> Iterator[AnnotatedPicture]:
         """Yields the pictures of predictions; those of choices and of corrupted pictures are skipped."""
@@ -131,6 +139,7 @@ class Input:
                 self.tally.note(DataError(where, "options", "has no box on a clean picture, and cannot be exchanged"))
             else:
                 lines.setdefault(line.key, []).append(line)
+        self._num_listed = sum(map(len, lines.values()))
         for sample in _read(open_store(str(self.pictures), reading=self.reading), self.tally):
             for line in lines.pop(sample.key, []):
                 try:
@@ -151,10 +160,10 @@ def _with_category(picture: AnnotatedPicture, category: str) -> AnnotatedPicture
     return replace(picture, boxes=boxes)
 
 
-def _catalogue(project: CatalogueProject, tally: Tally) -> Iterator[AnnotatedPicture]:
+def _catalogue(project: CatalogueProject, entries: Sequence[Entry], tally: Tally) -> Iterator[AnnotatedPicture]:
     """Yields the pictures of a scanned project with the boxes that later steps use, and those without a box."""
     sources, keys = project.build_sources(), Keys()
-    for entry in boxed_entries(project):
+    for entry in entries:
         try:
             image, width, height = _picture(sources, entry, project.scan.max_pixels)
         except DataError as error:

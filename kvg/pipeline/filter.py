@@ -115,6 +115,11 @@ class SampleRequests:
                 left = None if left is None else left - 1
                 yield sample
 
+    def __len__(self) -> int:
+        """Number of samples, with those that cannot be used."""
+        num = sum(part.num_samples for part in self.store.parts())
+        return num if self.settings.limit is None else min(num, self.settings.limit)
+
     def __iter__(self) -> Iterator[Request]:
         """Yields a request for each sample."""
         for sample in self.samples(Tally(log_problems=False)):  # problems are logged when the outcomes are read

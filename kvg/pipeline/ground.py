@@ -7,11 +7,10 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import chain
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 from kvg.backbones.find_family import find_family
 from kvg.errors import ConfigError, DataError
@@ -26,14 +25,12 @@ from kvg.text.prompts import prompt
 from kvg.work.cpu import prepare_cpu
 from kvg.work.files import atomic_write, disk_errors
 from kvg.work.job import Job
-from kvg.work.progress import with_progress
 
 ANSWERS, SKIPPED, PICTURES, RECORD = "answers.jsonl", "skipped.jsonl", "pictures", "ground.json"
 LIST: Final = ".jsonl"
 _VERSION: Final = 1  # increased when the same settings give different files
 _OWN_PICTURE = re.compile(r"\d{6}-.*" + re.escape(MARK) + r"\.\w+")
 _MAX_REASONS: Final = 5
-_SMALL: Final = 100_000_000  # weights of a model that one thread runs faster than several
 _JPEG: Final = b"\xff\xd8\xff"
 
 
@@ -110,8 +107,8 @@ def ground_picture(path: Path, entity: str, out: Path | None, settings: GroundSe
     _check_picture(settings, path, data)
     grounder = settings.grounder()
     backbone = grounder.backbone
-    if backbone.device.type == "cpu" and sum(one.numel() for one in backbone.parameters()) < _SMALL:
-        prepare_cpu()
+    if backbone.device.type == "cpu":
+        prepare_cpu(sum(one.numel() for one in backbone.parameters()))
     grounding = grounder.ground(path, entity, None if as_json else _print_text)
     saved = grounding.save(target) if grounding.box_px else None
     if as_json:
@@ -160,12 +157,15 @@ def ground_many(
 ) -> GroundResult:
     """Answers the pairs of a folder or a list, or resumes.
 
+    ``answers.jsonl`` and the pictures with boxes grow while later pictures are being answered. A resumed run writes
+    them anew from the stored answers, so that an end in the middle of a line leaves no trace.
+
     Args:
         source: see ``read_pairs``.
         entity: see ``read_pairs``.
         out: folder for ``answers.jsonl`` and the pictures with boxes; None for one beside ``source``.
         settings: of the model.
-        as_json: keep stdout free of progress bars.
+        as_json: print the lines of ``answers.jsonl`` as they come, and nothing else on stdout.
 
     Raises:
         ConfigError: a setting cannot work.
@@ -179,23 +179,25 @@ def ground_many(
     text = json.dumps([_VERSION, client.identity(), mode, asdict(settings), list(map(_identity, pairs)), skipped])
     job = Job(folder, RECORD, text)
     if job.is_complete(folder / ANSWERS):
-        return _finished(folder)
+        return _finished(folder, as_json)
     job.reopen()
-    with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):  # rich looks for it when it prints
-        outcomes = _with_bar(client.ask(requests, _text, job.units), len(pairs))
-        records = [*_records(folder / PICTURES, pairs, outcomes, client, skipped)]
+    writer = _AnswerWriter(pairs, client, folder, sys.stdout if as_json else None, skipped)
+    progress_to = sys.stderr if as_json else sys.stdout  # rich looks for stdout when it prints
+    with contextlib.redirect_stdout(progress_to), contextlib.closing(writer):
+        client.ask_in_order(requests, _text, job.units, writer.write)
     skipped += requests.skipped.values()
-    if not records:
+    if not writer.records:
         raise DataError(str(source), "pictures", f"none can be used ({skipped[0]})")
     with disk_errors(folder):
-        atomic_write(folder / ANSWERS, "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in records))
         lines = "".join(json.dumps({"fault": reason}, ensure_ascii=False) + "\n" for reason in skipped)
         atomic_write(folder / SKIPPED, lines)
-    job.complete({"settings": asdict(settings), "num_answers": len(records), "num_skipped": len(skipped)})
-    return GroundResult(folder, records, skipped)
+    job.complete({"settings": asdict(settings), "num_answers": len(writer.records), "num_skipped": len(skipped)})
+    return GroundResult(folder, writer.records, skipped)
 
 
-def _finished(folder: Path) -> GroundResult:
+def _finished(folder: Path, as_json: bool) -> GroundResult:
+    if as_json:
+        print((folder / ANSWERS).read_text("utf-8"), end="")
     read = {name: [json.loads(line) for _, line in json_lines(folder / name)] for name in (ANSWERS, SKIPPED)}
     return GroundResult(folder, read[ANSWERS], [one["fault"] for one in read[SKIPPED]])
 
@@ -209,34 +211,71 @@ def _text(request: Request, answer: str) -> str:
     return answer
 
 
-def _records(
-    pictures: Path, pairs: Sequence[Pair], outcomes: Iterable[Outcome[str]], client: LocalClient, skipped: list[str]
-) -> Iterator[dict[str, Any]]:
-    """Writes the pictures with boxes; yields the records. Adds the reasons of what cannot be used to ``skipped``."""
-    numbers = {pair.where: number for number, pair in enumerate(pairs)}
-    with disk_errors(pictures):
-        for path in pictures.glob("*") if pictures.is_dir() else ():
-            if _OWN_PICTURE.fullmatch(path.name):
-                path.unlink()
-    for outcome in outcomes:
+class _AnswerWriter:
+    """Writes the pictures with boxes, and a line for each answer.
+
+    Args:
+        pairs: all pairs.
+        client: the model that answers.
+        folder: of the result; the pictures of an earlier run are removed.
+        stdout: gets the lines, too, unless it is None.
+        skipped: gets the reasons of what cannot be used.
+
+    Attributes:
+        records: the lines that were written.
+
+    Raises:
+        DataError: the disk cannot be written.
+    """
+
+    def __init__(
+        self, pairs: Sequence[Pair], client: LocalClient, folder: Path, stdout: TextIO | None, skipped: list[str]
+    ) -> None:
+        self.pairs, self.client, self.folder, self.stdout, self.skipped = pairs, client, folder, stdout, skipped
+        self.pictures, self.records = folder / PICTURES, list[dict[str, Any]]()
+        self._numbers = {pair.where: number for number, pair in enumerate(pairs)}
+        with disk_errors(folder):
+            for path in self.pictures.glob("*") if self.pictures.is_dir() else ():
+                if _OWN_PICTURE.fullmatch(path.name):
+                    path.unlink()
+            self._stream = (folder / ANSWERS).open("w", encoding="utf-8")
+
+    def write(self, outcome: Outcome[str]) -> None:
+        """Writes one answer; a reader of the file sees it at once.
+
+        Raises:
+            DataError: the disk cannot be written.
+        """
         if not outcome.values:
-            skipped += outcome.faults
-            continue
-        number = numbers[outcome.request.key]
-        grounding = _grounding(pairs[number], outcome, client)
+            self.skipped += outcome.faults
+            return
+        number = self._numbers[outcome.request.key]
+        grounding = _grounding(self.pairs[number], outcome, self.client)
         saved = None
         if grounding.box_px:
-            saved = grounding.save(pictures / f"{number:06d}-{pairs[number].image.stem}{MARK}.jpg")
-        yield {**grounding.record(), "picture": str(saved) if saved else None}
+            saved = grounding.save(self.pictures / f"{number:06d}-{self.pairs[number].image.stem}{MARK}.jpg")
+        record = {**grounding.record(), "picture": str(saved) if saved else None}
+        self.records.append(record)
+        line = json.dumps(record, ensure_ascii=False)
+        with disk_errors(self.folder):
+            self._stream.write(line + "\n")
+            self._stream.flush()
+        if self.stdout:
+            print(line, file=self.stdout, flush=True)
+
+    def close(self) -> None:
+        """Closes the file, and removes it if it has no line.
+
+        Raises:
+            DataError: the disk cannot be written.
+        """
+        with disk_errors(self.folder), self._stream as stream:
+            os.fsync(stream.fileno())
+        if not self.records:
+            (self.folder / ANSWERS).unlink()
 
 
 def _grounding(pair: Pair, outcome: Outcome[str], client: LocalClient) -> Grounding:
     data, backbone = outcome.request.image, client.backbone
     size = backbone.processor.image_size(*picture_size(data, pair.where))
     return read_grounding(outcome.completions[0], backbone.codec, size, pair.entity, str(pair.image), data)
-
-
-def _with_bar(outcomes: Iterator[Outcome[str]], total: int) -> Iterator[Outcome[str]]:
-    """Adds a progress bar from the first outcome on. Before that, the client shows its own."""
-    for first in outcomes:
-        yield from with_progress(chain([first], outcomes), "drawing boxes", total)

@@ -38,6 +38,10 @@ class PairRequests:
     prompts: Sequence[str]
     skipped: dict[str, str] = field(default_factory=dict)
 
+    def __len__(self) -> int:
+        """Number of pairs, with those that cannot be read."""
+        return len(self.pairs)
+
     def __iter__(self) -> Iterator[Request]:
         """Yields the requests in order."""
         for pair, text in zip(self.pairs, self.prompts, strict=True):

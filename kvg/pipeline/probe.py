@@ -91,6 +91,10 @@ class ChoiceRequests:
         self.questions, self.pictures = questions, pictures
         self.lost: dict[int, str] = {}
 
+    def __len__(self) -> int:
+        """Number of questions, with those whose picture cannot be read."""
+        return len(self.questions)
+
     def __iter__(self) -> Iterator[Request]:
         """Yields a request for each question whose picture can be read."""
         for number, question in enumerate(self.questions):

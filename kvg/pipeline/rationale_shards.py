@@ -189,6 +189,9 @@ class _TeacherRequests:
         self.waiting: dict[str, tuple[int, Sample]] = {}
         self.tallies: dict[int, Tally] = {}
 
+    def __len__(self) -> int:
+        return sum(part.num_samples for _, part in self._parts)
+
     def __iter__(self) -> Iterator[Request]:
         for number, part in self._parts:
             tally = self.tallies[number] = Tally()

@@ -5,15 +5,22 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from typing import Final
+
+SMALL_MODEL: Final = 100_000_000  # weights; below it one thread per process is used
 
 # Options of glibc's mallopt, see its manual page.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
 
 
-def prepare_cpu() -> bool:
-    """Uses one thread unless OMP_NUM_THREADS is set, and keeps freed memory.
+def prepare_cpu(num_weights: int = 0) -> bool:
+    """Uses one thread for a small model unless OMP_NUM_THREADS is set, and keeps freed memory.
 
-    For tiny models synchronising threads costs more than it gains, especially beside other processes.
+    For tiny models synchronising threads costs more than it gains, especially beside other processes. A model of
+    ``SMALL_MODEL`` weights or more keeps the threads that torch has chosen.
+
+    Args:
+        num_weights: of the model; 0 if it is not known before it is built.
 
     Returns:
         Whether the number of threads was set here.
@@ -21,7 +28,7 @@ def prepare_cpu() -> bool:
     import torch  # this module is also imported by commands that do not need torch
 
     keep_freed_memory()
-    if "OMP_NUM_THREADS" in os.environ:
+    if "OMP_NUM_THREADS" in os.environ or num_weights >= SMALL_MODEL:
         return False
     torch.set_num_threads(1)
     return True

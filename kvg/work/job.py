@@ -63,6 +63,10 @@ class Units:
         numbers = sorted(int(path.stem) for path in self.units.glob("[0-9]*.json") if path.stem.isdecimal())
         return [number for number in numbers if self._read(number) is not None]
 
+    def has(self, number: int) -> bool:
+        """Returns whether a unit is done."""
+        return self._read(number) is not None
+
     def left(self, num: int | None = None) -> list[int]:
         """Returns the numbers of the units that are not done.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -29,11 +29,19 @@ def progress_bar(hidden: bool = False) -> Progress:
     return Progress(*columns, disable=hidden)
 
 
-def with_progress(items: Iterable[T], title: str, total: int | None) -> Iterator[T]:
-    """Yields items, and advances a progress bar with each."""
+def with_progress(items: Iterable[T], title: str, total: int | Callable[[], int | None] | None) -> Iterator[T]:
+    """Yields items, and advances a progress bar with each.
+
+    Args:
+        items: what to yield.
+        title: title of the bar.
+        total: number of items, or a function that returns it once ``items`` has counted them; None if it is unknown.
+    """
     with progress_bar() as progress:
-        task = progress.add_task(title, total=total)
+        task = progress.add_task(title, total=None if callable(total) else total)
         for item in items:
+            if callable(total):
+                progress.update(task, total=total())
             yield item
             progress.advance(task)
 

@@ -171,6 +171,64 @@ def test_progress_counts_all_steps_of_a_stage_that_takes_several_a_batch(
     assert capsys.readouterr().out.splitlines()[0].startswith("step 3 of 12")
 
 
+class Totals(L.Callback):
+    """Keeps the bar's number of batches of each epoch; saves a checkpoint after some batches of the first one."""
+
+    def __init__(self, bar: StageProgress, save: Path | None = None) -> None:
+        self.bar, self.save, self.totals = bar, save, list[float]()
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.totals.append(self.bar.total_train_batches)
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *batch: Any) -> None:
+        if not self.totals:  # an epoch that is resumed does not start; the bar begins with its next batch
+            self.totals.append(self.bar.total_train_batches)
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *batch: Any) -> None:
+        if self.save and trainer.global_step == 2:
+            trainer.save_checkpoint(self.save)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"max_epochs": 2}, [6, 6]),
+        ({"max_epochs": 2, "max_steps": 8}, [6, 2]),
+        ({"max_epochs": 1, "max_steps": 2, "accumulate_grad_batches": 2}, [4]),
+        ({"max_epochs": -1, "max_steps": 7}, [6, 1]),
+    ],
+)
+def test_the_bar_ends_where_the_run_ends(tmp_path: Path, settings: dict[str, Any], expected: list[float]) -> None:
+    bar = StageProgress()
+    totals = Totals(bar)
+    run = L.Trainer(
+        default_root_dir=tmp_path, accelerator="cpu", callbacks=[bar, totals], logger=False,
+        enable_checkpointing=False, enable_model_summary=False, **settings,
+    )  # fmt: skip
+    run.fit(OneWeight(), loader(6))
+    assert totals.totals == expected
+
+
+def test_the_bar_of_a_stage_with_several_steps_a_batch_counts_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OneWeight, "total_steps", lambda self: 7, raising=False)
+    monkeypatch.setattr(OneWeight, "updates_per_batch", lambda self: 2, raising=False)
+    bar = StageProgress()
+    totals = Totals(bar)
+    trainer(tmp_path, bar, totals, max_steps=7).fit(OneWeight(), loader(6))
+    assert totals.totals == [4]  # 7 steps are 3 batches and a half
+
+
+def test_the_bar_of_a_resumed_epoch_keeps_its_total(tmp_path: Path) -> None:
+    bar = StageProgress()
+    trainer(tmp_path, bar, Totals(bar, tmp_path / "a.ckpt"), max_steps=4).fit(OneWeight(), loader(6))
+    bar = StageProgress()
+    totals = Totals(bar)
+    trainer(tmp_path, bar, totals, max_steps=5).fit(OneWeight(), loader(6), ckpt_path=tmp_path / "a.ckpt")
+    assert totals.totals == [5]  # 2 batches were done, 3 are left
+
+
 def test_progress_shows_what_was_logged_under_short_names(tmp_path: Path) -> None:
     bar = StageProgress(keys={"r": "train/reward/total", "acc": "val/iou_acc", "kl": "train/kl"})
     run = trainer(tmp_path, bar)

@@ -15,6 +15,7 @@ from PIL import Image
 
 from kvg.backbones.builtin import lab_folder
 from kvg.cli.kvg import main
+from kvg.inference.engine import BackboneEngine
 from kvg.pipeline.ground import in_words
 from kvg.pipeline.grounder import Grounder, plain_text
 from kvg.pipeline.grounding import Grounding
@@ -143,27 +144,48 @@ def test_a_folder_is_asked_one_name(photographs, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_an_interrupted_list_goes_on_with_the_same_answers(photographs, tmp_path):
+@pytest.mark.parametrize("with_signal", [signal.SIGINT, signal.SIGKILL])
+def test_a_list_grows_and_an_ended_one_goes_on_with_the_same_answers(photographs, tmp_path, with_signal):
     folder, _ = photographs
     lines = (folder / "pairs.jsonl").read_text().splitlines()[:3]
     source = folder / "many.jsonl"
     source.write_text("\n".join(lines * 8) + "\n")
     command = [sys.executable, "-m", "kvg", "ground", str(source), "--checkpoint", "lab", "--batch-size", "1", "--out"]
     process = subprocess.Popen([*command, str(tmp_path / "cut")], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    while process.poll() is None and not list(tmp_path.glob("cut/ground.units/0/*.json")):
+    answers = tmp_path / "cut" / "answers.jsonl"
+    while process.poll() is None and not (answers.exists() and answers.read_text().count("\n") > 2):
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(with_signal)
     _, errors = process.communicate()
-    assert process.returncode == 130, errors
-    assert b"kvg: interrupted" in errors
-    assert 0 < len(list(tmp_path.glob("cut/ground.units/0/*.json"))) < 24
-    assert not (tmp_path / "cut" / "answers.jsonl").exists()
+    assert process.returncode == (130 if with_signal == signal.SIGINT else -signal.SIGKILL), errors
+    assert (b"kvg: interrupted" in errors) == (with_signal == signal.SIGINT)
+    part = answers.read_text()
+    assert 2 < part.count("\n") < 24
     for name in ("cut", "whole"):
         args = ["ground", str(source), "--checkpoint", "lab", "--batch-size", "1", "--out", str(tmp_path / name)]
         assert main(args) == 0
     texts = [(tmp_path / name / "answers.jsonl").read_text().replace(f"/{name}/", "/") for name in ("cut", "whole")]
     assert texts[0] == texts[1]
+    assert texts[0].startswith(part.replace("/cut/", "/"))
     assert not (tmp_path / "cut" / "ground.units").exists()
+
+
+def test_lines_come_while_later_pictures_are_answered(photographs, tmp_path, monkeypatch, capsys):
+    """With batches of one: when the second picture is answered, the line of the first can be read."""
+    folder, _ = photographs
+    seen = []
+    answer = BackboneEngine.answer
+
+    def watched(self, batch, seed):
+        path = tmp_path / "answers.jsonl"
+        seen.append(len(path.read_text().splitlines()))
+        return answer(self, batch, seed)
+
+    monkeypatch.setattr(BackboneEngine, "answer", watched)
+    args = ["ground", str(folder / "pairs.jsonl"), "--checkpoint", "lab", "--batch-size", "1", "--out", str(tmp_path)]
+    assert main([*args, "--json"]) == 0
+    assert seen == [0, 1, 2, 3]  # the last batch has the picture that is cut off
+    assert capsys.readouterr().out == (tmp_path / "answers.jsonl").read_text()
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,11 @@ def blocks() -> list[Block]:
     return [block for page in pages() for block in _blocks(page)]
 
 
+def programs(page: str) -> list[Block]:
+    """The blocks of one page that can be run."""
+    return [block for block in _blocks(ROOT / page) if block.kind in ("sh", "python")]
+
+
 def _blocks(page: Path) -> Iterator[Block]:
     text = page.read_text("utf-8")
     for match in _FENCE.finditer(text):

@@ -11,8 +11,7 @@ from PIL import Image
 
 from kvg.formats.stores import open_store
 from kvg.types import Sample
-
-from .conftest import blocks
+from tests.docs.pages import programs
 
 
 def project(folder: Path) -> None:
@@ -47,12 +46,12 @@ def test_the_page(tmp_path, monkeypatch, run_block):
     monkeypatch.chdir(tmp_path)
     project(tmp_path)
     names, output = {}, []
-    for language, text in blocks("docs/how-to/exchange_boxes.md"):
-        if "--from predictions" in text:
+    for block in programs("docs/how-to/exchange_boxes.md"):
+        if "--from predictions" in block.text:
             predictions(tmp_path / "predictions.jsonl")
-        if "detections" in text and importlib.util.find_spec("supervision") is None:
+        if "detections" in block.text and importlib.util.find_spec("supervision") is None:
             continue
-        output.append(run_block(language, text, names))
+        output.append(run_block(block, names))
     assert len(output) >= 8
     assert read("again") == read("samples")
     (line,) = (json.loads(line) for line in (tmp_path / "birds/corrected_boxes.jsonl").read_text().splitlines())

@@ -43,7 +43,7 @@ def test_every_page_can_be_reached_from_the_readme_or_the_navigation():
 
 
 def test_log_keys_of_pages_exist_in_the_code():
-    code = "".join(path.read_text("utf-8") for room in ("kvg", "callbacks") for path in (ROOT / room).rglob("*.py"))
+    code = "".join(path.read_text("utf-8") for folder in ("kvg", "callbacks") for path in (ROOT / folder).rglob("*.py"))
     texts = {page: page.read_text("utf-8") for page in pages()}
     keys = {key for text in texts.values() for key in re.findall(r"`((?:train|time|val)/[a-z][\w/]*)`", text)}
     assert len(keys) > 20

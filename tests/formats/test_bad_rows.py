@@ -1,4 +1,4 @@
-"""Rows of published files that are damaged, mistyped or of another make: each is named, counted and passed over."""
+"""Rows of published files that are damaged, mistyped or of another make: each is named, counted and skipped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cluster that the tests of this room share."""
+"""The cluster that the tests of this folder share."""
 
 from __future__ import annotations
 

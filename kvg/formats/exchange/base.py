@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, TypeVar
 
 from kvg.box_forms import BoxForm, PixelFrame, pixel_frame
 from kvg.errors import DataError
@@ -23,6 +23,7 @@ from kvg.types import Box
 RIM: Final = 0.999  # pixels by which a box may extend beyond its picture; it is clipped there, and counted
 _DIGITS: Final = 6  # of a pixel: shares of a side come back as the pixels that they were
 _NAME = re.compile(r"[\w-]+")
+T = TypeVar("T")
 
 
 class ExchangeFormat(ABC):
@@ -82,12 +83,19 @@ class Source:
         images: folder of the pictures; None for the format's own place.
         reading: declared unit and frame of the boxes.
         num_clipped: number of boxes that extended beyond their picture by less than a pixel, so far.
+        num_listed: number of pictures that the set lists, for a progress bar; None until its reader has counted them.
     """
 
     path: Path
     images: Path | None
     reading: Reading
     num_clipped: int = 0
+    num_listed: int | None = None
+
+    def counted(self, pictures: Collection[T]) -> Collection[T]:
+        """Notes how many pictures the set lists; returns them."""
+        self.num_listed = len(pictures)
+        return pictures
 
     def form(self, usual: BoxForm) -> BoxForm:
         """Returns the form of the boxes: the usual one of the format, in the declared unit if there is one."""

@@ -24,7 +24,7 @@ class CocoFormat(ExchangeFormat):
     """COCO. The entity is the annotation's category, its category is the ``supercategory``.
 
     ``file_name`` is relative to ``images``. An image keeps the other fields of a sample in ``kvg``, which other readers
-    pass over. Predictions without a score get 1.0, since results need one. Crowds are not objects.
+    ignore. Predictions without a score get 1.0, since results need one. Crowds are not objects.
     """
 
     name = "coco"
@@ -67,7 +67,7 @@ class CocoFormat(ExchangeFormat):
         results = list_of(str(path), "results", read_json(path)) if path.is_file() else []
         predicted = _by_image(results, f"{path} result", tally)
         folder, keys, seen = source.folder(_IMAGES), Keys(), set[str]()
-        for number, value in enumerate(images):
+        for number, value in enumerate(source.counted(images)):
             place = f"{where} image {number}"
             try:
                 image = object_of(place, "image", value)

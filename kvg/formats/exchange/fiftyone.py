@@ -23,7 +23,7 @@ class FiftyOneFormat(ExchangeFormat):
     """FiftyOne's format on disk. A box is x, y, width, height as shares of the sides.
 
     Category and traits are attributes of a box. The field ``kvg`` of ``labels.json`` keeps the other fields of samples;
-    FiftyOne passes over it, so a set that FiftyOne has exported has lost them.
+    FiftyOne ignores it, so a set that FiftyOne has exported has lost them.
     """
 
     name = "fiftyone"
@@ -57,7 +57,7 @@ class FiftyOneFormat(ExchangeFormat):
         facts = object_of(where, FACTS, record.get(FACTS) or {})
         folder = source.folder(_DATA)
         files = {file.stem: file.name for file in sorted(folder.folder.iterdir()) if file.is_file()}
-        for name, values in labels.items():
+        for name, values in source.counted(labels.items()):
             place = f"{where} {excerpt(name)}"
             try:
                 if name not in files:

@@ -61,7 +61,7 @@ class JSONLFormat(ExchangeFormat):
     def read(self, source: Source, tally: Tally) -> Iterator[AnnotatedPicture]:
         """See ``ExchangeFormat``."""
         folder, keys = source.folder(), Keys()
-        for number, text in json_lines(source.path):
+        for number, text in source.counted(list(json_lines(source.path))):
             where = f"{source.path} line {number}"
             try:
                 line = object_of(where, "line", parse_json(text, where))

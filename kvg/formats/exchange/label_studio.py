@@ -59,7 +59,7 @@ class LabelStudioFormat(ExchangeFormat):
     def read(self, source: Source, tally: Tally) -> Iterator[AnnotatedPicture]:
         """See ``ExchangeFormat``; the file is an export in the form JSON, not JSON-MIN."""
         tasks, folder, keys = list_of(str(source.path), "tasks", read_json(source.path)), source.folder(_IMAGES), Keys()
-        for number, value in enumerate(tasks):
+        for number, value in enumerate(source.counted(tasks)):
             where = f"{source.path} task {number}"
             try:
                 yield _picture(source, folder, where, object_of(where, "task", value), keys, tally)
@@ -155,7 +155,7 @@ def _file(where: str, folder: PictureFolder, image: str) -> tuple[str, bytes]:
 
 
 def _add(picture: OpenPicture, region: Mapping[str, Any], tally: Tally, *, predicted: bool) -> None:
-    """Adds a region; regions that are no rectangles with labels are passed over, such as choices and texts.
+    """Adds a region; regions that are no rectangles with labels are ignored, such as choices and texts.
 
     Raises:
         DataError: it is a rectangle without a label, or its picture has another size.

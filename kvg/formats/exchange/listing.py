@@ -54,7 +54,7 @@ class ListingFormat(ExchangeFormat):
     def read(self, source: Source, tally: Tally) -> Iterator[AnnotatedPicture]:
         """See ``ExchangeFormat``; all lines with the same path are the objects of one picture."""
         form, folder, keys = source.form(self.box_form), source.folder(), Keys()
-        for name, rows in _by_picture(source.path, tally).items():
+        for name, rows in source.counted(_by_picture(source.path, tally).items()):
             try:
                 yield _picture(source, folder, name, rows, form, tally).annotated(keys.key(name))
             except DataError as error:

@@ -56,12 +56,16 @@ class YoloFormat(ExchangeFormat):
         """Reads the sets that ``data.yaml`` names; a picture without a file of labels has no boxes."""
         data = read_yaml(source.path, texts=True)  # a class may have the name `no` or `737`
         names, keys = _names(str(source.path), data.get("names")), Keys()
-        for folder in _folders(source, data):
-            for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES):
-                try:
-                    yield _picture(source, folder, path, names, tally).annotated(keys.key(path.name))
-                except DataError as error:
-                    tally.note(error)
+        files = [
+            (folder, path)
+            for folder in _folders(source, data)
+            for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
+        ]
+        for folder, path in source.counted(files):
+            try:
+                yield _picture(source, folder, path, names, tally).annotated(keys.key(path.name))
+            except DataError as error:
+                tally.note(error)
 
 
 def _line(picture: AnnotatedPicture, box: LabelledBox, classes: dict[str, int], scored: bool = False) -> str:

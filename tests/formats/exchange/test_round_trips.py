@@ -9,7 +9,7 @@ import pytest
 from kvg.cli.convert import FORMS, FROM
 from kvg.formats.exchange.registry import FORMATS
 from kvg.pipeline.convert import LEFT_OUT
-from kvg.pipeline.exchange_sources import SOURCE_FORMS
+from kvg.pipeline.exchange_sources import SOURCE_FORMS, Input
 
 from .conftest import HEIGHT, WIDTH, build
 
@@ -45,6 +45,16 @@ def test_nothing_is_lost(form, shards, tmp_path, convert, read, samples):
     assert convert(shards, tmp_path / "there", form) == 0
     assert convert(tmp_path / "there" / START[form], tmp_path / "back", "shards", "--from", form) == 0
     assert read(tmp_path / "back") == samples
+
+
+@pytest.mark.parametrize("form", START)
+def test_the_number_of_pictures_is_known_with_the_first_one(form, shards, tmp_path, convert):
+    """A progress bar needs it."""
+    assert convert(shards, tmp_path / "there", form) == 0
+    source = Input(tmp_path / "there" / START[form], form)
+    assert source.num_expected() is None
+    next(source.annotated())
+    assert source.num_expected() == 4
 
 
 @pytest.mark.parametrize("form", [form for form in START if form not in WHOLE])
