@@ -92,7 +92,8 @@ def options(parser: argparse.ArgumentParser) -> Iterator[tuple[str, str, str]]:
         if not default and action.default not in (None, False, argparse.SUPPRESS, []):
             default = f"`{action.default}`"
         meaning = (action.help or "").replace("%(default)s", str(action.default)).replace("%%", "%")
-        choices = f"one of {', '.join(f'`{c}`' for c in action.choices)}" if action.choices else ""
+        is_named = not action.choices or meaning.startswith("one of ")
+        choices = "" if is_named else f"one of {', '.join(f'`{c}`' for c in action.choices)}"
         yield name, default, "; ".join(filter(None, (meaning, choices)))
 
 

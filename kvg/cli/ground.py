@@ -14,7 +14,8 @@ _EPILOG = """examples:
   kvg ground photographs/ "Clumber Spaniel" --checkpoint runs/demo/grpo/export
   kvg ground pairs.jsonl --checkpoint runs/demo/grpo/export     lines {"image": "dog.jpg", "entity": "Clumber Spaniel"}
 
-A folder or a list can be interrupted; the same command resumes. Pictures that cannot be used are counted and left out.
+A folder or a list can be interrupted; the same command resumes. answers.jsonl grows with each batch, and so does the
+output of --json. Pictures that cannot be used are counted and left out.
 """
 
 

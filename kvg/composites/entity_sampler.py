@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import random
 from collections.abc import Sequence
 
 from kvg.composites.sources import TileSource
 from kvg.errors import ConfigError, DataError
 
-log = logging.getLogger(__name__)
 _MAX_ATTEMPTS = 40  # random tries before all remaining entities are listed
 
 
@@ -29,6 +27,7 @@ class EntitySampler:
 
     Attributes:
         targets: possible targets by category.
+        left_out: why a category is not used, of each that has fewer than two entities.
 
     Raises:
         ConfigError: no category or target is left.
@@ -52,6 +51,7 @@ class EntitySampler:
         missing = set(targets or ()) - {entity for own in self._entities.values() for entity in own}
         wanted = None if targets is None else set(targets)
         self.targets: dict[str, tuple[str, ...]] = {}
+        self.left_out: list[DataError] = []
         for name in names if categories is None else [n for n in names if n in categories]:
             entities = self._entities[name]
             if len(entities) < 2:  # there are no distractors
@@ -59,14 +59,15 @@ class EntitySampler:
                 error = DataError(f"category {name}", "entities", reason)
                 if categories is not None:
                     raise error
-                log.warning("left out: %s", error)
+                self.left_out.append(error)
                 continue
             own = [e for e in entities if wanted is None or e in wanted]
             own = [e for e in own if split in (None, source.info(e).split)]
             if own:
                 self.targets[name] = tuple(own)
         if not self.targets:
-            raise ConfigError("compositor", "no target is left; widen categories, split or targets")
+            first = f" ({self.left_out[0]})" if self.left_out else ""
+            raise ConfigError("compositor", f"no target is left{first}; widen categories, split or targets")
         if missing:
             raise ConfigError("compositor.targets", f"{sorted(missing)[:5]} are not in the source; correct the names")
         self._names = sorted(self.targets)

@@ -81,6 +81,8 @@ def compose(
     """
     config, out = with_seed(config, seed), Path(out)
     compositor = build_compositor(config)
+    for error in compositor.sampler.left_out:
+        log.warning("%s: left out: %s", out, error)
     check_shard_size(samples_per_shard)
     job = compose_job(config, out, num, samples_per_shard)
     job.open(overwrite)

@@ -87,6 +87,7 @@ SHORT = {
     "pictures": "--repeats 2",
     "reader": "--ways ours webdataset --num 16 --batch-size 2 --batches 2 --workers 0 --turns 1",
     "sft_step": "--turns 1 --steps 1",
+    "threads": "--turns 1 --layers 2 --rows 1",
     "speculation": "lab-random {shards} --prompts 1 --group 2 --batches 2 --max-new-tokens 8",
 }
 

@@ -52,7 +52,12 @@ def configs(folder: Path) -> None:
     (folder / "configs").symlink_to(ROOT / "configs")
 
 
-NEEDS = {"configs": configs, "rollouts": rollouts, "lab pictures": lab_pictures}
+def docs(folder: Path) -> None:
+    """The checkout's documentation with its pictures."""
+    (folder / "docs").symlink_to(ROOT / "docs")
+
+
+NEEDS = {"configs": configs, "docs": docs, "rollouts": rollouts, "lab pictures": lab_pictures}
 
 
 def run(block: Block, folder: Path) -> None:
