@@ -26,7 +26,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--layers", type=int, nargs="+", default=[3, 6, 12, 24, 48], help="of width 512, 4 million each")
+    parser.add_argument(
+        "--layers", type=int, nargs="+", default=[3, 6, 12, 24, 48], help="of width 512, 4 million each"
+    )
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 16])
     args = parser.parse_args()
     print(f"milliseconds a step, medians; one thread / {args.threads} threads with its range over {args.turns} turns")

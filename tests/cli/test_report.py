@@ -136,7 +136,7 @@ def test_what_is_known_and_what_was_shown(finished):
     assert call(finished, *more, stages=("base",)) == 0
     figures = {(f["by"], f["name"]): f["n"] for f in read(finished)["runs"]["base"]["figures"]}
     assert figures["knowledge", "known"] == 40
-    assert figures["exposure", "pictured"] == 40
+    assert figures["exposure", "pictures only"] == 40
     assert any(by == "level" for by, _ in figures)
     page = (finished / "out/index.html").read_text("utf-8")
     assert page.count('data-knowledge="known"') == 40

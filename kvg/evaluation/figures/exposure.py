@@ -1,6 +1,6 @@
 """Exposure of each entity in training: pictures, text, both or neither; the novel-entity test uses the last group.
 
-*Pictured*: the entity was an object of a training picture, as target or distractor. *Told*: its name occurs in a
+*Pictures*: the entity was an object of a training picture, as target or distractor. *Texts*: its name occurs in a
 rationale or in a training text; its name in a question does not count. Names are compared word by word, without case
 and punctuation. Of overlapping names only the longest counts. Doubtful cases count as exposed, so that *novel* is
 conservative.
@@ -26,7 +26,7 @@ from kvg.records import json_lines, parse_json, read_json, read_text, text_of
 from kvg.shards.reader import Tally
 from kvg.work.progress import with_progress
 
-EXPOSURES: Final = ("pictured and told", "pictured", "told", "novel")
+EXPOSURES: Final = ("pictures and texts", "pictures only", "texts only", "novel")
 Words = tuple[str, ...]  # a name, word by word
 
 _WORD = re.compile(r"[^\W_]+")

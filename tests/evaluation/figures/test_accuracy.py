@@ -85,13 +85,13 @@ def test_levels_sets_and_exposures(make_case):
         make_case("c", knowledge=None, entity="Kite", set="other"),
     ]
     levels = {"Merlin": "mostly correct", "Hobby": "completely incorrect"}
-    found = by_name(figures(cases, 0, levels, {"test/a": "told", "test/b": "novel", "other/c": "novel"}))
+    found = by_name(figures(cases, 0, levels, {"test/a": "texts only", "test/b": "novel", "other/c": "novel"}))
     told = {name: (figure["n"], figure["accuracy"]["value"]) for name, figure in found.items()}
     assert told["level", "mostly correct"] == told["knowledge", "known"] == (1, 1)
     assert told["level", "completely incorrect"] == told["knowledge", "unknown"] == (1, 0)
     assert told["set", "test"] == (2, 0.5)
     assert told["set", "other"] == (1, 1)
-    assert told["exposure", "told"] == (1, 1)
+    assert told["exposure", "texts only"] == (1, 1)
     assert told["exposure", "novel"] == (2, 0.5)
     assert not [name for name in told if name[0] == "set"][2:]
     assert [name for name in told if name[0] == "level"] == [

@@ -45,12 +45,12 @@ def test_pictured_told_both_or_novel(shards, tmp_path):
     names = ("Merlin", "Hobby", "Kestrel", "Saker", "Lanner", "Gyrfalcon", "Peregrine", "Hob")
     found = exposure_of(names, [trained], [cards, facts])
     assert {name: found.of(name) for name in names} == {
-        "Merlin": "pictured and told",  # asked for, and in the rationale
-        "Hobby": "pictured",  # asked for once and beside another once; no text of it
-        "Kestrel": "told",  # a rationale compares with it
-        "Saker": "pictured and told",  # never asked for, but on a picture; the text is a card's question
-        "Lanner": "told",
-        "Gyrfalcon": "told",  # the name of a fact
+        "Merlin": "pictures and texts",  # asked for, and in the rationale
+        "Hobby": "pictures only",  # asked for once and beside another once; no text of it
+        "Kestrel": "texts only",  # a rationale compares with it
+        "Saker": "pictures and texts",  # never asked for, but on a picture; the text is a card's question
+        "Lanner": "texts only",
+        "Gyrfalcon": "texts only",  # the name of a fact
         "Peregrine": "novel",
         "Hob": "novel",  # no word of its own in any text
     }
@@ -59,7 +59,7 @@ def test_pictured_told_both_or_novel(shards, tmp_path):
 
 def test_the_lab_s_base_model_has_read_the_known_cards():
     names = ("Boeing 747", "Kestrel of nowhere")
-    assert [exposure_of(names, [], lab=True).of(name) for name in names] == ["told", "novel"]
+    assert [exposure_of(names, [], lab=True).of(name) for name in names] == ["texts only", "novel"]
     assert exposure_of(names, []).of("Boeing 747") == "novel"
 
 
@@ -68,7 +68,10 @@ def test_by_case_and_without_an_entity(make_line):
         Prediction.from_line(make_line(key=k, entity=e), "t")
         for k, e in (("a", "Merlin"), ("b", "Boeing 747"), ("c", None))
     ]
-    assert exposure_of(["Merlin", "Boeing 747"], [], lab=True).by_case(cases) == {"test/a": "novel", "test/b": "told"}
+    assert exposure_of(["Merlin", "Boeing 747"], [], lab=True).by_case(cases) == {
+        "test/a": "novel",
+        "test/b": "texts only",
+    }
 
 
 def test_no_picture_is_decoded(shards, monkeypatch):
@@ -78,14 +81,14 @@ def test_no_picture_is_decoded(shards, monkeypatch):
         raise AssertionError("a picture was decoded")
 
     monkeypatch.setattr(ImageFile.ImageFile, "load", refuse)
-    assert exposure_of(["Merlin"], [trained]).of("Merlin") == "pictured"
+    assert exposure_of(["Merlin"], [trained]).of("Merlin") == "pictures only"
 
 
 def test_published_files_name_only_what_is_asked_for(tmp_path):
     told = sample("a", "Merlin", "Hobby", rationale="Look: 1 <box:0> small, 2 <box:1> not a merlin, a Kestrel perhaps.")
     write_sharegpt([told], tmp_path / "cot-sft-bird.json")
     found = exposure_of(["Merlin", "Hobby", "Kestrel"], [tmp_path / "cot-sft-bird.json"])
-    assert [found.of(name) for name in ("Merlin", "Hobby", "Kestrel")] == ["pictured and told", "novel", "told"]
+    assert [found.of(name) for name in ("Merlin", "Hobby", "Kestrel")] == ["pictures and texts", "novel", "texts only"]
     assert found.num_unnamed == 1
 
 
@@ -93,7 +96,11 @@ def test_the_published_list_of_entities(tmp_path):
     path = tmp_path / "all_entities_train.json"
     path.write_text(json.dumps([{"entity_name": "Merlin", "n": 3}, {"entity_name": "Boeing 737-800"}]))
     found = exposure_of(["Merlin"], [path])
-    assert (found.of("Merlin"), found.of("boeing 737 800"), found.of("Boeing 737")) == ("pictured", "pictured", "novel")
+    assert (found.of("Merlin"), found.of("boeing 737 800"), found.of("Boeing 737")) == (
+        "pictures only",
+        "pictures only",
+        "novel",
+    )
 
 
 def test_bad_samples_are_counted_since_training_passes_over_them_too(shards):
@@ -101,12 +108,12 @@ def test_bad_samples_are_counted_since_training_passes_over_them_too(shards):
     tar = next(trained.glob("*.tar"))
     tar.write_bytes(tar.read_bytes().replace(b'"entity": "Hobby"', b'"entity": 12345  '))
     found = exposure_of(["Merlin", "Hobby"], [trained])
-    assert (found.of("Merlin"), found.of("Hobby"), found.num_samples, found.num_bad) == ("pictured", "novel", 1, 1)
+    assert (found.of("Merlin"), found.of("Hobby"), found.num_samples, found.num_bad) == ("pictures only", "novel", 1, 1)
     assert "sample b" in found.problems[0]
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "texts only"),
     [
         ("the St Basil’s cathedral is red", True),
         ("ST. BASIL'S CATHEDRAL", True),
