@@ -1,4 +1,4 @@
-"""What training has shown and told: small sets written by the project's own writers, and every verdict by hand."""
+"""What training has shown: small sets written by the project's own writers, and every verdict by hand."""
 
 import io
 import json
@@ -32,7 +32,7 @@ def shards(tmp_path):
     return write
 
 
-def test_pictured_told_both_or_novel(shards, tmp_path):
+def test_pictures_texts_both_or_novel(shards, tmp_path):
     trained = shards(
         sample("a", "Merlin", "Hobby", rationale="Plan: the merlin is small. Unlike a Kestrel, <box:0> is blue."),
         sample("b", "Hobby", "Saker"),
@@ -103,7 +103,7 @@ def test_the_published_list_of_entities(tmp_path):
     )
 
 
-def test_bad_samples_are_counted_since_training_passes_over_them_too(shards):
+def test_bad_samples_are_counted_since_training_skips_them_too(shards):
     trained = shards(sample("a", "Merlin"), sample("b", "Hobby"))
     tar = next(trained.glob("*.tar"))
     tar.write_bytes(tar.read_bytes().replace(b'"entity": "Hobby"', b'"entity": 12345  '))
@@ -113,7 +113,7 @@ def test_bad_samples_are_counted_since_training_passes_over_them_too(shards):
 
 
 @pytest.mark.parametrize(
-    ("text", "texts only"),
+    ("text", "expected"),
     [
         ("the St Basil’s cathedral is red", True),
         ("ST. BASIL'S CATHEDRAL", True),
@@ -122,9 +122,9 @@ def test_bad_samples_are_counted_since_training_passes_over_them_too(shards):
         ("Ｓｔ． Basil's Cathedral", True),  # full width
     ],
 )
-def test_names_are_found_word_by_word(text, told):
+def test_names_are_found_word_by_word(text, expected):
     name = words_of("St. Basil's Cathedral")
-    assert (NameSearch([name]).names_in(text) == {name}) is told
+    assert (NameSearch([name]).names_in(text) == {name}) is expected
 
 
 def test_a_name_inside_a_longer_known_name_is_not_counted():
