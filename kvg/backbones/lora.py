@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Final
 
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 from kvg.backbones.stored_weights import placeholders
 from kvg.errors import ConfigError
 from kvg.ranges import check_number, check_whole
+
+USUAL: Final = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 @dataclass(frozen=True)
@@ -24,13 +27,14 @@ class LoRASettings:
         r: rank.
         alpha: scale; the update is multiplied by alpha / r.
         dropout: on the adapter's input.
-        targets: names of the linear layers that get one.
+        targets: names of the linear layers that get one. Those of the default that a model does not have are left out:
+            experts of a mixture, for example, are no linear layers.
     """
 
     r: int = 16
     alpha: int = 32
     dropout: float = 0.0
-    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    targets: tuple[str, ...] = USUAL
 
     def __post_init__(self) -> None:
         """Checks the settings.
@@ -60,6 +64,8 @@ def add_lora(model: nn.Module, language: nn.Module, settings: LoRASettings) -> N
     layers = {name: module for name, module in language.named_modules() if name}
     for target in settings.targets:
         matches = [module for name, module in layers.items() if f".{name}".endswith(f".{target}")]
+        if settings.targets == USUAL and target != USUAL[0] and not matches:
+            continue
         if not all(isinstance(module, nn.Linear) for module in matches) or not matches:
             linear = {name.rpartition(".")[2] for name, module in layers.items() if isinstance(module, nn.Linear)}
             remedy = f"'{target}' names no linear layer of the language model; choose from {', '.join(sorted(linear))}"

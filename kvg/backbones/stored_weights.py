@@ -183,6 +183,8 @@ def build_deferred(
     own_names = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     missing = [name for name, _ in model.named_parameters() if name not in tensors]
     missing += [name for name in model.state_dict() if name not in own_names]  # buffers, which are not sharded
+    missing += [name for name, p in model.named_parameters() if name in tensors and tensors[name].shape != p.shape]
+    missing += [name for name in model.all_tied_weights_keys if name in tensors]  # and may be another one than its twin
     if missing:
         log.info("%s is loaded whole in each process: its files have another %s", checkpoint, missing[0])
         return None

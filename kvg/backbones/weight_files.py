@@ -20,6 +20,10 @@ RENAMED: Final = (
     ("model.embed_tokens.", "model.language_model.embed_tokens."),
     ("model.norm.", "model.language_model.norm."),
     ("visual.", "model.visual."),
+    ("language_model.model.", "model.language_model."),
+    ("language_model.lm_head.", "lm_head."),
+    ("vision_tower.", "model.vision_tower."),
+    ("multi_modal_projector.", "model.multi_modal_projector."),
 )
 _LAYER: Final = re.compile(r"model\.language_model\.layers\.(\d+)\.")
 
@@ -144,7 +148,13 @@ def check_shapes(checkpoint: str, stored: Shapes, expected: Shapes) -> None:
     Raises:
         ConfigError: see above.
     """
-    misfits = sorted(name for name, shape in stored.items() if name in expected and expected[name] != shape)
+    # Transformers turns the matrices of experts as it loads them.
+    turned = {name: (num, *sides[::-1]) for name, (num, *sides) in expected.items() if ".experts." in name}
+    misfits = sorted(
+        name
+        for name, shape in stored.items()
+        if name in expected and shape not in (expected[name], turned.get(name, expected[name]))
+    )
     if misfits:
         name = misfits[0]
         shapes = f"{name} is {list(stored[name])} and should be {list(expected[name])}"

@@ -66,7 +66,9 @@ def exported_parts(model: Any, lora: LoRASettings | None, state: Mapping[str, We
     groups: dict[str, dict[str, Weight]] = {}
     for name, value in own.items():
         groups.setdefault(_OWNER.split(name, maxsplit=1)[0] if lora else name, {})[name] = value
-    tied = {"lm_head.weight"} if model.config.tie_word_embeddings else set()
+    # The settings alone do not say it: where the files hold a head of its own, transformers leaves the two apart.
+    one = model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    tied = {"lm_head.weight"} if model.config.tie_word_embeddings and one else set()
     parts = []
     for group in groups.values():
         empty = {name: torch.empty(v.shape, dtype=v.dtype, device="meta") for name, v in group.items()}

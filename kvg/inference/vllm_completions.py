@@ -11,9 +11,10 @@ import torch
 from PIL import Image
 
 from kvg.backbones.backbone import Backbone
+from kvg.backbones.picture_processor import PatchProcessor
 from kvg.backbones.processor import ChatProcessor
 from kvg.batches import Batch
-from kvg.errors import EngineError
+from kvg.errors import ConfigError, EngineError
 from kvg.inference.rollout_engine import RolloutEngine
 from kvg.pictures import read_rgb
 from kvg.rl.completions import Rollouts
@@ -93,7 +94,16 @@ class VLLMRollouts(RolloutEngine):
         group_size: int,
         generator: torch.Generator,
     ) -> Rollouts:
-        """See ``RolloutEngine.sample``; each prompt has a seed of its own, drawn from the generator."""
+        """See ``RolloutEngine.sample``; each prompt has a seed of its own, drawn from the generator.
+
+        Raises:
+            ConfigError: the backbone does not cut its pictures into patches.
+        """
+        if not isinstance(backbone.processor.pictures, PatchProcessor):  # vLLM would cut and mark them once more
+            kind = backbone.family.model_type
+            raise ConfigError(
+                "model.engine", f"vLLM cannot sample for {kind}, which cuts pictures into tiles; set null"
+            )
         never = placeholder_ids(backbone)
         common = sampling_parameters(settings, group_size, never, backbone.end_token_ids)
         seeds = torch.randint(2**31, (len(batch),), generator=generator, device=generator.device).tolist()

@@ -29,6 +29,10 @@ _CANONICAL_CORNERS = re.compile(
     re.ASCII,
 )
 
+_CANONICAL_LIST = re.compile(
+    r"\s*(?:<ref>[^<]*</ref>)?(?:<box>)?\[\[\d+,\s*\d+,\s*\d+,\s*\d+\]\](?:</box>)?\s*", re.ASCII
+)
+
 
 @dataclass(frozen=True)
 class ImageSize:
@@ -185,6 +189,33 @@ class RelativeCodec(BoxCodec):
     def is_canonical(self, text: str) -> bool:
         """See ``BoxCodec.is_canonical``."""
         return _is_json_box(text) if self.as_json else _CANONICAL_CORNERS.fullmatch(text) is not None
+
+
+class ListCodec(RelativeCodec):
+    """InternVL: integers on a grid of 0-1000, as a list of boxes with one in it.
+
+    >>> size = ImageSize(200, 100, 896, 448)
+    >>> ListCodec().encode((20.0, 10.0, 100.0, 99.0), size)
+    '<box>[[100, 100, 500, 990]]</box>'
+    >>> ListCodec().decode("<ref>Merlin</ref><box>[[100, 100, 500, 990]]</box>", size)
+    (20.0, 10.0, 100.0, 99.0)
+    """
+
+    marks = ("<box>", "</box>")
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def encode(self, box_px: Box, size: ImageSize) -> str:
+        """See ``BoxCodec.encode``; coordinates are rounded to the nearest integer."""
+        norm = to_norm(box_px, size)
+        x1, x2 = _round_pair(norm[0], norm[2], GRID)
+        y1, y2 = _round_pair(norm[1], norm[3], GRID)
+        return f"<box>[[{x1}, {y1}, {x2}, {y2}]]</box>"
+
+    def is_canonical(self, text: str) -> bool:
+        """See ``BoxCodec.is_canonical``."""
+        return _CANONICAL_LIST.fullmatch(text) is not None
 
 
 class AbsoluteCodec(BoxCodec):

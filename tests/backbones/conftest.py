@@ -48,12 +48,14 @@ def plain(backbone):
     """Arguments with which transformers itself is called on a batch."""
 
     def arguments(batch: Batch) -> dict[str, torch.Tensor]:
-        kinds = (batch.input_ids == backbone.processor.image_token_id).int()
-        found = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "mm_token_type_ids": kinds}
+        found = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+        if backbone.family.position_axes == 3:
+            found["mm_token_type_ids"] = (batch.input_ids == backbone.processor.image_token_id).int()
         if batch.pictures is None:
             return found
-        tensors = batch.pictures.tensors
-        pixels = backbone.processor.pictures.pixel_values(tensors["patches"])
-        return {**found, "pixel_values": pixels, "image_grid_thw": tensors["grid"]}
+        tensors, pixel_values = batch.pictures.tensors, backbone.processor.pictures.pixel_values
+        if "tiles" in tensors:
+            return {**found, "pixel_values": pixel_values(tensors["tiles"])}
+        return {**found, "pixel_values": pixel_values(tensors["patches"]), "image_grid_thw": tensors["grid"]}
 
     return arguments

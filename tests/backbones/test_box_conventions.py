@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,24 @@ def patches(out: Any, settings: dict[str, Any]) -> np.ndarray:
     return grey.transpose(0, 2, 4, 1, 3, 5).reshape(rows * p, columns * p)
 
 
+def tiles(out: Any, settings: dict[str, Any]) -> np.ndarray:
+    """Tiles of a grid, put together again: the last one shows the whole picture, by which the grid's shape is known."""
+    pixels = np.stack(out["pixel_values"])[:, 0] * settings["image_std"][0] + settings["image_mean"][0]
+    grid, whole = (pixels[:-1], pixels[-1]) if len(pixels) > 1 else (pixels, pixels[0])
+    side, num = settings["size"]["height"], len(grid)
+    shapes = [
+        grid.reshape(num // n, n, side, side).transpose(0, 2, 1, 3).reshape(num // n * side, n * side)
+        for n in range(1, num + 1)
+        if num % n == 0
+    ]
+    return min(shapes, key=lambda one: np.abs(_small(one) - _small(whole)).mean())
+
+
+def _small(grey: np.ndarray) -> np.ndarray:
+    size = (64, 64)
+    return np.asarray(Image.fromarray((grey * 255).clip(0, 255).astype(np.uint8)).resize(size), dtype=float)
+
+
 QWEN2 = {"image_processor_type": "Qwen2VLImageProcessor", "min_pixels": 3136, "max_pixels": 401_408,
          "patch_size": 14, "temporal_patch_size": 2, "merge_size": 2,
          "image_mean": [0.48145466, 0.4578275, 0.40821073],
@@ -53,10 +72,15 @@ QWEN3 = {"image_processor_type": "Qwen2VLImageProcessorFast",
          "size": {"shortest_edge": 65_536, "longest_edge": 401_408},
          "patch_size": 16, "temporal_patch_size": 2, "merge_size": 2,
          "image_mean": [0.5] * 3, "image_std": [0.5] * 3}  # fmt: skip
+INTERNVL = {"image_processor_type": "GotOcr2ImageProcessor", "crop_to_patches": True, "max_patches": 12,
+            "size": {"height": 448, "width": 448}, "image_mean": [0.485, 0.456, 0.406],
+            "image_std": [0.229, 0.224, 0.225]}  # fmt: skip
 CONVENTIONS = {
     "qwen2_vl": Convention(QWEN2, patches),
     "qwen2_5_vl": Convention(QWEN2, patches, absolute=True),
     "qwen3_vl": Convention(QWEN3, patches, smallest=256),
+    "qwen3_vl_moe": Convention(QWEN3, patches, smallest=256),
+    "internvl": Convention(INTERNVL, tiles, smallest=448, config=SimpleNamespace(image_seq_length=256)),
 }
 
 # Width and height. 448 x 896 is 401,408 pixels, and 911 is the first height that is rounded up to the next patch.

@@ -43,12 +43,18 @@ def logits(backbone, batch):
     return backbone.logits(batch)[batch.attention_mask.bool()]
 
 
+def num_adapters(backbone):
+    """A and B on the seven linear layers of a block; where the MLPs are experts, on the four of attention."""
+    layers = backbone.language.text_model.layers
+    return 2 * sum(7 if hasattr(layer.mlp, "up_proj") else 4 for layer in layers)
+
+
 def test_export_and_reload(family, batch, tmp_path):
-    backbone = stir(family("tiny", min_pixels=3136, max_pixels=20_000).eval(), scale=0.02)
+    backbone = stir(family("tiny", min_pixels=3136, max_pixels=18_816).eval(), scale=0.02)  # 6 tiles of 56 px
     backbone.export(tmp_path)
     again = family(str(tmp_path), max_pixels=None).eval()
     assert torch.equal(logits(again, batch), logits(backbone, batch))
-    assert (again.processor.min_pixels, again.processor.max_pixels) == (3136, 20_000)
+    assert (again.processor.min_pixels, again.processor.max_pixels) == (3136, 18_816)
     assert again.end_token_ids == backbone.end_token_ids
     assert again.processor.chat("Who?") == backbone.processor.chat("Who?")
     assert (tmp_path / "model.safetensors").is_file()
@@ -64,17 +70,17 @@ def test_plain_transformers_reads_an_export(family, batch, samples, tmp_path):
     image_processor = AutoImageProcessor.from_pretrained(tmp_path, backend="pil")
     picture = backbone.processor.open(samples[1])
     theirs = image_processor(images=picture, return_tensors="pt")
-    assert (
-        theirs["pixel_values"]
-        - backbone.processor.pictures.pixel_values(backbone.processor.picture(picture).tensors["patches"])
-    ).abs().max() < TOLERANCE
+    tensors = backbone.processor.picture(picture).tensors
+    (pixels,) = (value for value in tensors.values() if value.dtype == torch.uint8)
+    ours = backbone.processor.pictures.pixel_values(pixels)
+    assert (theirs["pixel_values"] - ours).abs().max() < TOLERANCE
 
 
 def test_fresh_adapters_change_nothing_and_train_alone(family, backbone, batch):
     adapted = family("tiny", lora=LoRASettings(r=4)).eval()
     assert torch.equal(logits(adapted, batch), logits(backbone, batch))
     trained = [n for n, p in adapted.named_parameters() if p.requires_grad]
-    assert len(trained) == 2 * 7 * len(adapted.language.text_model.layers)  # A and B on seven linear layers of a block
+    assert len(trained) == num_adapters(adapted)
     assert all("lora_" in n and "language_model" in n for n in trained)
     stir(adapted, "lora_B")
     adapted.label_loss(batch)[0].backward()
@@ -88,7 +94,7 @@ def test_base_weights_are_the_base_and_the_adapters_come_back(family, backbone, 
     with adapted.base_weights():
         assert torch.equal(logits(adapted, batch), logits(backbone, batch))
     assert torch.equal(logits(adapted, batch), before)
-    assert sum(p.requires_grad for p in adapted.parameters()) == 14 * len(adapted.language.text_model.layers)
+    assert sum(p.requires_grad for p in adapted.parameters()) == num_adapters(adapted)
     with pytest.raises(RuntimeError, match="on the way"), adapted.base_weights():
         raise RuntimeError("on the way")
     assert torch.equal(logits(adapted, batch), before)
@@ -102,7 +108,7 @@ def test_export_merges_adapters_and_leaves_the_model_alone(family, backbone, bat
     merged = family(str(tmp_path), max_pixels=None).eval()
     assert (logits(merged, batch) - logits(adapted, batch)).abs().max() < 1e-4
     assert not any("lora" in name or "base_layer" in name for name in merged.state_dict())
-    name = "model.language_model.layers.1.mlp.up_proj"
+    name = "model.language_model.layers.1.self_attn.v_proj"
     layer = adapted.model.get_submodule(name)
     by_hand = layer.base_layer.weight + 2.0 * layer.lora_B["default"].weight @ layer.lora_A["default"].weight
     torch.testing.assert_close(merged.model.get_submodule(name).weight, by_hand)
@@ -187,7 +193,10 @@ def test_sampling_while_activations_are_recomputed(family, prompts):
 def test_reduced_precision(family, batch):
     backbone = family("tiny", dtype="bfloat16").eval()
     assert {p.dtype for p in backbone.parameters()} == {torch.bfloat16}
-    assert (logits(backbone, batch) - logits(family("tiny").eval(), batch)).abs().max() < 0.5
+    gaps = (logits(backbone, batch) - logits(family("tiny").eval(), batch)).abs()
+    assert gaps.mean() < 0.05
+    # Rounding sends a token that stands between two experts to the other one.
+    assert gaps.max() < 0.5 or backbone.family.model_type == "qwen3_vl_moe"
 
 
 def test_unknown_precision():

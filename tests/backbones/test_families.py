@@ -24,7 +24,7 @@ class Plain(Qwen2VL):
 
 
 def test_each_file_is_the_family_of_its_name(tmp_path):
-    assert {"qwen2_vl", "qwen2_5_vl", "qwen3_vl"} <= set(known_families())
+    assert {"qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "internvl"} <= set(known_families())
     for name in known_families():
         assert family_of_type(name).model_type == name
         (tmp_path / "config.json").write_text(json.dumps({"model_type": name}))

@@ -7,7 +7,14 @@ import copy
 import pytest
 import torch
 
-TOLERANCE = 1e-5
+TOLERANCE = 2e-5
+NUM_TOKENS = {  # of a picture of 140 x 140
+    "qwen2_vl": 25,  # 28 px each: patches of 14, merged 2 x 2
+    "qwen2_5_vl": 25,
+    "qwen3_vl": 16,  # 32 px each, and 4.4 is rounded
+    "qwen3_vl_moe": 16,
+    "internvl": 20,  # 2 x 2 tiles, and one of the whole picture; 4 tokens each
+}
 
 
 @pytest.mark.parametrize("pad_left", [False, True])
@@ -65,11 +72,12 @@ def test_labels_cover_the_assistants_words_and_nothing_else(backbone, samples):
         assert said == processor.completion(samples[0], target) + "<|im_end|>"
         assert torch.equal(example.labels[learnt], example.input_ids[learnt])
         asked = processor.tokenizer.decode(example.input_ids[~learnt])
-        assert asked.startswith(processor.chat("", num_images=0).partition("user")[0] + "user\n<|vision_start|>")
-        assert f"<|object_ref_start|>{samples[0].entity}<|object_ref_end|>  Output the thinking" in asked
+        family, (picture,) = backbone.family, example.pictures
+        before = processor.chat("", num_images=1).partition(family.image_token)[0]
+        assert asked.startswith(before + family.placeholders(picture)[0][0])
+        assert f"{family.prompt_format.mark(samples[0].entity)}  Output the thinking" in asked
         assert asked.endswith("<|im_end|>\n<|im_start|>assistant\n")
-        cell = processor.pictures.settings.cell  # 28 px: patches of 14, merged 2 x 2
-        assert asked.count("<|image_pad|>") == round(140 / cell) ** 2 == example.pictures[0].num_tokens
+        assert asked.count(family.image_token) == picture.num_tokens == NUM_TOKENS[family.model_type]
     assert "<think>Plan: the " in processor.completion(samples[0], "rationale")
     assert (processor.encode(samples[0], mode="think", target=None).labels == -100).all()
 
@@ -83,18 +91,25 @@ def test_text_alone_is_learnt_from_its_start(backbone):
 
 def test_frozen_parts_by_config(family):
     def trained(**settings):
-        names = [n for n, p in family("tiny", **settings).model.named_parameters() if p.requires_grad]
-        return {
-            "vision": any("visual.blocks" in n or "patch_embed" in n for n in names),
-            "projector": any("visual.merger" in n for n in names),
-            "language": any("language_model" in n for n in names),
+        backbone = family("tiny", **settings)
+        kind, model = backbone.family, backbone.model
+        projector = [p for module in kind.projector(model) for p in module.parameters()]
+        inside = {id(p) for p in projector}
+        parts = {
+            "vision": [p for p in kind.tower(model).parameters() if id(p) not in inside],
+            "projector": projector,
+            "language": kind.language(model).parameters(),
         }
+        moved = {name: {p.requires_grad for p in own} for name, own in parts.items()}
+        assert all(len(states) == 1 for states in moved.values())
+        return {name: states == {True} for name, states in moved.items()}
 
     assert trained() == {"vision": False, "projector": False, "language": True}
     assert trained(freeze_vision=False) == {"vision": True, "projector": False, "language": True}
     assert trained(freeze_projector=False) == {"vision": False, "projector": True, "language": True}
 
 
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe"], indirect=True)
 def test_patches_go_through_the_convolution_as_a_product(backbone, prompts):
     embed = copy.deepcopy(backbone.model.model.visual).patch_embed.double()
     patches = backbone.processor.pictures.pixel_values(prompts(backbone).pictures.tensors["patches"]).double()

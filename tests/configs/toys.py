@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,14 @@ from tests.by_heart import learn_by_heart
 FAMILIES = [family_of_type(name) for name in known_families()]
 NUM_SAMPLES, NUM_QUESTIONS = 320, 4
 LEARNT = 0.1  # nats a token
+
+
+def family_of_name(checkpoint: str) -> str:
+    """Model type of a published name, such as ``Qwen/Qwen2.5-VL-7B-Instruct``; ``qwen2_vl`` of all others."""
+    name = re.sub(r"[-./]", "_", checkpoint.lower())
+    name = re.sub(r"(_vl)(?=_\d+b_a\d+b)", r"\1_moe", name)  # 30B-A3B: so many parameters, and so many for a token
+    known = sorted((own.model_type for own in FAMILIES), key=len, reverse=True)
+    return next((own for own in known if own in name), "qwen2_vl")
 
 
 @dataclass(frozen=True)

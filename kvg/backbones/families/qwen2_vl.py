@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MethodType
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, Qwen2VLForConditionalGeneration
@@ -30,7 +30,7 @@ class Qwen2VL(Family):
     turn_end = "<|im_end|>"
     document_start = "<|endoftext|>"
     position_axes = 3
-    plain_layers = (Qwen2VLDecoderLayer,)
+    plain_layers: ClassVar[tuple[type[nn.Module], ...]] = (Qwen2VLDecoderLayer,)
     # That of the published template for text and images.
     chat_template = (
         "{% for message in messages %}"

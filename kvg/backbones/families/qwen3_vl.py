@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 from transformers import PreTrainedTokenizerBase, Qwen3VLConfig, Qwen3VLForConditionalGeneration
@@ -23,7 +23,7 @@ class Qwen3VL(Qwen2VL):
 
     hf_class = Qwen3VLForConditionalGeneration
     model_type = "qwen3_vl"
-    plain_layers = (Qwen3VLTextDecoderLayer,)
+    plain_layers: ClassVar[tuple[type[nn.Module], ...]] = (Qwen3VLTextDecoderLayer,)
     # That of the published template for text and images: it adds no system turn.
     chat_template = (
         "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
