@@ -43,13 +43,15 @@ def config_of(family: str) -> Path:
 def runs(request, tmp_path_factory, lab_shards, kvg) -> dict[str, Any]:
     """Everything once: the checkpoint, stage 1, the same resumed after its first step, stage 2, and predictions."""
     root, family = tmp_path_factory.mktemp(request.param), request.param
-    Backbone("tiny", family_of_type(family)).export(root / "base")
+    toy = Backbone("tiny", family_of_type(family))
+    toy.export(root / "base")
     data = lab_shards(root / "data", 4, sizes=[(84, 84), (112, 56)], snap_px=None)
     config = str(config_of(family))
 
     def run(command: str, stage: str, name: str, checkpoint: Path, *more: str, **settings: object) -> None:
-        common = {f"{INIT}checkpoint": checkpoint, f"{INIT}max_pixels": "null", "trainer__precision": "32-true",
-                  f"{INIT}gradient_checkpointing": "false", "model__init_args__max_new_tokens": 6}  # fmt: skip
+        common = {f"{INIT}checkpoint": checkpoint, f"{INIT}max_pixels": toy.processor.max_pixels,
+                  f"{INIT}gradient_checkpointing": "false", "model__init_args__max_new_tokens": 6,
+                  "trainer__precision": "32-true"}  # fmt: skip
         if command == "fit":
             common |= {"data__init_args__train": data, "data__init_args__batch_size": 2, "trainer__max_steps": 2,
                        "trainer__callbacks": SAVE + "filename: '{step}'}}]",
