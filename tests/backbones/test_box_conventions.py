@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from transformers import AutoImageProcessor
+from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
 
 from kvg.backbones.find_family import family_of_type, known_families
 from kvg.text.box_codec import ImageSize
@@ -24,20 +25,20 @@ class Convention:
 
     Attributes:
         settings: its ``preprocessor_config.json``, with areas between 3,136 or 65,536 and 401,408 pixels.
-        shown: the picture that the model sees ``[H, W]``, in 0-1, from what transformers makes of a picture.
+        shown: the picture that the model sees ``[H, W]``, in 0-1, from what transformers makes of one of a size.
         absolute: whether boxes are in pixels of that picture, and not on a grid of 0-1000.
         smallest: side of the smallest square that is not enlarged.
         config: of its model, as far as it says how pictures are cut.
     """
 
     settings: dict[str, Any]
-    shown: Callable[[Any, dict[str, Any]], np.ndarray]
+    shown: Callable[[Any, dict[str, Any], tuple[int, int]], np.ndarray]
     absolute: bool = False
     smallest: int = 56
     config: Any = None
 
 
-def patches(out: Any, settings: dict[str, Any]) -> np.ndarray:
+def patches(out: Any, settings: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
     """Patches of 2 x 2 neighbours behind each other, put together again."""
     (frames, rows, columns), p, m = out["image_grid_thw"][0].tolist(), settings["patch_size"], settings["merge_size"]
     assert frames == 1
@@ -46,22 +47,14 @@ def patches(out: Any, settings: dict[str, Any]) -> np.ndarray:
     return grey.transpose(0, 2, 4, 1, 3, 5).reshape(rows * p, columns * p)
 
 
-def tiles(out: Any, settings: dict[str, Any]) -> np.ndarray:
-    """Tiles of a grid, put together again: the last one shows the whole picture, by which the grid's shape is known."""
+def tiles(out: Any, settings: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
+    """Tiles of a grid, put together again; where there are several, the whole picture follows them."""
     pixels = np.stack(out["pixel_values"])[:, 0] * settings["image_std"][0] + settings["image_mean"][0]
-    grid, whole = (pixels[:-1], pixels[-1]) if len(pixels) > 1 else (pixels, pixels[0])
-    side, num = settings["size"]["height"], len(grid)
-    shapes = [
-        grid.reshape(num // n, n, side, side).transpose(0, 2, 1, 3).reshape(num // n * side, n * side)
-        for n in range(1, num + 1)
-        if num % n == 0
-    ]
-    return min(shapes, key=lambda one: np.abs(_small(one) - _small(whole)).mean())
-
-
-def _small(grey: np.ndarray) -> np.ndarray:
-    size = (64, 64)
-    return np.asarray(Image.fromarray((grey * 255).clip(0, 255).astype(np.uint8)).resize(size), dtype=float)
+    side, most = settings["size"]["height"], settings["max_patches"]
+    columns, rows = get_optimal_tiled_canvas(size[::-1], (side, side), 1, most)
+    grid = pixels[: columns * rows]
+    assert len(pixels) == len(grid) + (len(grid) > 1)
+    return grid.reshape(rows, columns, side, side).transpose(0, 2, 1, 3).reshape(rows * side, columns * side)
 
 
 QWEN2 = {"image_processor_type": "Qwen2VLImageProcessor", "min_pixels": 3136, "max_pixels": 401_408,
@@ -128,7 +121,7 @@ def boxes(width: int, height: int) -> list[tuple[int, int, int, int]]:
 def test_boxes_come_back_to_the_pixel(convention, theirs, ours, width, height):
     family, published = convention
     out = theirs(images=Image.new("RGB", (width, height)), return_tensors="pt")
-    seen_height, seen_width = published.shown(out, published.settings).shape
+    seen_height, seen_width = published.shown(out, published.settings, (width, height)).shape
     size = ours.image_size(width, height)
     assert size == ImageSize(width, height, seen_width, seen_height)
     spans = (seen_width, seen_height) * 2 if published.absolute else (1000,) * 4
@@ -158,14 +151,16 @@ def test_the_model_sees_an_object_where_its_box_says(convention, theirs, ours, w
     x1, y1, x2, y2 = width // 3, height // 4, max(width // 3 + 1, 3 * width // 4), max(height // 4 + 1, 7 * height // 8)
     image = Image.new("RGB", (width, height))
     image.paste((255, 255, 255), (x1, y1, x2, y2))
-    seen = published.shown(theirs(images=image, return_tensors="pt"), published.settings)
+    seen = published.shown(theirs(images=image, return_tensors="pt"), published.settings, (width, height))
     size = ours.image_size(width, height)
     written = numbers(family.codec.encode((x1, y1, x2, y2), size))
     rows, columns = np.flatnonzero((seen > 0.5).any(1)), np.flatnonzero((seen > 0.5).any(0))
     bright = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
-    for number, edge, side in zip(written, bright, seen.shape[::-1] * 2, strict=True):
+    for number, edge, side, pixels in zip(written, bright, seen.shape[::-1] * 2, (width, height) * 2, strict=True):
         unit = 1 if published.absolute else side / 1000
-        assert abs(number * unit - edge) <= 0.5 + max(0.5, unit / 2)
+        enlarged = side / pixels
+        blur = enlarged / 25 if enlarged > 16 else 0  # where a pixel becomes a slope, half of it is not quite its edge
+        assert abs(number * unit - edge) <= 0.5 + max(0.5, unit / 2) + blur
 
 
 @pytest.mark.parametrize(("width", "height"), [(1, 400), (9000, 40)])

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from kvg.backbones.backbone import Backbone
 from kvg.backbones.families.qwen2_vl import Qwen2VL
@@ -35,6 +36,16 @@ def test_names_of_this_package_have_their_family():
     assert type(find_family("lab")) is type(find_family("lab-random")) is type(find_family("tiny")) is Qwen2VL
     with pytest.raises(ConfigError, match=r"'lab' holds a qwen2_vl model, not qwen3_vl; leave backbone\.family out"):
         find_family("lab", family_of_type("qwen3_vl"))
+
+
+@pytest.mark.parametrize("name", known_families())
+def test_every_layer_is_sharded_for_itself(name):
+    backbone = Backbone("tiny", family_of_type(name))
+    units = backbone.family.fsdp_units(backbone.model)
+    assert len({id(unit) for unit in units}) == len(units)
+    lists = [module for module in backbone.model.modules() if isinstance(module, torch.nn.ModuleList)]
+    layers = {id(layer) for own in lists for layer in own if hasattr(layer, "mlp") or hasattr(layer, "attn")}
+    assert layers == {id(unit) for unit in units}
 
 
 def test_a_family_of_ones_own_marks_names_in_its_own_way(scenes):
