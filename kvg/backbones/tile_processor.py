@@ -72,8 +72,8 @@ def parse_tile_settings(content: Mapping[str, Any], tile_tokens: int) -> TileSet
     """
     size = content.get("size", {"height": TileSettings.tile_size, "width": TileSettings.tile_size})
     if not isinstance(size, Mapping) or set(size) != {"height", "width"} or size["height"] != size["width"]:
-        shown = excerpt(dict(size) if isinstance(size, Mapping) else size)
-        raise ConfigError("size", f"{shown} is no square; write equal height and width")
+        written = excerpt(dict(size) if isinstance(size, Mapping) else size)
+        raise ConfigError("size", f"{written} is no square; write equal height and width")
     check_whole("size.height", size["height"], 1, 1 << 14)
     tiles = {name: content.get(name) or default for name, default in (("min_patches", 1), ("max_patches", 12))}
     for name, value in tiles.items():
