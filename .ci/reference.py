@@ -60,8 +60,9 @@ def commands() -> str:
     parts = [
         MADE,
         "# Commands\n",
-        "Two programs: `kvg` trains and answers, `kvg-data` does what does not train. Exit codes: 0, 2 for settings\n"
-        "or data that cannot be used (one line says which), 130 for an interruption.\n",
+        "Two programs: `kvg` trains and answers, `kvg-data` does what does not train. Exit codes: 0, 1 where a check\n"
+        "finds a fault (`kvg doctor`, `kvg-data verify`), 2 for settings or data that cannot be used (one line says\n"
+        "which), 130 for an interruption.\n",
         "## kvg\n",
         f"```text\n{usage.getvalue().rstrip()}\n```\n",
         "The keys of its configs are those of [configuration](configuration.md).\n",

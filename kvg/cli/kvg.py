@@ -21,7 +21,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments after the program's name; those of the process by default.
 
     Returns:
-        The exit code: 0, or 2 for settings or data that cannot be used (one line on stderr says which).
+        The exit code: 0; 1 where ``kvg doctor`` finds a fault; 2 for settings or data that cannot be used (one line on
+        stderr says which).
     """
     args = list(sys.argv[1:] if argv is None else argv)
     search_user_folders_last(args)
