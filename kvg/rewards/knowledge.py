@@ -64,7 +64,7 @@ class KnowledgeReward(IoUReward):
 
     def __init__(
         self,
-        accuracies: str | None,
+        accuracies: str | None = None,
         levels: Sequence[Level] = PUBLISHED,
         iou_threshold: float = 0.65,
         require_tags: bool = True,
