@@ -42,9 +42,10 @@ def names(folder: str) -> list[str]:
 
 
 def for_kvg() -> set[str]:
-    """All files of the command ``kvg``, those of sweeps included; the others say what ``kvg-data`` composes."""
+    """All files of the command ``kvg``, those of sweeps included; the others say what ``kvg-data`` does."""
     found = {file.relative_to(CONFIGS).with_suffix("").as_posix(): file for file in CONFIGS.rglob("*.yaml")}
-    return {name for name, file in found.items() if not {"source", "sources"} & set(yaml.safe_load(file.read_text()))}
+    other = {"source", "sources", "steps"}
+    return {name for name, file in found.items() if not other & set(yaml.safe_load(file.read_text()))}
 
 
 def is_whole(name: str) -> bool:
@@ -153,6 +154,8 @@ def sweeps() -> list[Run]:
     """The first seed of every variant, and its evaluation."""
     runs = []
     for name in names("sweeps"):
+        if "question" in content(name):  # for `kvg-data experiments`
+            continue
         experiment = load_experiment(CONFIGS / f"{name}.yaml")
         for variant in experiment.variants:
             for command, part in (("fit", variant.fit), ("predict", variant.predict)):
