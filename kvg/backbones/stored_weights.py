@@ -201,6 +201,7 @@ def placeholders(model: nn.Module) -> Iterator[None]:
     """Within this block parameters without memory seem to lie on the CPU.
 
     PEFT moves new adapters to the device of their layer, and on the meta device their initial values would be lost.
+    The values are NaN, so that what is computed from them is refused when training starts.
     """
     empty = [
         (module, name, value)
@@ -209,7 +210,7 @@ def placeholders(model: nn.Module) -> Iterator[None]:
         if value.is_meta
     ]
     for module, name, value in empty:
-        module._parameters[name] = nn.Parameter(torch.zeros((), dtype=value.dtype).expand(value.shape), False)
+        module._parameters[name] = nn.Parameter(torch.full((), torch.nan, dtype=value.dtype).expand(value.shape), False)
     try:
         yield
     finally:

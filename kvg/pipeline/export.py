@@ -30,6 +30,7 @@ from kvg.pipeline.model_card import CARD, CardSources, model_card
 from kvg.records import object_of
 from kvg.runs.checkpoint_record import RECORD, read_metadata
 from kvg.runs.folder import replaced
+from kvg.work.progress import progress_bar
 
 SETTINGS: Final = "training.yaml"  # in the folder: the config of the training
 TIED: Final = "lm_head.weight"
@@ -89,7 +90,15 @@ def export(settings: ExportSettings) -> str:
             checked = _write_apart(source, folder)
         else:
             check = _check_of(source, start, settings.out)
-            write_folder(folder, backbone.model, backbone.processor, mode, backbone.lora, source.state, check)
+            with progress_bar() as bar:
+                task = bar.add_task("tensors written", total=len(check.base) or None)
+
+                def checked_one(name: str, value: Tensor) -> None:
+                    check(name, value)
+                    bar.advance(task)
+
+                processor, lora = backbone.processor, backbone.lora
+                write_folder(folder, backbone.model, processor, mode, lora, source.state, checked_one)
             checked = check.finish({TIED} if backbone.model.config.tie_word_embeddings else ())
         facts = {"checkpoint": settings.checkpoint, "base": start, "steps": source.steps, "apart": settings.apart}
         text = model_card(backbone.processor, mode, source.config, facts, settings.card)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from kvg.backbones.backbone import Backbone
 from kvg.backbones.families.qwen3_vl import Qwen3VL
+from kvg.cli.kvg import main
 from tests.by_heart import learn_by_heart
 
 LOSS_TOLERANCE = 1e-4  # sums of gradients in another order
@@ -107,6 +109,19 @@ def test_exports_hold_the_same_weights(stage, fitted, taught):
     for name, value in ddp.items():
         torch.testing.assert_close(fsdp2[name], value, atol=1e-4, rtol=1e-3)
         assert torch.equal(value, start[name]) == ("visual" in name), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+def test_a_checkpoint_is_exported_as_its_run_exported_it(strategy, fitted, tmp_path, capsys):
+    """``kvg export`` of a file, and of a folder with a part of each process."""
+    run = fitted("cot_sft", strategy)
+    assert main(["export", f"{run}/lightning_logs/version_0/checkpoints/last.ckpt", "--out", f"{tmp_path}/out"]) == 0
+    print(capsys.readouterr().out)
+    ours, theirs = (load_file(folder / "model.safetensors") for folder in (tmp_path / "out", run / "export"))
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        assert torch.equal(value, theirs[name]), name
 
 
 def test_adapters_under_fsdp2_are_their_own_reference_and_are_merged(fitted, curves, taught):
