@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import torch
 import torch.distributed as dist
@@ -107,25 +108,29 @@ def write_weights(
     for number, file_parts in enumerate(files, 1):
         file = WEIGHTS if len(files) == 1 else f"model-{number:05d}-of-{len(files):05d}.safetensors"
         index |= {names[name]: file for part in file_parts for name in part.written}
-        specs = {names[name]: value for part in file_parts for name, value in part.written.items()}
-        made = ((names[n], v) for part in file_parts for n, v in _checked(part, writes, check))
         if writes:
             folder.mkdir(parents=True, exist_ok=True)
-            _write_file(folder / file, specs, made)
-        else:
-            list(made)
+        with (folder / file).open("wb") if writes else nullcontext() as stream:
+            if stream is not None:
+                stream.write(_head({names[name]: v for part in file_parts for name, v in part.written.items()}))
+            for part in file_parts:
+                _write_part(stream, part, check)
     if writes and len(files) > 1:
         size = sum(_size(value) for part in parts for value in part.written.values())
         content = {"metadata": {"total_size": size}, "weight_map": dict(sorted(index.items()))}
         (folder / INDEX).write_text(json.dumps(content, indent=2) + "\n")
 
 
-def _checked(part: Part, writes: bool, check: Check | None) -> Iterator[tuple[str, Tensor]]:
-    tensors = part.gathered(writes)
-    for name in part.written if writes else ():
+def _write_part(stream: IO[bytes] | None, part: Part, check: Check | None) -> None:
+    """Writes a layer; nothing of it is left when the next one is gathered, so that memory is used again."""
+    tensors = part.gathered(writes=stream is not None)
+    for name, spec in part.written.items() if stream is not None else ():
+        value = tensors.pop(name)
         if check is not None:
-            check(name, tensors[name])
-        yield name, tensors[name]
+            check(name, value)
+        assert (value.shape, value.dtype) == (spec.shape, spec.dtype), name
+        assert stream is not None
+        stream.write(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
 def _divided(parts: list[Part], shard_bytes: int) -> list[list[Part]]:
@@ -141,8 +146,8 @@ def _divided(parts: list[Part], shard_bytes: int) -> list[list[Part]]:
     return files
 
 
-def _write_file(path: Path, specs: Mapping[str, Tensor], tensors: Iterator[tuple[str, Tensor]]) -> None:
-    """Writes a head, then the tensors as they come."""
+def _head(specs: Mapping[str, Tensor]) -> bytes:
+    """Of a file of safetensors that holds tensors of these shapes and types in this order."""
     head: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, value in specs.items():
@@ -150,11 +155,7 @@ def _write_file(path: Path, specs: Mapping[str, Tensor], tensors: Iterator[tuple
         head[name] = {"dtype": _NAMES[value.dtype], "shape": list(value.shape), "data_offsets": [start, end]}
     text = json.dumps(head, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    with path.open("wb") as stream:
-        stream.write(len(text).to_bytes(8, "little") + text)
-        for (name, value), expected in zip(tensors, specs, strict=True):
-            assert (name, value.shape, value.dtype) == (expected, specs[expected].shape, specs[expected].dtype)
-            stream.write(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return len(text).to_bytes(8, "little") + text
 
 
 def _size(value: Tensor) -> int:
@@ -173,6 +174,12 @@ def _file_names(model: Any, names: list[str]) -> dict[str, str] | None:
 
 def _write_converted(folder: Path, model: Any, parts: list[Part], writes: bool, check: Check | None) -> None:
     """Writes a model whose tensors have to be together to be converted, such as experts of a layer."""
-    state = {name: value for part in parts for name, value in _checked(part, writes, check)}
+    state: dict[str, Tensor] = {}
+    for part in parts:
+        state |= part.gathered(writes)
     if writes:
-        model.save_pretrained(folder, state_dict=state)
+        written = {name: state[name] for part in parts for name in part.written}
+        for name, value in written.items():
+            if check is not None:
+                check(name, value)
+        model.save_pretrained(folder, state_dict=written)
