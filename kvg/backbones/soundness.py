@@ -41,15 +41,16 @@ def unsound_weights(weights: Mapping[str, Tensor]) -> dict[str, int]:
         for name, weight in weights.items()
         if weight.is_floating_point()
     }
-    if not local:
+    filled = {name: weight for name, weight in local.items() if weight.numel()}
+    if not filled:
         return {}
     with torch.no_grad():
-        norms = [torch.linalg.vector_norm(weight, dtype=torch.float32) for weight in local.values()]
-        sound = torch.isfinite(torch.stack([norm.to(norms[0].device) for norm in norms])).tolist()
+        # The ends of the range, and no norm, which would need a copy of each weight in float32.
+        ends = [torch.stack(torch.aminmax(weight)).float() for weight in filled.values()]
+        sound = torch.isfinite(torch.stack([end.to(ends[0].device) for end in ends]).square()).all(-1).tolist()
         return {
-            # A norm may overflow where no single value does: such a weight counts as a whole.
-            name: int((~torch.isfinite(weight.float().square())).sum()) or weight.numel()
-            for (name, weight), fine in zip(local.items(), sound, strict=True)
+            name: int((~torch.isfinite(weight.float().square())).sum())
+            for (name, weight), fine in zip(filled.items(), sound, strict=True)
             if not fine
         }
 
