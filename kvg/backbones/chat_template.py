@@ -28,11 +28,12 @@ def render_chat(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], num_im
     Raises:
         ConfigError: the template, a program from outside, fails.
     """
+    # Lists throughout, as processors of transformers give them: some templates read nothing else.
     turns: list[dict[str, Any]] = [
-        {"role": "assistant" if number % 2 else "user", "content": text} for number, text in enumerate(texts)
+        {"role": "assistant" if number % 2 else "user", "content": [{"type": "text", "text": text}]}
+        for number, text in enumerate(texts)
     ]
-    if num_images:
-        turns[0]["content"] = [*[{"type": "image"}] * num_images, {"type": "text", "text": texts[0]}]
+    turns[0]["content"] = [*[{"type": "image"}] * num_images, *turns[0]["content"]]
     try:
         return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
     except Exception as error:

@@ -204,15 +204,19 @@ def _tokenizer(checkpoint: str, config: Any, family: Family) -> PreTrainedTokeni
         tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
         image, end = (tokenizer.convert_tokens_to_ids(token) for token in (family.image_token, family.turn_end))
         highest = max(tokenizer.get_vocab().values(), default=0)
-        written_end = tokenizer.encode(family.turn_end, add_special_tokens=False)
+        written = {token: tokenizer.encode(token, add_special_tokens=False) for token in family.special_tokens()}
     # Where tokenizer files are missing, transformers makes up an empty tokenizer.
     if image is None or image != config.image_token_id:
         remedy = f"its tokenizer does not know {family.image_token} as token {config.image_token_id}"
         raise fault(checkpoint, f"{remedy}; copy the tokenizer files into the folder")
-    if end is None or written_end != [end]:
+    if end is None or written.get(family.turn_end, [end]) != [end]:
         raise fault(
             checkpoint, f"its tokenizer does not know {family.turn_end}; copy the tokenizer files into the folder"
         )
+    for token, ids in written.items():
+        if len(ids) != 1:
+            remedy = f"its tokenizer cuts {token} into {len(ids)} tokens, while the model learnt it as one"
+            raise fault(checkpoint, f"{remedy}; copy the tokenizer files that belong to it into the folder")
     size = config.get_text_config().vocab_size
     if highest >= size:
         remedy = f"its tokenizer has a token {highest}, but the model only {size} embeddings"

@@ -15,6 +15,7 @@ from kvg.backbones.picture_settings import PictureSettings
 from kvg.batches import Picture, Pictures, VisualTokens
 from kvg.text.box_codec import BoxCodec
 from kvg.text.prompts import PUBLISHED, PromptFormat
+from kvg.text.special_tokens import REFERENCE_TOKENS
 
 
 class Family(ABC):
@@ -29,6 +30,7 @@ class Family(ABC):
         image_token: placeholder that stands once for each visual token.
         turn_end: token that ends a turn, and so a completion.
         document_start: token before text that answers no question.
+        answer_start: what stands between a prompt and a completion, such as a space; it is learnt with the completion.
         chat_template: conversation format, for checkpoints that bring none (jinja).
         prompt_format: how names are marked in questions.
         position_axes: A: 1 (RoPE) or 3 (M-RoPE).
@@ -41,6 +43,7 @@ class Family(ABC):
     image_token: ClassVar[str]
     turn_end: ClassVar[str]
     document_start: ClassVar[str]
+    answer_start: ClassVar[str] = ""
     chat_template: ClassVar[str]
     prompt_format: ClassVar[PromptFormat] = PUBLISHED
     position_axes: ClassVar[int] = 1
@@ -50,6 +53,11 @@ class Family(ABC):
     @abstractmethod
     def codec(self) -> BoxCodec:
         """The box convention."""
+
+    def special_tokens(self) -> tuple[str, ...]:
+        """Texts that have to be one token each in a checkpoint's tokenizer, or the model would not know them."""
+        marks = (mark for mark in self.prompt_format.marks if mark in REFERENCE_TOKENS)
+        return (self.image_token, self.turn_end, self.document_start, *marks, *self.codec.marks)
 
     # -- parts of the model ----------------------------------------------------------------------------------------
     @abstractmethod
@@ -99,6 +107,10 @@ class Family(ABC):
         visual token. Each text is tokenised for itself, so it begins and ends with special tokens.
         """
         return [(self.image_token, picture.num_tokens)]
+
+    def processor_content(self, settings: PictureSettings) -> Mapping[str, Any]:
+        """Content of ``processor_config.json`` in exports, for families whose processor in transformers needs one."""
+        return {}
 
     @abstractmethod
     def see(self, model: Any, pictures: Pictures, processor: PictureProcessor) -> VisualTokens:

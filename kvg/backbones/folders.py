@@ -22,6 +22,7 @@ from kvg.text.box_codec import ImageSize
 from kvg.text.prompts import PROMPTS, prompt
 
 ABOUT: Final = "kvg.json"  # what no other file of a folder holds
+PROCESSOR: Final = "processor_config.json"
 NAME: Final = "{name}"  # stands for the entity's name in the prompt of that file
 PLAIN: Final = "direct"  # prompt mode of a model that was trained for none
 
@@ -84,6 +85,8 @@ def write_folder(
     model.generation_config.save_pretrained(folder)
     processor.tokenizer.save_pretrained(folder)
     (folder / picture_settings.FILE).write_text(json.dumps(processor.pictures.file_content(), indent=1) + "\n")
+    if content := processor.family.processor_content(processor.pictures.settings):
+        (folder / PROCESSOR).write_text(json.dumps(dict(content), indent=1) + "\n")
     (folder / ABOUT).write_text(json.dumps(describe(processor, mode), indent=1) + "\n")
 
 

@@ -22,7 +22,6 @@ _FIXED: Final = {
     "do_resize": True,
     "do_rescale": True,
     "do_normalize": True,
-    "resample": _BICUBIC,
     "rescale_factor": 1 / 255,
 }
 
@@ -104,16 +103,17 @@ def parse_patch_settings(content: Mapping[str, Any]) -> PatchSettings:
     return settings
 
 
-def parse_colours(content: Mapping[str, Any]) -> dict[str, tuple[float, ...]]:
+def parse_colours(content: Mapping[str, Any], resample: int = _BICUBIC) -> dict[str, tuple[float, ...]]:
     """What a ``preprocessor_config.json`` says of ``image_mean`` and ``image_std``; nothing where it does not.
 
     Args:
         content: of that file.
+        resample: Pillow's number of the filter with which the processor resizes.
 
     Raises:
         ConfigError: a value cannot work, or pictures would be treated in a way that no processor here has.
     """
-    for name, fixed in _FIXED.items():
+    for name, fixed in {**_FIXED, "resample": resample}.items():
         if name in content and content[name] is not None and not _equal(content[name], fixed):
             raise ConfigError(name, f"{excerpt(content[name])} is not {fixed}, which is what this project does")
     names = ("image_mean", "image_std")

@@ -210,7 +210,7 @@ class ChatProcessor:
                 own, at = self._picture_ids(picture), head.index(self.image_token_id, at)
                 head[at : at + 1] = own
                 at += len(own)
-        answer = [] if completion is None else self.ids(completion + self.family.turn_end)
+        answer = [] if completion is None else self.ids(self.family.answer_start + completion + self.family.turn_end)
         if (head + answer).count(self.image_token_id) != sum(picture.num_tokens for picture in pictures):
             raise DataError(key, field, f"may not hold {self.family.image_token}; remove it")
         return _example(head, answer, pictures)
@@ -240,7 +240,8 @@ class ChatProcessor:
         for text in (question or "", completion):
             self.control_tokens.check(text, "text", "prompt, completion")
         head = self.ids(self.family.document_start if question is None else self.chat(question, num_images=0))
-        return _example(head, self.ids(completion + self.family.turn_end))
+        start = "" if question is None else self.family.answer_start
+        return _example(head, self.ids(start + completion + self.family.turn_end))
 
     def collate(self, examples: Sequence[Example], samples: Iterable[Sample], *, pad_left: bool = False) -> Batch:
         """See ``kvg.batches.Processor.collate``. Examples may have one picture, several or none."""

@@ -25,7 +25,7 @@ RENAMED: Final = (
     ("vision_tower.", "model.vision_tower."),
     ("multi_modal_projector.", "model.multi_modal_projector."),
 )
-_LAYER: Final = re.compile(r"model\.language_model\.layers\.(\d+)\.")
+_LAYER: Final = re.compile(r"model\.(?:language|text)_model\.layers\.(\d+)\.")
 
 Shapes = Mapping[str, tuple[int, ...]]
 

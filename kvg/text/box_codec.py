@@ -111,7 +111,7 @@ class BoxCodec(ABC):
     """
 
     name: ClassVar[str]
-    marks: ClassVar[tuple[str, ...]] = ()
+    marks: tuple[str, ...] = ()
 
     @abstractmethod
     def encode(self, box_px: Box, size: ImageSize) -> str:
@@ -164,10 +164,12 @@ class RelativeCodec(BoxCodec):
     """
 
     name = "relative"
-    marks = (BOX_START, BOX_END)
+    marks: tuple[str, ...] = (BOX_START, BOX_END)
 
     def __init__(self, as_json: bool = False, published_unit_boxes: bool = False) -> None:
         self.as_json, self.published_unit_boxes = as_json, published_unit_boxes
+        if as_json:
+            self.marks = ()
 
     def encode(self, box_px: Box, size: ImageSize) -> str:
         """See ``BoxCodec.encode``; coordinates are rounded to the nearest integer."""

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 _TAGS = ("<think>", "</think>", "<answer>", "</answer>")
-_ENDINGS = ("<|im_end|>", "<|endoftext|>")
+_ENDINGS = ("<|im_end|>", "<|endoftext|>", "<end_of_utterance>")
 _WHOLE = re.compile(r"\s*<think>(.*?)</think>\s*<answer>(.*?)</answer>\Z", re.DOTALL)
 
 

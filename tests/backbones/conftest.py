@@ -54,6 +54,14 @@ def plain(backbone):
         if batch.pictures is None:
             return found
         tensors, pixel_values = batch.pictures.tensors, backbone.processor.pictures.pixel_values
+        if backbone.family.model_type == "smolvlm":  # tiles of each prompt, padded by tiles of zeros
+            tiles = torch.split(pixel_values(tensors["tiles"]), batch.pictures.sizes["tiles"])
+            owners = batch.pictures.owners
+            rows = [[tiles[n] for n, owner in enumerate(owners) if owner == row] for row in range(len(batch))]
+            rows = [torch.cat(own) if own else tiles[0][:0] for own in rows]
+            pad = partial(torch.nn.utils.rnn.pad_sequence, batch_first=True)
+            mask = pad([torch.ones_like(own[:, 0]) for own in rows]).long()
+            return {**found, "pixel_values": pad(rows), "pixel_attention_mask": mask}
         if "tiles" in tensors:
             return {**found, "pixel_values": pixel_values(tensors["tiles"])}
         return {**found, "pixel_values": pixel_values(tensors["patches"]), "image_grid_thw": tensors["grid"]}

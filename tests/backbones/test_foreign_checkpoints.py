@@ -191,6 +191,18 @@ def test_one_of_two_tied_weights_is_enough(folder, name):
     assert torch.equal(theirs.lm_head.weight, tensor)
 
 
+# -- tokenizers --------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("token", ["<|box_start|>", "<|object_ref_end|>", "<|endoftext|>"])
+def test_a_tokenizer_that_cuts_what_should_be_one_token(folder, fault, token):
+    """Such a model would write boxes and marks in pieces that it was never shown."""
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        path = folder / name
+        path.write_text(path.read_text().replace(token, token.replace("_", "-").replace("endof", "end-of-")))
+    remedy = fault(folder)
+    assert f"its tokenizer cuts {token} into " in remedy
+    assert "copy the tokenizer files that belong to it into the folder" in remedy
+
+
 # -- adapters ----------------------------------------------------------------------------------------------------------
 @pytest.fixture
 def adapter(folder, tmp_path) -> Path:

@@ -14,7 +14,9 @@ NUM_TOKENS = {  # of a picture of 140 x 140
     "qwen3_vl": 16,  # 32 px each, and 4.4 is rounded
     "qwen3_vl_moe": 16,
     "internvl": 20,  # 2 x 2 tiles, and one of the whole picture; 4 tokens each
+    "smolvlm": 20,
 }
+STARTS = {"smolvlm": "Assistant:"}  # of the model's turn
 
 
 @pytest.mark.parametrize("pad_left", [False, True])
@@ -69,14 +71,14 @@ def test_labels_cover_the_assistants_words_and_nothing_else(backbone, samples):
         example = processor.encode(samples[0], mode="think", target=target)
         learnt = example.labels != -100
         said = processor.tokenizer.decode(example.labels[learnt])
-        assert said == processor.completion(samples[0], target) + "<|im_end|>"
+        family, (picture,) = backbone.family, example.pictures
+        assert said == family.answer_start + processor.completion(samples[0], target) + family.turn_end
         assert torch.equal(example.labels[learnt], example.input_ids[learnt])
         asked = processor.tokenizer.decode(example.input_ids[~learnt])
-        family, (picture,) = backbone.family, example.pictures
         before = processor.chat("", num_images=1).partition(family.image_token)[0]
         assert asked.startswith(before + family.placeholders(picture)[0][0])
         assert f"{family.prompt_format.mark(samples[0].entity)}  Output the thinking" in asked
-        assert asked.endswith("<|im_end|>\n<|im_start|>assistant\n")
+        assert asked.endswith(family.turn_end + "\n" + STARTS.get(family.model_type, "<|im_start|>assistant\n"))
         assert asked.count(family.image_token) == picture.num_tokens == NUM_TOKENS[family.model_type]
     assert "<think>Plan: the " in processor.completion(samples[0], "rationale")
     assert (processor.encode(samples[0], mode="think", target=None).labels == -100).all()
@@ -85,7 +87,7 @@ def test_labels_cover_the_assistants_words_and_nothing_else(backbone, samples):
 def test_text_alone_is_learnt_from_its_start(backbone):
     processor = backbone.processor
     example = processor.encode_text(None, "The Magpie is black.")
-    assert processor.tokenizer.decode(example.labels[1:]) == "The Magpie is black.<|im_end|>"
+    assert processor.tokenizer.decode(example.labels[1:]) == "The Magpie is black." + backbone.family.turn_end
     assert example.labels[0] == -100
 
 

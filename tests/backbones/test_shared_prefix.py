@@ -113,7 +113,7 @@ def test_other_attentions_repeat_the_prompt(family):
 def test_dropout_is_refused(family, prompts):
     """Transformers hands it over in training only; the joined attention would leave it out without a word."""
     backbone = family("tiny").train()
-    for layer in backbone.model.model.language_model.layers:
+    for layer in backbone.language.text_model.layers:
         layer.self_attn.attention_dropout = 0.1
     tokens = torch.zeros(4, 2, dtype=torch.long)
     with pytest.raises(ValueError, match="attention_dropout"):
