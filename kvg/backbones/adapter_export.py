@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import cast
 
 import torch.distributed as dist
-from peft import LoraConfig
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
@@ -15,8 +14,13 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from kvg.backbones.adapter_files import WEIGHTS
 from kvg.backbones.backbone import Backbone
 from kvg.backbones.builtin import checkpoint_folder
-from kvg.backbones.lora import target_pattern
+from kvg.backbones.lora import is_adapter, target_pattern
 from kvg.backbones.soundness import check_weights
+
+
+def goes_alone(backbone: Backbone) -> bool:
+    """Whether vLLM can take the adapters beside their model, instead of the model with its adapters merged."""
+    return backbone.keeps_base and backbone.lora is not None and backbone.lora.servable
 
 
 def export_adapter(backbone: Backbone, folder: Path) -> None:
@@ -53,15 +57,9 @@ def write_adapter(backbone: Backbone, state: Mapping[str, Tensor], folder: Path)
     if settings is None:
         raise ValueError("a model without adapters has none to write")
     folder.mkdir(parents=True, exist_ok=True)
-    config = LoraConfig(
-        r=settings.r,
-        lora_alpha=settings.alpha,
-        lora_dropout=settings.dropout,
-        target_modules=target_pattern(backbone.model, backbone.family.language(backbone.model), settings),
-        base_model_name_or_path=str(checkpoint_folder(backbone.checkpoint)),
-        task_type="CAUSAL_LM",
-        inference_mode=True,
-    )
+    pattern = target_pattern(backbone.model, backbone.family.language(backbone.model), settings)
+    base = str(checkpoint_folder(backbone.checkpoint))
+    config = settings.config(pattern, base_model_name_or_path=base, task_type="CAUSAL_LM", inference_mode=True)
     config.save_pretrained(str(folder))
     save_file(dict(state), folder / WEIGHTS, metadata={"format": "pt"})
 
@@ -73,8 +71,17 @@ def adapter_state(backbone: Backbone) -> dict[str, Tensor]:
         state = cast(dict[str, Tensor], get_model_state_dict(backbone.model, options=options))
     else:
         state = backbone.model.state_dict()
-    return {
-        f"base_model.model.{name.replace('.default.', '.')}": value.detach().cpu().contiguous()
-        for name, value in state.items()
-        if "lora_" in name
-    }
+    own = [name for name, _ in backbone.model.named_parameters() if is_adapter(name)]  # shared ones once
+    return {f"base_model.model.{_peft_name(name)}": state[name].detach().cpu().contiguous() for name in own}
+
+
+def _peft_name(name: str) -> str:
+    """The name under which PEFT saves a weight of an adapter.
+
+    >>> _peft_name("q.lora_A.default.weight"), _peft_name("q.lora_magnitude_vector.default.weight")
+    ('q.lora_A.weight', 'q.lora_magnitude_vector')
+    >>> _peft_name("e.token_adapter.trainable_tokens_delta.default")
+    'e.token_adapter.trainable_tokens_delta'
+    """
+    name = name.replace(".default", "")
+    return name.removesuffix(".weight") if "lora_magnitude_vector" in name else name

@@ -58,6 +58,8 @@ class Backbone(Shardable):
             the model was trained with.
         freeze_vision: leave the vision tower as it is (stage 1 of the paper).
         freeze_projector: leave the projector as it is (stage 1 of the paper).
+        freeze_language: leave the language model as it is.
+        freeze_embeddings: leave embeddings and output layer as they are; adapters always do, but for ``lora.tokens``.
         lora: adapters on the language model instead of training it whole; None = whole. Vision tower and projector are
             trained whole beside them if they are not frozen.
         attn: attention implementation of transformers.
@@ -91,6 +93,8 @@ class Backbone(Shardable):
         share_prefix: bool = True,
         decoding: Decoding = "speculative",
         feature_cache_mb: int = 0,
+        freeze_language: bool = False,
+        freeze_embeddings: bool = False,
     ) -> None:
         super().__init__()
         check_choice("backbone.dtype", dtype, ("auto", "float32", "bfloat16"))
@@ -116,7 +120,8 @@ class Backbone(Shardable):
         self.family.prepare(self.model)
         if self.shares_prefix:
             install(self.language.text_model)
-        set_trained_parts(self.family, self.model, freeze_vision, freeze_projector, lora)
+        own = (freeze_language, freeze_embeddings)
+        set_trained_parts(self.family, self.model, freeze_vision, freeze_projector, lora, *own)
         use_linear(self.model)
         self.lora, self.recomputes = lora, gradient_checkpointing
         if gradient_checkpointing:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kvg.backbones.family import Family
-from kvg.backbones.lora import LoRASettings, add_lora
+from kvg.backbones.lora import LoRASettings, add_lora, is_adapter
 from kvg.errors import ConfigError
 from kvg.ranges import check_whole
 
@@ -24,7 +24,13 @@ def check_parts(freeze_vision: bool, freeze_projector: bool, feature_cache_mb: i
 
 
 def set_trained_parts(
-    family: Family, model: Any, freeze_vision: bool, freeze_projector: bool, lora: LoRASettings | None
+    family: Family,
+    model: Any,
+    freeze_vision: bool,
+    freeze_projector: bool,
+    lora: LoRASettings | None,
+    freeze_language: bool = False,
+    freeze_embeddings: bool = False,
 ) -> None:
     """Freezes what is not trained, in place; puts in adapters.
 
@@ -37,16 +43,47 @@ def set_trained_parts(
         freeze_vision: leave the vision tower as it is.
         freeze_projector: leave the projector as it is.
         lora: adapters on the language model; None trains it whole.
+        freeze_language: leave the language model as it is, embeddings and output layer, too.
+        freeze_embeddings: leave embeddings and output layer as they are.
 
     Raises:
-        ConfigError: the adapters fit no layer.
+        ConfigError: the adapters fit no layer, or would be frozen.
     """
     if lora is not None:
+        if freeze_language:
+            raise ConfigError(
+                "backbone.freeze_language", "leaves nothing for the adapters; set it to false or lora to null"
+            )
         add_lora(model, family.language(model), lora)
+    elif freeze_language or freeze_embeddings:
+        frozen = [*_embeddings(model), *([family.language(model)] if freeze_language else [])]
+        for module in frozen:
+            module.requires_grad_(False)
     for parameter in family.tower(model).parameters():
         parameter.requires_grad_(not freeze_vision)
     for module in family.projector(model):  # often inside the tower
         module.requires_grad_(not freeze_projector)
+
+
+def part_of(family: Family, model: Any) -> dict[str, str]:
+    """The part that each parameter belongs to, by its name: vision, merger, embeddings, language or adapters.
+
+    Embeddings and output layer that share their weights are one parameter.
+    """
+    places = [
+        ("merger", family.projector(model)), ("vision", [family.tower(model)]), ("embeddings", _embeddings(model)),
+    ]  # fmt: skip
+    parts: dict[int, str] = {}
+    for part, modules in places:
+        for module in modules:
+            for parameter in module.parameters():
+                parts.setdefault(id(parameter), part)
+    named = model.named_parameters()
+    return {name: "adapters" if is_adapter(name) else parts.get(id(p), "language") for name, p in named}
+
+
+def _embeddings(model: Any) -> list[Any]:
+    return [model.get_input_embeddings(), model.get_output_embeddings()]
 
 
 def recompute_activations(model: Any) -> None:

@@ -14,12 +14,12 @@ from functools import partial
 from typing import Any
 
 import torch
-from peft.tuners.lora import LoraLayer
 from torch import Tensor
 from torch.nn import functional as F
 
 from kvg.backbones.group_state import GroupState
 from kvg.backbones.language import LanguageModel
+from kvg.backbones.lora import layer_weight
 from kvg.linear import packed
 
 Map = Callable[[Tensor], Tensor]
@@ -139,8 +139,8 @@ def _copied(rows: int) -> Callable[..., Map]:
 
     @torch.no_grad()
     def copy(*modules: Any) -> Map:
-        weights = [_merged(module) for module in modules]
-        biases = [getattr(module, "base_layer", module).bias for module in modules]
+        weights = [layer_weight(module) for module in modules]
+        biases = [getattr(getattr(module, "base_layer", module), "bias", None) for module in modules]
         weight, bias = torch.cat(weights), None if biases[0] is None else torch.cat(biases)
         if not torch.is_autocast_enabled("cpu"):
             return packed(weight, bias, rows)
@@ -149,15 +149,3 @@ def _copied(rows: int) -> Callable[..., Map]:
         return lambda states: apply(states.to(dtype))
 
     return copy
-
-
-def _merged(module: Any) -> Tensor:
-    """A linear layer's weight with its adapters merged."""
-    if not isinstance(module, LoraLayer):
-        weight: Tensor = module.weight
-        return weight
-    base: Tensor = module.get_base_layer().weight
-    if module.disable_adapters:
-        return base
-    deltas = [module.get_delta_weight(name) for name in module.active_adapters]
-    return base + torch.stack(deltas).sum(0).to(base.dtype)

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import nn
 
-from kvg.backbones.adapter_export import adapter_state, write_adapter
+from kvg.backbones.adapter_export import adapter_state, goes_alone, write_adapter
 from kvg.backbones.backbone import Backbone
 from kvg.backbones.folders import full_state, write_folder
 from kvg.backbones.lora import base_state, merged_state
@@ -99,7 +99,7 @@ class VLLMEngine(VLLMRollouts):
         if fresh:
             self._start(backbone)
         self._wake()
-        if backbone.keeps_base:
+        if goes_alone(backbone):
             self._bring_adapter(backbone, step)
         elif not fresh:
             self._bring_weights(backbone)
@@ -108,7 +108,7 @@ class VLLMEngine(VLLMRollouts):
         """Builds vLLM from a folder, whose weights are removed once it has them."""
         folder, lora = self._write(backbone), backbone.lora
         settings: dict[str, Any] = {"dtype": str(next(backbone.parameters()).dtype).removeprefix("torch.")}
-        if backbone.keeps_base and lora is not None:
+        if goes_alone(backbone) and lora is not None:
             rank = next((rank for rank in RANKS if rank >= lora.r), None)
             if rank is None:
                 raise EngineError(self.where, f"vLLM takes adapters up to rank {RANKS[-1]}; lower backbone.lora.r")
@@ -137,7 +137,7 @@ class VLLMEngine(VLLMRollouts):
     def _write(self, backbone: Backbone) -> Path:
         """The folder of the model; the first process writes it, as transformers does."""
         state = full_state(backbone.model, sharded=False)
-        state = base_state(state) if backbone.keeps_base else merged_state(state, backbone.lora)
+        state = base_state(state) if goes_alone(backbone) else merged_state(state, backbone.lora)
         several = _num_processes() > 1
         paths: list[str] = [""]
         if not several or dist.get_rank() == 0:

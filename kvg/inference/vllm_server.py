@@ -12,7 +12,7 @@ from typing import Any
 import torch.distributed as dist
 from PIL import Image
 
-from kvg.backbones.adapter_export import export_adapter
+from kvg.backbones.adapter_export import export_adapter, goes_alone
 from kvg.backbones.backbone import Backbone
 from kvg.backbones.processor import ChatProcessor
 from kvg.batches import Batch
@@ -78,17 +78,17 @@ class VLLMServer(VLLMRollouts):
     # -- weights ---------------------------------------------------------------------------------------------------
     def sync(self, backbone: Backbone, step: int) -> None:
         """See ``RolloutEngine.sync``; the first process brings the weights."""
-        name = f"{ADAPTER}{step}" if backbone.keeps_base else self.model
+        name = f"{ADAPTER}{step}" if goes_alone(backbone) else self.model
         first = not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
         if first and not self._served:
             self._connect()
         folder = self.folder / f"step{step}"
-        if backbone.keeps_base:
+        if goes_alone(backbone):
             export_adapter(backbone, folder)
         else:
             backbone.export(folder)
         if first:
-            if backbone.keeps_base:
+            if goes_alone(backbone):
                 self.calls.post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(folder)})
                 if self._served:
                     self.calls.post("/v1/unload_lora_adapter", {"lora_name": self._served})
