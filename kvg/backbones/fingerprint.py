@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from importlib import resources
 from pathlib import Path
 
@@ -20,6 +21,23 @@ def fingerprint(checkpoint: str) -> list[list[str]]:
     """
     base = adapter_base(checkpoint)  # adapters are nothing without the model they belong to
     return _file_list(checkpoint) + (_file_list(base) if base else [])
+
+
+def identity(checkpoint: str) -> str:
+    """The fingerprint of a folder as a short text, ``files:...``; ``name:...`` where there are no files to look at."""
+    found = fingerprint(checkpoint)
+    if not found:
+        return f"name:{checkpoint}"
+    return f"files:{hashlib.sha256(json.dumps(found).encode()).hexdigest()[:32]}"
+
+
+def same_model(one: str, other: str) -> bool:
+    """Whether two identities may be of one model: a hub name and a folder cannot be compared.
+
+    >>> same_model("name:a/b", "name:a/c"), same_model("name:a/b", "files:12")
+    (False, True)
+    """
+    return one == other or one.partition(":")[0] != other.partition(":")[0]
 
 
 def _file_list(checkpoint: str) -> list[list[str]]:

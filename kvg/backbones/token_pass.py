@@ -140,7 +140,7 @@ def _copied(rows: int) -> Callable[..., Map]:
     @torch.no_grad()
     def copy(*modules: Any) -> Map:
         weights = [layer_weight(module) for module in modules]
-        biases = [getattr(getattr(module, "base_layer", module), "bias", None) for module in modules]
+        biases: list[Any] = [getattr(getattr(module, "base_layer", module), "bias", None) for module in modules]
         weight, bias = torch.cat(weights), None if biases[0] is None else torch.cat(biases)
         if not torch.is_autocast_enabled("cpu"):
             return packed(weight, bias, rows)

@@ -31,6 +31,7 @@ from kvg.metrics.iou_accuracy import GroupedIoUAccuracy
 from kvg.modules.gradients import check_limit
 from kvg.modules.precision import check_precision, warn_of_lost_steps, with_float32_numbers
 from kvg.modules.run_summary import RunHistory, next_steps
+from kvg.modules.trained_state import base_of, save_only_trained
 from kvg.modules.validation import GROUPS, Validation
 from kvg.ranges import check_number, check_whole
 from kvg.rl.sampling import SamplingSettings
@@ -79,8 +80,10 @@ class StageModule(L.LightningModule):
         self._stopped: TrainingError | None = None
         self.history = RunHistory()
         self._lines: list[str] = []
-        self.strict_loading = False  # frozen parts need not be in a checkpoint
+        self.strict_loading = False  # frozen parts are not in a checkpoint
+        save_only_trained(self)
         self._shapes: dict[str, tuple[int, ...]] = {}
+        self._base = ""
 
     @property
     def mode(self) -> str | None:
@@ -127,6 +130,7 @@ class StageModule(L.LightningModule):
         if stage == "fit":
             check_limit(self.trainer)
             self._shapes = {name: tuple(value.shape) for name, value in self.named_parameters()}  # not yet sharded
+            self._base = base_of(self.backbone)
 
     def configure_model(self) -> None:
         """Shards the backbone if the strategy has a device mesh (FSDP2); is called again on resume."""
@@ -190,7 +194,7 @@ class StageModule(L.LightningModule):
         """
         checkpoint[_MODE] = self.mode
         data = getattr(self.trainer, "datamodule", None)
-        checkpoint[RECORD] = to_plain(record_of(self, data, self.backbone.family.model_type, self._shapes))
+        checkpoint[RECORD] = to_plain(record_of(self, data, self.backbone.family.model_type, self._shapes, self._base))
         if self.engine is not None:
             checkpoint[_ENGINE] = self.engine.state_dict()
         keep_epoch_open(checkpoint)

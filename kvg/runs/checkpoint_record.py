@@ -29,6 +29,7 @@ class RunRecord:
         target: ``data.target`` (``rationale``, ``answer``); '' if the stage has none.
         mode: prompt mode; '' if unknown.
         tensors: shapes of the model's tensors by name.
+        base: identity of the model below what is trained, whose frozen weights are not saved; '' if none are frozen.
     """
 
     module: str
@@ -37,6 +38,7 @@ class RunRecord:
     target: str = ""
     mode: str = ""
     tensors: Mapping[str, tuple[int, ...]] | None = None
+    base: str = ""
 
     @property
     def stage(self) -> str:
@@ -77,7 +79,7 @@ class Saved:
 
 
 def record_of(
-    module: Any, data: Any, family: str, tensors: Mapping[str, tuple[int, ...]] | None = None
+    module: Any, data: Any, family: str, tensors: Mapping[str, tuple[int, ...]] | None = None, base: str = ""
 ) -> RunRecord:
     """Makes the record of a training.
 
@@ -86,6 +88,7 @@ def record_of(
         data: its data module; None if there is none.
         family: ``model_type`` of the backbone.
         tensors: shapes by name; None leaves them out.
+        base: see ``RunRecord``.
     """
     recipe = getattr(data, "recipe", None)
     return RunRecord(
@@ -95,6 +98,7 @@ def record_of(
         str(getattr(recipe, "target", None) or ""),
         str(getattr(data, "mode", None) or ""),
         tensors,
+        base,
     )
 
 
@@ -160,8 +164,8 @@ def _saved(path: Path, content: Mapping[str, Any], sharded: bool) -> Saved:
     tensors = {str(name): tuple(value.shape) for name, value in content.get("state_dict", {}).items()}
     if not sharded and "state_dict" not in content:
         raise KeyError("state_dict")
-    if not tensors and record is not None and record.tensors:
-        tensors = {name: tuple(shape) for name, shape in record.tensors.items()}
+    if record is not None and record.tensors:  # frozen ones, and those in other files of a sharded checkpoint
+        tensors = {**{name: tuple(shape) for name, shape in record.tensors.items()}, **tensors}
     old_data = next((name for name in content if name.endswith("DataModule")), "")
     return Saved(
         path,

@@ -203,9 +203,8 @@ class KVGCLI(LightningCLI):
         if connect is not None and backbone is not None:
             connect(backbone)
         if self._saved is not None:
-            check_fit(
-                self._saved.tensors, {name: tuple(value.shape) for name, value in self.model.state_dict().items()}
-            )
+            own = {**self.model.state_dict(), **dict(self.model.named_parameters(remove_duplicate=False))}
+            check_fit(self._saved.tensors, {name: tuple(value.shape) for name, value in own.items()})
         if self.subcommand == "fit":
             check_steps(self.trainer, self.model)
 

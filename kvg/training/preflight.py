@@ -19,6 +19,7 @@ from torch import nn
 
 from kvg.backbones.family import Family
 from kvg.backbones.find_family import find_family
+from kvg.backbones.fingerprint import identity, same_model
 from kvg.errors import ConfigError
 from kvg.modules.gradients import check_limit
 from kvg.runs.checkpoint_record import (
@@ -196,6 +197,9 @@ def check_checkpoint(
         check_same_training(saved, record_of(module, datamodule, family))
         _check_unfinished(saved, trainer, bool(getattr(module, "export", False)))
     _check_size(saved, backbone.checkpoint)
+    if saved.record and saved.record.base and not same_model(saved.record.base, identity(backbone.checkpoint)):
+        remedy = f"'{path}' holds trained weights alone, and its frozen ones are not those of {backbone.checkpoint}"
+        raise ConfigError("ckpt_path", f"does not fit this model: {remedy}; choose the model it was trained from")
     return saved
 
 

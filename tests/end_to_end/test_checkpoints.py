@@ -158,6 +158,10 @@ def test_another_backbone(here, capsys):
     args = (*longer, "--model.backbone.checkpoint=lab")
     assert fit("cot_sft", *args, out="new") == 2
     assert "ckpt_path: does not fit this model" in capsys.readouterr().err
+    # The same shapes, and a frozen tower that was trained elsewhere.
+    assert "its frozen ones are not those of grpo/export" in refused(
+        capsys, "cot_sft", *longer, "--model.backbone.checkpoint=grpo/export"
+    )
     # Adapters are other tensors.
     assert fit("cot_sft", *longer, "--model.backbone.lora={r: 2}", out="new") == 2
     assert "ckpt_path: does not fit this model" in capsys.readouterr().err

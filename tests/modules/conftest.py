@@ -31,6 +31,7 @@ def fit(tmp_path):
     def run(module, data, steps, **settings) -> Recorder:
         L.seed_everything(0, verbose=False)
         recorder = Recorder()
+        origin = {"ckpt_path": settings.pop("ckpt_path", None), "weights_only": True}
         quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
         trainer = L.Trainer(
             accelerator="cpu",
@@ -43,7 +44,7 @@ def fit(tmp_path):
             **{**quiet, **settings},
         )
         data.connect(module.backbone)
-        trainer.fit(module, data)
+        trainer.fit(module, data, **origin)
         return recorder
 
     return run
