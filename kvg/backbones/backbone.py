@@ -38,6 +38,7 @@ from kvg.backbones.shared_prefix import install
 from kvg.backbones.soundness import check_weights
 from kvg.backbones.stored_weights import weights_deferred
 from kvg.batches import Batch, Pictures, VisualTokens
+from kvg.errors import ConfigError
 from kvg.linear import use_linear
 from kvg.ranges import check_choice
 from kvg.rl.completions import Decoding
@@ -296,6 +297,8 @@ class Backbone(Shardable):
     # -- sharding and export ---------------------------------------------------------------------------------------
     def shard(self, mesh: Any, gather: Gather = "layer") -> None:
         """See ``kvg.backbones.sharding.Shards``; what lies below adapters is its ``base``."""
+        if self.lora is not None and self.lora.bits == 4:
+            raise ConfigError("trainer.strategy", "cannot share weights in four bits (backbone.lora.bits); use ddp")
         base = [p for p in self.model.parameters() if self.lora is not None and not p.requires_grad]
         self.shards = Shards(self, self.family.fsdp_units(self.model), mesh, gather, base)
         self.read_shares(self.model, mesh)

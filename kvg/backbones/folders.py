@@ -13,6 +13,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 
 from kvg.backbones import picture_settings
 from kvg.backbones.checkpoint_files import fault, read_object
+from kvg.backbones.four_bit import dequantized
 from kvg.backbones.lora import LoRASettings
 from kvg.backbones.processor import ChatProcessor
 from kvg.backbones.saved_weights import Weight
@@ -30,7 +31,7 @@ PLAIN: Final = "direct"  # prompt mode of a model that was trained for none
 def full_state(model: nn.Module, sharded: bool) -> dict[str, Tensor]:
     """All weights as plain tensors; where they are sharded, every process must ask, and the first one gets them."""
     if not sharded:
-        return dict(model.state_dict())
+        return dequantized(model, dict(model.state_dict()))
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
     return cast(dict[str, Tensor], get_model_state_dict(model, options=options))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kvg.backbones.family import Family
+from kvg.backbones.four_bit import keep_in_four_bits
 from kvg.backbones.lora import LoRASettings, add_lora, is_adapter
 from kvg.errors import ConfigError
 from kvg.ranges import check_whole
@@ -54,6 +55,8 @@ def set_trained_parts(
             raise ConfigError(
                 "backbone.freeze_language", "leaves nothing for the adapters; set it to false or lora to null"
             )
+        if lora.bits == 4:
+            keep_in_four_bits(model, family.language(model))
         add_lora(model, family.language(model), lora)
     elif freeze_language or freeze_embeddings:
         frozen = [*_embeddings(model), *([family.language(model)] if freeze_language else [])]

@@ -29,6 +29,7 @@ from kvg.inference.prepared import PreparedBatch
 from kvg.inference.rollout_engine import RolloutEngine
 from kvg.metrics.iou_accuracy import GroupedIoUAccuracy
 from kvg.modules.gradients import check_limit
+from kvg.modules.parameter_table import parameter_table
 from kvg.modules.precision import check_precision, warn_of_lost_steps, with_float32_numbers
 from kvg.modules.run_summary import RunHistory, next_steps
 from kvg.modules.trained_state import base_of, save_only_trained
@@ -182,6 +183,7 @@ class StageModule(L.LightningModule):
         origin = self.trainer.ckpt_path or self.backbone.checkpoint
         with self.stopping():
             check_weights(self.backbone, f"start from {origin}", "nothing was trained; choose another checkpoint")
+        rank_zero_info("\n".join(parameter_table(self.backbone, self.trainer.optimizers)))
         for optimizer in self.trainer.optimizers:
             warn_of_lost_steps(optimizer)
         self.backbone.train()

@@ -16,7 +16,7 @@ def save_only_trained(module: L.LightningModule) -> None:
     A checkpoint of adapters on a 7B model then takes megabytes instead of 16 GB. Loading is not strict, so that a
     checkpoint with all weights can be read as well. The backbone's own ``state_dict`` is whole.
     """
-    module.register_state_dict_post_hook(_drop_frozen)
+    module.register_state_dict_post_hook(_drop_frozen)  # type: ignore[no-untyped-call]
 
 
 def base_of(backbone: Backbone) -> str:
