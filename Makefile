@@ -1,10 +1,10 @@
 # make demo: the whole method, end to end.   make test: lint, types, layers, tests.
-# make docs: the documentation as a site.
+# make docs: the documentation as a site.   make gpu: tests and times on one CUDA device, in build/gpu.json.
 # make test-minimum: the tests again, with the lower bound of every requirement.
 PYTHON ?= python3
 WORKERS ?= 2
 
-.PHONY: demo base experiments test test-minimum lint unit docs reference format clean
+.PHONY: demo base experiments test test-minimum gpu lint unit docs reference format clean
 
 demo: .venv/.installed
 	.venv/bin/kvg-data demo
@@ -41,6 +41,10 @@ OLDEST_PYTHON = $(if $(filter file,$(origin PYTHON)),$(shell python3.10 -c 'prin
 test-minimum: export OMP_NUM_THREADS = 1
 test-minimum: .venv-minimum/.installed
 	.venv-minimum/bin/pytest -n $(WORKERS)
+
+# Offline, ten minutes on one card of 80 GB. GPU_ARGS="--device cpu --sizes tiny" tries the command without a card.
+gpu: .venv/.installed
+	.venv/bin/python tests/benchmarks/gpu.py $(GPU_ARGS)
 
 # The site in build/site. Nothing is fetched from the network while it is built.
 docs: export NO_MKDOCS_2_WARNING = 1

@@ -19,12 +19,18 @@ SIZES = {  # text: width, layers, heads, key-value heads, mlp; vision: width, la
     "small": ((256, 6, 4, 2, 1024), (256, 4, 4)),
     "medium": ((512, 6, 8, 2, 2048), (256, 6, 4)),
     "2b": ((1536, 28, 12, 2, 8960), (1280, 32, 16)),  # as published, for GPUs
+    "7b": ((3584, 28, 28, 4, 18944), (1280, 32, 16)),  # as published, but for the output layer, which is tied here
 }
 REAL_VOCABULARY = 151_936  # rows of the published 2B model
 
 
 def build(
-    folder: Path, size: str, vocabulary: int = 4160, dtype: str = "float32", num_layers: int | None = None
+    folder: Path,
+    size: str,
+    vocabulary: int = 4160,
+    dtype: str = "float32",
+    num_layers: int | None = None,
+    device: str = "cpu",
 ) -> Path:
     """Writes a checkpoint with the lab's tokenizer, its vocabulary filled up with rows that no text uses.
 
@@ -34,6 +40,7 @@ def build(
         vocabulary: rows of the embedding.
         dtype: ``float32`` or ``bfloat16``.
         num_layers: of the language model; None for those of the size.
+        device: where the weights are drawn; a GPU is many times as fast.
     """
     import torch
 
@@ -49,7 +56,8 @@ def build(
     torch.set_default_dtype(getattr(torch, dtype))  # weights are made in it: cast, the largest would be held twice
     try:
         size_of = TinySize(hidden, layers, heads, kv_heads, mlp, width, depth, vision_heads, 1_000_000.0)
-        model = build_model(Qwen2VL.hf_class, qwen2_vl_config(lab_tokenizer(), size_of))
+        with torch.device(device):
+            model = build_model(Qwen2VL.hf_class, qwen2_vl_config(lab_tokenizer(), size_of))
     finally:
         torch.set_default_dtype(before)
     model.resize_token_embeddings(vocabulary, mean_resizing=False)
@@ -119,8 +127,10 @@ def main() -> None:
     parser.add_argument("--size", choices=sorted(SIZES), default="small")
     parser.add_argument("--vocabulary", type=int, default=4160)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--layers", type=int, help="of the language model (default: those of the size)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where weights are drawn")
     args = parser.parse_args()
-    print(build(args.out, args.size, args.vocabulary, args.dtype))
+    print(build(args.out, args.size, args.vocabulary, args.dtype, args.layers, args.device))
 
 
 if __name__ == "__main__":

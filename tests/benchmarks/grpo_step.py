@@ -41,6 +41,9 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, default=5, help="timed steps (default 5)")
     parser.add_argument("--warmup", type=int, default=2, help="steps before them (default 2)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the weights")
+    parser.add_argument("--lora", type=int, default=0, help="rank of adapters (default 0: whole training)")
     parser.add_argument("--json", type=Path, help="write the result there, too")
     return parser
 
@@ -85,6 +88,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     from data_modules import GRPODataModule
     from kvg.backbones.backbone import Backbone
+    from kvg.backbones.lora import LoRASettings
     from kvg.inference.rollout_engine import BuiltInEngine
     from kvg.losses.family import DAPOLoss
     from kvg.modules import grpo
@@ -121,7 +125,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     backbone = Backbone(
         str(args.checkpoint), dtype=args.dtype, freeze_vision=args.freeze_vision, freeze_projector=args.freeze_vision,
         max_pixels=12_845_056, share_prefix=not args.plain,
-        decoding="one_token" if args.no_speculation else "speculative",
+        decoding="one_token" if args.no_speculation else args.decoding,
+        lora=LoRASettings(args.lora, 2 * args.lora) if args.lora else None,
+        gradient_checkpointing=args.recompute,
     )  # fmt: skip
     if not args.free:
         backbone.end_token_ids = (-1,)
@@ -182,9 +188,9 @@ def main() -> int:
     parser.description = __doc__.splitlines()[0]
     parser.add_argument("--plain", action="store_true", help="repeat each prompt for its completions")
     parser.add_argument("--no-speculation", action="store_true", help="sample one token a pass")
+    parser.add_argument("--decoding", choices=("speculative", "one_token", "fixed_shape"), default="speculative")
+    parser.add_argument("--recompute", action="store_true", help="activations in the backward pass")
     parser.add_argument("--freeze-vision", action="store_true", help="leave tower and projector as they are")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the weights")
     parser.add_argument("--precision", default="32-true", help="the Trainer's (default 32-true)")
     args = parser.parse_args()
     tell(run(args), args.json)

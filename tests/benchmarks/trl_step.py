@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
-os.environ.update(HF_HUB_OFFLINE="1", CUDA_VISIBLE_DEVICES="", TOKENIZERS_PARALLELISM="false")
+os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
 
 
 def processor_of(folder: Path) -> Any:
@@ -64,6 +64,16 @@ def dataset_of(num: int, side: int) -> Any:
     return Dataset.from_dict(rows, features=Features({"prompt": turns, "image": Image()}))
 
 
+def adapters(rank: int) -> Any:
+    """LoRA on the layers that ours puts it on."""
+    from peft import LoraConfig
+
+    from kvg.backbones.lora import LoRASettings
+
+    names = "|".join(LoRASettings().targets)
+    return LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=rf".*language_model.*\.({names})")
+
+
 def letters(completions: Any, **_: Any) -> list[float]:
     """A number from the text alone, different for almost all texts."""
     return [zlib.crc32(turns[0]["content"].encode()) % 1000 / 1000 for turns in completions]
@@ -71,6 +81,8 @@ def letters(completions: Any, **_: Any) -> list[float]:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Trains for some steps in this process; returns times, phases and memory."""
+    if args.device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch looks
     if args.trl:
         sys.path.insert(0, str(args.trl.resolve()))
     import torch
@@ -86,7 +98,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     keep_freed_memory()
     transformers.logging.set_verbosity_error()
-    clock = PhaseClock()
+    gpu = args.device == "cuda"
+    clock = PhaseClock(torch.cuda.synchronize) if gpu else PhaseClock()
     lengths: list[list[int]] = []
     prompts: list[int] = []
 
@@ -115,9 +128,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             shuffle_dataset=False,
             max_steps=total,
             gradient_checkpointing=False,  # its default; off is faster here
-            bf16=False,
-            use_cpu=True,
-            model_init_kwargs={"dtype": "float32"},
+            bf16=False,  # of autocast; the weights' type is below
+            use_cpu=not gpu,
+            model_init_kwargs={"dtype": args.dtype},
             report_to="none",
             save_strategy="no",
             disable_tqdm=True,
@@ -128,6 +141,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             args=config,
             train_dataset=dataset_of(total * args.prompts, args.image_size),
             processing_class=processor,
+            peft_config=adapters(args.lora) if args.lora else None,
             callbacks=[Steps()],
         )
 
@@ -153,6 +167,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         raise RuntimeError(f"completions of {lengths} tokens instead of {args.completion}")
     found = with_lengths(clock.report(args.warmup), lengths, args.warmup)
     versions = {"trl": trl.__version__, "transformers": transformers.__version__, "torch": torch.__version__}
+    if gpu:
+        found |= {"gpu": torch.cuda.get_device_name(), "peak_gpu_mib": torch.cuda.max_memory_allocated() // 2**20}
     return {**found, "prompts": prompts, "before_mib": before, "versions": versions}
 
 

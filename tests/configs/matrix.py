@@ -44,7 +44,7 @@ def names(folder: str) -> list[str]:
 def for_kvg() -> set[str]:
     """All files of the command ``kvg``, those of sweeps included; the others say what ``kvg-data`` does."""
     found = {file.relative_to(CONFIGS).with_suffix("").as_posix(): file for file in CONFIGS.rglob("*.yaml")}
-    other = {"source", "sources", "steps"}
+    other = {"source", "sources", "steps", "teacher"}
     return {name for name, file in found.items() if not other & set(yaml.safe_load(file.read_text()))}
 
 

@@ -13,10 +13,14 @@ import yaml
 
 from kvg.composites.settings import CompositorConfig
 from kvg.config.overlay_files import check_overlays
+from kvg.config.settings import read_yaml, settings_of
 from kvg.pipeline.compose import load_config
+from kvg.pipeline.rationalize import build_teacher
+from kvg.pipeline.settings.rationalize import RationaleSettings
 from kvg.training.lightning_cli import KVGCLI
 
 CONFIGS = Path(__file__).parents[2] / "configs"
+DOCS = Path(__file__).parents[2] / "docs"
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 ON_CPU = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.precision=32-true", "--trainer.logger=false"]
 
@@ -30,7 +34,7 @@ def overlays() -> Iterator[list[str]]:
     for file in sorted(CONFIGS.rglob("*.yaml")):
         folder, name = file.parent.name, file.stem
         content = yaml.safe_load(file.read_text())
-        if folder == "sweeps" or {"source", "sources", "steps"} & set(content):
+        if folder == "sweeps" or {"source", "sources", "steps", "teacher"} & set(content):
             continue  # made for kvg-data
         data = content.get("data", {})
         complete = "class_path" in content.get("model", {}) and "class_path" in data
@@ -75,6 +79,13 @@ def test_parses(names: list[str], parser: Any) -> None:
     check_overlays(c(*names))
     config = parser.parse_args(c(*names))
     assert config.model.class_path.startswith("kvg.modules.")
+
+
+@pytest.mark.parametrize("file", sorted((CONFIGS / "teacher").glob("*.yaml")), ids=lambda file: file.stem)
+def test_a_teacher_is_built(file: Path) -> None:
+    settings = settings_of(RationaleSettings, {**read_yaml(file), "writer": "teacher"}, "rationalize")
+    teacher = build_teacher(settings)
+    assert teacher.client.model in (DOCS / "how-to/serve_a_teacher.md").read_text()
 
 
 COMPOSE = [file for file in sorted(CONFIGS.rglob("*.yaml")) if "source" in yaml.safe_load(file.read_text())]

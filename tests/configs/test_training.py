@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,8 @@ def arguments(run: Run, toys: Toys, folder: Path, nameless: str) -> list[str]:
         "trainer.num_nodes": 1,
         "trainer.default_root_dir": folder,
     }
+    if (backbone["init_args"].get("lora") or {}).get("bits") == 4 and not find_spec("bitsandbytes"):
+        given["model.init_args.backbone.init_args.lora.bits"] = 16
     if "scenes" in data:  # pretraining begins at random weights
         given["data.init_args.scenes"] = nameless
     else:

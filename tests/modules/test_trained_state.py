@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -55,4 +57,20 @@ def test_stage_2_goes_on_from_adapters(fit, tiny, adamw, two, tmp_path):
     whole, again, saved = resumed(run, tmp_path)
     assert saved["state_dict"]
     assert all("lora_" in n or "trainable_tokens" in n for n in saved["state_dict"])
+    assert all(torch.equal(value, again[name]) for name, value in whole.items())
+
+
+@pytest.mark.parametrize("name", ["bitsandbytes.optim", "torchao.optim"])
+def test_moments_in_8_bits_come_back(name, fit, tiny, two, tmp_path):
+    kind = pytest.importorskip(name).AdamW8bit
+
+    def run(steps, **settings):
+        module = CoTSFTModule(tiny(freeze_vision=False), partial(kind, lr=1e-3), 0.0, "constant", export=False)
+        fit(module, CoTSFTDataModule(two, batch_size=2), steps, **settings)
+        return module
+
+    whole, again, saved = resumed(run, tmp_path)
+    states = saved["optimizer_states"][0]["state"].values()
+    kept = [value for state in states for value in state.values() if torch.is_tensor(value)]
+    assert any(value.dtype == torch.uint8 or "8bit" in type(value).__name__ for value in kept)
     assert all(torch.equal(value, again[name]) for name, value in whole.items())
