@@ -25,10 +25,10 @@ def fingerprint(checkpoint: str) -> list[list[str]]:
 
 def identity(checkpoint: str) -> str:
     """The fingerprint of a folder as a short text, ``files:...``; ``name:...`` where there are no files to look at."""
-    found = fingerprint(checkpoint)
-    if not found:
+    files = fingerprint(checkpoint)
+    if not files:
         return f"name:{checkpoint}"
-    return f"files:{hashlib.sha256(json.dumps(found).encode()).hexdigest()[:32]}"
+    return f"files:{hashlib.sha256(json.dumps(files).encode()).hexdigest()[:32]}"
 
 
 def same_model(one: str, other: str) -> bool:

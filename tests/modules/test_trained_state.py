@@ -60,7 +60,10 @@ def test_stage_2_goes_on_from_adapters(fit, tiny, adamw, two, tmp_path):
     assert all(torch.equal(value, again[name]) for name, value in whole.items())
 
 
-@pytest.mark.parametrize("name", ["bitsandbytes.optim", "torchao.optim"])
+COMPILED = pytest.param("torchao.optim", marks=pytest.mark.slow)  # minutes
+
+
+@pytest.mark.parametrize("name", ["bitsandbytes.optim", COMPILED])
 def test_moments_in_8_bits_come_back(name, fit, tiny, two, tmp_path):
     kind = pytest.importorskip(name).AdamW8bit
 
