@@ -8,7 +8,7 @@ from typing import cast
 
 import torch.distributed as dist
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
 from kvg.backbones.adapter_files import WEIGHTS
@@ -71,8 +71,13 @@ def adapter_state(backbone: Backbone) -> dict[str, Tensor]:
         state = cast(dict[str, Tensor], get_model_state_dict(backbone.model, options=options))
     else:
         state = backbone.model.state_dict()
-    own = [name for name, _ in backbone.model.named_parameters() if is_adapter(name)]  # shared ones once
-    return {f"base_model.model.{_peft_name(name)}": state[name].detach().cpu().contiguous() for name in own}
+    return {saved: state[name].detach().cpu().contiguous() for name, saved in adapter_names(backbone.model).items()}
+
+
+def adapter_names(model: nn.Module) -> dict[str, str]:
+    """Names under which PEFT saves the weights of adapters, by their names in the model."""
+    own = [name for name, _ in model.named_parameters() if is_adapter(name)]  # shared ones once
+    return {name: f"base_model.model.{_peft_name(name)}" for name in own}
 
 
 def _peft_name(name: str) -> str:

@@ -110,7 +110,7 @@ class Backbone(Shardable):
         settings = with_budget(description.picture, min_pixels, max_pixels, checkpoint, exported)
         self.processor = ChatProcessor(description.tokenizer, self.family, settings)
         self.codec = self.processor.codec
-        model = self.load(base or checkpoint, description, dtype, attn, whole=bool(base))
+        model = self.load(base or checkpoint, description, dtype, attn, bool(base or (lora and lora.needs_weights)))
         self.model = with_adapter(model, checkpoint) if base else model
         turn_end = self.processor.ids(self.family.turn_end)[0]
         self.end_token_ids = end_tokens(self.model.generation_config.eos_token_id, turn_end)

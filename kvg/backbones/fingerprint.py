@@ -32,12 +32,13 @@ def identity(checkpoint: str) -> str:
 
 
 def same_model(one: str, other: str) -> bool:
-    """Whether two identities may be of one model: a hub name and a folder cannot be compared.
+    """Whether two identities may be of one model: a name on the hub and a folder cannot be compared.
 
-    >>> same_model("name:a/b", "name:a/c"), same_model("name:a/b", "files:12")
-    (False, True)
+    >>> same_model("name:a/b", "name:a/c"), same_model("name:a/b", "files:12"), same_model("name:tiny", "files:12")
+    (False, True, False)
     """
-    return one == other or one.partition(":")[0] != other.partition(":")[0]
+    names = [text for text in (one, other) if text.startswith("name:")]
+    return one == other or (len(names) == 1 and "/" in names[0])
 
 
 def _file_list(checkpoint: str) -> list[list[str]]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from peft.utils.integrations import dequantize_module_weight
-from torch import Tensor, nn
+from torch import nn
 
 from kvg.errors import ConfigError
 
@@ -35,7 +36,7 @@ def keep_in_four_bits(model: Any, language: nn.Module) -> None:
     model.is_loaded_in_4bit = True  # PEFT looks for it
 
 
-def dequantized(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+def dequantized(model: nn.Module, state: Mapping[str, Any]) -> dict[str, Any]:
     """A model's weights with those in four bits written out, without their scales.
 
     Args:
@@ -44,7 +45,7 @@ def dequantized(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]
     """
     layers = {f"{name}.weight": module for name, module in model.named_modules() if is_four_bit(module)}
     if not layers:
-        return state
+        return dict(state)
     kept = {name: value for name, value in state.items() if not any(name.startswith(f"{one}.") for one in layers)}
     for name, module in layers.items():
         kept[name] = dequantize_module_weight(module)  # type: ignore[no-untyped-call]

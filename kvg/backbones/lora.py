@@ -20,7 +20,7 @@ from peft.utils.integrations import dequantize_module_weight
 from peft.utils.other import TrainableTokensWrapper
 from torch import Tensor, nn
 
-from kvg.backbones.stored_weights import placeholders
+from kvg.backbones.stored_weights import placeholders, plain_name
 from kvg.errors import ConfigError
 from kvg.ranges import check_number, check_whole
 
@@ -84,6 +84,11 @@ class LoRASettings:
     def servable(self) -> bool:
         """Whether vLLM takes the adapters beside their model; it knows neither DoRA nor single tokens."""
         return not self.dora and not self.tokens and self.bits == 16
+
+    @property
+    def needs_weights(self) -> bool:
+        """Whether the adapters begin with numbers that come from the weights, so that a model must have those."""
+        return self.dora or bool(self.tokens) or self.bits == 4
 
     def config(self, pattern: str, **more: Any) -> LoraConfig:
         """The same as PEFT's settings.
@@ -223,7 +228,7 @@ def merged_state(state: Mapping[str, Tensor], settings: LoRASettings | None) -> 
             down, up = (state[f"{stem}.lora_{half}.default.weight"] for half in "AB")
             magnitude = state[f"{stem}.lora_magnitude_vector.default.weight"] if settings.dora else None
             value = merged_weight(value, down, up, settings.scale, magnitude)
-        merged[_plain(name)] = value
+        merged[plain_name(name)] = value
     return merged
 
 
@@ -238,8 +243,4 @@ def base_state(state: Mapping[str, Tensor], plain_names: bool = True) -> dict[st
     {'q.weight': tensor([])}
     """
     own = {name: value for name, value in state.items() if not is_adapter(name) and _ORIGINAL not in name}
-    return {_plain(name): value for name, value in own.items()} if plain_names else own
-
-
-def _plain(name: str) -> str:
-    return name.replace(".token_adapter", "").replace(".base_layer", "")
+    return {plain_name(name): value for name, value in own.items()} if plain_names else own

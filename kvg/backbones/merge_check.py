@@ -6,15 +6,16 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from kvg.backbones.lora import LoRASettings
+from kvg.backbones.four_bit import is_four_bit
+from kvg.backbones.lora import LoRASettings, is_adapter
 from kvg.backbones.saved_weights import LazyTensor, Weight
-from kvg.backbones.stored_weights import StoredTensor
+from kvg.backbones.stored_weights import StoredTensor, plain_name
 from kvg.errors import TrainingError
 
 PROBES: Final = 4  # random inputs that each merged layer is compared on
-Factors = Callable[[], tuple[Tensor, Tensor]]
+Factors = Callable[[], tuple[Tensor, Tensor, Tensor | None]]
 
 
 class MergeCheck:
@@ -26,7 +27,7 @@ class MergeCheck:
     Args:
         where: what is written, for errors.
         base: tensors before the training.
-        adapters: the two factors (down, up) of each layer that has adapters, by its name.
+        adapters: the two factors (down, up) of each layer that has adapters, and DoRA's norms of its rows, by its name.
         scale: what their product is multiplied by.
         trained: tensors that were trained whole, or are changed in a way that only training knows.
 
@@ -88,13 +89,19 @@ class MergeCheck:
             raise self._fault(f"{len(self.adapters)} layers have adapters, and {self.num_merged} were merged")
         return f"{self.num_merged} layers merged, {self.num_trained} tensors trained, {self.num_equal} as in the base"
 
-    def _compare(self, name: str, merged: Tensor, old: Tensor, down: Tensor, up: Tensor, eps: float) -> None:
+    def _compare(
+        self, name: str, merged: Tensor, old: Tensor, down: Tensor, up: Tensor, norms: Tensor | None, eps: float
+    ) -> None:
         generator = torch.Generator().manual_seed(0)
         inputs = torch.randn(merged.shape[1], PROBES, generator=generator)
         down, up = down.float(), up.float()
         expected = old @ inputs + self.scale * (up @ (down @ inputs))
         # Each weight is rounded once, and sums of float32 are off by less than 1e-5 of their terms.
-        terms = merged.abs() @ inputs.abs() + abs(self.scale) * (up.abs() @ (down.abs() @ inputs.abs()))
+        added = abs(self.scale) * (up.abs() @ (down.abs() @ inputs.abs()))
+        if norms is not None:
+            share = (norms.float() / (old + self.scale * (up @ down)).norm(dim=1))[:, None]
+            expected, added = expected * share, added * share.abs()
+        terms = merged.abs() @ inputs.abs() + added
         if not bool(((merged @ inputs - expected).abs() <= (eps + 1e-5) * terms).all()):
             raise self._fault(f"{name} is not its base with its adapters merged")
 
@@ -115,9 +122,24 @@ def adapter_factors(state: Mapping[str, Weight], settings: LoRASettings | None) 
     layers = [name.removesuffix(end) for name in state if name.endswith(end)]
 
     def read(layer: str) -> Factors:
-        return lambda: (_tensor(state[f"{layer}{end}"]), _tensor(state[f"{layer}.lora_B.default.weight"]))
+        norms = state.get(f"{layer}.lora_magnitude_vector.default.weight")
+        pair = state[f"{layer}{end}"], state[f"{layer}.lora_B.default.weight"]
+        return lambda: (_tensor(pair[0]), _tensor(pair[1]), None if norms is None else _tensor(norms))
 
     return {layer: read(layer) for layer in layers}
+
+
+def changed_names(model: nn.Module, trained: Collection[str]) -> set[str]:
+    """Names, as of a model without adapters, of weights that were trained whole, in some rows, or kept in four bits.
+
+    Args:
+        model: with its adapters.
+        trained: names of its parameters that were trained.
+    """
+    whole = {plain_name(name) for name in trained if not is_adapter(name)}
+    rows = {f"{name.partition('.token_adapter.')[0]}.weight" for name in trained if ".token_adapter." in name}
+    packed = {plain_name(f"{name}.weight") for name, module in model.named_modules() if is_four_bit(module)}
+    return whole | rows | packed
 
 
 def _tensor(weight: Weight) -> Tensor:

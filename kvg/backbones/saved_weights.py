@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 
-from kvg.backbones.stored_weights import StoredWeights
+from kvg.backbones.stored_weights import StoredWeights, plain_name
 from kvg.errors import ConfigError
 
 PREFIX: Final = "backbone.model."  # of a model's names in the module of a stage
@@ -74,7 +74,7 @@ def lazy_state(model: Any, stored: StoredWeights | None, saved: Mapping[str, Wei
     """
     state: dict[str, Weight] = {}
     for name, value in model.state_dict().items():
-        plain = name.replace(".base_layer.", ".")
+        plain = plain_name(name)
         if name in saved:
             state[name] = saved[name]
         elif not value.is_meta:

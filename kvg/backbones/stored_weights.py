@@ -122,7 +122,7 @@ class StoredWeights:
         apply(lambda value: torch.empty_like(value, device=device) if value.is_meta else value.to(device))
         cast(Any, model).tie_weights()  # plain parameters have become others, each for itself
         parameters = dict(model.named_parameters())
-        stored = {name: self.tensors[name.replace(".base_layer.", ".")] for name in empty}
+        stored = {name: self.tensors[plain_name(name)] for name in empty}
         with torch.no_grad():
             for name, tensor in sorted(stored.items(), key=lambda item: (str(item[1].file), item[1].start)):
                 value = parameters[name]
@@ -135,6 +135,15 @@ class StoredWeights:
                 mesh = value.device_mesh
                 each = -(-value.shape[0] // mesh.size())
                 tensor.read_into(value.to_local(), min(each * mesh.get_local_rank(), value.shape[0]))
+
+
+def plain_name(name: str) -> str:
+    """The name of a weight in a model without adapters.
+
+    >>> plain_name("embed_tokens.token_adapter.base_layer.weight")
+    'embed_tokens.weight'
+    """
+    return name.replace(".token_adapter", "").replace(".base_layer", "")
 
 
 def stored_tensors(checkpoint: str) -> dict[str, StoredTensor]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from transformers.core_model_loading import revert_weight_conversion
 
+from kvg.backbones.four_bit import dequantized
 from kvg.backbones.lora import LoRASettings, merged_state
 from kvg.backbones.saved_weights import LazyTensor, Weight
 from kvg.backbones.stored_weights import DTYPES
@@ -63,7 +64,7 @@ def exported_parts(model: Any, lora: LoRASettings | None, state: Mapping[str, We
         lora: settings of its adapters.
         state: in the place of its own.
     """
-    own: Mapping[str, Weight] = model.state_dict() if state is None else state
+    own: Mapping[str, Weight] = dequantized(model, model.state_dict() if state is None else state)
     groups: dict[str, dict[str, Weight]] = {}
     for name, value in own.items():
         groups.setdefault(_OWNER.split(name, maxsplit=1)[0] if lora else name, {})[name] = value

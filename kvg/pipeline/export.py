@@ -13,13 +13,13 @@ import torch
 from huggingface_hub import HfApi
 from torch import Tensor
 
-from kvg.backbones.adapter_export import write_adapter
+from kvg.backbones.adapter_export import adapter_names, write_adapter
 from kvg.backbones.adapter_files import WEIGHTS as ADAPTER_WEIGHTS
 from kvg.backbones.adapter_files import adapter_base
 from kvg.backbones.backbone import Backbone
 from kvg.backbones.builtin import RANDOM, checkpoint_folder
 from kvg.backbones.folders import write_folder
-from kvg.backbones.merge_check import MergeCheck, adapter_factors
+from kvg.backbones.merge_check import MergeCheck, adapter_factors, changed_names
 from kvg.backbones.saved_weights import LazyTensor, Weight, lazy_state, read_saved_weights
 from kvg.backbones.stored_weights import StoredTensor, deferred_weights, stored_tensors
 from kvg.backbones.weight_files import current_name, tensor_shapes
@@ -181,7 +181,7 @@ def _source(settings: ExportSettings) -> _Source:
         raise ConfigError("--adapter", "this training has no adapters, or has trained more than them; leave it out")
     record = metadata.get(RECORD) or {}
     mode = metadata.get("kvg_mode") or record.get("mode") or None
-    trained = frozenset(name for name in needed if backbone.lora is None or ".lora_" not in name)
+    trained = frozenset(changed_names(backbone.model, needed))
     return _Source(backbone, state, config, mode, metadata.get("global_step"), trained)
 
 
@@ -217,16 +217,17 @@ def _check_of(source: _Source, start: str, out: Path) -> MergeCheck:
     if start not in RANDOM and Path(start).is_dir():
         base = stored_tensors(start)
     lora = source.backbone.lora
-    factors = adapter_factors(source.state, lora)
-    return MergeCheck(f"export to {out}", base, factors, lora.alpha / lora.r if lora else 1.0, source.trained)
+    # In four bits the model that adapters belong to is none that a file holds.
+    factors = {} if lora and lora.bits == 4 else adapter_factors(source.state, lora)
+    return MergeCheck(f"export to {out}", base, factors, lora.scale if lora else 1.0, source.trained)
 
 
 def _write_apart(source: _Source, folder: Path) -> str:
     adapters: dict[str, Tensor] = {}
-    for name, value in source.state.items():
-        if ".lora_" in name:
-            tensor = value.read() if isinstance(value, LazyTensor) else value
-            adapters[f"base_model.model.{name.replace('.default.', '.')}"] = tensor.detach().contiguous()
+    for name, saved in adapter_names(source.backbone.model).items():
+        value = source.state[name]
+        tensor = value.read() if isinstance(value, LazyTensor) else value
+        adapters[saved] = tensor.detach().contiguous()
     if not all(bool(torch.isfinite(value).all()) for value in adapters.values()):
         raise TrainingError(f"export to {folder}", "an adapter holds NaN or infinity; nothing was written")
     write_adapter(source.backbone, adapters, folder)
