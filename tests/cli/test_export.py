@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import pickle
 import shutil
@@ -47,7 +48,7 @@ def trained(base, folder, lora=None, sharded=False):
     version = folder / "lightning_logs/version_0"
     path = version / "checkpoints/last.ckpt"
     path.parent.mkdir(parents=True)
-    given = lora and {"r": lora.r, "alpha": lora.alpha, "targets": list(lora.targets)}
+    given = lora and {n: list(v) if isinstance(v, tuple) else v for n, v in dataclasses.asdict(lora).items()}
     init = {"checkpoint": str(base), "dtype": "float32", "lora": given}
     setting = {"class_path": "kvg.backbones.backbone.Backbone", "init_args": init}
     stage = {"class_path": "kvg.modules.cot_sft.CoTSFTModule", "init_args": {"backbone": setting}}
@@ -102,6 +103,32 @@ def test_adapters_merged_are_those_of_peft(sharded, base, tmp_path, capsys):
     assert sum(not torch.equal(value, before[name]) for name, value in merged.items()) == 14
     assert exported(tmp_path / "apart", tmp_path / "of-peft").keys() == merged.keys()
     torch.testing.assert_close(logits(tmp_path / "of-peft"), logits(tmp_path / "peft"))
+
+
+OTHERS = {
+    "rslora": (LoRASettings(r=4, rslora=True), 14, 0, 14),
+    "dora": (LoRASettings(r=4, dora=True, targets=("q_proj", "down_proj")), 4, 0, 4),
+    "tokens": (LoRASettings(r=4, targets=("q_proj",), tokens=(5, 200)), 2, 1, 3),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_other_adapters_merged_are_those_of_peft(kind, base, tmp_path, capsys):
+    """From a checkpoint that holds what was trained alone, as those of a training do."""
+    lora, layers, whole, moved = OTHERS[kind]
+    path, backbone = trained(base, tmp_path / "run", lora)
+    content = torch.load(path, weights_only=True)
+    own = {f"backbone.{name}" for name, p in backbone.named_parameters(remove_duplicate=False) if p.requires_grad}
+    content["state_dict"] = {name: value for name, value in content["state_dict"].items() if name in own}
+    torch.save(content, path)
+    merged = exported(path, tmp_path / "merged")
+    assert f"{layers} layers merged, {whole} tensors trained" in capsys.readouterr().out
+    assert main(["export", str(path), "--out", str(tmp_path / "apart"), "--adapter"]) == 0
+    peft = PeftModel.from_pretrained(PLAIN.from_pretrained(base), tmp_path / "apart").merge_and_unload()
+    peft.save_pretrained(tmp_path / "peft")
+    torch.testing.assert_close(logits(tmp_path / "merged"), logits(tmp_path / "peft"), atol=1e-5, rtol=1e-5)
+    before = load_file(base / "model.safetensors")
+    assert sum(not torch.equal(value, before[name]) for name, value in merged.items()) == moved
 
 
 def test_a_tower_that_changed_is_refused(base, tmp_path, capsys):
