@@ -79,6 +79,7 @@ def _quantized(bnb: Any, layer: nn.Linear) -> nn.Module:
     new = bnb.nn.Linear4bit(
         layer.in_features, layer.out_features, layer.bias is not None, layer.weight.dtype, device="meta", **kind
     )
+    new.support_avx512bf16_for_cpu = False  # its layout for CPUs can neither be trained on nor written out
     weight = bnb.nn.Params4bit(layer.weight.data, requires_grad=False, module=new, **kind)
     device = "cuda" if torch.cuda.is_available() else layer.weight.device
     try:
