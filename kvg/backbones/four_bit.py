@@ -54,7 +54,8 @@ def dequantized(model: nn.Module, state: Mapping[str, Any]) -> dict[str, Any]:
 
 def is_four_bit(module: nn.Module) -> bool:
     """Whether a layer's weight is kept in four bits."""
-    return getattr(getattr(module, "weight", None), "quant_state", None) is not None
+    own = dict(module.named_parameters(recurse=False))  # PEFT's layers show the weight below them as their own
+    return getattr(own.get("weight"), "quant_state", None) is not None
 
 
 def num_weights(parameter: nn.Parameter) -> int:
