@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from kvg.backbones.token_table import TokenTable
+from kvg.devices import device_kind
 
 FIRST_ROOM = 64  # tokens of a completion that there is room for at first; doubled as it fills
 
@@ -182,14 +183,14 @@ def _widened(values: Tensor) -> Tensor:
 
 def as_mask(seen: Tensor, dtype: torch.dtype) -> Tensor:
     """A mask as ``_attention`` takes it, from one of bool, True = seen: numbers on a CPU."""
-    if seen.device.type != "cpu":
+    if device_kind(seen) != "cpu":
         return seen
     return torch.zeros_like(seen, dtype=dtype).masked_fill_(~seen, -torch.inf)
 
 
 def _attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
     """Attention ``[B, H, L, D]`` and the log of the sum of its exponentials ``[B, H, L]``, float32."""
-    if query.device.type == "cpu":
+    if device_kind(query) == "cpu":
         flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
         out: tuple[Tensor, Tensor] = flash(query, key, value, 0.0, False, attn_mask=mask, scale=scale)
         return out

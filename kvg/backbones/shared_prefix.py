@@ -25,6 +25,8 @@ from transformers import AttentionInterface
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from kvg.devices import device_kind
+
 log = logging.getLogger(__name__)
 NAME = "shared_prefix"  # of the attention below, in transformers
 _UNMASKED: ContextVar[bool] = ContextVar("unmasked", default=False)
@@ -159,7 +161,7 @@ def shared_prefix_attention(query: Tensor, key: Tensor, value: Tensor, rows: Seq
     Returns:
         ``[1, L, heads, D]``.
     """
-    if query.device.type == "cpu":
+    if device_kind(query) == "cpu":
         _log_once("two passes of the CPU's flash attention, joined by their normalisers")
         joined: Tensor = _JoinedAttention.apply(query, key, value, rows, scale)  # type: ignore[no-untyped-call]
         return joined

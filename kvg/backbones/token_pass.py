@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from kvg.backbones.group_state import GroupState
 from kvg.backbones.language import LanguageModel
 from kvg.backbones.lora import layer_weight
+from kvg.devices import device_kind
 from kvg.linear import packed
 
 Map = Callable[[Tensor], Tensor]
@@ -50,7 +51,7 @@ class TokenPass:
 
     def __init__(self, language: LanguageModel, rows: int) -> None:
         model, head = language.text_model, language.head
-        linear = _copied(rows) if head.weight.device.type == "cpu" else _as_they_are  # memory is dear on a GPU
+        linear = _copied(rows) if device_kind(head.weight) == "cpu" else _as_they_are  # memory is dear on a GPU
         self.layers = [_layer(layer, linear) for layer in model.layers]
         self.norm = _norm(model.norm)
         self.head = linear(head)

@@ -6,12 +6,14 @@ COMMANDS = {
     "test": "write a model's answers to the test sets to predictions.jsonl, and measure them",
     "predict": "write them, without measuring",
     "doctor": "check a fit before it starts: box convention, special tokens, names, lengths, rewards of groups",
+    "plan": "show the memory that a training needs on each GPU, and whether it fits",
     "ground": "find one entity on a picture, a folder of pictures, or a list; needs no config",
     "app": "the same in a browser, with the boxes as the text quotes them, and models beside each other",
     "export": "write a checkpoint, adapters or a model as a Hugging Face folder with a model card",
 }
-OWN_OPTIONS = ("doctor", "ground", "app", "export")  # commands whose files have a parser
+OWN_OPTIONS = ("doctor", "plan", "ground", "app", "export")  # commands whose files have a parser
 USAGE = """usage: kvg {fit,validate,test,predict,doctor} -c CONFIG [-c CONFIG ...] [--KEY VALUE ...]
+       kvg plan -c CONFIG [-c CONFIG ...] [--KEY VALUE ...]
        kvg ground PICTURE NAME --checkpoint RUN/export
        kvg app --checkpoint RUN/export
        kvg export CHECKPOINT --out FOLDER

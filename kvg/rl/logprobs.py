@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from kvg.devices import device_kind
 from kvg.linear import product
 
 CHUNK_CPU, CHUNK_GPU = 2**22, 2**26  # logits that exist at a time: few fit into caches, many keep a GPU busy
@@ -40,7 +41,7 @@ def token_logprobs(
     if torch.is_autocast_enabled(kind):
         dtype = torch.get_autocast_dtype(kind)
         weight, hidden = weight.to(dtype), hidden.to(dtype)
-    chunk = chunk or (CHUNK_CPU if kind == "cpu" else CHUNK_GPU)
+    chunk = chunk or (CHUNK_CPU if device_kind(weight) == "cpu" else CHUNK_GPU)
     words = max(1, chunk // max(1, len(targets)))
     scores, entropies = _Scores.apply(weight, hidden, targets, temperature, words)  # type: ignore[no-untyped-call]
     return scores, entropies if entropy_gradient else entropies.detach()

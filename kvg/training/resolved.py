@@ -58,6 +58,19 @@ def merged_settings(commands: Mapping[str, Sequence[str]]) -> dict[str, dict[str
     return settings
 
 
+def settings_here(arguments: Sequence[str]) -> dict[str, Any]:
+    """Parses one command of ``kvg`` in this process, for commands that need torch themselves.
+
+    Args:
+        arguments: after the program's name.
+
+    Raises:
+        ConfigError: a setting is unknown or invalid.
+    """
+    check_overlays(arguments)
+    return _plain_settings(arguments)
+
+
 def num_processes(settings: Mapping[str, Any]) -> int:
     """Number of processes of a command; the number of cores if ``trainer.devices`` is not a number."""
     devices = str(settings["trainer"]["devices"])  # text if set on the command line
