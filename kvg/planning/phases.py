@@ -136,9 +136,10 @@ class Trace:
         shape = (num * self.training.group_size, self.lengths.completion)
         tokens, mask = torch.zeros(shape, dtype=torch.long), torch.ones(shape, dtype=torch.bool)
         entropy = self.training.entropy
-        return self._pass(
+        total: Tensor = self._pass(
             lambda: self.backbone.completion_logprobs(batch, tokens, mask, entropy_gradient=entropy)[0].sum()
         )
+        return total
 
     # -- sampling --------------------------------------------------------------------------------------------------
     def _sample(self, name: str, batch: Batch, repeats: int, temperature: float) -> None:
@@ -254,7 +255,7 @@ class Trace:
             else:
                 self.tracer.assign([parameter.grad], Part.GRADIENTS)
 
-        hooks = [p.register_post_accumulate_grad_hook(keep) for p in self.trained]
+        hooks = [p.register_post_accumulate_grad_hook(keep) for p in self.trained]  # type: ignore[no-untyped-call]
         loss.backward()  # type: ignore[no-untyped-call]
         for hook in hooks:
             hook.remove()

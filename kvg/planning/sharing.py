@@ -95,7 +95,8 @@ class Gathering:
             self._hooks.append(module.register_forward_hook(self._after(unit)))
         for unit in (self.root, *self.units):
             for parameter in unit.trained:
-                self._hooks.append(parameter.register_post_accumulate_grad_hook(self._accumulated(unit)))
+                hook = parameter.register_post_accumulate_grad_hook(self._accumulated(unit))  # type: ignore[no-untyped-call]
+                self._hooks.append(hook)
 
     def remove(self) -> None:
         """Removes all hooks."""
@@ -139,7 +140,7 @@ class Gathering:
             states = out[0] if isinstance(out, tuple) else out
             if isinstance(states, Tensor) and states.requires_grad:
                 self._order.append(unit)
-                states.register_hook(lambda gradient: self._arrive(unit))
+                states.register_hook(lambda gradient: self._arrive(unit))  # type: ignore[no-untyped-call]
 
         return hook
 

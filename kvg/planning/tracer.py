@@ -36,7 +36,7 @@ _BOOLEAN_INDEX: Final = (
 )
 
 
-class Tracer(TorchDispatchMode):
+class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Within this mode every new tensor is counted until its memory would be free.
 
     Weights and what is computed from them are fake tensors. Token ids, masks and positions are real, because lengths
@@ -51,7 +51,7 @@ class Tracer(TorchDispatchMode):
     """
 
     def __init__(self, fakes: FakeTensorMode) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.fakes = fakes
         self.live: Counter[Part] = Counter()
         self.peak: Counter[Part] = Counter()

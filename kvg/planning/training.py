@@ -151,7 +151,8 @@ def _lora(backbone: Mapping[str, Any]) -> LoRASettings | None:
     lora = backbone.get("lora")
     if not isinstance(lora, Mapping):
         return lora
-    return LoRASettings(**{name: tuple(v) if isinstance(v, list) else v for name, v in lora.items()})
+    given: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in lora.items()}
+    return LoRASettings(**given)
 
 
 def _built(setting: Any) -> Any:
