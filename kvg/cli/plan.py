@@ -44,6 +44,9 @@ def run(args: Sequence[str]) -> None:
     options, settings = parser().parse_known_args(list(args))
     if not options.config:
         raise ConfigError("-c", "is missing; name the configs of a training")
+    path = Path(options.config[-1])
+    if options.write and not path.is_file():
+        raise ConfigError("--write", f"{path} is no file here, but one of the package; copy it first")
     from kvg.planning.command import planned
     from kvg.planning.heads import with_plan
 
@@ -51,6 +54,5 @@ def run(args: Sequence[str]) -> None:
     lines = planned(words, options.size, options.tokens, options.card)
     print("\n".join(lines))
     if options.write:
-        path = Path(options.config[-1])
         command = " ".join(["kvg plan", *(word for word in args if word != "--write")])
         path.write_text(with_plan(path.read_text("utf-8"), command, lines), "utf-8")

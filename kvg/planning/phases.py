@@ -48,9 +48,15 @@ class Trace:
         self.lengths: Lengths | None = None
         self.gathering: Gathering | None = None
         self.phases: Phases = {}
+        self._known: Phases | None = None
 
-    def run(self) -> Phases:
-        """Each phase's peak by part."""
+    def run(self, known: Phases | None = None) -> Phases:
+        """Each phase's peak by part.
+
+        Args:
+            known: those of the other way to gather, which differ in sampling alone where there are no adapters.
+        """
+        self._known = known if self.backbone.lora is None else None
         training, tracer = self.training, self.tracer
         with planned_for(training.device):
             state, extra = optimizer_memory(tracer, training.optimizer, self.trained, self.sharing, training.device)
@@ -62,12 +68,13 @@ class Trace:
             try:
                 with tracer:
                     self._stage_1() if training.stage == "sft" else self._stage_2()
-                    with self._phase("step"), tracer.held(Part.OPTIMIZER, extra):
-                        pass
+                    if self._known is None:
+                        with self._phase("step"), tracer.held(Part.OPTIMIZER, extra):
+                            pass
             finally:
                 if self.gathering is not None:
                     self.gathering.remove()
-        return self.phases
+        return {**{name: parts.copy() for name, parts in (self._known or {}).items()}, **self.phases}
 
     def _hold_constant(self, state: int) -> None:
         """What is there all the time, from the second step on."""
@@ -96,8 +103,8 @@ class Trace:
         training, backbone = self.training, self.backbone
         batch, self.lengths = largest_batch(backbone, training, training.batch_size, self.tokens)
         backbone.train()
-        with self._phase("learn"):
-            for number in range(min(2, training.accumulate)):
+        with nullcontext() if self._known else self._phase("learn"):
+            for number in range(0 if self._known else min(2, training.accumulate)):
                 # Lightning sets gradients to None between the forward and the backward pass of the next step.
                 old = sum(map(self._gradient_share, self.trained)) if not number and self._keeps_gradients else 0
                 with self.tracer.held(Part.GRADIENTS, old), self._autocast():
@@ -117,6 +124,8 @@ class Trace:
                 batch = self._pass(lambda: backbone.with_visual_tokens(batch, single and not in_parts))
                 if not training.external:
                     self._sample_batch(batch, training.group_size, 1.0)
+            if self._known is not None:
+                return
             if training.reference or training.truncates or training.external:
                 with self._phase("score"), torch.no_grad(), self._frozen():
                     base = backbone.base_weights() if backbone.keeps_base else nullcontext()

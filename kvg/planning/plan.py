@@ -86,12 +86,13 @@ def make_plan(training: Training, size: Size, tokens: int | None = None, cards: 
     lengths = Lengths(0, 0, 0)
     for once in sorted({_gathers_once(training, weights, card) for card in cards}):
         trace = Trace(training, backbone, once, tokens)
-        ways[once] = trace.run()
+        ways[once] = trace.run(next((known for known in ways.values()), None))
         lengths = trace.lengths or lengths
         for parameter in parameters:
             parameter.grad = None
-        if training.device == "cuda":
-            _reserve(ways[once], training)
+    if training.device == "cuda":
+        for phases in ways.values():
+            _reserve(phases, training)
     counts = sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
     return Plan(training, size, counts, lengths, ways, weights)
 
