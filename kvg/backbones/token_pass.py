@@ -51,7 +51,9 @@ class TokenPass:
 
     def __init__(self, language: LanguageModel, rows: int) -> None:
         model, head = language.text_model, language.head
-        linear = _copied(rows) if device_kind(head.weight) == "cpu" else _as_they_are  # memory is dear on a GPU
+        linear = (
+            _copied(rows) if device_kind(next(head.parameters())) == "cpu" else _as_they_are
+        )  # memory is dear on a GPU
         self.layers = [_layer(layer, linear) for layer in model.layers]
         self.norm = _norm(model.norm)
         self.head = linear(head)
