@@ -25,10 +25,16 @@ DEFAULT_KEYS = {  # name on the bar: log key
     "KL": "train/kl",
     "loss": "train/loss",
     "gradient norm": "train/grad_norm",
+    "names right": "train/name_acc",
+    "objects picked": "train/pick_acc",
     "validation accuracy": "val/iou_acc",
+    "validation names right": "val/name_acc",
     "tokens per second": "train/tokens_per_s",
 }
-SHARES = ("train/unparsed", "train/truncated", "train/equal_groups", "val/iou_acc")  # shown in percent
+SHARES = (  # shown in percent
+    *("train/unparsed", "train/truncated", "train/equal_groups"),
+    *("train/name_acc", "train/pick_acc", "val/iou_acc", "val/name_acc"),
+)
 
 
 class StageProgress(RichProgressBar):
@@ -109,10 +115,7 @@ class StageProgress(RichProgressBar):
         """Refreshes the bar, or prints the validation's results."""
         super().on_validation_end(trainer, pl_module)
         if self._plain and trainer.is_global_zero and not trainer.sanity_checking:
-            values = {k: _short(v, k) for k, v in trainer.callback_metrics.items() if k.startswith("val/iou_acc")}
-            groups = [f"{k.removeprefix('val/iou_acc/')} {v}" for k, v in values.items() if k != "val/iou_acc"]
-            more = f" ({', '.join(groups)})" if groups else ""
-            print(f"validation: accuracy {values.get('val/iou_acc', 'unknown')}{more}", flush=True)
+            print(f"validation: {_results(trainer.callback_metrics)}", flush=True)
 
     def on_test_batch_end(
         self,
@@ -191,3 +194,13 @@ def duration(seconds: float) -> str:
     minutes, left = divmod(rest, 60)
     units = ((hours, "h"), (minutes, "min"), (0 if hours else left, "s"))
     return " ".join(f"{value} {unit}" for value, unit in units if value) or "0 s"
+
+
+def _results(metrics: Mapping[str, Any]) -> str:
+    """The results of a validation in words: accuracy and its groups, or the share of names."""
+    if "val/name_acc" in metrics:
+        return f"names right {_short(metrics['val/name_acc'], 'val/name_acc')}"
+    values = {k: _short(v, k) for k, v in metrics.items() if k.startswith("val/iou_acc")}
+    groups = [f"{k.removeprefix('val/iou_acc/')} {v}" for k, v in values.items() if k != "val/iou_acc"]
+    more = f" ({', '.join(groups)})" if groups else ""
+    return f"accuracy {values.get('val/iou_acc', 'unknown')}{more}"

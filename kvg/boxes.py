@@ -1,4 +1,4 @@
-"""Box arithmetic on xyxy tensors: area and overlap.
+"""Box arithmetic on xyxy tensors: area, overlap, and the cells of a grid that boxes cover.
 
 A box is ``(x1, y1, x2, y2)``; any unit will do as long as both sides share it. A box with ``x2 <= x1`` or ``y2 <= y1``
 has area 0 and an IoU of 0 with everything, itself included, so that a degenerate answer can never earn anything.
@@ -81,3 +81,30 @@ def box_rows(boxes: Sequence[Box | None]) -> Tensor:
     """
     nothing = (math.nan,) * 4
     return torch.tensor([nothing if box is None else box for box in boxes], dtype=torch.float64).reshape(-1, 4)
+
+
+def cell_owners(boxes: Sequence[Box], width: float, height: float, rows: int, columns: int) -> Tensor:
+    """Index of the box that covers the largest part of each cell of a grid over a picture, such as its visual tokens.
+
+    Args:
+        boxes: in pixels.
+        width: of the picture, pixels.
+        height: of the picture, pixels.
+        rows: of the grid.
+        columns: of the grid.
+
+    Returns:
+        ``[rows * columns]``, row by row; -1 where no box covers a fifth of the cell.
+
+    >>> cell_owners([(0, 0, 10, 20), (12, 0, 40, 9)], 40, 20, 2, 4)  # cells of 10 x 10; 8 of 10 columns of the second
+    tensor([ 0,  1,  1,  1,  0, -1, -1, -1])
+    """
+    if not boxes:
+        return torch.full((rows * columns,), -1)
+    corners = torch.tensor(boxes, dtype=torch.float64)
+    cell_w, cell_h = width / columns, height / rows
+    x, y = torch.arange(columns) * cell_w, torch.arange(rows) * cell_h
+    wide = (torch.minimum(corners[:, 2, None], x + cell_w) - torch.maximum(corners[:, 0, None], x)).clamp(min=0)
+    high = (torch.minimum(corners[:, 3, None], y + cell_h) - torch.maximum(corners[:, 1, None], y)).clamp(min=0)
+    cover, owner = (high[:, :, None] * wide[:, None, :]).flatten(1).max(0)
+    return torch.where(cover >= 0.2 * cell_w * cell_h, owner, -1)

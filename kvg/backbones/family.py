@@ -116,6 +116,10 @@ class Family(ABC):
     def see(self, model: Any, pictures: Pictures, processor: PictureProcessor) -> VisualTokens:
         """Runs tower and projector."""
 
+    def token_grids(self, pictures: Pictures, processor: PictureProcessor) -> list[tuple[int, int]] | None:
+        """Rows and columns of each picture's visual tokens; None if they do not form one grid over the picture."""
+        return None
+
     # -- the language model's inputs -------------------------------------------------------------------------------
     def positions(self, model: Any, input_ids: Tensor, mask: Tensor, pictures: Pictures | None) -> Tensor:
         """Positions ``[A, B, L]`` of a padded batch; plain counting by default.

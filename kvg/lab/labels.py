@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from kvg.benchmark import CATEGORIES
+from kvg.boxes import cell_owners
 from kvg.lab.traits import BUILDS, COLOURS, PARTS, PATTERNS
 from kvg.text.prompts import REF_END, REF_START
 from kvg.types import Sample
@@ -75,23 +76,9 @@ def mentions(request: str, answer: str) -> list[tuple[str, int]]:
 
 
 def token_owners(sample: Sample, grid_thw: Tensor) -> Tensor:
-    """Returns the index of the object under each merged visual token, ``[tokens]``; -1 = none.
-
-    A token belongs to the object that covers the largest part of it, if that is at least a fifth.
-    """
-    rows, columns = int(grid_thw[1]) // 2, int(grid_thw[2]) // 2
-    cell_w, cell_h = sample.width / columns, sample.height / rows
-    owners = torch.full((rows * columns,), -1)
-    for token in range(rows * columns):
-        x, y = token % columns * cell_w, token // columns * cell_h
-        cover = []
-        for o in sample.objects:
-            x1, y1, x2, y2 = o.box_px
-            cover.append(max(0.0, min(x2, x + cell_w) - max(x1, x)) * max(0.0, min(y2, y + cell_h) - max(y1, y)))
-        best = max(range(len(cover)), key=cover.__getitem__)
-        if cover[best] >= 0.2 * cell_w * cell_h:
-            owners[token] = best
-    return owners
+    """Returns the index of the object under each merged visual token, ``[tokens]``; -1 = none. See ``cell_owners``."""
+    boxes = [item.box_px for item in sample.objects]
+    return cell_owners(boxes, sample.width, sample.height, int(grid_thw[1]) // 2, int(grid_thw[2]) // 2)
 
 
 def token_labels(sample: Sample, owners: Tensor) -> dict[str, Tensor]:

@@ -141,7 +141,7 @@ class StageModule(L.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """The optimizer over the trainable parameters, and the schedule by step."""
-        trained = [p for p in self.backbone.parameters() if p.requires_grad]
+        trained = [p for p in self.parameters() if p.requires_grad]
         if not trained:
             raise ConfigError("backbone", "everything is frozen; unfreeze a part or add lora")
         optimizer = self._optimizer(trained)

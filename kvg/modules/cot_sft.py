@@ -26,6 +26,12 @@ class CoTSFTModule(StageModule):
 
     _since: float | None = None
 
+    def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Mean negative log-likelihood of the labelled tokens, in nats, and their number."""
+        if self.backbone.feature_cache is not None:  # without a cache this only costs an extra gather of a sharded root
+            batch = self.backbone.with_visual_tokens(batch)
+        return self.backbone.label_loss(batch)
+
     def on_train_start(self) -> None:
         """Initializes the token weights."""
         super().on_train_start()
@@ -34,11 +40,9 @@ class CoTSFTModule(StageModule):
 
     @with_float32_numbers
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Mean negative log-likelihood of the labelled tokens, in nats, weighted by their number."""
+        """The loss, weighted by its number of labelled tokens."""
         self._step_batches.append(TrainingBatch(batch))
-        if self.backbone.feature_cache is not None:  # without a cache this only costs an extra gather of a sharded root
-            batch = self.backbone.with_visual_tokens(batch)
-        loss, num_tokens = self.backbone.label_loss(batch)
+        loss, num_tokens = self.loss(batch)
         weighted = self._weights.add(loss, num_tokens)
         size = len(batch)
         self.log("train/loss", self._weights.loss, prog_bar=True, batch_size=size)

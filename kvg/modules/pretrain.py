@@ -19,7 +19,6 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb
 
 from kvg.backbones.backbone import Backbone
 from kvg.backbones.soundness import check_weights
@@ -27,6 +26,7 @@ from kvg.batches import Pictures
 from kvg.lab.labels import EDGE_CLASSES, TRAIT_CLASSES
 from kvg.modules.gradients import TokenWeights, clip_gradients
 from kvg.modules.guard import check_step
+from kvg.modules.guidance import attention_share, first_head_scores, guidance_loss
 from kvg.packing import packed_mask
 from kvg.rl.experience import TrainingBatch
 from kvg.text.box_codec import BOX_START
@@ -128,26 +128,20 @@ class LabPretrainModule(L.LightningModule):
             rotary: cosines and sines of M-RoPE.
             allowed: ``[B, 1, L, L]`` bool, the attention mask.
         """
-        attention = self.backbone.language.text_model.layers[self.guided_layer]
-        normed, width = attention.input_layernorm(states), attention.self_attn.head_dim
-        query, key = (
-            projection(normed)[..., :width] for projection in (attention.self_attn.q_proj, attention.self_attn.k_proj)
-        )
-        query, key = apply_rotary_pos_emb(query[:, None], key[:, None], *rotary)
+        layer = self.backbone.language.text_model.layers[self.guided_layer]
         rows, places = (batch["about"] >= 0).nonzero(as_tuple=True)
-        scores = (query[:, 0] @ key[:, 0].transpose(1, 2))[rows, places].float() / width**0.5  # [M, L]
+        scores = first_head_scores(layer, states, rotary)[rows, places]  # [M, L]
         visible = allowed[rows, 0, places]
         is_image = batch["input_ids"] == self.backbone.processor.image_token_id
         under = torch.full_like(batch["about"], -1).masked_scatter(is_image, batch["owners"])[rows]  # [M, L]
         wanted = under == batch["about"][rows, places][:, None]
         kept = wanted.any(1)  # an object may cover too little of every visual token
-        attended = scores.masked_fill(~visible, -torch.inf).softmax(-1)
-        share = (attended * wanted).sum(1)[kept]
+        share = attention_share(scores, visible, wanted)[kept]
         first = (batch["labels"] == -100)[rows, places][kept]
         first &= batch["input_ids"][rows, places + 1][kept] == self._box_start
         right = (share > 0.5).float()
         accuracy = {"guide": right.mean()} | ({"pick": right[first].mean()} if bool(first.any()) else {})
-        return -share.clamp(min=1e-9).log().mean(), accuracy
+        return guidance_loss(share), accuracy
 
     def _language_loss(
         self, batch: Mapping[str, Tensor], features: Tensor, allowed: Tensor

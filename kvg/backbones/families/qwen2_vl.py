@@ -91,6 +91,12 @@ class Qwen2VL(Family):
         """See ``Family.see``."""
         return VisualTokens(self.run_tower(model, pictures, processor).pooler_output, pictures.num_tokens)
 
+    def token_grids(self, pictures: Pictures, processor: PictureProcessor) -> list[tuple[int, int]] | None:
+        """See ``Family.token_grids``."""
+        assert isinstance(processor, PatchProcessor)
+        side = processor.settings.merge_size
+        return [(rows // side, columns // side) for _, rows, columns in pictures.tensors["grid"].tolist()]
+
     def run_tower(self, model: Any, pictures: Pictures, processor: PictureProcessor) -> Any:
         """The tower's output, projected."""
         assert isinstance(processor, PatchProcessor)
