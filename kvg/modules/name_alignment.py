@@ -106,11 +106,11 @@ class NameAlignmentModule(CoTSFTModule):
             names += [self.names.get(item.entity, _NO_NAME) for item in sample.objects]
             first += len(sample.objects)
         flat = torch.cat(owners).to(self.device)
-        shown = flat >= 0
-        tokens = self.backbone.see(pictures).tokens[shown]
+        covered = flat >= 0
+        tokens = self.backbone.see(pictures).tokens[covered]
         read = F.rms_norm(self.head(tokens), tokens.shape[-1:])
         logprobs = (self.scale * read @ self.codes().T).float().log_softmax(-1)
-        return logprobs, torch.tensor(names, device=self.device)[flat[shown]], flat[shown]
+        return logprobs, torch.tensor(names, device=self.device)[flat[covered]], flat[covered]
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Cross-entropy of the names of visual tokens, in nats, and the number of these tokens."""
