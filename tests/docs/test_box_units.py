@@ -6,7 +6,7 @@ import re
 
 from tests.benchmarks.box_units import CONVENTIONS, SIZES, read_cases, verdicts
 
-from .conftest import ROOT
+from .pages import ROOT
 
 
 def test_the_table():
