@@ -12,7 +12,7 @@ from typing import IO, Any, Final
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from transformers.core_model_loading import revert_weight_conversion
 
@@ -56,6 +56,12 @@ def _whole(value: Weight) -> Tensor:
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
+def _embeddings(layer: nn.Module) -> Any:
+    """Weights of an embedding or output layer, below PEFT's single trained tokens."""
+    adapter = getattr(layer, "token_adapter", None)
+    return layer.weight if adapter is None else adapter.base_layer.weight
+
+
 def exported_parts(model: Any, lora: LoRASettings | None, state: Mapping[str, Weight] | None = None) -> list[Part]:
     """A model's tensors without adapters, layer by layer; an output layer that shares the embeddings is left out.
 
@@ -69,7 +75,7 @@ def exported_parts(model: Any, lora: LoRASettings | None, state: Mapping[str, We
     for name, value in own.items():
         groups.setdefault(_OWNER.split(name, maxsplit=1)[0] if lora else name, {})[name] = value
     # The settings alone do not say it: where the files hold a head of its own, transformers leaves the two apart.
-    one = model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    one = _embeddings(model.get_output_embeddings()) is _embeddings(model.get_input_embeddings())
     tied = {"lm_head.weight"} if model.config.tie_word_embeddings and one else set()
     parts = []
     for group in groups.values():

@@ -39,9 +39,9 @@ def run(args: argparse.Namespace) -> int:
     """
     from rich.console import Console
 
-    from kvg.evaluation.records.prediction import PREDICTIONS
     from kvg.pipeline.score import score_file, tables_of
     from kvg.report.tables import terminal_table
+    from kvg.runs.folder import PREDICTIONS
 
     path, out = Path(args.file), Path(args.out) if args.out else None
     path = path / PREDICTIONS if path.is_dir() else path

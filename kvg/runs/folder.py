@@ -12,6 +12,7 @@ from typing import Final
 from kvg.errors import ConfigError
 
 EXPORT: Final = "export"  # the trained model
+PREDICTIONS: Final = "predictions.jsonl"  # see kvg.evaluation.records.prediction
 REQUEUED: Final = "requeue-step*.ckpt"  # saved before the job was requeued
 INTERRUPTED: Final = "interrupted-step*.ckpt"  # saved on a signal
 _SAVED: Final = (REQUEUED, INTERRUPTED, "hpc_ckpt_*.ckpt", "checkpoints/*.ckpt", "*/version_*/checkpoints/*.ckpt")

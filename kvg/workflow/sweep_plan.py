@@ -13,8 +13,7 @@ from typing import Any, Final
 from kvg.backbones.fingerprint import fingerprint, sampled
 from kvg.config.overlay_files import shipped_configs
 from kvg.errors import ConfigError
-from kvg.evaluation.records.prediction import PREDICTIONS
-from kvg.runs.folder import newest_checkpoint
+from kvg.runs.folder import PREDICTIONS, newest_checkpoint
 from kvg.training.resolved import merged_settings, num_processes
 from kvg.workflow.dag import Step
 from kvg.workflow.demo import CHECKPOINT

@@ -25,16 +25,16 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from kvg.errors import DataError
 from kvg.evaluation.records.fields import box_of, boxes_of, name_field, text_field, whole_number
 from kvg.evaluation.records.scoring import Score, score
 from kvg.records import excerpt, is_utf8, list_of, parse_json
+from kvg.runs.folder import PREDICTIONS
 from kvg.types import Box
 
 log = logging.getLogger(__name__)
-PREDICTIONS: Final = "predictions.jsonl"
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from kvg.evaluation.records.prediction import PREDICTIONS
 from kvg.records import own_record
+from kvg.runs.folder import PREDICTIONS
 from kvg.shards.revision import revision
 from kvg.work.files import atomic_write, disk_errors
 from kvg.work.job import Job, digest

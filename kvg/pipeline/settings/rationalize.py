@@ -10,11 +10,11 @@ from typing import Any
 from kvg.backbones.fingerprint import sampled
 from kvg.config.settings import named_class
 from kvg.errors import ConfigError
-from kvg.evaluation.records.prediction import PREDICTIONS
 from kvg.inference.request import Client
 from kvg.pipeline.settings.classes import check_codec
 from kvg.rationales.rules import RationaleRules
 from kvg.rationales.variants import RIGHT, check_variant
+from kvg.runs.folder import PREDICTIONS
 
 WRITERS = ("cards", "teacher")
 _CODEC = {"class_path": "kvg.text.box_codec.RelativeCodec"}
