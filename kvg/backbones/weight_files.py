@@ -43,13 +43,13 @@ def current_name(name: str) -> str:
 
 
 def former_name(name: str) -> str:
-    """The name of a part of the model before transformers 4.52.
+    """The name of a part of the model before transformers 4.52, where the output layer was no part of another.
 
-    >>> former_name("model.language_model.layers.0.mlp"), former_name("lm_head")
-    ('model.layers.0.mlp', 'lm_head')
+    >>> former_name("model.language_model.layers.0.mlp"), former_name("lm_head.weight")
+    ('model.layers.0.mlp', 'lm_head.weight')
     """
     for old, new in RENAMED:
-        if name.startswith(new):
+        if name.startswith(new) and new != "lm_head.":
             return old + name[len(new) :]
     return name
 

@@ -85,8 +85,10 @@ def test_a_token_written_out_gives_the_states_of_the_layers(family, prompts, lor
 
 
 def test_layers_that_are_not_known_are_called_as_they_are(backbone, prompts):
-    class Other(type(backbone.model.model.language_model.layers[0])):
+    layers = backbone.language.text_model.layers
+
+    class Other(type(layers[0])):
         pass
 
-    backbone.model.model.language_model.layers[1].__class__ = Other
+    layers[1].__class__ = Other
     assert backbone.prefill(prompts(backbone), 2)[1].token_pass is None

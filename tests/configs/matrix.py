@@ -15,6 +15,11 @@ from kvg.workflow.sweep_config import load_experiment
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 NEEDS_VLLM = ("engine/vllm_server", "engine/vllm")  # see tests/inference/test_vllm_server.py, test_vllm_in_process.py
+OFTEN = "--trainer.val_check_interval=1.0"  # toys have fewer batches than a part of a training
+SMALLER = {  # settings of trainings of the lab's base that do not fit a toy of two layers
+    "lab/photographs_name_alignment": (OFTEN,),
+    "lab/photographs_guided_sft": (OFTEN, "--model.guided_layer=1"),
+}
 STAGES = ("cot_sft", "direct_sft", "grpo")
 PUBLISHED = {"sharegpt": ("cot_sft", "direct_sft"), "grpo_parquet": ("grpo",)}  # sets made for some stages alone
 
@@ -144,9 +149,9 @@ def experiments() -> list[Run]:
         if not is_whole(name):
             (stage,) = (stage for stage in STAGES if name.endswith(f"demo_{stage}"))
             before = (f"stage/{stage}", "backbone/lab")
-        runs.append(Run("fit", (*before, name)))
+        runs.append(Run("fit", (*before, name), SMALLER.get(name, ())))
     whole = [run for run in runs if len(run.overlays) == 1]
-    slurm = [Run("fit", (*run.overlays, name)) for name in names("slurm") for run in whole]
+    slurm = [Run("fit", (*run.overlays, name), run.settings) for name in names("slurm") for run in whole]
     return runs + slurm
 
 

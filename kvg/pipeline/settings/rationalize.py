@@ -66,6 +66,8 @@ class RationaleSettings:
             raise ConfigError("rationalize.teacher", remedy)
         if not isinstance(self.max_attempts, int) or self.max_attempts < 1:
             raise ConfigError("rationalize.max_attempts", f"{self.max_attempts!r} must be at least 1")
+        if self.min_facts and self.writer != "cards":
+            raise ConfigError("rationalize.min_facts", "is a setting of the writer cards; remove it, or the teacher")
         check_variant(self.variant)
         changed = (self.variant != RIGHT) + (self.answers is not None) + (self.writer != "cards")
         if changed > 1 or (changed and self.min_facts):
