@@ -72,7 +72,7 @@ def test_what_has_no_box_is_never_trained_on_or_written_to_shards(listed, tmp_pa
         encode_record(sample)
     with pytest.raises(DataError, match="bbox: is missing"):
         Backbone("tiny").processor.encode(sample, mode="direct", target=None)
-    for form, name in (("shards", "set"), ("sharegpt", "a.json"), ("coco", "b.json")):
+    for form, name in (("shards", "set"), ("sharegpt", "a.json")):
         args = ["convert", "--in", str(tmp_path / "pairs.jsonl"), "--to", form, "--out", str(tmp_path / name)]
         assert main(args) == 2
         assert "bbox: is missing" in capsys.readouterr().err

@@ -84,4 +84,4 @@ def test_a_file_that_cannot_work_is_refused_by_the_key(write_experiment, changes
 
 def test_a_file_that_is_not_there(capsys):
     assert main(["sweep", "configs/sweeps/none.yaml"]) == 2
-    assert "no such file; configs/sweeps holds reward_gate.yaml" in capsys.readouterr().err
+    assert "no such file; configs/sweeps holds artifacts.yaml" in capsys.readouterr().err
