@@ -9,15 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 from kvg.backbones.picture_settings import PictureSettings, check_areas, parse_colours
+from kvg.backbones.tile_processor import TilePixels
 from kvg.batches import Picture
 from kvg.errors import ConfigError
 from kvg.pictures import as_rgb
@@ -86,7 +85,7 @@ def parse_split_settings(content: Mapping[str, Any], tile_tokens: int) -> SplitS
     return SplitSettings(**values, tile_size=tile, tile_tokens=tile_tokens)
 
 
-class SplitProcessor:
+class SplitProcessor(TilePixels):
     """Cuts pictures into rows and columns of tiles, which stay bytes.
 
     A picture's tensors are ``tiles`` ``[tiles, 3, side, side]`` uint8, row by row, the whole picture last, and ``grid``
@@ -98,6 +97,8 @@ class SplitProcessor:
     Raises:
         ConfigError: the areas hold no tile, or the smallest is not that of a tile.
     """
+
+    settings: SplitSettings
 
     def __init__(self, settings: SplitSettings) -> None:
         check_areas(settings)
@@ -144,16 +145,6 @@ class SplitProcessor:
             rows = columns = 0
         tensors = {"tiles": torch.from_numpy(np.ascontiguousarray(tiles)), "grid": torch.tensor([[rows, columns]])}
         return Picture(tensors, len(tiles) * self.settings.tile_tokens, source)
-
-    @cached_property
-    def _colours(self) -> tuple[Tensor, Tensor]:
-        mean, std = (torch.tensor(x, dtype=torch.float64) for x in (self.settings.image_mean, self.settings.image_std))
-        return (1 / (255 * std)).float().view(3, 1, 1), (mean / std).float().view(3, 1, 1)
-
-    def pixel_values(self, tiles: Tensor) -> Tensor:
-        """Normalised tiles, ``[tiles, 3, side, side]`` float32 on any device, from uint8."""
-        scale, shift = (value.to(tiles.device) for value in self._colours)
-        return tiles.to(torch.float32, copy=True).mul_(scale).sub_(shift)
 
     def file_content(self) -> dict[str, Any]:
         """See ``PictureProcessor.file_content``."""

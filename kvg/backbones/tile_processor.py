@@ -86,7 +86,27 @@ def parse_tile_settings(content: Mapping[str, Any], tile_tokens: int) -> TileSet
     return TileSettings(**values, tile_size=size["height"], tile_tokens=tile_tokens)
 
 
-class TileProcessor:
+class TilePixels:
+    """What the processors of tiles share: tiles stay bytes until the vision tower takes them.
+
+    Attributes:
+        settings: with the colours of the checkpoint.
+    """
+
+    settings: PictureSettings
+
+    @cached_property
+    def _colours(self) -> tuple[Tensor, Tensor]:
+        mean, std = (torch.tensor(x, dtype=torch.float64) for x in (self.settings.image_mean, self.settings.image_std))
+        return (1 / (255 * std)).float().view(3, 1, 1), (mean / std).float().view(3, 1, 1)
+
+    def pixel_values(self, tiles: Tensor) -> Tensor:
+        """Normalised tiles, ``[tiles, 3, side, side]`` float32 on any device, from uint8."""
+        scale, shift = (value.to(tiles.device) for value in self._colours)
+        return tiles.to(torch.float32, copy=True).mul_(scale).sub_(shift)
+
+
+class TileProcessor(TilePixels):
     """Cuts pictures into tiles, which stay bytes.
 
     A picture's tensor is ``tiles`` ``[tiles, 3, side, side]`` uint8, row by row, the whole picture last.
@@ -97,6 +117,8 @@ class TileProcessor:
     Raises:
         ConfigError: the areas hold no tile.
     """
+
+    settings: TileSettings
 
     def __init__(self, settings: TileSettings) -> None:
         check_areas(settings)
@@ -126,16 +148,6 @@ class TileProcessor:
             tiles = np.concatenate([tiles, _bytes(image, side, side).transpose(2, 0, 1)[None]])
         tiles = np.ascontiguousarray(tiles)
         return Picture({"tiles": torch.from_numpy(tiles)}, len(tiles) * self.settings.tile_tokens, source)
-
-    @cached_property
-    def _colours(self) -> tuple[Tensor, Tensor]:
-        mean, std = (torch.tensor(x, dtype=torch.float64) for x in (self.settings.image_mean, self.settings.image_std))
-        return (1 / (255 * std)).float().view(3, 1, 1), (mean / std).float().view(3, 1, 1)
-
-    def pixel_values(self, tiles: Tensor) -> Tensor:
-        """Normalised tiles, ``[tiles, 3, side, side]`` float32 on any device, from uint8."""
-        scale, shift = (value.to(tiles.device) for value in self._colours)
-        return tiles.to(torch.float32, copy=True).mul_(scale).sub_(shift)
 
     def file_content(self) -> dict[str, Any]:
         """See ``PictureProcessor.file_content``."""

@@ -5,11 +5,28 @@ Localization is learnt long before selection. With this aid a small model learns
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb
+
+
+@contextmanager
+def layer_inputs(layer: nn.Module) -> Iterator[list[tuple[Tensor, tuple[Tensor, Tensor]]]]:
+    """Collects the states and the rotary embeddings that a decoder layer is called with in this block."""
+    caught: list[tuple[Tensor, tuple[Tensor, Tensor]]] = []
+
+    def catch(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        caught.append((args[0] if args else kwargs["hidden_states"], kwargs["position_embeddings"]))
+
+    hook = layer.register_forward_pre_hook(catch, with_kwargs=True)
+    try:
+        yield caught
+    finally:
+        hook.remove()
 
 
 def first_head_scores(layer: Any, states: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:

@@ -6,18 +6,18 @@ chance for thousands of steps. A model of billions that has seen pictures with n
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
-from torch import Tensor, nn
+from torch import Tensor
 
 from kvg.backbones.backbone import Backbone
 from kvg.batches import Batch
-from kvg.boxes import cell_owners
 from kvg.errors import ConfigError
 from kvg.modules.cot_sft import CoTSFTModule
-from kvg.modules.guidance import attention_share, first_head_scores, guidance_loss
+from kvg.modules.guidance import attention_share, first_head_scores, guidance_loss, layer_inputs
+from kvg.modules.token_objects import token_objects
 from kvg.ranges import check_number, check_whole
 from kvg.text.box_codec import BOX_START
 from kvg.text.prompts import REF_END, REF_START
@@ -75,15 +75,8 @@ class GuidedSFTModule(CoTSFTModule):
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Adds the loss of attention to the mean negative log-likelihood, and returns the number of labelled tokens."""
-        caught: list[Any] = []
-
-        def catch(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            caught.append((args[0] if args else kwargs["hidden_states"], kwargs["position_embeddings"]))
-
-        layer = self.backbone.language.text_model.layers[self.guided_layer]
-        hook = layer.register_forward_pre_hook(catch, with_kwargs=True)
-        loss, num_tokens = super().loss(batch)
-        hook.remove()
+        with layer_inputs(self.backbone.language.text_model.layers[self.guided_layer]) as caught:
+            loss, num_tokens = super().loss(batch)
         if not batch.samples:  # replayed text only
             return loss, num_tokens
         return loss + self.guide_weight * self._guide(batch, *caught[0]), num_tokens
@@ -119,15 +112,9 @@ class GuidedSFTModule(CoTSFTModule):
 
     def _targets(self, batch: Batch) -> Tensor:
         """Whether each visual token of the batch lies on the named object of its picture."""
-        pictures, processor = batch.pictures, self.backbone.processor.pictures
-        grids = None if pictures is None else self.backbone.family.token_grids(pictures, processor)
-        if grids is None:
-            raise ConfigError("model.backbone", "its visual tokens form no single grid; supervised attention needs one")
-        owners = []
-        for sample, (rows, columns) in zip(batch.samples, grids, strict=True):
-            boxes = [item.box_px for item in sample.objects]
-            owners.append(cell_owners(boxes, sample.width, sample.height, rows, columns) == sample.target)
-        return torch.cat(owners).to(self.device)
+        owners = token_objects(self.backbone, batch)
+        named = [owner == sample.target for owner, sample in zip(owners, batch.samples, strict=True)]
+        return torch.cat(named).to(self.device)
 
     def _words(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Tokens that mean the named object, ``[B, L]``: the question's name and the last box; and ends of names."""

@@ -17,10 +17,10 @@ from torchmetrics import MeanMetric
 
 from kvg.backbones.backbone import Backbone
 from kvg.batches import Batch
-from kvg.boxes import cell_owners
 from kvg.errors import ConfigError
 from kvg.modules.cot_sft import CoTSFTModule
 from kvg.modules.precision import with_float32_numbers
+from kvg.modules.token_objects import token_objects
 
 _NAMES = "kvg_names"  # key in checkpoints
 _NO_NAME = -100
@@ -94,20 +94,15 @@ class NameAlignmentModule(CoTSFTModule):
         Raises:
             ConfigError: the backbone's visual tokens form no grid.
         """
-        pictures, processor = batch.pictures, self.backbone.processor.pictures
-        grids = None if pictures is None else self.backbone.family.token_grids(pictures, processor)
-        if pictures is None or grids is None:
-            raise ConfigError("model.backbone", "its visual tokens form no single grid, which name alignment needs")
         owners, names, first = [], [], 0
-        for sample, (rows, columns) in zip(batch.samples, grids, strict=True):
-            boxes = [item.box_px for item in sample.objects]
-            owner = cell_owners(boxes, sample.width, sample.height, rows, columns)
+        for sample, owner in zip(batch.samples, token_objects(self.backbone, batch), strict=True):
             owners.append(torch.where(owner >= 0, owner + first, -1))
             names += [self.names.get(item.entity, _NO_NAME) for item in sample.objects]
             first += len(sample.objects)
         flat = torch.cat(owners).to(self.device)
         covered = flat >= 0
-        tokens = self.backbone.see(pictures).tokens[covered]
+        assert batch.pictures is not None  # see token_objects
+        tokens = self.backbone.see(batch.pictures).tokens[covered]
         read = F.rms_norm(self.head(tokens), tokens.shape[-1:])
         logprobs = (self.scale * read @ self.codes().T).float().log_softmax(-1)
         return logprobs, torch.tensor(names, device=self.device)[flat[covered]], flat[covered]

@@ -26,7 +26,7 @@ from kvg.batches import Pictures
 from kvg.lab.labels import EDGE_CLASSES, TRAIT_CLASSES
 from kvg.modules.gradients import TokenWeights, clip_gradients
 from kvg.modules.guard import check_step
-from kvg.modules.guidance import attention_share, first_head_scores, guidance_loss
+from kvg.modules.guidance import attention_share, first_head_scores, guidance_loss, layer_inputs
 from kvg.packing import packed_mask
 from kvg.rl.experience import TrainingBatch
 from kvg.text.box_codec import BOX_START
@@ -148,24 +148,18 @@ class LabPretrainModule(L.LightningModule):
     ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
         """The next-token loss, the input of the supervised layer ``[B, L, hidden]``, and its rotary embeddings."""
         language = self.backbone.language.text_model
-        caught: list[Any] = []
-
-        def catch(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            caught.append((args[0] if args else kwargs["hidden_states"], kwargs["position_embeddings"]))
-
-        hook = language.layers[self.guided_layer].register_forward_pre_hook(catch, with_kwargs=True)
-        hidden = language(
-            inputs_embeds=self.backbone.embed(batch["input_ids"], features),
-            position_ids=batch["position_ids"],
-            # An additive mask for eager attention, which is faster here on a CPU than the fused kernel.
-            attention_mask=torch.zeros_like(allowed, dtype=features.dtype).masked_fill(~allowed, -1e9),
-            use_cache=False,
-        ).last_hidden_state
-        hook.remove()
+        with layer_inputs(language.layers[self.guided_layer]) as caught:
+            hidden = language(
+                inputs_embeds=self.backbone.embed(batch["input_ids"], features),
+                position_ids=batch["position_ids"],
+                # An additive mask for eager attention, which is faster here on a CPU than the fused kernel.
+                attention_mask=torch.zeros_like(allowed, dtype=features.dtype).masked_fill(~allowed, -1e9),
+                use_cache=False,
+            ).last_hidden_state
         learnt = batch["labels"][:, 1:] != -100
         logits = self.backbone.language.head(hidden[:, :-1][learnt])
         loss = F.cross_entropy(logits.float(), batch["labels"][:, 1:][learnt])
-        return loss, caught[0][0], caught[0][1]
+        return loss, *caught[0]
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """One step of both optimizers.

@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 
 import pytest
+from transformers import AutoTokenizer
 
 from kvg.backbones.backbone import Backbone
 from kvg.backbones.builtin import lab_folder
@@ -123,6 +124,11 @@ def test_split_special_tokens_are_named(scenes, processor, tmp_path):
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     with pytest.raises(ConfigError, match=r"cuts <\|box_start\|> into 4 tokens"):  # before the model is loaded
         lab_processor(str(folder))
+    tokenizer, processor.tokenizer = processor.tokenizer, AutoTokenizer.from_pretrained(folder)
+    check = token_check(processor, sample, "think", 1024)
+    processor.tokenizer = tokenizer
+    assert check.status == "fault"
+    assert [detail.split(" is written")[0] for detail in check.details] == ["<|box_start|>", "<|box_end|>"]
     check = token_check(processor, sample, "think", 1013)
     assert "<|object_ref_start|> is token 1013, and the model has 1013 embeddings" in check.details
 
