@@ -12,7 +12,7 @@ SECTIONS = {
     "Reference": "reference",
     "Explanation": "explanation",
 }
-TOP = {"Home": "index.md", "Symptoms": "symptoms.md"}
+TOP = {"Home": "index.md", "Experiments": "experiments/README.md", "Symptoms": "symptoms.md"}
 FIRST = {"tutorials": ["index.md", "lab.md"], "explanation": ["architecture.md"]}  # the others follow by name
 
 
