@@ -42,6 +42,11 @@ def adapter_base(checkpoint: str) -> str | None:
         raise fault(checkpoint, f"its {SETTINGS} names no model; write base_model_name_or_path")
     if (Path(base) / SETTINGS).is_file():
         raise fault(checkpoint, f"belongs to '{base}', which holds adapters, too; merge those first")
+    revision = settings.get("revision")
+    if revision not in (None, "", "main") and not Path(base).is_dir():
+        reason = f"its {SETTINGS} names revision {excerpt(revision)} of '{base}', and only its newest is loaded here"
+        fetch = f"`hf download {base} --revision {excerpt(revision)} --local-dir FOLDER`"
+        raise fault(checkpoint, f"{reason}; fetch it ({fetch}), write FOLDER into base_model_name_or_path")
     _check(checkpoint, settings)
     return base
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from kvg.errors import ConfigError, DataError, KVGError
 from kvg.records import excerpt, read_json
+
+ABOUT: Final = "kvg.json"  # of exports: what no other file of a folder holds
 
 
 def fault(checkpoint: str, remedy: str) -> ConfigError:

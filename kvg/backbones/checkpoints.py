@@ -19,6 +19,7 @@ from transformers.image_processing_base import ImageProcessingMixin
 
 from kvg.backbones import picture_settings
 from kvg.backbones.adapter_files import check_base
+from kvg.backbones.base_weights import check_base_weights
 from kvg.backbones.chat_template import check_chat_template
 from kvg.backbones.checkpoint_files import fault, read_object, reading
 from kvg.backbones.family import Family
@@ -67,6 +68,7 @@ def describe_checkpoint(family: Family, checkpoint: str, adapter: str | None = N
         _check_own_code(adapter)
         if Path(checkpoint).is_dir():
             check_base(adapter, weight_files(checkpoint), checkpoint)
+        check_base_weights(adapter, checkpoint)
     place = Path(adapter) if adapter else None
     own = place is not None and (place / TOKENIZER[1]).is_file()
     tokenizer = _tokenizer(adapter if adapter and own else checkpoint, config, family)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
 from kvg.backbones import picture_settings
-from kvg.backbones.checkpoint_files import fault, read_object
+from kvg.backbones.checkpoint_files import ABOUT, fault, read_object
 from kvg.backbones.four_bit import dequantized
 from kvg.backbones.lora import LoRASettings
 from kvg.backbones.processor import ChatProcessor
@@ -22,7 +22,6 @@ from kvg.records import excerpt
 from kvg.text.box_codec import ImageSize
 from kvg.text.prompts import PROMPTS, prompt
 
-ABOUT: Final = "kvg.json"  # what no other file of a folder holds
 PROCESSOR: Final = "processor_config.json"
 NAME: Final = "{name}"  # stands for the entity's name in the prompt of that file
 PLAIN: Final = "direct"  # prompt mode of a model that was trained for none
@@ -84,11 +83,26 @@ def write_folder(
     model.config.architectures = [type(model).__name__.removeprefix("FSDP")]
     model.config.save_pretrained(folder)
     model.generation_config.save_pretrained(folder)
+    write_description(folder, processor, mode)
+
+
+def write_description(
+    folder: Path, processor: ChatProcessor, mode: str | None, more: Mapping[str, Any] | None = None
+) -> None:
+    """Writes all of a folder that is neither weights nor settings of the model.
+
+    Args:
+        folder: that exists.
+        processor: brings tokenizer and picture settings.
+        mode: prompt mode of the training; None where it was trained for none.
+        more: further entries of ``kvg.json``.
+    """
     processor.tokenizer.save_pretrained(folder)
     (folder / picture_settings.FILE).write_text(json.dumps(processor.pictures.file_content(), indent=1) + "\n")
     if content := processor.family.processor_content(processor.pictures.settings):
         (folder / PROCESSOR).write_text(json.dumps(dict(content), indent=1) + "\n")
-    (folder / ABOUT).write_text(json.dumps(describe(processor, mode), indent=1) + "\n")
+    about = {**describe(processor, mode), **(more or {})}
+    (folder / ABOUT).write_text(json.dumps(about, indent=1) + "\n")
 
 
 def describe(processor: ChatProcessor, mode: str | None) -> dict[str, Any]:

@@ -17,8 +17,10 @@ from kvg.backbones.adapter_export import adapter_names, write_adapter
 from kvg.backbones.adapter_files import WEIGHTS as ADAPTER_WEIGHTS
 from kvg.backbones.adapter_files import adapter_base
 from kvg.backbones.backbone import Backbone
+from kvg.backbones.base_weights import about_base
 from kvg.backbones.builtin import RANDOM, checkpoint_folder
-from kvg.backbones.folders import write_folder
+from kvg.backbones.fingerprint import identity, same_model
+from kvg.backbones.folders import write_description, write_folder
 from kvg.backbones.merge_check import MergeCheck, adapter_factors, changed_names
 from kvg.backbones.saved_weights import LazyTensor, Weight, lazy_state, read_saved_weights
 from kvg.backbones.stored_weights import StoredTensor, deferred_weights, stored_tensors
@@ -87,7 +89,7 @@ def export(settings: ExportSettings) -> str:
     start = str(checkpoint_folder(adapter_base(backbone.checkpoint) or backbone.checkpoint))
     with replaced(settings.out, writes=True) as folder:
         if settings.apart:
-            checked = _write_apart(source, folder)
+            checked = _write_apart(source, folder, mode)
         else:
             check = _check_of(source, start, settings.out)
             with progress_bar() as bar:
@@ -138,8 +140,13 @@ def _check_out(settings: ExportSettings) -> None:
         raise ConfigError("--out", f"'{out}' holds something else than a model; name another folder")
     if Path(settings.checkpoint).is_dir() and out.absolute() == Path(settings.checkpoint).absolute():
         raise ConfigError("--out", "is the model itself; name another folder")
-    if settings.apart and not is_training_checkpoint(settings.checkpoint):
+    if is_training_checkpoint(settings.checkpoint):
+        return
+    if settings.apart:
         raise ConfigError("--adapter", "needs a checkpoint of a training with adapters; those of a folder are apart")
+    if settings.base is not None:
+        remedy = "write base_model_name_or_path into the adapter_config.json of a folder of adapters"
+        raise ConfigError("--base", f"is for the checkpoint of a training; {remedy}, or leave it out")
 
 
 def _config_file(settings: ExportSettings) -> Path | None:
@@ -169,6 +176,8 @@ def _source(settings: ExportSettings) -> _Source:
     setting = _backbone_setting(str(file), config, settings.base)
     saved = read_saved_weights(Path(settings.checkpoint))
     metadata = read_metadata(settings.checkpoint)
+    record = metadata.get(RECORD) or {}
+    _check_base(settings, record, str(setting["init_args"].get("checkpoint")))
     backbone = _built(setting)
     state = lazy_state(backbone.model, backbone.stored, saved)
     own = {name: tuple(value.shape) for name, value in backbone.model.state_dict().items()}
@@ -179,10 +188,17 @@ def _source(settings: ExportSettings) -> _Source:
         raise ConfigError("checkpoint", f"'{settings.checkpoint}' {text}; give --config and --base of its training")
     if settings.apart and not backbone.keeps_base:
         raise ConfigError("--adapter", "this training has no adapters, or has trained more than them; leave it out")
-    record = metadata.get(RECORD) or {}
     mode = metadata.get("kvg_mode") or record.get("mode") or None
     trained = frozenset(changed_names(backbone.model, needed))
     return _Source(backbone, state, config, mode, metadata.get("global_step"), trained)
+
+
+def _check_base(settings: ExportSettings, record: Mapping[str, Any], start: str) -> None:
+    """Refuses a model whose frozen weights are others than those that the training began with."""
+    began = record.get("base")
+    if isinstance(began, str) and began and not same_model(began, identity(start)):
+        remedy = f"'{settings.checkpoint}' holds trained weights alone, and was not trained on the files of '{start}'"
+        raise ConfigError("--base", f"{remedy}; give the model that its training began with")
 
 
 def _backbone_setting(file: str, config: Mapping[str, Any], base: str | None) -> dict[str, Any]:
@@ -222,7 +238,7 @@ def _check_of(source: _Source, start: str, out: Path) -> MergeCheck:
     return MergeCheck(f"export to {out}", base, factors, lora.scale if lora else 1.0, source.trained)
 
 
-def _write_apart(source: _Source, folder: Path) -> str:
+def _write_apart(source: _Source, folder: Path, mode: str | None) -> str:
     adapters: dict[str, Tensor] = {}
     for name, saved in adapter_names(source.backbone.model).items():
         value = source.state[name]
@@ -231,5 +247,5 @@ def _write_apart(source: _Source, folder: Path) -> str:
     if not all(bool(torch.isfinite(value).all()) for value in adapters.values()):
         raise TrainingError(f"export to {folder}", "an adapter holds NaN or infinity; nothing was written")
     write_adapter(source.backbone, adapters, folder)
-    source.backbone.processor.tokenizer.save_pretrained(folder)
+    write_description(folder, source.backbone.processor, mode, about_base(source.backbone.checkpoint))
     return f"{len(adapters)} tensors of adapters"
