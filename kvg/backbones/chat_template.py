@@ -35,7 +35,12 @@ def render_chat(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], num_im
     ]
     turns[0]["content"] = [*[{"type": "image"}] * num_images, *turns[0]["content"]]
     try:
-        return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+        text = str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+        if any(str(turn["content"]) in text for turn in turns):  # a template that prints what the model said as it is
+            for turn in turns[1::2]:
+                turn["content"] = turn["content"][0]["text"]
+            text = str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+        return text
     except Exception as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ConfigError("chat_template", f"fails ({type(error).__name__}: {reason})") from error

@@ -24,7 +24,7 @@ from kvg.backbones.stored_weights import placeholders, plain_name
 from kvg.errors import ConfigError
 from kvg.ranges import check_number, check_whole
 
-USUAL: Final = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+USUAL: Final = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "gate_up_proj", "down_proj")
 _ROWS: Final = "trainable_tokens_delta"  # PEFT's name of the trained rows of an embedding
 _ORIGINAL: Final = "trainable_tokens_original"  # and of their copy from before, a buffer
 

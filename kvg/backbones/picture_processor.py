@@ -67,9 +67,17 @@ class PatchProcessor:
 
     def image_size(self, width: int, height: int) -> ImageSize:
         """See ``PictureProcessor.image_size``."""
+        return ImageSize(width, height, *self.resized(width, height))
+
+    def resized(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height that a picture gets.
+
+        Raises:
+            ValueError: the model cannot take a picture of this shape.
+        """
         s = self.settings
-        resized_h, resized_w = smart_resize(height, width, s.cell, s.min_pixels, s.max_pixels)
-        return ImageSize(width, height, resized_w, resized_h)
+        rows, columns = smart_resize(height, width, s.cell, s.min_pixels, s.max_pixels)
+        return columns, rows
 
     def picture(self, image: Image.Image, source: bytes = b"") -> Picture:
         """See ``PictureProcessor.picture``."""

@@ -29,9 +29,7 @@ _CANONICAL_CORNERS = re.compile(
     re.ASCII,
 )
 
-_CANONICAL_LIST = re.compile(
-    r"\s*(?:<ref>[^<]*</ref>)?(?:<box>)?\[\[\d+,\s*\d+,\s*\d+,\s*\d+\]\](?:</box>)?\s*", re.ASCII
-)
+_FOUR = r"\[\d+,\s*\d+,\s*\d+,\s*\d+\]"
 
 
 @dataclass(frozen=True)
@@ -194,30 +192,40 @@ class RelativeCodec(BoxCodec):
 
 
 class ListCodec(RelativeCodec):
-    """InternVL: integers on a grid of 0-1000, as a list of boxes with one in it.
+    """InternVL and GLM-4.xV: integers on a grid of 0-1000, as a list between two marks.
+
+    Args:
+        marks: before and after.
+        nested: whether the list stands in another one, as one box of several (InternVL). GLM-4.xV was published with
+            either form: it writes one list, and both count as canonical.
 
     >>> size = ImageSize(200, 100, 896, 448)
     >>> ListCodec().encode((20.0, 10.0, 100.0, 99.0), size)
     '<box>[[100, 100, 500, 990]]</box>'
     >>> ListCodec().decode("<ref>Merlin</ref><box>[[100, 100, 500, 990]]</box>", size)
     (20.0, 10.0, 100.0, 99.0)
+    >>> ListCodec(("<|begin_of_box|>", "<|end_of_box|>"), nested=False).encode((20.0, 10.0, 100.0, 99.0), size)
+    '<|begin_of_box|>[100, 100, 500, 990]<|end_of_box|>'
     """
 
-    marks = ("<box>", "</box>")
-
-    def __init__(self) -> None:
+    def __init__(self, marks: tuple[str, str] = ("<box>", "</box>"), nested: bool = True) -> None:
         super().__init__()
+        self.marks, self.nested = marks, nested
+        start, end = (f"(?:{re.escape(mark)})?" for mark in marks)
+        lists = rf"\[{_FOUR}\]" if nested else rf"(?:{_FOUR}|\[{_FOUR}\])"
+        self._canonical = re.compile(rf"\s*(?:<ref>[^<]*</ref>)?{start}{lists}{end}\s*", re.ASCII)
 
     def encode(self, box_px: Box, size: ImageSize) -> str:
         """See ``BoxCodec.encode``; coordinates are rounded to the nearest integer."""
         norm = to_norm(box_px, size)
         x1, x2 = _round_pair(norm[0], norm[2], GRID)
         y1, y2 = _round_pair(norm[1], norm[3], GRID)
-        return f"<box>[[{x1}, {y1}, {x2}, {y2}]]</box>"
+        numbers = json.dumps([[x1, y1, x2, y2]] if self.nested else [x1, y1, x2, y2])
+        return f"{self.marks[0]}{numbers}{self.marks[1]}"
 
     def is_canonical(self, text: str) -> bool:
         """See ``BoxCodec.is_canonical``."""
-        return _CANONICAL_LIST.fullmatch(text) is not None
+        return self._canonical.fullmatch(text) is not None
 
 
 class AbsoluteCodec(BoxCodec):

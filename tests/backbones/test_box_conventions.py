@@ -80,6 +80,10 @@ QWEN3 = {"image_processor_type": "Qwen2VLImageProcessorFast",
          "size": {"shortest_edge": 65_536, "longest_edge": 401_408},
          "patch_size": 16, "temporal_patch_size": 2, "merge_size": 2,
          "image_mean": [0.5] * 3, "image_std": [0.5] * 3}  # fmt: skip
+GLM = {"image_processor_type": "Glm4vImageProcessor", "size": {"shortest_edge": 12_544, "longest_edge": 802_816},
+       "patch_size": 14, "temporal_patch_size": 2, "merge_size": 2,
+       "image_mean": [0.48145466, 0.4578275, 0.40821073],
+       "image_std": [0.26862954, 0.26130258, 0.27577711]}  # fmt: skip
 INTERNVL = {"image_processor_type": "GotOcr2ImageProcessor", "crop_to_patches": True, "max_patches": 12,
             "size": {"height": 448, "width": 448}, "image_mean": [0.485, 0.456, 0.406],
             "image_std": [0.229, 0.224, 0.225]}  # fmt: skip
@@ -92,6 +96,7 @@ CONVENTIONS = {
     "qwen2_5_vl": Convention(QWEN2, patches, absolute=True),
     "qwen3_vl": Convention(QWEN3, patches),
     "qwen3_vl_moe": Convention(QWEN3, patches),
+    "glm4v": Convention(GLM, patches),  # whose areas are those of two frames
     "internvl": Convention(INTERNVL, tiles, config=SimpleNamespace(image_seq_length=256)),
     "smolvlm": Convention(
         SMOLVLM, numbered_tiles, config=SMOLVLM_CONFIG, options={"return_row_col_info": True}, blur=1.0

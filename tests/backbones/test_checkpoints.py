@@ -45,9 +45,11 @@ def logits(backbone, batch):
 
 
 def num_adapters(backbone):
-    """A and B on the seven linear layers of a block; where the MLPs are experts, on the four of attention."""
+    """A and B on the four linear layers of attention and those of the MLP: three, two with one for both halves, or
+    none where the MLPs are experts."""
+    names = ("gate_proj", "up_proj", "gate_up_proj", "down_proj")
     layers = backbone.language.text_model.layers
-    return 2 * sum(7 if hasattr(layer.mlp, "up_proj") else 4 for layer in layers)
+    return 2 * sum(4 + sum(isinstance(getattr(layer.mlp, name, None), nn.Module) for name in names) for layer in layers)
 
 
 def test_export_and_reload(family, batch, tmp_path):

@@ -11,12 +11,16 @@ TOLERANCE = 2e-5
 NUM_TOKENS = {  # of a picture of 140 x 140
     "qwen2_vl": 25,  # 28 px each: patches of 14, merged 2 x 2
     "qwen2_5_vl": 25,
+    "glm4v": 25,
     "qwen3_vl": 16,  # 32 px each, and 4.4 is rounded
     "qwen3_vl_moe": 16,
     "internvl": 20,  # 2 x 2 tiles, and one of the whole picture; 4 tokens each
     "smolvlm": 20,
 }
-STARTS = {"smolvlm": "Assistant:"}  # of the model's turn
+STARTS = {  # of the model's turn, behind the user's
+    "smolvlm": "<end_of_utterance>\nAssistant:",
+    "glm4v": "<|assistant|>\n",
+}
 
 
 @pytest.mark.parametrize("pad_left", [False, True])
@@ -78,7 +82,7 @@ def test_labels_cover_the_assistants_words_and_nothing_else(backbone, samples):
         before = processor.chat("", num_images=1).partition(family.image_token)[0]
         assert asked.startswith(before + family.placeholders(picture)[0][0])
         assert f"{family.prompt_format.mark(samples[0].entity)}  Output the thinking" in asked
-        assert asked.endswith(family.turn_end + "\n" + STARTS.get(family.model_type, "<|im_start|>assistant\n"))
+        assert asked.endswith(STARTS.get(family.model_type, "<|im_end|>\n<|im_start|>assistant\n"))
         assert asked.count(family.image_token) == picture.num_tokens == NUM_TOKENS[family.model_type]
     assert "<think>Plan: the " in processor.completion(samples[0], "rationale")
     assert (processor.encode(samples[0], mode="think", target=None).labels == -100).all()
@@ -111,7 +115,7 @@ def test_frozen_parts_by_config(family):
     assert trained(freeze_projector=False) == {"vision": False, "projector": True, "language": True}
 
 
-@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe"], indirect=True)
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "glm4v"], indirect=True)
 def test_patches_go_through_the_convolution_as_a_product(backbone, prompts):
     embed = copy.deepcopy(backbone.model.model.visual).patch_embed.double()
     patches = backbone.processor.pictures.pixel_values(prompts(backbone).pictures.tensors["patches"]).double()

@@ -29,6 +29,7 @@ def family_of_name(checkpoint: str) -> str:
     """Model type of a published name, such as ``Qwen/Qwen2.5-VL-7B-Instruct``; ``qwen2_vl`` of all others."""
     name = re.sub(r"[-./]", "_", checkpoint.lower())
     name = re.sub(r"(_vl)(?=_\d+b_a\d+b)", r"\1_moe", name)  # 30B-A3B: so many parameters, and so many for a token
+    name = re.sub(r"glm_4_\d+v", "glm4v", name)
     known = sorted((own.model_type for own in FAMILIES), key=len, reverse=True)
     return next((own for own in known if own in name), "qwen2_vl")
 
