@@ -89,14 +89,21 @@ def _known(name: str, question: Question, experiments: Experiments) -> _Known:
 
 
 def _first_table(known: list[_Known], experiments: Experiments) -> Iterator[str]:
+    """Claims with a result as a table, the others as a list."""
     yield "| question | claim | verdict in the lab | strength of the evidence | what a lab of drawings cannot say |"
     yield "|--|--|--|--|--|"
+    waiting: list[str] = []
     for one in known:
         for claim in one.question.parsed_claims():
-            made = _contrast(one, claim, experiments)
-            verdict, strength = _verdict(one, claim, made), _NOT_RUN if made is None else _strength(claim, made)
-            yield f"| [{one.name}](#{one.name}) | {claim.claim} | {verdict} | {strength} | {claim.beyond or '–'} |"
+            made, link = _contrast(one, claim, experiments), f"[{one.name}](#{one.name})"
+            if made is None:
+                waiting.append(f"- {link}: {claim.claim}")
+                continue
+            verdict, strength = _verdict(one, claim, made), _strength(claim, made)
+            yield f"| {link} | {claim.claim} | {verdict} | {strength} | {claim.beyond or '–'} |"
     yield ""
+    if waiting:
+        yield from ("Registered, and not yet run:", "", *waiting, "")
 
 
 def _contrast(one: _Known, claim: Claim, experiments: Experiments) -> Contrast | None:

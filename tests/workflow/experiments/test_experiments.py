@@ -169,7 +169,8 @@ def test_the_page_says_what_has_not_been_run(tmp_path):
     planned = measurements("stages", question, load_library(), tmp_path / "out")
     page = write_page(Experiments({"stages": question}, planned, tmp_path / "out", ResultFolder(tmp_path)), tmp_path)
     text = page.read_text()
-    assert "| [stages](#stages) |" in text
+    waiting = text[text.index("Registered, and not yet run:") :]
+    assert all(f"- [stages](#stages): {claim.claim}" in waiting for claim in question.parsed_claims())
     assert "Result: not yet run." in text
     assert question.refuted.strip() in text
     assert not list((tmp_path / "figures").iterdir())
