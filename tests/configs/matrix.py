@@ -120,13 +120,13 @@ def trainings() -> list[Run]:
     return runs
 
 
-def pairwise(runs: Sequence[Run]) -> list[Run]:
-    """As few of these runs as it takes for every two files that go together to meet in one."""
-    wanted = {pair for run in runs for pair in combinations(run.overlays, 2)}
+def covering(runs: Sequence[Run], size: int) -> list[Run]:
+    """As few of these runs as it takes for every ``size`` files that go together to meet in one."""
+    wanted = {files for run in runs for files in combinations(run.overlays, size)}
     chosen: list[Run] = []
     while wanted:
-        best = max(runs, key=lambda run: len(wanted & set(combinations(run.overlays, 2))))  # the first of the best
-        wanted -= set(combinations(best.overlays, 2))
+        best = max(runs, key=lambda run: len(wanted & set(combinations(run.overlays, size))))  # the first of the best
+        wanted -= set(combinations(best.overlays, size))
         chosen.append(best)
     return sorted(chosen, key=runs.index)
 

@@ -141,15 +141,16 @@ def test_what_goes_on_is_what_would_have_been(runs, stage, more, name, moment, s
     check_same(own, said)
 
 
+@pytest.mark.slow  # tests/callbacks/test_requeue.py has two processes that leave together in every run of the tests
 @pytest.mark.parametrize(
     ("stage", "more", "name", "rank"),
     [
         ("cot_sft", DDP, "SIGTERM", -1),  # both in mid-backward, where Lightning's own handler hangs
-        pytest.param("cot_sft", DDP, "SIGINT", 1, marks=pytest.mark.slow),  # one only
-        pytest.param("cot_sft", FSDP2, "SIGINT", -1, marks=pytest.mark.slow),
-        pytest.param("grpo", (*GRPO, *DDP), "SIGINT", 0, marks=pytest.mark.slow),
-        pytest.param("grpo", (*OVERLAP, *DDP), "SIGTERM", 1, marks=pytest.mark.slow),
-        pytest.param("grpo", (*GRPO, *FSDP2), "SIGTERM", 1, marks=pytest.mark.slow),
+        ("cot_sft", DDP, "SIGINT", 1),  # one only
+        ("cot_sft", FSDP2, "SIGINT", -1),
+        ("grpo", (*GRPO, *DDP), "SIGINT", 0),
+        ("grpo", (*OVERLAP, *DDP), "SIGTERM", 1),
+        ("grpo", (*GRPO, *FSDP2), "SIGTERM", 1),
     ],
 )
 def test_two_processes_leave_together(runs, stage, more, name, rank):

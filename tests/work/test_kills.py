@@ -203,7 +203,8 @@ def run(place: Place) -> Command:
     return Command(words, out, "shards/train/manifest.json", (3, 8))
 
 
-COMMANDS = (scan, compose, rationalize, rationalize_by_teacher, shard, box, probe, run)
+COMMANDS = (compose, rationalize_by_teacher, run)  # units of one's own, calls of a server, steps
+ALIKE = (scan, rationalize, shard, box, probe)
 WITH_MODEL = (local_filter, predict, predict_served, evaluate)
 
 
@@ -215,7 +216,7 @@ def place(tmp_path, scenes) -> Iterator[Place]:
 
 @pytest.mark.parametrize(
     "build",
-    [*COMMANDS, *(pytest.param(build, marks=pytest.mark.slow) for build in WITH_MODEL)],
+    [*COMMANDS, *(pytest.param(build, marks=pytest.mark.slow) for build in (*ALIKE, *WITH_MODEL))],
     ids=lambda build: build.__name__,
 )
 def test_a_command_that_is_ended_anywhere_goes_on(place, build):
