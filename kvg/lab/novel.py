@@ -31,15 +31,15 @@ class NovelSource:
         self.variants, self._pool = variants, f"novel-{seed}"
         self._traits: dict[str, Traits] = {}
         self._family: dict[str, int] = {}
-        taken = {card.traits for card in load_cards()}
+        known = {card.traits for card in load_cards()}
         for category in CATEGORIES:
             rng = random.Random(stable_seed("novel", seed, category))
             for family in range(families):
-                members = [_new(category, taken, rng)]
+                members = [_new(category, known, rng)]
                 while len(members) <= look_alikes:
                     other = change_one(members[0], rng)
-                    if other not in taken:
-                        taken.add(other)
+                    if other not in known:
+                        known.add(other)
                         members.append(other)
                 for traits in members:
                     self._traits[self._name(rng)] = traits
@@ -75,9 +75,9 @@ class NovelSource:
                 return name
 
 
-def _new(category: str, taken: set[Traits], rng: random.Random) -> Traits:
+def _new(category: str, known: set[Traits], rng: random.Random) -> Traits:
     while True:
         traits = random_traits(category, rng)
-        if traits not in taken:
-            taken.add(traits)
+        if traits not in known:
+            known.add(traits)
             return traits

@@ -161,8 +161,8 @@ class PretrainRows(IterableDataset[dict[str, Tensor]]):
         for _ in range(40 if skills else 0):
             skill = rng.choices(list(skills), list(skills.values()))[0]
             request, answer = SKILLS[skill](replace(sample, target=rng.randrange(len(sample.objects))), rng)
-            opened, _, given = request.partition(TURN)
-            question, reply = self.processor.ids(fill_boxes(opened, boxes) + after + given), []
+            opened, _, begun = request.partition(TURN)
+            question, reply = self.processor.ids(fill_boxes(opened, boxes) + after + begun), []
             about, sought = [-1] * len(question), [UNSAID] * len(question)
             wanted = wanted_looks(request) if skill == "ground" else UNSAID
             for text, number in mentions(request, answer):

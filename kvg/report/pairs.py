@@ -30,11 +30,11 @@ class PairResult(TypedDict):
     differences: list[Difference]
 
 
-def pairs_of(given: Sequence[str], runs: Sequence[str]) -> list[Pair]:
+def pairs_of(texts: Sequence[str], runs: Sequence[str]) -> list[Pair]:
     """The pairs to compare.
 
     Args:
-        given: ``BEFORE:AFTER``. If empty: the pairs in ``PAIRS`` whose runs exist, or else every run against the first.
+        texts: ``BEFORE:AFTER``. If empty: the pairs in ``PAIRS`` whose runs exist, or else every run against the first.
         runs: names of the runs.
 
     Raises:
@@ -43,11 +43,11 @@ def pairs_of(given: Sequence[str], runs: Sequence[str]) -> list[Pair]:
     >>> pairs_of([], ["base", "cot_sft", "mine"]), pairs_of([], ["a", "b", "c"]), pairs_of(["c:a"], ["a", "b", "c"])
     ([('base', 'cot_sft')], [('a', 'b'), ('a', 'c')], [('c', 'a')])
     """
-    if not given:
+    if not texts:
         known = [pair for pair in PAIRS if pair[0] in runs and pair[1] in runs]
         return known or [(runs[0], run) for run in runs[1:]]
     pairs: list[Pair] = []
-    for text in given:
+    for text in texts:
         # Names may contain colons: the text is split where both sides are runs.
         cuts = [(text[:at], text[at + 1 :]) for at, letter in enumerate(text) if letter == ":"]
         pair = next(((a, b) for a, b in cuts if a in runs and b in runs and a != b), None)
@@ -58,7 +58,7 @@ def pairs_of(given: Sequence[str], runs: Sequence[str]) -> list[Pair]:
     return list(dict.fromkeys(pairs))
 
 
-def compare_pairs(runs: Cases, pairs: Sequence[Pair], seed: int, given: bool) -> tuple[list[PairResult], list[str]]:
+def compare_pairs(runs: Cases, pairs: Sequence[Pair], seed: int, named: bool) -> tuple[list[PairResult], list[str]]:
     """Compares pairs of runs on clean pictures.
 
     P-values are those of ``kvg.evaluation.comparison.runs``. They are adjusted over all pairs of ``runs``, not only
@@ -69,7 +69,7 @@ def compare_pairs(runs: Cases, pairs: Sequence[Pair], seed: int, given: bool) ->
         runs: cases by run.
         pairs: of runs.
         seed: of the bootstrap.
-        given: whether the user named these pairs; otherwise pairs without a common case are skipped.
+        named: whether the user named these pairs; otherwise pairs without a common case are skipped.
 
     Returns:
         Results, and remarks for the reader.
@@ -81,7 +81,7 @@ def compare_pairs(runs: Cases, pairs: Sequence[Pair], seed: int, given: bool) ->
     try:
         whole = compare_runs(plain, GROUPINGS, seed, LEVEL)
     except DataError:  # not all runs hold the same cases
-        return _compare_apart(plain, pairs, seed, given)
+        return _compare_apart(plain, pairs, seed, named)
     by_pair: dict[Pair, list[Difference]] = {}
     for row in whole.differences:
         by_pair.setdefault((row["before"], row["after"]), []).append(row)
@@ -89,7 +89,7 @@ def compare_pairs(runs: Cases, pairs: Sequence[Pair], seed: int, given: bool) ->
 
 
 def _compare_apart(
-    runs: Mapping[str, Sequence[Sequence[Prediction]]], pairs: Sequence[Pair], seed: int, given: bool
+    runs: Mapping[str, Sequence[Sequence[Prediction]]], pairs: Sequence[Pair], seed: int, named: bool
 ) -> tuple[list[PairResult], list[str]]:
     """Compares each pair on its common cases; pairs that are not shown still belong to the family."""
     comparisons: dict[Pair, Comparison] = {}
@@ -101,7 +101,7 @@ def _compare_apart(
         try:
             comparisons[before, after] = compare_runs(both, GROUPINGS, seed, LEVEL, common=True)
         except DataError as error:
-            if chosen and (given or error.field != "cases"):
+            if chosen and (named or error.field != "cases"):
                 raise
             if chosen:
                 notes.append(f"{before} and {after} share no case; this pair is skipped")

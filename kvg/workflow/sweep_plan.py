@@ -148,10 +148,10 @@ def _run(
 ) -> Run:
     name = run_name(variant.name, seed)
     fit_words, predict_words = _commands(experiment, variant, seed).values()
-    given = {_short(key) for key in variant.fit.settings}
+    own_keys = {_short(key) for key in variant.fit.settings}
     for key in SEEDED:
         part, _, own = key.partition(".")
-        if own in fit_settings[part].get("init_args", {}) and key not in given:
+        if own in fit_settings[part].get("init_args", {}) and key not in own_keys:
             fit_words += [f"--{key}", str(seed)]
     if fit_settings["model"]["init_args"].get("export") is False:
         raise ConfigError("model.export", f"is false in {name}, but prediction needs the export; leave it true")

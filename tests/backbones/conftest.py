@@ -10,7 +10,16 @@ from kvg.backbones.backbone import Backbone
 from kvg.backbones.find_family import family_of_type, known_families
 from kvg.batches import Batch
 
+PROVEN = ("qwen3_vl", "internvl")  # patches and M-RoPE with tokens in several layers; tiles and RoPE
 SIZES = ((140, 140), (168, 84), (112, 196))  # with patches of 14 px: 25, 18 and 28 visual tokens
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What holds through the interface is proven by two families; of the others it is ``slow``, and run by hand."""
+    for item in items:
+        if item.get_closest_marker("two_families") and item.callspec.params["family"] not in PROVEN:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(params=known_families())
@@ -27,6 +36,13 @@ def backbone(family) -> Backbone:
 @pytest.fixture
 def samples(scenes):
     return scenes(4, SIZES)
+
+
+@pytest.fixture
+def batch(backbone, samples):
+    """Four prompts with their answers, padded on the right."""
+    examples = [backbone.processor.encode(s, mode="think", target="rationale") for s in samples]
+    return backbone.processor.collate(examples, samples)
 
 
 @pytest.fixture

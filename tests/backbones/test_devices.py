@@ -50,6 +50,7 @@ def test_a_shared_prompt_is_a_repeated_one(family, device, prompts):
     assert shared.max() < 2 * plain.max() + 2e-2
 
 
+@pytest.mark.two_families
 def test_stage_1_learns_in_bfloat16(family, device, prompts, samples):
     backbone = family("tiny", **BFLOAT16).train().to(device)
     examples = [backbone.processor.encode(s, mode="think", target="rationale") for s in samples]
@@ -65,6 +66,7 @@ def test_stage_1_learns_in_bfloat16(family, device, prompts, samples):
     assert losses[-1] < 0.98 * losses[0]
 
 
+@pytest.mark.two_families
 @pytest.mark.parametrize("lora", [None, LoRASettings(r=4)], ids=["whole", "adapters"])
 def test_stage_2_learns_in_bfloat16(family, device, prompts, lora):
     """What is rewarded becomes likelier."""

@@ -78,6 +78,7 @@ def test_what_a_tower_that_learns_sees_is_never_kept(family, part):
         family("tiny", **{f"freeze_{part}": False}, feature_cache_mb=1)
 
 
+@pytest.mark.two_families
 @pytest.mark.parametrize("frozen", [True, False])
 def test_label_loss_without_padding_is_that_with_it(family, samples, frozen):
     """Rows of different length, one of them text alone; the same gradients."""

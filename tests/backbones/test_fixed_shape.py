@@ -42,6 +42,7 @@ def sample(backbone, batch, decoding, **settings):
     return rollout(backbone, batch, settings, 3, torch.Generator().manual_seed(0))
 
 
+@pytest.mark.two_families
 @pytest.mark.parametrize("settings", [{"temperature": 0.0}, {}, {"top_p": 0.8, "top_k": 50}], ids=str)
 def test_tokens_are_those_of_one_a_pass(family, prompts, settings):
     backbone = family("tiny").eval()

@@ -13,6 +13,7 @@ from kvg.rl.sampling import SamplingSettings
 FREE = SamplingSettings(max_new_tokens=20, temperature=0.8)
 
 
+@pytest.mark.two_families
 @pytest.mark.parametrize("group", [1, 3])
 def test_samples_are_those_of_a_repeated_cache(family, prompts, monkeypatch, group):
     """Rows end at different steps, one group before all others, and the room of completions grows three times."""

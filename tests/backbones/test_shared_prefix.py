@@ -75,6 +75,7 @@ def scored(family, prompts):
     return run
 
 
+@pytest.mark.two_families
 @pytest.mark.parametrize("lora", [None, LoRASettings(r=4)], ids=["full", "lora"])
 @pytest.mark.parametrize(("group", "num"), [(3, 4), (1, 4), (8, 1)])
 def test_scores_and_gradients_are_those_of_repeated_prompts(scored, lora, group, num):

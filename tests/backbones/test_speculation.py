@@ -47,6 +47,7 @@ def assert_same(out, plain):
     torch.testing.assert_close(out.logprobs, plain.logprobs, atol=5e-5, rtol=0)
 
 
+@pytest.mark.two_families
 @pytest.mark.parametrize("wrong_every", [0, 1, 3])
 @pytest.mark.parametrize(
     "settings",
@@ -103,6 +104,7 @@ def test_a_plain_cache_takes_none(prompts):
     assert_same(out, plain)
 
 
+@pytest.mark.two_families
 def test_what_repeats_itself_is_found_within_a_batch(backbone, prompts):
     """Greedy, all completions of a group are alike, and a random model soon repeats itself."""
     batch = prompts(backbone)
@@ -160,6 +162,7 @@ def test_a_batch_without_drafts_soon_asks_for_none(backbone, prompts):
     assert (drafter.asked, drafter.observed) == (IDLE, IDLE)
 
 
+@pytest.mark.two_families
 def test_rows_that_end_after_the_last_draft_leave(backbone, prompts):
     class Silent(NGramDrafter):
         def draft(self, completion, num_rows, room):

@@ -50,7 +50,7 @@ def fitted(tmp_path_factory, data, taught, two_processes):
     done = {}
 
     def fit(stage: str, strategy: str, **settings: object):
-        key = (stage, strategy, *settings)
+        key = (stage, strategy, *settings.items())
         if key not in done:
             folder = tmp_path_factory.mktemp(f"{stage}-{strategy}")
             two_processes(
@@ -134,6 +134,23 @@ def test_adapters_under_fsdp2_are_their_own_reference_and_are_merged(fitted, cur
     moved = {name for name, value in merged.items() if not torch.equal(value, start[name])}
     assert len(moved) == 14
     assert all("language_model.layers" in name for name in moved)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", list(SETTINGS))
+def test_norms_and_rows_of_tokens_learn_in_shards(stage, fitted, curves, taught):
+    """DoRA and single tokens: the losses of DDP, the base as their reference, and the same weights when merged."""
+    settings = {LORA: "{r: 2, rslora: true, dora: true, tokens: [3, 40]}", RATE: 1e-3}
+    ddp, fsdp2 = (fitted(stage, strategy, **settings) for strategy in ("ddp", "fsdp2"))
+    assert curves(fsdp2)["train/loss"] == pytest.approx(curves(ddp)["train/loss"], abs=LOSS_TOLERANCE)
+    if stage == "grpo":
+        assert curves(fsdp2)["train/kl"][0] == pytest.approx(0.0, abs=1e-6)
+    one, other, start = (Backbone(str(path)).state_dict() for path in (ddp / "export", fsdp2 / "export", taught))
+    for name, value in one.items():
+        torch.testing.assert_close(other[name], value, atol=2e-4, rtol=1e-3)
+    rows = next(name for name in start if name.endswith("embed_tokens.weight"))
+    assert (other[rows] != start[rows]).any(1).nonzero().flatten().tolist() == [3, 40]
+    assert sum(not torch.equal(value, start[name]) for name, value in other.items() if "layers" in name) == 14
 
 
 @pytest.mark.slow

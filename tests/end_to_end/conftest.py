@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from kvg.cli.kvg import main
+from tests.end_to_end.short_fits import LOUD, SAVED, SAVING, fit
 
 BACKBONE = "model.init_args.backbone.init_args"
 
@@ -48,3 +50,25 @@ def curves() -> Callable[[Path], dict[str, list[float]]]:
         return found
 
     return read
+
+
+@pytest.fixture(scope="session")
+def finished_runs(tmp_path_factory, lab_shards):
+    """A working folder with data and a finished run of each stage."""
+    folder = tmp_path_factory.mktemp("home")
+    lab_shards(folder / "data", 8, sizes=[(84, 84)], snap_px=None)
+    (folder / "mine.py").write_text(LOUD)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for stage in ("cot_sft", "direct_sft", "grpo"):
+            assert fit(stage, f"--trainer.callbacks={SAVING}", out=stage) == 0
+            assert Path(stage, SAVED).is_file()
+    return folder
+
+
+@pytest.fixture
+def here(finished_runs, tmp_path, monkeypatch):
+    """A copy of that folder to work in."""
+    shutil.copytree(finished_runs, tmp_path / "home", symlinks=True)
+    monkeypatch.chdir(tmp_path / "home")
+    return tmp_path / "home"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import lightning as L
 import pytest
@@ -9,6 +10,10 @@ from lightning.pytorch.callbacks import Callback
 
 from data_modules import GRPODataModule
 from kvg.backbones.backbone import Backbone
+from kvg.losses.family import GRPOLoss
+from kvg.modules.grpo import GRPOModule
+from kvg.rewards.combine import WeightedReward
+from tests.modules.overlap import Letters
 
 
 class Recorder(Callback):
@@ -78,3 +83,21 @@ def train(fit, two):
         return fit(module, GRPODataModule(two, mode="direct", batch_size=2), steps, **settings)
 
     return run
+
+
+@pytest.fixture
+def ahead(fit, tiny, eight, adamw):
+    """A run that samples ahead, over four batches of two prompts an epoch."""
+
+    def start(steps: int, engine: Any = None, loss: Any = None, rewards=Letters, backbone=None, lr=1e-2, **settings):
+        trainer = {name: settings.pop(name) for name in ("callbacks", "precision") if name in settings}
+        module = GRPOModule(
+            backbone or tiny(),
+            WeightedReward({"letters": rewards()}),
+            loss or GRPOLoss(beta=0.0),
+            adamw(lr),
+            **{"group_size": 2, "max_new_tokens": 6, "overlap": True, "export": False, "engine": engine, **settings},
+        )
+        return module, fit(module, GRPODataModule(eight, mode="direct", batch_size=2), steps, **trainer)
+
+    return start

@@ -31,7 +31,7 @@ def test_pairs_that_are_asked_for():
 
 
 def test_differences_by_hand(made):
-    found, notes = compare_pairs(made, [("a", "b"), ("b", "c")], seed=0, given=True)
+    found, notes = compare_pairs(made, [("a", "b"), ("b", "c")], seed=0, named=True)
     assert notes == []
     row = difference_of(found[0])
     assert (row["difference"]["value"], row["only_after"], row["only_before"]) == (0.5, 20, 0)
@@ -53,8 +53,8 @@ def test_differences_by_hand(made):
 
 
 def test_a_pair_has_one_p_value_whichever_pairs_are_shown_and_whichever_run_comes_first(made):
-    (shown_first, _), _ = compare_pairs(made, [("a", "b"), ("b", "c")], seed=0, given=True)
-    (turned,), _ = compare_pairs(made, [("b", "a")], seed=0, given=True)
+    (shown_first, _), _ = compare_pairs(made, [("a", "b"), ("b", "c")], seed=0, named=True)
+    (turned,), _ = compare_pairs(made, [("b", "a")], seed=0, named=True)
     for row, back in zip(shown_first["differences"], turned["differences"], strict=True):
         assert (back["before"], back["after"], back["name"]) == ("b", "a", row["name"])
         assert (back["p"], back["p_holm"], back["significant"]) == (row["p"], row["p_holm"], row["significant"])
@@ -69,7 +69,7 @@ def test_a_pair_has_one_p_value_whichever_pairs_are_shown_and_whichever_run_come
 def test_pairs_of_runs_that_hold_different_cases_are_one_family_too(made):
     # Without the last ten cases of "c", it is right on none: 10 of 10 against "a" and 30 of 30 against "b".
     runs = {"a": made["a"], "b": made["b"], "c": made["c"][:30]}
-    found, _ = compare_pairs(runs, [("c", "a")], seed=0, given=True)
+    found, _ = compare_pairs(runs, [("c", "a")], seed=0, named=True)
     row = difference_of(found[0])
     assert (found[0]["num_cases"], found[0]["num_left_out"], row["only_after"]) == (30, 10, 10)
     assert row["p"] == pytest.approx(2**-10)
@@ -78,12 +78,12 @@ def test_pairs_of_runs_that_hold_different_cases_are_one_family_too(made):
 
 def test_a_pair_that_cannot_be_compared_and_is_not_shown_harms_no_other(made, make_case):
     other = [make_case("k0", gt_bbox=[[1, 1, 500, 500]])]
-    found, _ = compare_pairs({**made, "other": other}, [("a", "b")], seed=0, given=True)
+    found, _ = compare_pairs({**made, "other": other}, [("a", "b")], seed=0, named=True)
     assert difference_of(found[0])["p_holm"] == pytest.approx(3 * 2**-20)  # of a, b and c
 
 
 def test_cases_that_only_one_run_has_are_left_out_and_told(made):
-    found, _ = compare_pairs({"a": made["a"][:30], "b": made["b"]}, [("a", "b")], seed=0, given=False)
+    found, _ = compare_pairs({"a": made["a"][:30], "b": made["b"]}, [("a", "b")], seed=0, named=False)
     assert (found[0]["num_cases"], found[0]["num_left_out"]) == (30, 10)
     section = pair_section(found, [], looks(["a", "b"]))
     assert "10 cases are skipped because not all runs have them" in section.note
@@ -91,22 +91,22 @@ def test_cases_that_only_one_run_has_are_left_out_and_told(made):
 
 def test_runs_without_a_common_case(made, make_case):
     runs = {"a": made["a"], "b": [make_case("other")]}
-    found, notes = compare_pairs(runs, [("a", "b")], seed=0, given=False)
+    found, notes = compare_pairs(runs, [("a", "b")], seed=0, named=False)
     assert found == []
     assert notes == ["a and b share no case; this pair is skipped"]
     with pytest.raises(DataError, match="share no case"):
-        compare_pairs(runs, [("a", "b")], seed=0, given=True)
+        compare_pairs(runs, [("a", "b")], seed=0, named=True)
 
 
 def test_other_truths_are_never_passed_over(made, make_case):
     runs = {"a": [make_case("k0")], "b": [make_case("k0", gt_bbox=[[1, 1, 500, 500]])]}
     with pytest.raises(DataError, match="gt_bbox"):
-        compare_pairs(runs, [("a", "b")], seed=0, given=False)
+        compare_pairs(runs, [("a", "b")], seed=0, named=False)
 
 
 def test_the_card_says_what_could_have_been_seen(made):
     look = looks(["a", "b", "c"])
-    found, _ = compare_pairs(made, [("a", "b"), ("a", "c")], seed=0, given=True)
+    found, _ = compare_pairs(made, [("a", "b"), ("a", "c")], seed=0, named=True)
     first, second = findings_of(found, {}, look)
     assert (first.kind, first.value, first.unit) == ("up", "+50.0", "points")
     assert first.texts[0] == "b over a, all cases"
@@ -119,7 +119,7 @@ def test_the_card_says_what_could_have_been_seen(made):
 
 def test_the_stages_are_asked_their_own_questions(made):
     runs = {"direct_sft": made["a"], "cot_sft": made["b"]}
-    found, _ = compare_pairs(runs, pairs_of([], list(runs)), seed=0, given=False)
+    found, _ = compare_pairs(runs, pairs_of([], list(runs)), seed=0, named=False)
     cards = " ".join(text for card in findings_of(found, {}, looks(runs)) for text in card.texts)
     assert "Do rationales help?" in cards
     assert "n = 10" in cards  # known entities of unseen categories
