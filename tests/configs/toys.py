@@ -20,7 +20,6 @@ from kvg.shards.writer import ShardWriter
 from kvg.types import Sample, SceneObject
 from tests.by_heart import learn_by_heart
 
-FAMILIES = [family_of_type(name) for name in known_families()]
 NUM_SAMPLES, NUM_QUESTIONS = 320, 4
 LEARNT = 0.1  # nats a token
 
@@ -30,7 +29,7 @@ def family_of_name(checkpoint: str) -> str:
     name = re.sub(r"[-./]", "_", checkpoint.lower())
     name = re.sub(r"(_vl)(?=_\d+b_a\d+b)", r"\1_moe", name)  # 30B-A3B: so many parameters, and so many for a token
     name = re.sub(r"glm_4_\d+v", "glm4v", name)
-    known = sorted((own.model_type for own in FAMILIES), key=len, reverse=True)
+    known = sorted(known_families(), key=len, reverse=True)
     return next((own for own in known if own in name), "qwen2_vl")
 
 
@@ -41,8 +40,11 @@ class Toys:
     folder: Path
 
     def checkpoint(self, family: str) -> Path:
-        """A model that has half learnt how answers look: some earn a reward and some do not."""
-        return self.folder / family
+        """A model that has half learnt how answers look: some earn a reward and some do not. Made when it is needed."""
+        folder = self.folder / family
+        if not folder.is_dir():
+            half_taught(Backbone("tiny", family_of_type(family))).export(folder)
+        return folder
 
     def train(self, path: str) -> Path:
         """A set in the format of the one that a config names."""
@@ -80,7 +82,7 @@ def samples(num: int) -> Iterator[Sample]:
 
 
 def make_toys(folder: Path) -> Toys:
-    """Writes everything."""
+    """Writes the sets."""
     toys = Toys(folder)
     for name, num in (("shards", NUM_SAMPLES), ("questions", NUM_QUESTIONS)):
         with ShardWriter(folder / name, num // 4) as writer:
@@ -90,8 +92,6 @@ def make_toys(folder: Path) -> Toys:
     write_grpo_parquet(samples(NUM_SAMPLES), toys.train("x.parquet"))
     write_kvg_bench((replace(sample, rationale="") for sample in samples(NUM_QUESTIONS)), toys.test("x.parquet"))
     toys.replay.write_text(json.dumps({"prompt": "Which bird is blue?", "completion": "The hobby."}) + "\n")
-    for family in FAMILIES:
-        half_taught(Backbone("tiny", family)).export(toys.checkpoint(family.model_type))
     return toys
 
 
