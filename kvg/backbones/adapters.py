@@ -20,12 +20,27 @@ from torch import nn
 
 from kvg.backbones.adapter_files import PREFIX, SETTINGS, WEIGHTS
 from kvg.backbones.checkpoint_files import fault, reading
+from kvg.backbones.lora import LoRASettings
+from kvg.backbones.merged_rows import merged_rows, merges_by_rows
+from kvg.backbones.stored_weights import StoredWeights
 from kvg.backbones.weight_files import current_name, former_name, tensor_shapes
 
 _DOWN: Final = re.compile(r"(.+)\.lora_(?:A\.weight|embedding_A)")
 
 
-def with_adapter(model: Any, checkpoint: str) -> Any:
+def loads_whole(checkpoint: str | None, lora: LoRASettings | None) -> bool:
+    """Whether each process has to load the whole model before its adapters can be merged or made.
+
+    Args:
+        checkpoint: folder of adapters that are merged; None for none.
+        lora: adapters that are made.
+    """
+    return bool(lora and lora.needs_weights) or (checkpoint is not None and not merges_by_rows(checkpoint))
+
+
+def with_adapter(
+    model: Any, checkpoint: str | None, stored: StoredWeights | None = None
+) -> tuple[Any, StoredWeights | None]:
     """Merges adapters into the weights of a model, and removes them.
 
     It computes what PEFT computes with the adapters beside the weights. Embeddings and output layer that share their
@@ -33,17 +48,26 @@ def with_adapter(model: Any, checkpoint: str) -> Any:
 
     Args:
         model: that ``adapter_base`` names.
-        checkpoint: folder of the adapters.
+        checkpoint: folder of the adapters; None leaves all as it is.
+        stored: files of a model that has been built without weights; None where it has them. Its adapters have to be
+            such that ``kvg.backbones.merged_rows.merges_by_rows`` is true.
+
+    Returns:
+        The model, and what is left to be read for it, with the adapters merged.
 
     Raises:
         ConfigError: settings or weights are missing, damaged, no safetensors, or of another model.
     """
+    if checkpoint is None:
+        return model, stored
     ranks = _ranks(tensor_shapes(checkpoint, WEIGHTS))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # settings of a newer PEFT; what does not fit is reported below
         with reading(checkpoint, f"its {SETTINGS} cannot be used"):
             config = LoraConfig.from_pretrained(checkpoint)
             _target_stored_layers(checkpoint, config, model, ranks)
+        if stored is not None:
+            return model, merged_rows(checkpoint, config, stored)
         with reading(checkpoint, "cannot be put on its model"):
             saved = load_file(Path(checkpoint) / WEIGHTS)
             weights = {PREFIX + _current(name): value for name, value in saved.items()}
@@ -58,7 +82,7 @@ def with_adapter(model: Any, checkpoint: str) -> Any:
             merged = adapted.merge_and_unload().requires_grad_(True)  # adapters had frozen all else
     if untied:
         _tie_where_equal(merged)
-    return merged
+    return merged, None
 
 
 def _missing(adapted: nn.Module, names: Sequence[str]) -> list[str]:

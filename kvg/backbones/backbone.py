@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from kvg.backbones.adapter_files import adapter_base
-from kvg.backbones.adapters import with_adapter
+from kvg.backbones.adapters import loads_whole, with_adapter
 from kvg.backbones.buffers import float32_buffers
 from kvg.backbones.builtin import RANDOM, build_builtin, checkpoint_folder, random_tokenizer
 from kvg.backbones.checkpoints import Description, describe_checkpoint, load_deferred, load_model
@@ -105,16 +105,16 @@ class Backbone(Shardable):
         self.family = find_family(checkpoint, family)
         base = adapter_base(checkpoint)
         description = self.describe(base or checkpoint, checkpoint if base else None)
-        exported = is_export(checkpoint) or bool(base and is_export(base))
+        exported = is_export(checkpoint) or is_export(base or checkpoint)
         self.stored_pixels = (description.picture.min_pixels, description.picture.max_pixels)
         settings = with_budget(description.picture, min_pixels, max_pixels, checkpoint, exported)
         self.processor = ChatProcessor(description.tokenizer, self.family, settings)
-        self.codec = self.processor.codec
-        model = self.load(base or checkpoint, description, dtype, attn, bool(base or (lora and lora.needs_weights)))
-        self.model = with_adapter(model, checkpoint) if base else model
-        turn_end = self.processor.ids(self.family.turn_end)[0]
-        self.end_token_ids = end_tokens(self.model.generation_config.eos_token_id, turn_end)
-        self.pad_token_id = self.processor.pad_token_id
+        self.codec, self.pad_token_id = self.processor.codec, self.processor.pad_token_id
+        merged = checkpoint if base else None
+        model = self.load(base or checkpoint, description, dtype, attn, loads_whole(merged, lora))
+        self.model, self.stored = with_adapter(model, merged, self.stored)
+        (turn_end,) = self.processor.ids(self.family.turn_end)
+        self.end_token_ids = end_tokens(model.generation_config.eos_token_id, turn_end)
         self.decoding = decoding
         self.feature_cache = FeatureCache(feature_cache_mb * 2**20) if feature_cache_mb else None
         self.shares_prefix = share_prefix and attn == "sdpa"

@@ -87,8 +87,8 @@ class LoRASettings:
 
     @property
     def needs_weights(self) -> bool:
-        """Whether the adapters begin with numbers that come from the weights, so that a model must have those."""
-        return self.dora or bool(self.tokens) or self.bits == 4
+        """Whether the adapters begin with numbers that come from weights of a whole model."""
+        return bool(self.tokens) or self.bits == 4
 
     def config(self, pattern: str, **more: Any) -> LoraConfig:
         """The same as PEFT's settings.

@@ -25,6 +25,7 @@ DTYPES: Final = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
     "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
 }  # fmt: skip
+_NORMS: Final = ".lora_magnitude_vector.default.weight"  # of DoRA, which begin as the norms of the rows of a weight
 _DEFERRED: ContextVar[bool] = ContextVar("deferred", default=False)
 
 
@@ -125,16 +126,27 @@ class StoredWeights:
         stored = {name: self.tensors[plain_name(name)] for name in empty}
         with torch.no_grad():
             for name, tensor in sorted(stored.items(), key=lambda item: (str(item[1].file), item[1].start)):
-                value = parameters[name]
-                if not isinstance(value, DTensor):
-                    tensor.read_into(value)
-                    continue
-                (place,) = value.placements
-                assert isinstance(place, Shard)
-                assert place.dim == 0, f"{name} is not sharded by its rows"
-                mesh = value.device_mesh
-                each = -(-value.shape[0] // mesh.size())
-                tensor.read_into(value.to_local(), min(each * mesh.get_local_rank(), value.shape[0]))
+                tensor.read_into(*_own_rows(name, parameters[name]))
+            for name, value in parameters.items():
+                if name.endswith(_NORMS):
+                    layer = name.removesuffix(_NORMS)
+                    weight = parameters[f"{layer}.base_layer.weight"]
+                    norms, first = _own_rows(name, value)
+                    rows = torch.empty((len(norms), *weight.shape[1:]), dtype=weight.dtype)
+                    self.tensors[f"{layer}.weight"].read_into(rows, first)
+                    norms.copy_(torch.linalg.norm(rows, dim=1))
+
+
+def _own_rows(name: str, value: Tensor) -> tuple[Tensor, int]:
+    """This process' rows of a tensor, and the number of the first one."""
+    if not isinstance(value, DTensor):
+        return value, 0
+    (place,) = value.placements
+    assert isinstance(place, Shard)
+    assert place.dim == 0, f"{name} is not sharded by its rows"
+    mesh = value.device_mesh
+    each = -(-value.shape[0] // mesh.size())
+    return value.to_local(), min(each * mesh.get_local_rank(), value.shape[0])
 
 
 def plain_name(name: str) -> str:

@@ -10,6 +10,7 @@ import traceback
 import pytest
 import torch
 import torch.distributed as dist
+from peft import LoraConfig, get_peft_model
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 
@@ -19,7 +20,13 @@ from kvg.backbones.lora import LoRASettings
 from kvg.backbones.stored_weights import StoredTensor, deferred_weights
 
 DEADLINE_S = 240
-CASES = [(None, "once", "float32"), (LoRASettings(r=2), "layer", "bfloat16"), (LoRASettings(r=2), "once", "float32")]
+CASES = [
+    (None, "once", "float32"),
+    (LoRASettings(r=2), "layer", "bfloat16"),
+    (LoRASettings(r=2), "once", "float32"),
+    (LoRASettings(r=2, dora=True), "layer", "bfloat16"),
+    (LoRASettings(r=2, dora=True), "once", "float32"),
+]
 
 
 def _process(rank, port, work, args):
@@ -120,3 +127,47 @@ def reads_its_own_rows(mesh, folder):
 
 def test_a_process_reads_its_own_rows_alone(toy, in_two):
     in_two(reads_its_own_rows, toy)
+
+
+def adapters_are_merged_row_by_row(mesh, base, folder, dtype):
+    with deferred_weights():
+        backbone = Backbone(folder, dtype=dtype)
+    assert all(p.is_meta for p in backbone.parameters())
+    assert not any("lora_" in name for name, _ in backbone.named_parameters())
+    plain, expected = Backbone(base, dtype=dtype).model.state_dict(), Backbone(folder, dtype=dtype).model.state_dict()
+    backbone.shard(mesh)
+    num_merged = 0
+    for name, value in whole(backbone).items():
+        close = {"rtol": 1e-5, "atol": 1e-6} if dtype == "float32" else {"rtol": 2**-7, "atol": 1e-6}
+        torch.testing.assert_close(value, expected[name], **close, msg=name)
+        num_merged += not torch.equal(value, plain[name])
+    assert num_merged == 2 * len(backbone.language.text_model.layers)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("more", [{}, {"use_rslora": True, "rank_pattern": {"q_proj": 3}}, {"use_dora": True}], ids=str)
+def test_adapters_of_a_folder_are_merged_row_by_row(more, dtype, toy, in_two, tmp_path):
+    """PEFT's own merging of a model that is whole is the reference."""
+    model = Backbone(toy).model
+    config = LoraConfig(r=4, lora_alpha=8, target_modules=r".*language_model.*\.(q_proj|down_proj)", **more)
+    adapted = get_peft_model(model, config)
+    torch.manual_seed(0)
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name or "magnitude" in name:  # which begin such that a fresh adapter does nothing
+            parameter.data.add_(torch.rand_like(parameter), alpha=0.2)
+    adapted.save_pretrained(tmp_path / "adapter")
+    in_two(adapters_are_merged_row_by_row, toy, str(tmp_path / "adapter"), dtype)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"trainable_token_indices": [5]}, {"modules_to_save": ["merger"]}, {"target_modules": ["q_proj", "embed_tokens"]}],
+    ids=str,
+)
+def test_adapters_that_change_more_are_merged_in_a_whole_model(more, toy, tmp_path):
+    targets = {"target_modules": r".*language_model.*\.q_proj", **more}
+    get_peft_model(Backbone(toy).model, LoraConfig(r=4, **targets)).save_pretrained(tmp_path)
+    with deferred_weights():
+        backbone = Backbone(str(tmp_path))
+    assert backbone.stored is None
+    assert not any(p.is_meta for p in backbone.parameters())
