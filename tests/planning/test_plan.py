@@ -165,6 +165,7 @@ def test_a_plan_in_a_head_takes_the_place_of_an_earlier_one(tmp_path):
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_plan_is_within_a_tenth_of_what_a_gpu_allocates():
     from tests.planning.on_gpu import allocated
 
