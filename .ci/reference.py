@@ -48,6 +48,9 @@ def main(args: list[str]) -> int:
 
 
 # -- commands --------------------------------------------------------------------------------------------------------
+_PARTS = ("modules.text_replay.TextReplay", "rl.difficulty.DifficultyWeight", "modules.card_teacher.CardTeacher")
+
+
 def commands() -> str:
     """The page of all commands: the usage of ``kvg``, and every command of ``kvg-data`` with its options."""
     from kvg.cli.commands import COMMANDS, EXAMPLES
@@ -127,6 +130,8 @@ def configuration() -> str:
         "## Engines of rollouts (`model.engine`, `model.mismatch`)\n",
         *classes([*subclasses("kvg.inference", "rollout_engine.RolloutEngine")]),
         *classes([attribute("kvg.rl.mismatch.MismatchCorrection")]),
+        "## Parts of stage 2 (`model.replay`, `model.difficulty`, `model.teacher`)\n",
+        *classes([attribute(f"kvg.{name}") for name in _PARTS]),
         "## Clients and box codecs\n",
         *classes([*subclasses("kvg.inference", "request.Client"), *subclasses("kvg.text", "box_codec.BoxCodec")]),
         "## Data modules (`data`)\n",

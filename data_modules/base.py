@@ -129,7 +129,7 @@ class CompositeDataModule(L.LightningDataModule):
             ConfigError: ``connect`` has not been called.
             DataError: see ``training_store``.
         """
-        dataset = ShardDataset(self.training_store(path, recipe), self.seed, max(1, shuffle_buffer))
+        dataset = ShardDataset(self.training_store(path, recipe), self.seed, max(1, shuffle_buffer), recipe.pairs)
         loader = StreamLoader(dataset, self._connected(), recipe, self.num_workers, replay or (), endless=True)
         loader.look_ahead = self.look_ahead
         if self._position is not None:

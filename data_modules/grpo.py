@@ -5,7 +5,9 @@ from __future__ import annotations
 from data_modules.base import BySet, CompositeDataModule
 from data_modules.loader import StreamLoader
 from data_modules.recipe import Recipe
+from kvg.errors import DataError
 from kvg.ranges import check_whole
+from kvg.shards.reader import Tally
 
 
 class GRPODataModule(CompositeDataModule):
@@ -22,6 +24,11 @@ class GRPODataModule(CompositeDataModule):
         max_tokens: longer prompts are skipped, never truncated; 1024 in the paper (v2), None for no limit.
         box_unit: see ``CompositeDataModule``.
         boxes_of: see ``CompositeDataModule``.
+        pairs: whether ``train`` holds pairs of composites (``compositor.paired``). Both are in one batch then, and
+            their completions form one group.
+
+    Raises:
+        DataError: ``pairs`` is set, and the first sample of ``train`` belongs to no pair.
     """
 
     def __init__(
@@ -36,16 +43,21 @@ class GRPODataModule(CompositeDataModule):
         max_tokens: int | None = None,
         box_unit: BySet = None,
         boxes_of: BySet = "upright",
+        pairs: bool = False,
     ) -> None:
         super().__init__(batch_size, num_workers, seed, box_unit, boxes_of)
         check_whole("data.shuffle_buffer", shuffle_buffer, 0)
         self.train, self.val, self.mode, self.shuffle_buffer = train, val, mode, shuffle_buffer
-        self.recipe = Recipe(batch_size, mode, target=None, pad_left=True, max_tokens=max_tokens)
+        self.recipe = Recipe(batch_size, mode, target=None, pad_left=True, max_tokens=max_tokens, pairs=pairs)
 
     def setup(self, stage: str) -> None:
         """Opens all sets, so that a wrong path fails before training starts."""
         if stage == "fit":
-            self.training_store(self.train, self.recipe)
+            store = self.training_store(self.train, self.recipe)
+            first = next((sample for part in store.parts() for _, sample in part.read(Tally())), None)
+            if self.recipe.pairs and first is not None and not first.pair:
+                remedy = "is missing: compose with compositor.paired: true, or set data.pairs to false"
+                raise DataError(self.train, "pair", remedy)
         if self.val:
             self.store(self.val, "val")
 

@@ -103,18 +103,26 @@ class BatchStream(IterableDataset[Delivery]):
         taken, in_a_row, before = 0, 0, self.dataset.tally.num_bad
         for sample in samples:
             taken += 1
+            error: DataError | None = None
             try:
-                examples.append(self.recipe.encode(self.processor, sample))
-            except DataError as error:
-                self.dataset.tally.note(error)
-                in_a_row += 1
-                if in_a_row >= min(_MAX_BAD_IN_A_ROW, self.dataset.num_samples):
-                    raise
+                example = self.recipe.encode(self.processor, sample)
+            except DataError as bad:
+                error = bad
+            else:
+                if self.recipe.pairs and len(kept) % 2 and not (sample.pair and sample.pair == kept[-1].pair):
+                    error = _lone(kept.pop())
+                    examples.pop()
+                kept.append(sample)
+                examples.append(example)
+            if error is None:
+                in_a_row = 0
+                if len(kept) == wanted:
+                    break
                 continue
-            kept.append(sample)
-            in_a_row = 0
-            if len(kept) == wanted:
-                break
+            self.dataset.tally.note(error)
+            in_a_row += 1
+            if in_a_row >= min(_MAX_BAD_IN_A_ROW, self.dataset.num_samples):
+                raise error
         return taken, kept, examples, self.dataset.tally.num_bad - before
 
 
@@ -259,6 +267,11 @@ class StreamLoader:
             if isinstance(delivery, KVGError):
                 raise delivery
             yield delivery
+
+
+def _lone(sample: Sample) -> DataError:
+    remedy = "its pair is not beside it; compose with compositor.paired: true, or set data.pairs to false"
+    return DataError(sample.key, "pair", remedy)
 
 
 def _with_following(batches: Iterator[tuple[Batch, Position]]) -> Iterator[tuple[Batch, Position]]:

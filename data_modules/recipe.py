@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -35,6 +35,7 @@ class Recipe:
         max_tokens: longer samples are skipped. They are never truncated, since that could cut off image tokens. Longer
             replayed texts raise an error at the start. None for no limit.
         replay_ratio: share of examples that are replayed text.
+        pairs: whether samples are the composites of pairs, of which a batch has both next to each other.
     """
 
     batch_size: int
@@ -43,6 +44,7 @@ class Recipe:
     pad_left: bool = False
     max_tokens: int | None = None
     replay_ratio: float = 0.0
+    pairs: bool = False
 
     def __post_init__(self) -> None:
         """Checks the settings.
@@ -60,6 +62,10 @@ class Recipe:
         check_number("data.replay_ratio", self.replay_ratio, 0, 1, below=True)
         if self.replay_ratio and self.batch_size < 2:
             raise ConfigError("data.batch_size", "must be at least 2 if text is replayed")
+        if self.pairs and self.batch_size % 2:
+            raise ConfigError(
+                "data.batch_size", f"{self.batch_size} cuts a pair (data.pairs); set it to an even number"
+            )
 
     def num_texts(self, index: int) -> int:
         """Returns the number of replayed examples in batch ``index``: spread evenly, and never the whole batch.
@@ -84,7 +90,8 @@ class Recipe:
 
     def collate(self, processor: Processor, examples: list[Example], samples: list[Sample]) -> Batch:
         """Pads examples to a batch; ``samples`` belong to the first examples, replayed text has none."""
-        return processor.collate(examples, samples, pad_left=self.pad_left)
+        batch = processor.collate(examples, samples, pad_left=self.pad_left)
+        return replace(batch, prompts_per_group=2) if self.pairs else batch
 
 
 @dataclass(frozen=True)

@@ -157,6 +157,7 @@ class Batch:
         pictures: of all rows; None where there are none.
         visual: the tokens of ``pictures``, where they have been computed.
         padding: whether it repeats a batch so that all processes take as many steps.
+        prompts_per_group: neighbouring prompts whose completions are compared with each other; 2 for pairs.
         following: the batch after this one, from loaders that look ahead; it has none itself.
     """
 
@@ -167,6 +168,7 @@ class Batch:
     pictures: Pictures | None = None
     visual: VisualTokens | None = None
     padding: bool = False
+    prompts_per_group: int = 1
     following: Batch | None = None
 
     def __len__(self) -> int:

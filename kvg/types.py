@@ -57,6 +57,7 @@ class Sample:
     options: tuple[str, ...] = ()
     licences: tuple[str, ...] = ()  # of the pictures that it was made of, as far as they are known
     question_id: str = ""  # of the published benchmark
+    pair: str = ""  # the same for two composites of a pair, which lie next to each other; '' for all others
     has_box: bool = True  # False: nobody knows the box; that of the only object is the whole picture
     provenance: Mapping[str, Any] = field(default_factory=dict)
 

@@ -75,18 +75,21 @@ class Compositor:
             DataError: a tile cannot be read, or an object would be too small.
         """
         config = self.config
-        rng = random.Random(f"{config.seed}/{index}")
+        first = index - index % 2 if config.paired else index
+        rng = random.Random(f"{config.seed}/{first}")  # the same numbers for both of a pair
         category, entities, target = self.sampler.draw(_weighted(config.k_weights, rng), rng)
+        places = self._places(entities, target, swapped=first != index)
         small = TooSmall(self._least)
         for _ in range(_MAX_CANVAS_ATTEMPTS):
             width, height = rng.choice(list(config.canvas_sizes))
             canvas = (width, height)
             background = _weighted(config.backgrounds, rng)
             image = self._backgrounds[background](canvas, rng)
-            tiles = [self.tile(entity, rng) for entity in entities]
-            layout, laid = self._laid_out(tiles, canvas, small, rng)
+            own = [self.tile(entity, rng) for entity in entities]
+            layout, laid = self._laid_out([own[place] for place in places], canvas, small, rng)
             if laid:
                 break
+        entities = [entities[place] for place in places]
         if not laid:
             raise small.error(entities)
         # The empty background: else the augmentation of a tile would depend on the order of pasting.
@@ -102,7 +105,7 @@ class Compositor:
         names = [entities[one.number] for one in laid]
         info = self.source.info(target)
         return Sample(
-            key=f"s{config.seed}-{index:07d}",
+            key=_key(config.seed, index),
             image=_encode(image, config, rng),
             width=canvas[0],
             height=canvas[1],
@@ -114,6 +117,7 @@ class Compositor:
             target=names.index(target),
             knowledge=info.knowledge,
             licences=tuple(sorted({one.tile.licence for one in laid} - {""})),
+            pair=_key(config.seed, first) if config.paired else "",
             provenance={
                 "seed": config.seed,
                 "index": index,
@@ -123,6 +127,18 @@ class Compositor:
                 **origins([one.tile for one in laid]),
             },
         )
+
+    def _places(self, entities: Sequence[str], target: str, swapped: bool) -> list[int]:
+        """Returns which entity stands in each place: its own, or target and look-alike in that of the other."""
+        places, own = list(range(len(entities))), entities.index(target)
+        if swapped and len(entities) > 1:
+            looks, near = set(self.source.info(target).traits), set(self.source.neighbours(target))
+            other = max(
+                (place for place in places if place != own),
+                key=lambda place: (entities[place] in near, len(looks & set(self.source.info(entities[place]).traits))),
+            )
+            places[own], places[other] = other, own
+        return places
 
     def tile(self, entity: str, rng: random.Random) -> Tile:
         """Returns a tile of an entity.
@@ -210,6 +226,10 @@ def _shape(laid: _Laid) -> Image.Image | None:
     if not laid.tile.picture.cut_out:
         return None
     return laid.tile.scaled(laid.placing.size, laid.placing.region).getchannel("A")
+
+
+def _key(seed: int, index: int) -> str:
+    return f"s{seed}-{index:07d}"
 
 
 def _shortest(cells: Sequence[Cell]) -> int:

@@ -45,6 +45,8 @@ class CompositorConfig:
         quality: quality of the JPEG, or a range of it.
         chroma: chroma subsampling of the JPEG: ``4:4:4`` for none; cameras write ``4:2:0``.
         categories: categories to use; None for all.
+        paired: whether composites come in pairs, one behind the other: the same objects in the same places, but target
+            and look-alike have changed places. Sizes of sets and shards count composites, not pairs.
         split: split of the targets (``seen`` or ``unseen``); None for both.
         targets: entities that can be targets; None for all. Distractors are sampled from all entities.
     """
@@ -71,6 +73,7 @@ class CompositorConfig:
     quality: int | tuple[int, int] = 95
     chroma: str = "4:4:4"
     categories: Sequence[str] | None = None
+    paired: bool = False
     split: str | None = None
     targets: Sequence[str] | None = None
 
@@ -97,6 +100,8 @@ class CompositorConfig:
             raise ConfigError("compositor.snap_px", "does not work with the layout overlapping; set it to null")
         if self.backgrounds.get(PHOTOGRAPH) and not self.background_folder:
             raise ConfigError("compositor.background_folder", "is missing; name a folder of pictures")
+        if self.paired and min(k for k, weight in self.k_weights.items() if weight) < 2:
+            raise ConfigError("compositor.paired", "needs two objects that change places; set k_weights to 2 or more")
         if not self.canvas_sizes or min(min(size) for size in self.canvas_sizes) < 16:
             raise ConfigError("compositor.canvas_sizes", "needs at least one size, no side under 16 pixels")
 

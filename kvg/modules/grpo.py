@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import functools
 import time
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -25,11 +24,12 @@ from kvg.inference.shared_fault import SharedFault
 from kvg.losses.policy import Counts, PolicyLoss
 from kvg.masking import masked_mean
 from kvg.modules.base import StageModule
+from kvg.modules.card_teacher import CardTeacher
 from kvg.modules.gradients import clip_gradients, without_sync
 from kvg.modules.guard import check_step
 from kvg.modules.precision import with_float32_numbers
-from kvg.modules.reference import reference_logprobs
-from kvg.modules.rollout_figures import ScoredRollouts
+from kvg.modules.rollout_experience import experience_of
+from kvg.modules.rollout_figures import ScoredRollouts, box_overlaps
 from kvg.modules.run_summary import reward_lines, start_of
 from kvg.modules.sampling_ahead import BatchSampler
 from kvg.modules.text_replay import TextReplay
@@ -38,10 +38,11 @@ from kvg.rewards.combine import WeightedReward
 from kvg.rewards.diagnosis import Start, nothing_learnt
 from kvg.rl.advantage import group_advantage
 from kvg.rl.completions import Rollouts
+from kvg.rl.difficulty import DifficultyWeight
 from kvg.rl.experience import Experience, in_minibatches
 from kvg.rl.mismatch import MismatchCorrection
 from kvg.rl.resampling import Resampling
-from kvg.rl.sampled import OldPolicy, SampledBatch, old_policy
+from kvg.rl.sampled import SampledBatch
 from kvg.rl.sampling import SamplingSettings
 from kvg.text.answer import Answer
 from kvg.types import Sample
@@ -82,6 +83,8 @@ class GRPOModule(StageModule):
         mismatch: correction of the gap between an external engine and the policy; None for that of
             ``MismatchCorrection``. The built-in engine has no gap.
         replay: texts whose loss is added to each update; None for none.
+        difficulty: factors of the advantages of hard and easy groups; None for 1.
+        teacher: weights of tokens by the policy with the entity's card in its prompt; None for 1.
         export: see ``StageModule``.
     """
 
@@ -110,6 +113,8 @@ class GRPOModule(StageModule):
         engine: RolloutEngine | None = None,
         mismatch: MismatchCorrection | None = None,
         replay: TextReplay | None = None,
+        difficulty: DifficultyWeight | None = None,
+        teacher: CardTeacher | None = None,
         export: bool = True,
     ) -> None:
         super().__init__(backbone, optimizer, warmup, schedule, max_new_tokens, export)
@@ -134,6 +139,7 @@ class GRPOModule(StageModule):
         self.engine: RolloutEngine = engine or BuiltInEngine()
         self._sampler = BatchSampler(self.engine, self.rollout_sampling, group_size, seed, overlap)
         self.mismatch, self.replay = mismatch or MismatchCorrection(), replay
+        self.difficulty, self.teacher = difficulty, teacher
         self._reference: list[Backbone] = []  # in a list, so that it is not part of the module's state
         self._resampling = Resampling(max_resample_batches, group_size)
         self.scored: ScoredRollouts | None = None  # the newest batch of rollouts, for callbacks
@@ -193,7 +199,8 @@ class GRPOModule(StageModule):
         step, rank = self.global_step, self.global_rank
         batch, sampled, scored = self._sample(dataclasses.replace(batch, following=None), batch_idx)
         with self._sampler.ahead(self.backbone, following, step, batch_idx + 1, rank):
-            experiences = self._enough(self._experience(batch, sampled, scored.advantages), scored.rewards)
+            experience = experience_of(self, self._reference, batch, sampled, scored.advantages)
+            experiences = self._enough(experience, scored.rewards)
             loss = None if experiences is None else self._learn(experiences)
         if following is not None:
             self.log("train/wait_s", self._sampler.waited, batch_size=size)
@@ -226,8 +233,12 @@ class GRPOModule(StageModule):
         self.log("train/sample_s", time.perf_counter() - start, batch_size=size)
         if self._sampler.overlap:
             self.log("train/policy_lag", float(self.global_step - sampled.step), batch_size=size)
-        advantages = group_advantage(rewards, self.group_size, self.advantage)
-        numbers = (answers, rewards, breakdown, advantages, self.group_size, sampled.step)
+        rows = self.group_size * batch.prompts_per_group
+        advantages = group_advantage(rewards, rows, self.advantage)
+        if self.difficulty is not None:
+            overlaps = box_overlaps(answers, list(batch.samples), self.group_size)
+            advantages = advantages * self.difficulty.factors(overlaps, rows).to(advantages)
+        numbers = (answers, rewards, breakdown, advantages, self.group_size, sampled.step, batch.prompts_per_group)
         self.scored = ScoredRollouts(list(batch.samples), out, *numbers)
         figures = self.scored.figures()
         self.history.add({**figures, "tokens": out.completion_mask.sum()})
@@ -235,27 +246,6 @@ class GRPOModule(StageModule):
             self.log(f"train/{name}", value, batch_size=size, prog_bar=name == "reward/total")
         self.log("train/advantage_std", advantages.std(), batch_size=size)
         return batch, sampled, self.scored
-
-    def _experience(self, batch: Batch, sampled: SampledBatch, advantages: Tensor) -> Experience:
-        out, temperature = sampled.rollouts, self.rollout_sampling.temperature
-        mask = out.completion_mask if self.learn_truncated else out.completion_mask & ~out.truncated[:, None]
-        old, reference = self._old_policy(batch, sampled), None
-        if self.loss.beta:
-            reference = reference_logprobs(self.backbone, self._reference, batch, out, temperature)
-        return Experience(batch, out.tokens, mask, advantages.to(mask.device), old.logprobs, reference, old.weights)
-
-    @torch.no_grad()
-    def _old_policy(self, batch: Batch, sampled: SampledBatch) -> OldPolicy:
-        single = self.updates_per_batch() == 1 and not self.max_resample_batches
-        unchanged = single and (self.engine.external or sampled.step == self.global_step)
-        settings, out = self.rollout_sampling, sampled.rollouts
-        given = (batch, out.tokens, out.completion_mask, settings.temperature)
-        score = functools.partial(self.backbone.completion_logprobs, *given)
-        mismatch = self.mismatch if self.engine.external else None
-        old = old_policy(sampled, settings, unchanged, score, mismatch)
-        for name, value in old.figures.items():
-            self.log(f"train/mismatch/{name}", value, batch_size=len(batch.samples))
-        return old
 
     def _enough(self, experience: Experience, rewards: Tensor) -> list[Experience] | None:
         """The experiences for the update; None if more must be sampled first."""

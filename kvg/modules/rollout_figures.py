@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kvg.boxes import MISSING_BOX, iou
 from kvg.formats.rollout_files import RolloutRecord
 from kvg.masking import masked_mean
 from kvg.rl.completions import Rollouts
@@ -30,6 +31,7 @@ class ScoredRollouts:
         advantages: ``[N]``.
         group_size: G.
         optimizer_step: number of optimizer steps of the policy that sampled them.
+        prompts_per_group: neighbouring prompts that are compared with each other, see ``kvg.batches.Batch``.
     """
 
     samples: Sequence[Sample]
@@ -40,10 +42,11 @@ class ScoredRollouts:
     advantages: Tensor
     group_size: int
     optimizer_step: int
+    prompts_per_group: int = 1
 
     def figures(self) -> dict[str, Tensor | float]:
         """Rewards, lengths, and the share of answers in which no box can be read: scalars by name."""
-        out, size = self.out, self.group_size
+        out, size = self.out, self.group_size * self.prompts_per_group
         groups = self.rewards.view(-1, size)
         return {
             "reward/total": self.rewards.mean(),
@@ -101,6 +104,19 @@ class ScoredRollouts:
                 )
             )
         return records
+
+
+def box_overlaps(answers: Sequence[Answer], samples: Sequence[Sample], group_size: int) -> Tensor:
+    """IoU of each of the ``[N]`` answers with the true box, 0 where no box can be read.
+
+    Args:
+        answers: N = B * ``group_size``.
+        samples: the B samples that ask.
+        group_size: answers to each.
+    """
+    preds = torch.tensor([answer.box_px or MISSING_BOX for answer in answers], dtype=torch.float32)
+    target = torch.tensor([sample.box_px for sample in samples], dtype=torch.float32)
+    return iou(preds, target.repeat_interleave(group_size, dim=0))
 
 
 def _on_grid(box_px: Box, sample: Sample) -> Box:

@@ -76,7 +76,7 @@ def compose(
         overwrite: whether a complete set is replaced.
 
     Raises:
-        ConfigError: the config is wrong, or a set exists.
+        ConfigError: the config is wrong, a set exists, or a pair would be cut by the end of a shard.
         DataError: no composite could be made.
     """
     config, out = with_seed(config, seed), Path(out)
@@ -84,6 +84,8 @@ def compose(
     for error in compositor.sampler.left_out:
         log.warning("%s: left out: %s", out, error)
     check_shard_size(samples_per_shard)
+    if compositor.config.paired and samples_per_shard % 2:
+        raise ConfigError("samples_per_shard", f"{samples_per_shard} cuts a pair (compositor.paired); set it to even")
     job = compose_job(config, out, num, samples_per_shard)
     job.open(overwrite)
     starts = range(0, num, samples_per_shard)

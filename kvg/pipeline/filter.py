@@ -7,11 +7,11 @@ nothing to learn.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,8 @@ class FilterResult:
         out: its folder.
         settings: settings of the filter.
         counts: number of samples by number of correct answers.
+        num_kept: number of samples that are kept.
+        paired: whether pairs were judged by the mean of their two numbers.
         num_bad: number of samples that could not be read.
         num_cut: number of files that end early.
         usage: summary of the client, in words.
@@ -53,14 +55,11 @@ class FilterResult:
     out: Path
     settings: FilterSettings
     counts: Mapping[int, int]
+    num_kept: int
+    paired: bool
     num_bad: int
     num_cut: int
     usage: str
-
-    @property
-    def num_kept(self) -> int:
-        """Returns the number of samples that are kept."""
-        return sum(self.counts.get(right, 0) for right in range(self.settings.keep_min, self.settings.most + 1))
 
     @property
     def num_samples(self) -> int:
@@ -74,7 +73,8 @@ class FilterResult:
 
     def histogram(self) -> Table:
         """Returns a bar chart of the number of samples with 0, 1, ... correct answers."""
-        table = Table(title=f"right answers of {self.settings.samples}", box=None)
+        by = ", pairs by their mean" if self.paired else ""
+        table = Table(title=f"right answers of {self.settings.samples}{by}", box=None)
         for title, side in (("right", "right"), ("samples", "right"), ("", "left"), ("share", "right"), ("", "left")):
             table.add_column(title, justify="right" if side == "right" else "left")
         most = max(self.counts.values(), default=1)
@@ -161,18 +161,23 @@ def filter_set(
     record, checksums = settings.record(str(source)), checksums_of(source)
     job = _job(out, settings, record, checksums)
     requests, tally, counts = SampleRequests(store, settings, client.prompt_format), Tally(), Counter[int]()
+    num_kept, paired = 0, False
     before = store.manifest if isinstance(store, ShardFolder) else None
     outcomes = client.ask(requests, lambda _, text: text, job.units)
     first = next(outcomes, None)  # other processes end here, so nothing may be written before
     config, seed = {**(before.config if before else {}), "filter": record}, before.seed if before else None
     job.reopen()
     with ShardWriter(out, settings.samples_per_shard, seed=seed, config=config, overwrite=overwrite) as writer:
-        for sample, num_right in _judged(requests, chain([first] if first else [], outcomes), read, tally):
-            counts[num_right] += 1
-            if settings.keep_min <= num_right <= settings.most:
-                provenance = {**sample.provenance, "num_right": num_right, "num_tries": num}
-                writer.write(dataclasses.replace(sample, provenance=provenance))
-        result = FilterResult(out, settings, counts, tally.num_bad, tally.num_cut, client.summary())
+        judged = _judged(requests, itertools.chain([first] if first else [], outcomes), read, tally)
+        for unit in whole_pairs(judged, tally):
+            counts.update(num_right for _, num_right in unit)
+            paired |= len(unit) > 1
+            if settings.keep_min <= sum(num_right for _, num_right in unit) / len(unit) <= settings.most:
+                num_kept += len(unit)
+                for sample, num_right in unit:
+                    provenance = {**sample.provenance, "num_right": num_right, "num_tries": num}
+                    writer.write(dataclasses.replace(sample, provenance=provenance))
+        result = FilterResult(out, settings, counts, num_kept, paired, tally.num_bad, tally.num_cut, client.summary())
         if not result.num_kept:
             bad = [f"{tally.num_bad} bad samples"] if tally.num_bad else []
             listed = [f"{counts[right]} with {right}/{num} right" for right in range(num + 1) if counts[right]]
@@ -188,6 +193,24 @@ def is_complete(source: str | Path, out: Path, settings: FilterSettings) -> bool
     """Returns whether a set exists that was made with these settings from the present source."""
     job = _job(out, settings, settings.record(str(source)), checksums_of(source))
     return job.is_complete(out / MANIFEST)
+
+
+def whole_pairs(judged: Iterable[tuple[Sample, int]], tally: Tally) -> Iterator[list[tuple[Sample, int]]]:
+    """Yields what is kept or dropped together: a sample, or the two of a pair (``compositor.paired``).
+
+    Args:
+        judged: samples with their number of correct answers.
+        tally: gets one whose pair is not whole.
+    """
+    for pair, group in itertools.groupby(judged, key=lambda one: one[0].pair):
+        if not pair:
+            yield from ([one] for one in group)
+            continue
+        unit = list(group)
+        if len(unit) == 2:
+            yield unit
+        else:
+            tally.note(DataError(unit[0][0].key, "pair", "is not whole; compose the set again"))
 
 
 def _judged(

@@ -41,8 +41,9 @@ class Resampling:
         """
         if not self.max_batches:
             return [experience]
-        groups = rewards.view(-1, self.group_size)
-        unequal = (groups != groups[:, :1]).any(1).tolist()
+        together = experience.batch.prompts_per_group
+        groups = rewards.view(-1, self.group_size * together)
+        unequal = (groups != groups[:, :1]).any(1).repeat_interleave(together).tolist()
         informative = [number for number, is_unequal in enumerate(unequal) if is_unequal]
         rest = [number for number, is_unequal in enumerate(unequal) if not is_unequal]
         self._waiting += [experience.take(informative)] if informative else []

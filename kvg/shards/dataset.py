@@ -63,16 +63,18 @@ class ShardDataset:
     """Samples of a store, divided among slots. A slot is one worker of one process.
 
     In each epoch the seed gives a new order of the parts, and the parts are assigned to the slots in turn. If there are
-    fewer parts than slots, single samples are assigned instead. Inside a slot a buffer mixes neighbouring samples.
+    fewer parts than slots, single samples are assigned instead. Inside a slot a buffer mixes neighbouring samples. With
+    ``pairs`` the two composites of a pair are assigned and mixed as one.
 
     Args:
         store: the set.
         seed: seed of all shuffling.
         shuffle_buffer: number of samples held for mixing; 0 keeps the stored order of parts and samples.
+        pairs: whether samples of the same pair that lie next to each other stay together.
     """
 
-    def __init__(self, store: SampleStore, seed: int = 0, shuffle_buffer: int = 1000) -> None:
-        self.store, self.seed, self.shuffle_buffer = store, seed, shuffle_buffer
+    def __init__(self, store: SampleStore, seed: int = 0, shuffle_buffer: int = 1000, pairs: bool = False) -> None:
+        self.store, self.seed, self.shuffle_buffer, self.pairs = store, seed, shuffle_buffer, pairs
         self.parts = store.parts()
         self.num_samples = sum(part.num_samples for part in self.parts)
         self.tally = Tally()
@@ -86,7 +88,9 @@ class ShardDataset:
             num_slots: number of processes times number of workers.
             lap: number of the pass within the epoch; each pass has the same samples in another order.
         """
-        yield from self._mix(self._read(epoch, slot, num_slots), random.Random(f"{self.seed}/{epoch}/{slot}/{lap}"))
+        units = self._read(epoch, slot, num_slots)
+        for unit in self._mix(units, random.Random(f"{self.seed}/{epoch}/{slot}/{lap}")):
+            yield from unit
 
     def endless(self, epoch: int, slot: int = 0, num_slots: int = 1) -> Iterator[Sample]:
         """Repeats ``stream`` without end, so that processes with unequal shares or bad samples stay in step.
@@ -105,34 +109,53 @@ class ShardDataset:
                 raise DataError(f"slot {slot} of {num_slots}", "samples", f"none can be read ({problem})")
             lap += 1
 
-    def _read(self, epoch: int, slot: int, num_slots: int) -> Iterator[Sample]:
+    def _read(self, epoch: int, slot: int, num_slots: int) -> Iterator[list[Sample]]:
+        """Yields the units of a slot: what stays together."""
         lap = Lap(str(getattr(self.store, "folder", getattr(self.store, "path", "the set"))), self.tally)
         order: list[SamplePart] = list(self.parts)
         if self.shuffle_buffer:
             random.Random(f"{self.seed}/{epoch}").shuffle(order)
         if self.shuffle_buffer and len(order) >= num_slots:
             for part in order[slot::num_slots]:
-                yield from (sample for _, sample in lap.read(part))
+                yield from (unit for _, unit in self._units(lap.read(part)))
             lap.check()
             return
         offset = 0
         for part in order:
-            for position, sample in lap.read(part):
+            for position, unit in self._units(lap.read(part)):
                 if (offset + position) % num_slots == slot:
-                    yield sample
-            offset += part.num_samples
+                    yield unit
+            offset += -(-part.num_samples // self._size)
         lap.check()
 
-    def _mix(self, samples: Iterator[Sample], rng: random.Random) -> Iterator[Sample]:
-        buffer: list[Sample] = []
-        for sample in samples:
-            if len(buffer) < self.shuffle_buffer:
-                buffer.append(sample)
+    @property
+    def _size(self) -> int:
+        """Samples of a unit."""
+        return 2 if self.pairs else 1
+
+    def _units(self, samples: Iterator[tuple[int, Sample]]) -> Iterator[tuple[int, list[Sample]]]:
+        """Yields units, each with its position."""
+        unit: list[Sample] = []
+        start = 0
+        for position, sample in samples:
+            if unit and not (len(unit) < self._size and sample.pair and sample.pair == unit[0].pair):
+                yield start // self._size, unit
+                unit = []
+            start = start if unit else position
+            unit.append(sample)
+        if unit:
+            yield start // self._size, unit
+
+    def _mix(self, units: Iterator[list[Sample]], rng: random.Random) -> Iterator[list[Sample]]:
+        buffer: list[list[Sample]] = []
+        for unit in units:
+            if len(buffer) * self._size < self.shuffle_buffer:
+                buffer.append(unit)
             elif self.shuffle_buffer:
                 i = rng.randrange(len(buffer))
-                buffer[i], sample = sample, buffer[i]
-                yield sample
+                buffer[i], unit = unit, buffer[i]
+                yield unit
             else:
-                yield sample
+                yield unit
         rng.shuffle(buffer)
         yield from buffer

@@ -12,8 +12,8 @@
     target          index into objects
     objects         [{"entity", "box_px": [x1, y1, x2, y2] in pixels of the image, "note"}], in reading order
     rationale       template; "<box:N>" stands for the box of object N; "" if there is no rationale yet
-    provenance      optional {"options": [name], "licences": [name], "question_id": text}, and free fields: seed, index,
-                    layout, source ...
+    provenance      optional {"options": [name], "licences": [name], "question_id": text, "pair": text}, and free
+                    fields: seed, index, layout, source ...
 
 A new optional field does not change the version; a new meaning of a field does.
 """
@@ -37,6 +37,7 @@ SPLITS: Final = ("seen", "unseen")
 KNOWLEDGE: Final = ("known", "unknown", "")
 IMAGES: Final = ("jpg", "png", "jpeg")  # extensions of the member with the image
 
+_WORDS: Final = ("question_id", "pair")  # fields of a sample that the provenance holds as one text each
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 _KEY = re.compile(r"[^./\\\s]+")
 _TYPE_NAMES: Final[dict[Any, str]] = {str: "text", int: "a whole number", list: "a list", dict: "an object"}
@@ -77,7 +78,8 @@ def encode_record(sample: Sample) -> dict[str, bytes]:
 
 def full_provenance(sample: Sample) -> dict[str, Any]:
     """Returns the provenance with the typed fields that are not empty, as shards contain it."""
-    typed = {"options": list(sample.options), "licences": list(sample.licences), "question_id": sample.question_id}
+    typed = {"options": list(sample.options), "licences": list(sample.licences)}
+    typed |= {name: getattr(sample, name) for name in _WORDS}
     return {**sample.provenance, **{name: value for name, value in typed.items() if value}}
 
 
@@ -109,8 +111,9 @@ def decode_record(where: str, key: str, members: Mapping[str, bytes]) -> Sample:
         raise DataError(where, "schema_version", f"is {version}, this program reads {SCHEMA_VERSION}; convert the set")
     provenance = dict(_field(where, record, "provenance", dict))
     options, licences = (_names(where, provenance, name) for name in ("options", "licences"))
-    question_id = provenance.pop("question_id", "")
-    _require(isinstance(question_id, str), where, "provenance.question_id", f"{excerpt(question_id)} must be text")
+    words = {name: provenance.pop(name, "") for name in _WORDS}
+    for name, word in words.items():
+        _require(isinstance(word, str), where, f"provenance.{name}", f"{excerpt(word)} must be text")
     objects = [_object(where, i, raw) for i, raw in enumerate(_field(where, record, "objects", list))]
     sample = Sample(
         key=_field(where, record, "key", str),
@@ -125,7 +128,7 @@ def decode_record(where: str, key: str, members: Mapping[str, bytes]) -> Sample:
         knowledge=_field(where, record, "knowledge", str),
         options=options,
         licences=licences,
-        question_id=question_id,
+        **words,
         provenance=provenance,
     )
     check_sample(sample, where)
@@ -149,7 +152,7 @@ def check_sample(sample: Sample, where: str) -> None:
     _require(sample.entity, where, "entity", "of the target is empty; name it")
     for i, scene_object in enumerate(sample.objects):
         check_box(scene_object.box_px, sample.width, sample.height, where, f"objects[{i}].box_px")
-    typed = sorted({"options", "licences", "question_id"} & sample.provenance.keys())
+    typed = sorted({"options", "licences", *_WORDS} & sample.provenance.keys())
     _require(not typed, where, "provenance", f"{', '.join(typed)}: give the field of the sample instead")
     _check_texts(sample, where)
     for match in PLACEHOLDER.finditer(sample.rationale):

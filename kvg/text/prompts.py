@@ -106,6 +106,20 @@ def prompt(name: str, mode: str, form: PromptFormat = PUBLISHED) -> str:
     return _PLACE.sub(lambda match: texts[match[1]], PROMPTS[mode])
 
 
+def with_card(name: str, traits: str, text: str) -> str:
+    """Returns a user's turn with the traits of the entity before it, as one knows them who has looked them up.
+
+    Args:
+        name: name of the entity.
+        traits: its traits as one text.
+        text: the turn.
+
+    >>> with_card("Merlin", "grey, streaked breast", "Where is it?")
+    'The Merlin is grey, streaked breast. Where is it?'
+    """
+    return f"The {name} is {traits}. {text}"
+
+
 def describe_prompts(name: str, form: PromptFormat = PUBLISHED) -> tuple[str, str]:
     """Returns both user turns of the mode ``describe``; the model's description comes between them.
 

@@ -10,7 +10,7 @@ from kvg.errors import DataError
 from kvg.evaluation.records.fields import DIGITS
 from kvg.evaluation.records.prediction import Prediction
 from kvg.text.box_codec import BoxCodec, ImageSize, to_norm
-from kvg.text.prompts import DESCRIBE, PUBLISHED, PromptFormat, choice_prompt, describe_prompts, prompt
+from kvg.text.prompts import DESCRIBE, PUBLISHED, PromptFormat, choice_prompt, describe_prompts, prompt, with_card
 from kvg.types import Box, Sample
 
 
@@ -79,7 +79,7 @@ class Question:
             if not traits:
                 raise DataError(self.sample.key, "traits", "are not known of its entity; leave data.card false")
             first, *rest = self.turns(mode, form)
-            return (f"The {self.sample.entity} is {traits}. {first}", *rest)
+            return (with_card(self.sample.entity, traits, first), *rest)
         if self.options:
             return (choice_prompt(self.sample.category, self.options, mode),)
         if mode == DESCRIBE:

@@ -37,7 +37,8 @@ class FilterSettings:
         samples: number of answers to each sample.
         temperature: sampling temperature of a model in this process; None for 1.
         iou: minimum IoU of a correct answer.
-        keep_min: minimum number of correct answers of a kept sample.
+        keep_min: minimum number of correct answers of a kept sample; of a pair (``compositor.paired``), whose two are
+            kept or dropped together, the mean of both numbers.
         keep_max: maximum number of them; None for ``samples`` - 1.
         batch_size: prompts per batch of a model in this process; None for 64.
         mode: prompt template.
