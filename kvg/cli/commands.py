@@ -7,7 +7,7 @@ COMMANDS = {
     "compose": "make composites of 2-6 entities from a folder of photographs, or from the lab, as shards",
     "rationalize": "write a rationale for every sample of a set of shards",
     "cards": "write the lab's cards as text, for replay in stage 1",
-    "exam": "measure the skills of the lab's model separately: seeing, boxing, picking, recalling",
+    "exam": "measure the skills of the lab's model separately: seeing, picking, recalling, choosing, describing",
     "convert": "write shards, published files, COCO, YOLO, Label Studio, FiftyOne or JSON lines from any of them",
     "filter": "sample several answers with a stage-1 model; keep samples that it sometimes answers correctly",
     "shard": "mix the samples of one or several sets into the final training set, in shards of equal size",

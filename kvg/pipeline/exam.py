@@ -1,4 +1,4 @@
-"""Measures the skills of the lab's model separately: seeing, boxing, picking, recalling."""
+"""Measures the skills of the lab's model separately: seeing, picking, recalling, choosing, describing."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from kvg.composites.compositor import Compositor
 from kvg.lab.skills import named_by_card
 from kvg.lab.traits import load_cards
 from kvg.lab.world import TraitSource, lab_canvas
+from kvg.pipeline.exam_choices import DESCRIBE, choose_card, choose_drawing, compare, described
 from kvg.rl.rollout import rollout
 from kvg.rl.sampling import SamplingSettings
 from kvg.text.prompts import prompt
@@ -37,10 +38,15 @@ def examine(backbone: Backbone, num: int, seed: int) -> dict[str, float]:
         for skill in ("ground", "reason", "told") if k > 1 else ("ground",):
             shares = _ground(backbone, scenes, prompts[skill], 40 if skill == "ground" else 70 * k)
             figures |= {f"{skill} k={k} {name}": value for name, value in shares.items()}
+        if k == 2:
+            figures["compare"] = compare(backbone, scenes, seed)
         if k == 3:
             figures |= _naming(backbone, scenes)
+            texts = _texts(backbone, [DESCRIBE] * len(scenes), scenes, 40 * k)
+            figures["describe"] = described(backbone, scenes, texts)
     picks = [figures[f"ground k={k} acc"] for k in (2, 3, 4)]
     figures["ground k=2-4 acc"] = sum(picks) / 3
+    figures |= choose_card(backbone, seed) | choose_drawing(backbone, num, seed)
     return figures | _recall(backbone)
 
 
