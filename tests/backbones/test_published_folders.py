@@ -1,4 +1,4 @@
-"""Folders as they were published with DeepPerception (Qwen2-VL, transformers 4.4x) and KARL (Qwen3-VL, 4.57).
+"""Folders as they were published: DeepPerception (Qwen2-VL, transformers 4.4x), KARL (Qwen3-VL, 4.57), GLM-4.1V (4.53).
 
 They are miniatures: settings, names of weights, templates and files beside them are laid out as there.
 """
@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from kvg.backbones.backbone import Backbone
+from kvg.backbones.families.glm4v import Glm4V
 from kvg.backbones.families.qwen2_vl import Qwen2VL
 from kvg.backbones.families.qwen3_vl import Qwen3VL
 from kvg.backbones.stored_weights import deferred_weights
@@ -139,7 +140,35 @@ def karl(folder):
     return backbone, out
 
 
-@pytest.mark.parametrize(("make", "pixels"), [(deepperception, (3136, 12845056)), (karl, (65536, 16777216))])
+def glm(folder):
+    """The share of a head that turns stands beside ``rope_scaling``; areas are those of two frames."""
+    backbone = Backbone("tiny", Glm4V())
+    content = backbone.model.config.to_dict()
+    rope = content["text_config"].pop("rope_parameters")
+    content["text_config"] |= {
+        "partial_rotary_factor": rope["partial_rotary_factor"],
+        "rope_theta": rope["rope_theta"],
+        "rope_scaling": {"type": "default", "mrope_section": rope["mrope_section"]},
+    }
+    content["vision_config"].pop("rope_parameters")
+    content |= {"architectures": ["Glm4vForConditionalGeneration"], "transformers_version": "4.53.0.dev0"}
+    pictures = {
+        "do_rescale": True,
+        "image_mean": [0.48145466, 0.4578275, 0.40821073],
+        "image_processor_type": "Glm4vImageProcessor",
+        "image_std": [0.26862954, 0.26130258, 0.27577711],
+        "merge_size": 2,
+        "patch_size": 14,
+        "processor_class": "Glm4vProcessor",
+        "size": {"longest_edge": 9633792, "shortest_edge": 12544},
+        "temporal_patch_size": 2,
+    }
+    return backbone, write(folder, backbone, content, pictures, str, "chat_template.jinja")
+
+
+@pytest.mark.parametrize(
+    ("make", "pixels"), [(deepperception, (3136, 12845056)), (karl, (65536, 16777216)), (glm, (6272, 4816896))]
+)
 def test_published_folders_load_by_their_path(make, pixels, tmp_path, scenes):
     toy, folder = make(tmp_path / "published")
     loaded = Backbone(str(folder), max_pixels=160 * 160, min_pixels=32 * 32)
