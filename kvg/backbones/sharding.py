@@ -26,6 +26,8 @@ SHARE: Final = 0.7  # of the memory; keys, values and activations need the rest
 class Shards:
     """A backbone that FSDP2 shards: each unit for itself, the rest as the root, gathered at each entry point.
 
+    The root stays gathered until the backward pass; where nothing is trained, it is free again after each entry point.
+
     Args:
         root: the backbone.
         units: see ``kvg.backbones.family.Family.fsdp_units``.
@@ -46,7 +48,9 @@ class Shards:
         self.whole = False
         kept = set(base) if self.once else set()
         self._units = [fully_shard(unit, mesh=mesh, ignored_params=kept) for unit in units]
-        self._root = fully_shard(root, mesh=mesh, ignored_params=kept)
+        # FSDP2 leaves the root gathered for a backward pass, which a frozen model (a reference) never has.
+        frees = None if any(p.requires_grad for p in root.parameters()) else True
+        self._root = fully_shard(root, mesh=mesh, ignored_params=kept, reshard_after_forward=frees)
         for name in RUN_METHODS:
             register_fsdp_forward_method(root, name)
 

@@ -85,10 +85,6 @@ class Trace:
         if self._copies_reference:
             whole = Sharing(self.sharing.processes)
             self.tracer.hold(Part.REFERENCE, whole.bytes_of(self.parameters) + buffers)
-            if self.sharded:  # its root is gathered when it first scores, and stays so
-                units = self.backbone.family.fsdp_units(self.backbone.model)
-                own = {id(p) for unit in units for p in unit.parameters()}
-                self.tracer.hold(Part.GATHERED, size_of(p for p in self.parameters if id(p) not in own))
         if training.overlap and not training.external:
             self.tracer.hold(Part.SAMPLER, size_of(self.trained))
         if training.strategy == "ddp" and training.processes > 1:
@@ -103,13 +99,14 @@ class Trace:
         training, backbone = self.training, self.backbone
         batch, self.lengths = largest_batch(backbone, training, training.batch_size, self.tokens)
         backbone.train()
-        with nullcontext() if self._known else self._phase("learn"):
-            for number in range(0 if self._known else min(2, training.accumulate)):
+        if self._known is None:
+            with self._phase("learn"):
+                self._add_to_earlier_gradients()
                 # Lightning sets gradients to None between the forward and the backward pass of the next step.
-                old = sum(map(self._gradient_share, self.trained)) if not number and self._keeps_gradients else 0
+                old = sum(map(self._gradient_share, self.trained)) if self._keeps_gradients else 0
                 with self.tracer.held(Part.GRADIENTS, old), self._autocast():
                     loss = self._pass(lambda: backbone.label_loss(batch)[0])
-                self._backward(loss, number == 0)
+                self._backward(loss)
                 del loss
         if training.validates:
             self._sample("validate", batch, 1, 0.0)
@@ -133,11 +130,11 @@ class Trace:
                         self._score(batch, training.batch_size)
             backbone.train()
             with self._phase("learn"):
-                for number in range(min(2, training.parts)):
-                    part = batch if training.at_once == len(batch) else batch.take(range(training.at_once))
-                    loss = self._score(part, training.at_once)
-                    self._backward(loss, number == 0)
-                    del loss, part
+                self._add_to_earlier_gradients()
+                part = batch if training.at_once == len(batch) else batch.take(range(training.at_once))
+                loss = self._score(part, training.at_once)
+                self._backward(loss)
+                del loss, part
 
     def _score(self, batch: Batch, num: int) -> Tensor:
         """The sum of the log-probabilities of the longest completions."""
@@ -235,7 +232,8 @@ class Trace:
             return
         for parameter in self.trained:
             parameter.requires_grad_(False)
-        yield
+        with nullcontext() if self.gathering is None else self.gathering.frozen_copy():
+            yield
         for parameter in self.trained:
             parameter.requires_grad_(True)
 
@@ -250,9 +248,20 @@ class Trace:
     def _gradient_share(self, parameter: Tensor) -> int:
         return self.sharing.bytes_of([parameter])
 
-    def _backward(self, loss: Tensor, fresh: bool) -> None:
+    def _add_to_earlier_gradients(self) -> None:
+        """Of several passes of an update the second is planned, which adds to the gradients of the first."""
+        if self.training.parts == 1:
+            return
         if self.gathering is not None:
-            self.gathering.fresh = fresh
+            self.gathering.fresh = False
+            self.tracer.hold(Part.GRADIENTS, sum(map(self._gradient_share, self.trained)))
+        elif not (self._in_buckets and self.training.bucket_views):
+            for parameter in self.trained:
+                parameter.grad = torch.zeros_like(parameter)
+                self.tracer.assign([parameter.grad], Part.GRADIENTS)
+
+    def _backward(self, loss: Tensor) -> None:
+        if self.gathering is not None:
             self.gathering.backward(loss)
             return
         views = self._in_buckets and self.training.bucket_views

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,6 +119,15 @@ class Gathering:
         self._hold(-self._message - (self.root.bytes if self._whole else 0))
         self._message, self._whole = 0, False
         self._order.clear()
+
+    @contextmanager
+    def frozen_copy(self) -> Iterator[None]:
+        """Within this block a copy runs that is never trained: its root is gathered besides, and freed at the end."""
+        before = self._whole, self._message
+        self._whole, self._message = False, 0
+        yield
+        self.leave()
+        self._whole, self._message = before
 
     def _gather(self, unit: _Unit) -> None:
         self._hold(unit.bytes)

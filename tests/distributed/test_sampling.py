@@ -240,6 +240,31 @@ def test_a_frozen_base_is_gathered_never(samples, tmp_path):
         assert trained <= gathered < 1.1 * trained < 0.1 * of_all
 
 
+def frozen_scores(rank, mesh, samples):
+    """What a frozen copy says in each of three passes, what it holds whole after each, and what one process says."""
+    batch = batch_of(build(False), samples[2 * rank : 2 * rank + 2])
+    tokens = torch.arange(2 * GROUP * LENGTH).view(2 * GROUP, LENGTH) % 90
+    mask = torch.arange(LENGTH).expand_as(tokens) < 3 + torch.arange(len(tokens))[:, None]
+    seen = []
+    for sharded in (False, True):
+        copy = build(False).requires_grad_(False)
+        if sharded:
+            copy.shard(mesh, "layer")
+        with torch.no_grad():
+            for _ in range(3):
+                scores, _ = copy.completion_logprobs(copy.with_visual_tokens(batch), tokens, mask)
+                seen.append((scores, [name for name, p in copy.named_parameters() if not isinstance(p, DTensor)]))
+    return seen[0][0], seen[3:]
+
+
+def test_a_frozen_copy_says_the_same_and_holds_nothing_whole_between_passes(samples, tmp_path):
+    for alone, passes in in_two_processes(tmp_path, frozen_scores, samples):
+        assert alone.abs().sum() > 100
+        for scores, whole in passes:
+            torch.testing.assert_close(scores, alone, atol=0, rtol=0)
+            assert whole == []
+
+
 def spoilt(rank, mesh, samples):
     """Logits that are NaN in the second process alone."""
     backbone = build(False)

@@ -33,6 +33,7 @@ CASES = {
     "sft tiny": SFT | {"backbone": TINY, "max_tokens": 512},
     "grpo tiny": GRPO | {"backbone": TINY},
     "sft small": SFT | {"backbone": LAB, "max_tokens": 256},
+    "sft small recomputed": SFT | {"backbone": LAB | {"gradient_checkpointing": True}, "max_tokens": 256},
     "sft small bf16-mixed": SFT | {"backbone": LAB, "precision": "bf16-mixed", "max_tokens": 256},
     "grpo small": GRPO | {"backbone": LAB},
     "sft small lora": SFT | {"backbone": LAB | {"lora": {"r": 8}}, "max_tokens": 256},
