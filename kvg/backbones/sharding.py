@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import wraps
 from typing import Any, Final, Literal
 
 import torch
@@ -20,6 +21,7 @@ Gather = Literal["auto", "once", "layer"]
 # Entry points that run the model. A pass through one that is missing here would end with another unit than the root;
 # the backward pass that follows prefetches the unit of the last pass, so processes with different ones would hang.
 RUN_METHODS: Final = ("prefill", "decode", "verify", "completion_logprobs", "label_loss", "with_visual_tokens")
+LEARNING: Final = ("completion_logprobs", "label_loss", "with_visual_tokens")
 SHARE: Final = 0.7  # of the memory; keys, values and activations need the rest
 
 
@@ -51,6 +53,7 @@ class Shards:
         # FSDP2 leaves the root gathered for a backward pass, which a frozen model (a reference) never has.
         frees = None if any(p.requires_grad for p in root.parameters()) else True
         self._root = fully_shard(root, mesh=mesh, ignored_params=kept, reshard_after_forward=frees)
+        cast_each_time(root)
         for name in RUN_METHODS:
             register_fsdp_forward_method(root, name)
 
@@ -75,8 +78,32 @@ class Shards:
                     unit.set_reshard_after_forward(True, recurse=False)
                 for module in (self._root, *self._units):
                     module.reshard()
+            torch.clear_autocast_cache()  # of a whole model in half precision
             # Older versions of torch lack it; there, the last pass that is remembered is the root's in each process.
             getattr(self._root, "reset_iter_state", lambda: None)()
+
+
+def cast_each_time(root: nn.Module) -> None:
+    """Has autocast keep no casts of weights where a backbone in shards learns or scores.
+
+    Kept ones are a whole model in half precision beside the shares. And one that an earlier pass has made, be it of
+    sampling, hands its gradient on after FSDP2 has sent those of its unit: it would only count in the next pass.
+    """
+    for name in LEARNING:
+        setattr(root, name, _without_kept_casts(getattr(root, name)))
+
+
+def _without_kept_casts(method: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(method)
+    def call(*args: Any, **settings: Any) -> Any:
+        kept = torch.is_autocast_cache_enabled()
+        torch.set_autocast_cache_enabled(False)
+        try:
+            return method(*args, **settings)
+        finally:
+            torch.set_autocast_cache_enabled(kept)
+
+    return call
 
 
 class Shardable(nn.Module):

@@ -178,6 +178,8 @@ class Trace:
                 logits = self._pass(lambda: backbone.decode(tokens, state))
             uniforms = None if uniforms is None else torch.zeros(rows * width, dtype=torch.float64)
             sample_tokens(logits, settings, uniforms)
+        if self.sharded:  # as Shards.gathered
+            torch.clear_autocast_cache()
 
     def _skip(self, state: Any, num: int) -> None:
         """Lets a state pretend that it holds so many tokens of each completion."""

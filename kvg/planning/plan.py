@@ -9,7 +9,7 @@ from typing import Final
 
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from kvg.backbones.sharding import fits
+from kvg.backbones.sharding import cast_each_time, fits
 from kvg.planning.parts import Part
 from kvg.planning.phases import Phases, Trace
 from kvg.planning.sharing import size_of
@@ -81,6 +81,8 @@ def make_plan(training: Training, size: Size, tokens: int | None = None, cards: 
     """
     ways: dict[bool, Phases] = {}
     backbone = Skeleton(size, FakeTensorMode(allow_non_fake_inputs=True), training.precision, **training.backbone)
+    if training.strategy == "fsdp2" and training.processes > 1:
+        cast_each_time(backbone)
     parameters = list(backbone.parameters())
     weights = size_of(parameters)
     lengths = Lengths(0, 0, 0)

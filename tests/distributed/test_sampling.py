@@ -240,6 +240,33 @@ def test_a_frozen_base_is_gathered_never(samples, tmp_path):
         assert trained <= gathered < 1.1 * trained < 0.1 * of_all
 
 
+def mixed_rounds(rank, mesh, gather, samples):
+    """Gradients of two parts of an update, after sampling in the same autocast context, as Lightning has it."""
+    backbone = build(False)
+    if mesh is not None:
+        backbone.shard(mesh, gather)
+    ranks = range(WORLD) if mesh is None else [rank]
+    batches = [batch_of(backbone, samples[2 * one : 2 * one + 2]) for one in ranks]
+    tokens = torch.arange(2 * GROUP * LENGTH).view(2 * GROUP, LENGTH) % 90
+    mask = torch.ones_like(tokens, dtype=torch.bool)
+    with torch.autocast("cpu", torch.bfloat16):
+        sample(backbone, batches[0], rank, NGramDrafter(max_draft=0))
+        for batch in batches:
+            for _ in range(2):
+                (-backbone.completion_logprobs(batch, tokens, mask)[0].sum() / 100).backward()
+    grads = {name: p.grad for name, p in backbone.named_parameters() if p.requires_grad}
+    return {n: g.full_tensor() if isinstance(g, DTensor) else g for n, g in grads.items() if g is not None}
+
+
+@pytest.mark.parametrize("gather", ["once", "layer"])
+def test_gradients_under_autocast_reach_their_shares(gather, samples, tmp_path):
+    alone = mixed_rounds(0, None, gather, samples)
+    for grads in in_two_processes(tmp_path, mixed_rounds, gather, samples):
+        assert grads.keys() == alone.keys()
+        for name, grad in grads.items():
+            assert (grad - alone[name] / WORLD).norm() < 0.02 * (alone[name] / WORLD).norm() + 1e-4, name
+
+
 def frozen_scores(rank, mesh, samples):
     """What a frozen copy says in each of three passes, what it holds whole after each, and what one process says."""
     batch = batch_of(build(False), samples[2 * rank : 2 * rank + 2])
