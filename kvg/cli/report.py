@@ -30,6 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="training sets, for the exposure of entities and the pictures of rollouts",
     )
     add("--texts", nargs="+", default=[], metavar="FILE", help="further training texts")
+    text = "other pages for the menu; a path is as seen from this one"
+    add("--links", nargs="+", default=[], metavar="NAME=PATH", help=text)
     add_reading_arguments(parser)
     add("--lab", action="store_true", help="the models start from the lab's base, which was trained on the known cards")
     add("--cases", type=int, default=120, help="largest number of cases to show (default 120)")
@@ -49,7 +51,8 @@ def run(args: argparse.Namespace) -> int:
 
     runs, curves = named(args.runs, "--runs"), named(args.curves, "--curves")
     values = {name: getattr(args, name) for name in _LISTS}
-    settings = ReportSettings(runs=runs, curves=curves, reading=reading_of(args), **values)
+    links = named(args.links, "--links")
+    settings = ReportSettings(runs=runs, curves=curves, links=links, reading=reading_of(args), **values)
     report = build_report(settings)
     options = {name: value for name, value in vars(args).items() if name != "command"}
     paths = write_report(report, Path(args.out), options)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
@@ -35,12 +35,7 @@ PACKAGES: Final = ("kvg", "torch", "lightning", "transformers")
 PAGE, RESULTS, TABLES = "index.html", "results.json", "results.md"
 CASES: Final = 120
 ROLLOUTS: Final = 320
-IN_TERMINAL: Final = (
-    "differences",
-    "accuracy",
-    "choice",
-    "artifacts",
-)  # anchors of sections in the terminal in the terminal
+IN_TERMINAL: Final = ("differences", "accuracy", "choice", "artifacts")  # anchors of the sections that are printed
 
 
 @dataclass(frozen=True)
@@ -62,6 +57,7 @@ class ReportSettings:
         rollouts: maximum number of rollouts of each training.
         title: headline; '' for one made from the names of the runs.
         seed: seed of the intervals and of the choice of cases.
+        links: other pages for the menu, by title; addresses as seen from the page.
     """
 
     runs: Mapping[str, str]
@@ -77,6 +73,7 @@ class ReportSettings:
     rollouts: int = ROLLOUTS
     title: str = ""
     seed: int = 0
+    links: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Checks the settings.
@@ -118,7 +115,8 @@ def build_report(settings: ReportSettings) -> Report:
     facts = {name: " ".join(values) for name, values in given.items() if values}
     facts |= {"seed": str(settings.seed), **installed()}
     pairs_given = bool(settings.pairs)
-    return make_report(cases, pairs, gallery, context, facts, settings.seed, settings.title, pairs_given, rollouts)
+    made = make_report(cases, pairs, gallery, context, facts, settings.seed, settings.title, pairs_given, rollouts)
+    return replace(made, links=settings.links)
 
 
 def write_report(report: Report, out: Path, options: Mapping[str, Any]) -> list[Path]:

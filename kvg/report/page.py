@@ -26,6 +26,7 @@ class Contents:
         signatures: failure signatures.
         gallery: cases.
         facts: entries of the footer, by name.
+        links: other pages for the menu, by title; addresses as seen from this page.
     """
 
     title: str
@@ -36,6 +37,7 @@ class Contents:
     signatures: Sequence[Section] = ()
     gallery: Gallery = field(default_factory=lambda: Gallery([]))
     facts: Mapping[str, str] = field(default_factory=dict)
+    links: Mapping[str, str] = field(default_factory=dict)
 
 
 def page(contents: Contents) -> str:

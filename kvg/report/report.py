@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from kvg.evaluation.figures.exposure import EXPOSURES
@@ -51,6 +51,7 @@ class Report:
         gallery: cases.
         rollouts: of trainings.
         facts: settings and versions, by name.
+        links: other pages, by title.
     """
 
     title: str
@@ -65,11 +66,12 @@ class Report:
     gallery: Gallery
     rollouts: RolloutView
     facts: Mapping[str, str]
+    links: Mapping[str, str] = field(default_factory=dict)
 
     def html(self) -> str:
         """The page."""
         findings = findings_of(self.pairs, self.results, self.looks)
-        parts = (findings, self.sections, self.signatures, self.gallery, self.facts)
+        parts = (findings, self.sections, self.signatures, self.gallery, self.facts, self.links)
         return page(Contents(self.title, self.lead, self.looks, *parts))
 
     def markdown(self) -> str:

@@ -5,6 +5,7 @@ The settings of the models are in ``configs/experiment/demo_*.yaml``, the sizes 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from kvg.workflow.dag import Step
 
 STAGES = ("base", "direct_sft", "cot_sft", "cot_sft_grpo")
 TRAINED = ("direct_sft", "cot_sft", "grpo")
+EXPERIMENTS = Path("docs/experiments/README.md")  # claims of the paper, with several seeds
 CHECKPOINT = "--model.init_args.backbone.init_args.checkpoint"
 
 
@@ -190,11 +192,11 @@ def _report_step(out: Path, seed: int, base: str) -> Step:
     runs = [f"{name}={out / 'test' / name}" for name in STAGES]
     curves = [f"direct_sft={out / 'direct_sft'}", f"cot_sft={out / 'cot_sft'}", f"cot_sft_grpo={out / 'grpo'}"]
     inputs = ("--set", out / "data/test", "--trained", out / "data/train", out / "data/filtered")
-    inputs += (
-        "--texts",
-        out / "data/cards.jsonl",
-        *(("--lab",) if base != "tiny" else ()),
-    )  # tiny was not trained on cards
+    inputs += ("--texts", out / "data/cards.jsonl")
+    if base != "tiny":  # which was not trained on cards
+        inputs += ("--lab",)
+    if EXPERIMENTS.is_file():  # in a checkout
+        inputs += ("--links", f"Experiments with more seeds={os.path.relpath(EXPERIMENTS, out)}")
     command = ("report", "--runs", *runs, "--curves", *curves, *inputs, "--out", out, "--seed", seed)
     needs = tuple(f"test_{name}" for name in STAGES)
     # All steps share its folder, so only the file that it writes last is removed before it runs again.

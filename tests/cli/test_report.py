@@ -117,6 +117,14 @@ def test_answers_of_others_are_a_run_too(finished, tmp_path):
     assert read(tmp_path)["runs"]["theirs"]["figures"][0]["accuracy"]["value"] == 0.5
 
 
+def test_the_menu_names_other_pages(finished, capsys):
+    assert call(finished, "--links", "More seeds=../docs/a&b.md") == 0
+    menu = (finished / "out/index.html").read_text().partition("<nav>")[2].partition("</nav>")[0]
+    assert menu.endswith('<a href="../docs/a&amp;b.md">More seeds</a>')
+    assert call(finished, "--links", "../docs") == 2
+    assert "--links: '../docs' is not NAME=PATH" in capsys.readouterr().err
+
+
 def test_pairs_in_any_order_and_the_record_of_a_run(finished):
     told = {"num_bad": 3, "bad": ["row 1: image"], "settings": {"mode": "direct"}}
     (finished / "base/predictions.json").write_text(json.dumps(told))

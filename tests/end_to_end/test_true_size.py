@@ -196,7 +196,7 @@ def test_the_command_exports_the_same_from_the_checkpoint(case, stage1, root):
 
 
 def test_transformers_reads_the_export_with_the_same_logits(case, stage1, scenes):
-    """Weights are the same bit by bit; logits are off by rounding, as patches are embedded by another product here."""
+    """Weights are the same bit by bit; logits are off by rounding, probably of the product that embeds patches."""
     ours = Backbone(str(stage1 / "export"), dtype="float32", max_pixels=19_600).eval()
     (sample,) = scenes(1, sizes=[(84, 84)], snap_px=None)
     processor = ours.processor
