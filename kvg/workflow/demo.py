@@ -191,7 +191,7 @@ def _report_step(out: Path, seed: int, base: str) -> Step:
 
     runs = [f"{name}={out / 'test' / name}" for name in STAGES]
     curves = [f"direct_sft={out / 'direct_sft'}", f"cot_sft={out / 'cot_sft'}", f"cot_sft_grpo={out / 'grpo'}"]
-    inputs = ("--set", out / "data/test", "--trained", out / "data/train", out / "data/filtered")
+    inputs: tuple[object, ...] = ("--set", out / "data/test", "--trained", out / "data/train", out / "data/filtered")
     inputs += ("--texts", out / "data/cards.jsonl")
     if base != "tiny":  # which was not trained on cards
         inputs += ("--lab",)
