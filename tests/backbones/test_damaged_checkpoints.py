@@ -66,7 +66,7 @@ def test_files_that_are_no_settings(folder, name, content, monkeypatch):
     [
         ({"model_type": None}, "model_type is None"),
         ({"model_type": ["qwen2_vl"]}, "model_type is"),
-        ({"model_type": "llama"}, "holds a llama model; there are internvl, qwen2_5_vl, qwen2_vl"),
+        ({"model_type": "llama"}, "holds a llama model; there are glm4v, internvl, qwen2_5_vl"),
         ({"image_token_id": 7}, "does not know <|image_pad|> as token 7"),
         ({"image_token_id": "x"}, "its config.json cannot be read"),
         ({"text_config__vocab_size": 10}, "embeddings"),
