@@ -138,11 +138,14 @@ class ShardDataset:
         unit: list[Sample] = []
         start = 0
         for position, sample in samples:
-            if unit and not (len(unit) < self._size and sample.pair and sample.pair == unit[0].pair):
+            if unit and not (sample.pair and sample.pair == unit[0].pair):
                 yield start // self._size, unit
                 unit = []
             start = start if unit else position
             unit.append(sample)
+            if len(unit) == self._size:  # not held back until the next one has been read, which may be bad
+                yield start // self._size, unit
+                unit = []
         if unit:
             yield start // self._size, unit
 

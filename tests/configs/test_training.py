@@ -152,8 +152,14 @@ def test_every_combination_trains(result, toys):
     check_training(result, toys)
 
 
-@pytest.mark.parametrize("result", matrix.experiments(), ids=str, indirect=True)
+@pytest.mark.parametrize("result", [*matrix.experiments(), matrix.under_slurm()[0]], ids=str, indirect=True)
 def test_an_experiment_trains(result, toys):
+    check_training(result, toys)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("result", matrix.under_slurm()[1:], ids=str, indirect=True)
+def test_an_experiment_trains_under_slurm(result, toys):
     check_training(result, toys)
 
 
@@ -211,8 +217,11 @@ def test_every_file_is_tried():
     tried = {name for run in [*matrix.trainings(), *matrix.evaluations()] for name in run.overlays}
     few = {name for run in [*matrix.covering(matrix.trainings(), 1), *ASKED] for name in run.overlays}
     assert few == tried
-    tried |= {name for run in matrix.experiments() for name in run.overlays} | set(matrix.names("sweeps"))
+    tried |= {name for run in [*matrix.experiments(), matrix.under_slurm()[0]] for name in run.overlays} | set(
+        matrix.names("sweeps")
+    )
     questions = {name for name in matrix.names("sweeps") if "question" in matrix.content(name)}  # see tests/workflow
+    tried |= matrix.options()  # see tests/modules/test_card_teacher.py, test_pairs_and_difficulty.py
     tried |= set(matrix.names("logger"))  # see tests/end_to_end/test_loggers.py
     tried |= set(matrix.names("client"))  # see tests/end_to_end/test_served.py
     tried |= set(matrix.NEEDS_VLLM) & set(matrix.names("engine"))
