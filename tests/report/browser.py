@@ -117,7 +117,7 @@ class Browser:
             raise RuntimeError(f"{script}: {found['exceptionDetails']}")
         return found["result"].get("value")
 
-    def until(self, script: str, seconds: float = 20) -> None:
+    def until(self, script: str, seconds: float = 120) -> None:
         """Waits for an expression to be true."""
         deadline = time.monotonic() + seconds
         while not self.run(script):
