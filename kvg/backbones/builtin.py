@@ -87,6 +87,29 @@ class TinySize:
     vision_heads: int = 4
     rope_theta: float = 3000.0
 
+    def text(self, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+        """Settings of a language model that fits a tokenizer, by the names that all families share."""
+        return {
+            "vocab_size": -(-len(tokenizer) // 64) * 64,
+            "hidden_size": self.hidden,
+            "intermediate_size": self.mlp,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+            "num_key_value_heads": self.kv_heads,
+            "max_position_embeddings": 4096,
+            "initializer_range": self.hidden**-0.5,
+        }
+
+    def tower(self) -> dict[str, Any]:
+        """Settings of a vision tower whose own width is called ``hidden_size``."""
+        return {
+            "depth": self.vision_layers,
+            "hidden_size": self.vision_dim,
+            "intermediate_size": 2 * self.vision_dim,
+            "num_heads": self.vision_heads,
+            "out_hidden_size": self.hidden,
+        }
+
 
 def qwen2_vl_config(tokenizer: PreTrainedTokenizerBase, size: TinySize) -> Qwen2VLConfig:
     """Settings of a Qwen2-VL that fits a tokenizer.
@@ -99,14 +122,7 @@ def qwen2_vl_config(tokenizer: PreTrainedTokenizerBase, size: TinySize) -> Qwen2
     section = [temporal, vertical, half - temporal - vertical]
     return Qwen2VLConfig(
         text_config={
-            "vocab_size": -(-len(tokenizer) // 64) * 64,
-            "hidden_size": size.hidden,
-            "intermediate_size": size.mlp,
-            "num_hidden_layers": size.layers,
-            "num_attention_heads": size.heads,
-            "num_key_value_heads": size.kv_heads,
-            "max_position_embeddings": 4096,
-            "initializer_range": size.hidden**-0.5,
+            **size.text(tokenizer),
             "rope_parameters": {"rope_type": "default", "rope_theta": size.rope_theta, "mrope_section": section},
             "bos_token_id": ids("<|endoftext|>"),
             "eos_token_id": ids("<|im_end|>"),

@@ -122,14 +122,7 @@ class Glm4V(Qwen2VL):
         pairs = TINY.hidden // TINY.heads // 4  # that turn: half of a head
         section = [pairs // 4, pairs // 4, pairs - 2 * (pairs // 4)]
         text = {
-            "vocab_size": -(-len(tokenizer) // 64) * 64,
-            "hidden_size": TINY.hidden,
-            "intermediate_size": TINY.mlp,
-            "num_hidden_layers": TINY.layers,
-            "num_attention_heads": TINY.heads,
-            "num_key_value_heads": TINY.kv_heads,
-            "max_position_embeddings": 4096,
-            "initializer_range": TINY.hidden**-0.5,
+            **TINY.text(tokenizer),
             "rope_parameters": {"rope_type": "default", "rope_theta": TINY.rope_theta, "partial_rotary_factor": 0.5,
                                 "mrope_section": section},
             "bos_token_id": ids("<|endoftext|>"),
@@ -137,11 +130,7 @@ class Glm4V(Qwen2VL):
             "pad_token_id": ids("<|endoftext|>"),
         }  # fmt: skip
         vision = {
-            "depth": TINY.vision_layers,
-            "hidden_size": TINY.vision_dim,
-            "intermediate_size": 2 * TINY.vision_dim,
-            "num_heads": TINY.vision_heads,
-            "out_hidden_size": TINY.hidden,
+            **TINY.tower(),
             "image_size": 56,
             "initializer_range": TINY.vision_dim**-0.5,
         }

@@ -27,11 +27,7 @@ class Qwen25VL(Qwen2VL):
         """See ``Family.tiny_config``."""
         plain = super().tiny_config(tokenizer).to_dict()
         vision = {
-            "depth": TINY.vision_layers,
-            "hidden_size": TINY.vision_dim,
-            "intermediate_size": 2 * TINY.vision_dim,
-            "num_heads": TINY.vision_heads,
-            "out_hidden_size": TINY.hidden,
+            **TINY.tower(),
             "patch_size": 14,
             "fullatt_block_indexes": [0],
             "window_size": 112,

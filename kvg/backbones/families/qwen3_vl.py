@@ -61,11 +61,8 @@ class Qwen3VL(Qwen2VL):
             name: value for name, value in plain["text_config"].items() if name not in ("model_type", "layer_types")
         }
         vision = {
+            **TINY.tower(),
             "depth": 3,
-            "hidden_size": TINY.vision_dim,
-            "intermediate_size": 2 * TINY.vision_dim,
-            "num_heads": TINY.vision_heads,
-            "out_hidden_size": TINY.hidden,
             "num_position_embeddings": 16,
             "deepstack_visual_indexes": [0, 1],
             "initializer_range": TINY.vision_dim**-0.5,
